@@ -1,0 +1,87 @@
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "bindings.h"
+#include "snapllm/engine.h"
+
+namespace snapllm::bindings {
+namespace {
+
+// Ends the engine without the GIL: running requests are cancelled and weights
+// freed, which takes a while.
+struct EngineDeleter {
+  void operator()(Engine* engine) const {
+    without_gil([&] { delete engine; });
+  }
+};
+using EngineHolder = std::unique_ptr<Engine, EngineDeleter>;
+
+}  // namespace
+
+void bind_engine(py::module_& module) {
+  py::class_<Engine, EngineHolder>(module, "Engine")
+      .def(py::init([](const EngineOptions& options) { return EngineHolder(new Engine(options)); }),
+           py::arg("options"))
+      .def(
+          "load",
+          [](Engine& self, const std::string& model_id, const ModelOptions& options) {
+            return unwrap(without_gil([&] { return self.load(model_id, options); }));
+          },
+          py::arg("model_id"), py::arg("options"))
+      .def(
+          "unload",
+          [](Engine& self, const std::string& model_id) {
+            unwrap(without_gil([&] { return self.unload(model_id); }));
+          },
+          py::arg("model_id"))
+      // With the GIL: it takes less than releasing it would.
+      .def(
+          "switch_model",
+          [](Engine& self, const std::string& model_id) { unwrap(self.switch_model(model_id)); },
+          py::arg("model_id"))
+      .def("active_model", &Engine::active_model)
+      .def(
+          "model_info",
+          [](const Engine& self, const std::string& id) { return unwrap(self.model_info(id)); },
+          py::arg("model_id"))
+      .def("models", &Engine::models)
+      .def("stats", &Engine::stats)
+      .def(
+          "tokenize",
+          [](const Engine& self, const std::string& model_id, const std::string& text,
+             bool add_special, bool parse_special) {
+            return unwrap(without_gil(
+                [&] { return self.tokenize(model_id, text, add_special, parse_special); }));
+          },
+          py::arg("model_id"), py::arg("text"), py::arg("add_special") = true,
+          py::arg("parse_special") = true)
+      .def(
+          "detokenize",
+          [](const Engine& self, const std::string& model_id, const std::vector<Token>& tokens,
+             bool special) {
+            return py::bytes(unwrap(
+                without_gil([&] { return self.detokenize(model_id, tokens, special); })));
+          },
+          py::arg("model_id"), py::arg("tokens"), py::arg("special") = true)
+      .def(
+          "format_chat",
+          [](const Engine& self, const std::string& model_id, const ChatFormatRequest& request) {
+            return std::const_pointer_cast<ChatPrompt>(
+                unwrap(without_gil([&] { return self.format_chat(model_id, request); })));
+          },
+          py::arg("model_id"), py::arg("request"))
+      .def(
+          "submit",
+          [](Engine& self, const GenerateRequest& request, std::shared_ptr<OutputQueue> outputs) {
+            return unwrap(
+                without_gil([&] { return self.submit(request, std::move(outputs)); }));
+          },
+          py::arg("request"), py::arg("outputs"))
+      .def("cancel", &Engine::cancel, py::arg("request_id"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("close", &Engine::close, py::arg("drain_timeout_ms") = 0,
+           py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace snapllm::bindings

@@ -1,0 +1,72 @@
+#include <pybind11/stl.h>
+
+#include "bindings.h"
+#include "snapllm/chat_prompt.h"
+#include "snapllm/request.h"
+
+namespace snapllm::bindings {
+namespace {
+
+std::string tool_choice_name(const ChatFormatRequest& request) {
+  switch (request.tool_choice) {
+    case ToolChoice::kRequired: return "required";
+    case ToolChoice::kNone: return "none";
+    case ToolChoice::kAuto: break;
+  }
+  return "auto";
+}
+
+void set_tool_choice(ChatFormatRequest& request, const std::string& name) {
+  if (name == "auto") request.tool_choice = ToolChoice::kAuto;
+  else if (name == "required") request.tool_choice = ToolChoice::kRequired;
+  else if (name == "none") request.tool_choice = ToolChoice::kNone;
+  else throw_status({StatusCode::kInvalidRequest, "tool_choice must be auto, required or none"});
+}
+
+}  // namespace
+
+void bind_request(py::module_& module) {
+  py::class_<SamplingParams>(module, "SamplingParams")
+      .def(keyword_constructor<SamplingParams>())
+      .def_readwrite("temperature", &SamplingParams::temperature)
+      .def_readwrite("top_p", &SamplingParams::top_p)
+      .def_readwrite("top_k", &SamplingParams::top_k)
+      .def_readwrite("min_p", &SamplingParams::min_p)
+      .def_readwrite("typical_p", &SamplingParams::typical_p)
+      .def_readwrite("repeat_penalty", &SamplingParams::repeat_penalty)
+      .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_readwrite("presence_penalty", &SamplingParams::presence_penalty)
+      .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n)
+      .def_readwrite("seed", &SamplingParams::seed)
+      .def_readwrite("ignore_eos", &SamplingParams::ignore_eos)
+      .def_readwrite("num_logprobs", &SamplingParams::num_logprobs)
+      .def_readwrite("logit_bias", &SamplingParams::logit_bias)
+      .def_readwrite("grammar", &SamplingParams::grammar);
+
+  py::class_<ChatFormatRequest>(module, "ChatFormatRequest")
+      .def(keyword_constructor<ChatFormatRequest>())
+      .def_readwrite("messages_json", &ChatFormatRequest::messages_json)
+      .def_readwrite("tools_json", &ChatFormatRequest::tools_json)
+      .def_property("tool_choice", &tool_choice_name, &set_tool_choice)
+      .def_readwrite("parallel_tool_calls", &ChatFormatRequest::parallel_tool_calls)
+      .def_readwrite("enable_thinking", &ChatFormatRequest::enable_thinking)
+      .def_readwrite("add_generation_prompt", &ChatFormatRequest::add_generation_prompt)
+      .def_readwrite("json_schema", &ChatFormatRequest::json_schema)
+      .def_readwrite("grammar", &ChatFormatRequest::grammar)
+      .def_readwrite("thinking_budget_tokens", &ChatFormatRequest::thinking_budget_tokens)
+      .def_readwrite("template_kwargs", &ChatFormatRequest::template_kwargs);
+
+  py::class_<GenerateRequest>(module, "GenerateRequest")
+      .def(keyword_constructor<GenerateRequest>())
+      .def_readwrite("model_id", &GenerateRequest::model_id)
+      .def_readwrite("prompt", &GenerateRequest::prompt)
+      .def_property(
+          "chat",
+          [](const GenerateRequest& r) { return std::const_pointer_cast<ChatPrompt>(r.chat); },
+          [](GenerateRequest& r, std::shared_ptr<ChatPrompt> chat) { r.chat = std::move(chat); })
+      .def_readwrite("sampling", &GenerateRequest::sampling)
+      .def_readwrite("max_tokens", &GenerateRequest::max_tokens)
+      .def_readwrite("stop", &GenerateRequest::stop);
+}
+
+}  // namespace snapllm::bindings

@@ -1,0 +1,46 @@
+// A formatted chat: the rendered prompt, its tokens, what constrains the answer,
+// and how to read the answer's text back into content, reasoning and tool calls.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "snapllm/request.h"
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+// One step of a streamed answer.
+struct ChatDelta {
+  enum class Kind { kContent, kReasoning, kToolCall };
+  Kind kind = Kind::kContent;
+  std::string text;  // content or reasoning; a tool call's next piece of arguments
+  // Tool calls only. `name` and `id` are set in a call's first delta and empty after.
+  int32_t tool_index = -1;
+  std::string tool_id;
+  std::string tool_name;
+};
+
+// Reads the generated text of one answer piece by piece. Not thread-safe.
+class ChatStreamParser {
+ public:
+  virtual ~ChatStreamParser() = default;
+  // Takes the next piece of text; `final` says that nothing follows. Text that
+  // may still turn out to be markup is held back until it is decided. Text that
+  // does not fit the model's format is passed on as content.
+  virtual std::vector<ChatDelta> push(const std::string& text, bool final) = 0;
+};
+
+class ChatPrompt {
+ public:
+  virtual ~ChatPrompt() = default;
+  virtual const std::string& text() const = 0;
+  virtual const std::vector<Token>& tokens() const = 0;
+  virtual const std::vector<std::string>& stop() const = 0;
+  // False where the template cannot switch thinking on.
+  virtual bool supports_thinking() const = 0;
+  virtual std::unique_ptr<ChatStreamParser> create_parser() const = 0;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,66 @@
+// The facade: many resident models, one compute thread, requests in, outputs out.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "snapllm/chat_prompt.h"
+#include "snapllm/options.h"
+#include "snapllm/output_queue.h"
+#include "snapllm/request.h"
+#include "snapllm/stats.h"
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+// All methods may be called from any thread. None of them but load, unload and
+// close waits for a model to compute.
+class Engine {
+ public:
+  explicit Engine(EngineOptions options);
+  ~Engine();  // cancels what is running
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Makes the model resident under `model_id`; the first one becomes active.
+  // Other models go on decoding meanwhile.
+  Result<ModelInfo> load(const std::string& model_id, const ModelOptions& options);
+
+  // Refuses new requests, cancels the model's own and frees its memory.
+  Status unload(const std::string& model_id);
+
+  // Makes `model_id` the default of requests that name no model.
+  Status switch_model(const std::string& model_id);
+  std::string active_model() const;  // empty when none is loaded
+
+  Result<ModelInfo> model_info(const std::string& model_id) const;
+  std::vector<ModelInfo> models() const;
+  EngineStats stats() const;
+
+  // An empty model_id means the active model, here and in GenerateRequest.
+  Result<std::vector<Token>> tokenize(const std::string& model_id, const std::string& text,
+                                      bool add_special, bool parse_special) const;
+  Result<std::string> detokenize(const std::string& model_id, const std::vector<Token>& tokens,
+                                 bool special) const;
+  Result<std::shared_ptr<const ChatPrompt>> format_chat(const std::string& model_id,
+                                                        const ChatFormatRequest& request) const;
+
+  // Queues a request; its outputs go to `outputs`. Everything that can be refused
+  // is refused here. Returns the request's id.
+  Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
+
+  // Ends the request within one step; false when it is not running (any more).
+  bool cancel(uint64_t request_id);
+
+  // Waits up to `drain_timeout_ms` for running requests, cancels the rest and
+  // unloads everything. Later calls fail with kClosed.
+  void close(int64_t drain_timeout_ms);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,46 @@
+// Options of the engine and of a model. Each is defined here once; the bindings
+// expose the same names, and a test holds the two together.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace snapllm {
+
+struct EngineOptions {
+  // Threads the compute thread may use; 0 = the machine's physical cores.
+  int32_t num_threads = 0;
+  // Bytes that weights, KV memory and buffers may take together; 0 = detected.
+  uint64_t memory_budget_bytes = 0;
+  // Requests waiting per model before new ones are refused with queue_full.
+  int32_t max_queued_requests = 256;
+};
+
+enum class FlashAttention { kAuto, kOn, kOff };
+
+struct ModelOptions {
+  std::string path;
+  // Layers on the GPU; -1 = all. Ignored by a build without one.
+  int32_t gpu_layers = -1;
+  // Longest prompt plus answer of one request in tokens; 0 = what the model was
+  // trained for, as far as memory allows.
+  int32_t context_size = 0;
+  // KV cells shared by all sequences; 0 = chosen from context_size and memory.
+  int32_t kv_cells = 0;
+  // Sequences decoded together at most (1..64).
+  int32_t max_sequences = 64;
+  // Tokens of one decode call and of one physical batch.
+  int32_t batch_tokens = 2048;
+  int32_t ubatch_tokens = 512;
+  // Threads for this model; 0 = calibrated when it is loaded.
+  int32_t num_threads = 0;
+  // kAuto: off on a CPU (faster at depth, bitwise stable under batching), the
+  // backend's own choice on a GPU.
+  FlashAttention flash_attention = FlashAttention::kAuto;
+  // KV cache type: "f16", "q8_0" or "f32".
+  std::string kv_type = "f16";
+  // Jinja chat template that replaces the file's own; empty = the file's.
+  std::string chat_template;
+};
+
+}  // namespace snapllm

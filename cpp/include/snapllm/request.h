@@ -1,0 +1,67 @@
+// What a caller asks for: a chat to format, and a prompt to complete.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace snapllm {
+
+using Token = int32_t;
+
+struct SamplingParams {
+  float temperature = 0.7f;  // 0 = greedy
+  float top_p = 0.9f;        // 1 = off
+  int32_t top_k = 40;        // 0 = off
+  float min_p = 0.05f;       // 0 = off
+  float typical_p = 1.0f;    // 1 = off
+  float repeat_penalty = 1.0f;
+  float frequency_penalty = 0.0f;
+  float presence_penalty = 0.0f;
+  int32_t penalty_last_n = 64;  // tokens the penalties look back on; -1 = all of the context
+  int64_t seed = -1;            // -1 = random
+  bool ignore_eos = false;
+  // Alternatives whose log probabilities are returned with each token; -1 = none.
+  int32_t num_logprobs = -1;
+  std::vector<std::pair<Token, float>> logit_bias;
+  // A GBNF grammar the whole output must match; empty = none. A chat format that
+  // brings a grammar of its own (tools, JSON schema) takes its place.
+  std::string grammar;
+};
+
+enum class ToolChoice { kAuto, kRequired, kNone };
+
+// A conversation to be rendered by the model's own chat template.
+struct ChatFormatRequest {
+  std::string messages_json;  // array of messages in the OpenAI chat form
+  std::string tools_json;     // array of tools in the OpenAI form; empty = none
+  ToolChoice tool_choice = ToolChoice::kAuto;
+  bool parallel_tool_calls = true;
+  bool enable_thinking = false;
+  bool add_generation_prompt = true;
+  std::string json_schema;  // schema the answer must match; empty = free text
+  std::string grammar;      // GBNF the answer must match; empty = free text
+  // Tokens of reasoning before its end is forced; -1 = unlimited.
+  int32_t thinking_budget_tokens = -1;
+  // Variables handed to the template as they are: name and JSON value.
+  std::vector<std::pair<std::string, std::string>> template_kwargs;
+};
+
+class ChatPrompt;  // chat_prompt.h
+
+struct GenerateRequest {
+  std::string model_id;
+  std::vector<Token> prompt;
+  // The formatted chat the prompt came from: brings stop strings, grammar and
+  // thinking budget. Null for plain text.
+  std::shared_ptr<const ChatPrompt> chat;
+  SamplingParams sampling;
+  // Tokens to generate at most; -1 = as many as the context holds.
+  int32_t max_tokens = 256;
+  // Generation ends before the first of these; they are not part of the text.
+  std::vector<std::string> stop;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,58 @@
+// Facts and counters of a model and of the engine. Counted, never estimated,
+// unless a field's comment says so.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace snapllm {
+
+struct ModelInfo {
+  std::string id;
+  std::string path;
+  std::string name;          // general.name of the file, or the id
+  std::string architecture;  // for example "qwen3"
+  std::string quantization;  // for example "Q8_0"
+  std::string description;   // the backend's one-line description
+  uint64_t file_bytes = 0;
+  uint64_t num_parameters = 0;
+  int32_t num_layers = 0;
+  int32_t vocab_size = 0;
+  int32_t train_context_size = 0;
+  int32_t context_size = 0;  // longest prompt plus answer of one request
+  int32_t kv_cells = 0;
+  int32_t max_sequences = 0;
+  int32_t num_threads = 0;
+  bool flash_attention = false;
+  bool has_chat_template = false;
+  bool supports_thinking = false;
+  bool supports_tools = false;
+  bool active = false;
+  double load_ms = 0.0;
+  int64_t loaded_at_ms = 0;  // Unix time
+  uint64_t weights_bytes = 0;
+  uint64_t kv_bytes = 0;
+};
+
+struct ModelStats {
+  std::string id;
+  uint64_t num_requests = 0;
+  uint64_t num_finished = 0;
+  uint64_t num_cancelled = 0;
+  uint64_t num_failed = 0;
+  uint64_t num_prompt_tokens = 0;
+  uint64_t num_cached_tokens = 0;
+  uint64_t num_generated_tokens = 0;
+  uint64_t num_steps = 0;
+  int32_t num_waiting = 0;
+  int32_t num_running = 0;
+  int32_t num_kv_cells_used = 0;  // reserved by running sequences
+};
+
+struct EngineStats {
+  std::vector<ModelStats> models;
+  uint64_t num_switches = 0;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,27 @@
+// The facts of a GGUF file that decide whether and how it is loaded, read from
+// its header before llama.cpp sees the file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+struct GgufHeader {
+  std::string architecture;
+  std::string name;
+  uint64_t file_bytes = 0;
+  int32_t num_layers = 0;
+  int32_t train_context_size = 0;
+  // KV cache elements (K and V together) of one token over all layers; an upper
+  // bound where layers differ, 0 where the model keeps none.
+  uint64_t kv_elements_per_token = 0;
+};
+
+// Reads and checks a text model's header. Errors: kFileNotFound, kInvalidModel.
+// Format: GGUF v2 and v3 as documented in ggml.
+Result<GgufHeader> read_gguf_header(const std::string& path);
+
+}  // namespace snapllm

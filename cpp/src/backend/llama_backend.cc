@@ -1,0 +1,192 @@
+#include "backend/llama_backend.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "backend/gguf_header.h"
+#include "backend/llama_runtime.h"
+#include "backend/llama_text_context.h"
+#include "backend/llama_text_model.h"
+#include "backend/memory_plan.h"
+#include "base/machine.h"
+#include "common.h"
+#include "llama.h"
+#include "snapllm/build.h"
+
+namespace snapllm {
+namespace {
+
+// A recurrent state is allocated for each sequence up front, so such models get
+// fewer.
+constexpr int32_t kMaxRecurrentSequences = 8;
+constexpr int32_t kMaxSequences = 64;
+constexpr int32_t kMaxContext = 1 << 24;
+
+Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest, message}; }
+
+Status check_options(const ModelOptions& options) {
+  if (options.path.empty()) return invalid("the model's path is empty");
+  if (options.path.find('\0') != std::string::npos) return invalid("the model's path holds a NUL");
+  if (options.gpu_layers < -1) return invalid("gpu_layers must be -1 or more");
+  if (options.context_size != 0 && (options.context_size < 16 || options.context_size > kMaxContext)) {
+    return invalid("context_size must be 0 or between 16 and " + std::to_string(kMaxContext));
+  }
+  if (options.kv_cells != 0 && (options.kv_cells < 16 || options.kv_cells > kMaxContext)) {
+    return invalid("kv_cells must be 0 or between 16 and " + std::to_string(kMaxContext));
+  }
+  if (options.kv_cells != 0 && options.kv_cells < options.context_size) {
+    return invalid("kv_cells must not be less than context_size");
+  }
+  if (options.max_sequences < 1 || options.max_sequences > kMaxSequences) {
+    return invalid("max_sequences must be between 1 and 64");
+  }
+  if (options.batch_tokens < kMaxSequences || options.batch_tokens > 65536) {
+    return invalid("batch_tokens must be between 64 and 65536");
+  }
+  if (options.ubatch_tokens < kMaxSequences || options.ubatch_tokens > options.batch_tokens) {
+    return invalid("ubatch_tokens must be between 64 and batch_tokens");
+  }
+  if (options.num_threads < 0 || options.num_threads > 512) {
+    return invalid("num_threads must be between 0 and 512");
+  }
+  if (kv_element_bytes(options.kv_type) == 0.0) {
+    return invalid("kv_type must be f16, q8_0 or f32, not " + options.kv_type);
+  }
+  if (options.kv_type == "q8_0" && options.flash_attention == FlashAttention::kOff) {
+    return invalid("kv_type q8_0 needs flash attention");
+  }
+  return {};
+}
+
+ggml_type to_ggml(const std::string& kv_type) {
+  if (kv_type == "f32") return GGML_TYPE_F32;
+  return kv_type == "q8_0" ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
+}
+
+// On a CPU flash attention is slower at depth, and with it f16 results change
+// with the batch a token happens to be in.
+llama_flash_attn_type flash_attention_type(const ModelOptions& options) {
+  switch (options.flash_attention) {
+    case FlashAttention::kOn: return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    case FlashAttention::kOff: return LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    case FlashAttention::kAuto: break;
+  }
+  if (options.kv_type == "q8_0") return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  return llama_supports_gpu_offload() && options.gpu_layers != 0 ? LLAMA_FLASH_ATTN_TYPE_AUTO
+                                                                  : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+}
+
+Result<LlamaModelPtr> load_weights(const ModelOptions& options) {
+  llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = options.gpu_layers;
+  LlamaLogCapture log;
+  LlamaModelPtr model(llama_model_load_from_file(options.path.c_str(), params));
+  if (!model) {
+    return Status(StatusCode::kInvalidModel, "Cannot load " + options.path + ": " + log.errors());
+  }
+  if (!llama_model_has_decoder(model.get()) || llama_model_has_encoder(model.get())) {
+    return Status(StatusCode::kInvalidModel,
+                  "Cannot load " + options.path + ": not a decoder-only text model");
+  }
+  if (llama_vocab_type(llama_model_get_vocab(model.get())) == LLAMA_VOCAB_TYPE_NONE) {
+    return Status(StatusCode::kInvalidModel, "Cannot load " + options.path + ": it has no vocabulary");
+  }
+  return model;
+}
+
+Result<LlamaContextPtr> create_context(const LlamaTextModel& model, const ModelOptions& options) {
+  llama_context_params params = llama_context_default_params();
+  params.n_ctx = static_cast<uint32_t>(model.info().kv_cells);
+  params.n_batch = static_cast<uint32_t>(model.batch_tokens());
+  params.n_ubatch = static_cast<uint32_t>(model.ubatch_tokens());
+  params.n_seq_max = static_cast<uint32_t>(model.info().max_sequences);
+  // One row of logits for each sequence; the default reserves one for each token
+  // of a batch.
+  params.n_outputs_max = params.n_seq_max;
+  params.kv_unified = true;
+  params.swa_full = false;
+  params.flash_attn_type = flash_attention_type(options);
+  params.type_k = to_ggml(options.kv_type);
+  params.type_v = to_ggml(options.kv_type);
+  params.no_perf = true;
+  LlamaLogCapture log;
+  LlamaContextPtr context(llama_init_from_model(model.get(), params));
+  if (!context) {
+    return Status(StatusCode::kOutOfMemory, "no context for " + options.path + ": " + log.errors());
+  }
+  return context;
+}
+
+ModelInfo describe(const std::string& model_id, const ModelOptions& options,
+                   const GgufHeader& header, const MemoryPlan& plan, const llama_model* model) {
+  ModelInfo info;
+  info.id = model_id;
+  info.path = options.path;
+  info.name = header.name.empty() ? model_id : header.name;
+  info.architecture = header.architecture;
+  std::array<char, 256> description{};
+  llama_model_desc(model, description.data(), description.size());
+  info.description = description.data();
+  info.quantization = llama_ftype_name(llama_model_ftype(model));
+  info.file_bytes = header.file_bytes;
+  info.num_parameters = llama_model_n_params(model);
+  info.num_layers = llama_model_n_layer(model);
+  info.vocab_size = llama_vocab_n_tokens(llama_model_get_vocab(model));
+  info.train_context_size = llama_model_n_ctx_train(model);
+  info.context_size = plan.context_size;
+  info.kv_cells = plan.kv_cells;
+  info.weights_bytes = llama_model_size(model);
+  info.kv_bytes = plan.kv_bytes;
+  info.flash_attention = flash_attention_type(options) != LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  const bool is_recurrent = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
+  info.max_sequences =
+      is_recurrent ? std::min(options.max_sequences, kMaxRecurrentSequences) : options.max_sequences;
+  return info;
+}
+
+}  // namespace
+
+LlamaBackend::LlamaBackend(int32_t max_threads)
+    : max_threads_(max_threads > 0
+                       ? max_threads
+                       : std::min(common_cpu_get_num_physical_cores(), available_cpus())) {
+  init_llama_runtime();
+}
+
+Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelOptions& options,
+                                       uint64_t max_bytes) {
+  if (Status status = check_options(options); !status.ok()) return status;
+  auto header = read_gguf_header(options.path);
+  if (!header.ok()) return header.status();
+  auto plan = plan_memory(header.value(), options, max_bytes);
+  if (!plan.ok()) {
+    return Status(plan.status().code(), "Cannot load " + options.path + ": " + plan.status().message());
+  }
+  return guard_llama(StatusCode::kInvalidModel, [&]() -> Result<LoadedModel> {
+    auto weights = load_weights(options);
+    if (!weights.ok()) return weights.status();
+    auto chat_format = LlamaChatFormat::create(weights.value().get(), options.chat_template);
+    if (!chat_format.ok()) {
+      return Status(chat_format.status().code(),
+                    "the chat template cannot be used: " + chat_format.status().message());
+    }
+    ModelInfo info =
+        describe(model_id, options, header.value(), plan.value(), weights.value().get());
+    auto model =
+        std::make_shared<const LlamaTextModel>(std::move(weights).value(),
+                                               std::move(chat_format).value(), options, std::move(info));
+    auto context = create_context(*model, options);
+    if (!context.ok()) return context.status();
+    const int32_t threads = std::min(options.num_threads, available_cpus());
+    return LoadedModel{model, std::make_unique<LlamaTextContext>(
+                                  model, std::move(context).value(), threads, max_threads_)};
+  });
+}
+
+std::string system_info() {
+  init_llama_runtime();
+  return llama_print_system_info();
+}
+
+}  // namespace snapllm

@@ -1,0 +1,36 @@
+#include "backend/llama_runtime.h"
+
+#include <cstdlib>
+#include <mutex>
+
+#include "llama.h"
+#include "log.h"
+
+namespace snapllm {
+namespace {
+
+thread_local LlamaLogCapture* active_capture = nullptr;
+
+void on_llama_log(ggml_log_level level, const char* text, void*) {
+  if (level == GGML_LOG_LEVEL_ERROR && active_capture != nullptr) active_capture->append(text);
+}
+
+}  // namespace
+
+void init_llama_runtime() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    // ggml's abort handler would start a debugger to print a backtrace.
+    setenv("GGML_NO_BACKTRACE", "1", 0);
+    llama_log_set(on_llama_log, nullptr);
+    common_log_pause(common_log_main());
+    common_log_set_verbosity_thold(-1);
+    llama_backend_init();
+  });
+}
+
+LlamaLogCapture::LlamaLogCapture() : outer_(active_capture) { active_capture = this; }
+
+LlamaLogCapture::~LlamaLogCapture() { active_capture = outer_; }
+
+}  // namespace snapllm

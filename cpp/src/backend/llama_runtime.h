@@ -1,0 +1,48 @@
+// Process-wide state of llama.cpp: initialisation, log, and the guard that turns
+// its exceptions into Status.
+#pragma once
+
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+// Initialises llama.cpp once per process; cheap afterwards.
+void init_llama_runtime();
+
+// Collects what llama.cpp logs as warnings and errors on this thread while it
+// lives, so that a refusal can say why.
+class LlamaLogCapture {
+ public:
+  LlamaLogCapture();
+  ~LlamaLogCapture();
+  LlamaLogCapture(const LlamaLogCapture&) = delete;
+  LlamaLogCapture& operator=(const LlamaLogCapture&) = delete;
+  // The errors so far in one line; empty when there were none.
+  std::string errors() const { return errors_; }
+  void append(const char* text) { errors_ += text; }
+
+ private:
+  LlamaLogCapture* const outer_;
+  std::string errors_;
+};
+
+// Calls `function`, which returns a Status or a Result; an exception out of
+// llama.cpp becomes a Status with `code`.
+template <typename Function>
+auto guard_llama(StatusCode code, Function&& function) -> decltype(function()) {
+  try {
+    return std::forward<Function>(function)();
+  } catch (const std::bad_alloc&) {
+    return Status(StatusCode::kOutOfMemory, "not enough memory");
+  } catch (const std::exception& e) {
+    return Status(code, e.what());
+  } catch (...) {
+    return Status(code, "unknown error in llama.cpp");
+  }
+}
+
+}  // namespace snapllm

@@ -1,0 +1,136 @@
+#include "backend/llama_sampler.h"
+
+#include <cmath>
+#include <random>
+#include <utility>
+
+#include "backend/llama_runtime.h"
+#include "chat/json_depth.h"
+#include "chat/llama_chat_format.h"
+#include "llama.h"
+
+namespace snapllm {
+namespace {
+
+// The grammar parser recurses over parentheses.
+constexpr int kMaxGrammarDepth = 100;
+constexpr size_t kMaxGrammarBytes = size_t{1} << 20;
+
+Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest, message}; }
+
+Status check_range(const char* name, float value, float low, float high) {
+  if (value >= low && value <= high) return {};  // false for NaN
+  return invalid(std::string(name) + " must be between " + std::to_string(low) + " and " +
+                 std::to_string(high));
+}
+
+Status check_params(const SamplingParams& params, int32_t vocab_size) {
+  for (const Status& status :
+       {check_range("temperature", params.temperature, 0.0f, 100.0f),
+        check_range("top_p", params.top_p, 0.0f, 1.0f),
+        check_range("min_p", params.min_p, 0.0f, 1.0f),
+        check_range("typical_p", params.typical_p, 0.0f, 1.0f),
+        check_range("repeat_penalty", params.repeat_penalty, 0.01f, 100.0f),
+        check_range("frequency_penalty", params.frequency_penalty, -100.0f, 100.0f),
+        check_range("presence_penalty", params.presence_penalty, -100.0f, 100.0f)}) {
+    if (!status.ok()) return status;
+  }
+  if (params.top_k < 0) return invalid("top_k must not be negative");
+  if (params.penalty_last_n < -1) return invalid("penalty_last_n must be -1 or more");
+  if (params.num_logprobs > vocab_size) return invalid("num_logprobs exceeds the vocabulary");
+  for (const auto& [token, bias] : params.logit_bias) {
+    if (token < 0 || token >= vocab_size) {
+      return invalid("logit_bias names token " + std::to_string(token) +
+                     ", which the model does not have");
+    }
+    if (std::isnan(bias)) return invalid("logit_bias must not be NaN");
+  }
+  if (params.grammar.size() > kMaxGrammarBytes) return invalid("grammar is too long");
+  if (grammar_depth(params.grammar) > kMaxGrammarDepth) {
+    return invalid("grammar is nested too deeply");
+  }
+  return {};
+}
+
+bool has_penalties(const SamplingParams& params) {
+  return params.penalty_last_n != 0 &&
+         (params.repeat_penalty != 1.0f || params.frequency_penalty != 0.0f ||
+          params.presence_penalty != 0.0f);
+}
+
+// Only the samplers that change something: each of the others would still cost a
+// pass over the vocabulary.
+std::vector<common_sampler_type> sampler_chain(const SamplingParams& params) {
+  std::vector<common_sampler_type> chain;
+  if (has_penalties(params)) chain.push_back(COMMON_SAMPLER_TYPE_PENALTIES);
+  if (params.temperature <= 0.0f) {
+    chain.push_back(COMMON_SAMPLER_TYPE_TOP_K);  // with k = 1: greedy
+    return chain;
+  }
+  if (params.top_k > 0) chain.push_back(COMMON_SAMPLER_TYPE_TOP_K);
+  if (params.typical_p < 1.0f) chain.push_back(COMMON_SAMPLER_TYPE_TYPICAL_P);
+  if (params.top_p < 1.0f) chain.push_back(COMMON_SAMPLER_TYPE_TOP_P);
+  if (params.min_p > 0.0f) chain.push_back(COMMON_SAMPLER_TYPE_MIN_P);
+  chain.push_back(COMMON_SAMPLER_TYPE_TEMPERATURE);
+  return chain;
+}
+
+uint32_t chosen_seed(int64_t seed) {
+  if (seed < 0) seed = std::random_device{}();
+  const auto value = static_cast<uint32_t>(seed);
+  return value == LLAMA_DEFAULT_SEED ? 0 : value;  // that value asks for a random one
+}
+
+common_params_sampling to_common(const SamplingParams& params, const llama_vocab* vocab,
+                                 int32_t context_size) {
+  common_params_sampling common;
+  common.no_perf = true;
+  common.seed = chosen_seed(params.seed);
+  common.temp = params.temperature;
+  common.top_p = params.top_p;
+  common.top_k = params.temperature <= 0.0f ? 1 : params.top_k;
+  common.min_p = params.min_p;
+  common.typ_p = params.typical_p;
+  common.min_keep = 1;
+  common.penalty_repeat = params.repeat_penalty;
+  common.penalty_freq = params.frequency_penalty;
+  common.penalty_present = params.presence_penalty;
+  common.penalty_last_n = params.penalty_last_n < 0 ? context_size : params.penalty_last_n;
+  common.samplers = sampler_chain(params);
+  for (const auto& [token, bias] : params.logit_bias) common.logit_bias.push_back({token, bias});
+  if (params.ignore_eos) {
+    for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
+      if (llama_vocab_is_eog(vocab, token)) common.logit_bias.push_back({token, -INFINITY});
+    }
+  }
+  if (!params.grammar.empty()) common.grammar = {COMMON_GRAMMAR_TYPE_USER, params.grammar};
+  return common;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
+                                                      const SamplingParams& params,
+                                                      const ChatPrompt* chat,
+                                                      const std::vector<Token>& prompt,
+                                                      int32_t context_size) {
+  const llama_vocab* vocab = llama_model_get_vocab(model);
+  if (Status status = check_params(params, llama_vocab_n_tokens(vocab)); !status.ok()) {
+    return status;
+  }
+  return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::unique_ptr<Sampler>> {
+    common_params_sampling common = to_common(params, vocab, context_size);
+    if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
+      format->constrain(common, vocab);
+    }
+    common_sampler_ptr sampler(common_sampler_init(model, common));
+    if (!sampler) return invalid("the sampling parameters cannot be used with this model");
+    if (has_penalties(params)) {
+      for (const Token token : prompt) common_sampler_accept(sampler.get(), token, false);
+    }
+    return std::unique_ptr<Sampler>(
+        std::make_unique<LlamaSampler>(std::move(sampler), common.seed, params.num_logprobs));
+  });
+}
+
+}  // namespace snapllm

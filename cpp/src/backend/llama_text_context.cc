@@ -1,0 +1,140 @@
+#include "backend/llama_text_context.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "backend/llama_runtime.h"
+#include "backend/llama_sampler.h"
+#include "sampling.h"
+
+namespace snapllm {
+namespace {
+
+// A step slower than this is compute-bound: more threads are better and trying
+// out fewer would only delay the load.
+constexpr double kSlowStepUs = 50'000.0;
+// Fewer threads win a near-tie: they leave cores to the server.
+constexpr double kTieFactor = 1.05;
+constexpr int kCalibrationRuns = 8;
+
+}  // namespace
+
+LlamaTextContext::LlamaTextContext(std::shared_ptr<const LlamaTextModel> model,
+                                   LlamaContextPtr context, int32_t num_threads,
+                                   int32_t max_threads)
+    : model_(std::move(model)),
+      context_(std::move(context)),
+      calibrates_(num_threads == 0),
+      max_threads_(max_threads),
+      num_threads_(num_threads == 0 ? max_threads : num_threads),
+      batch_(llama_batch_init(model_->batch_tokens(), /*embd=*/0, /*n_seq_max=*/1)) {
+  llama_set_n_threads(context_.get(), num_threads_, num_threads_);
+}
+
+LlamaTextContext::~LlamaTextContext() { llama_batch_free(batch_); }
+
+Result<DecodeOutcome> LlamaTextContext::decode(const std::vector<BatchEntry>& batch) {
+  if (batch.empty() || batch.size() > static_cast<size_t>(model_->batch_tokens())) {
+    return Status(StatusCode::kGenerationFailed, "a batch is empty or too large");
+  }
+  batch_.n_tokens = static_cast<int32_t>(batch.size());
+  for (size_t i = 0; i < batch.size(); ++i) {
+    batch_.token[i] = batch[i].token;
+    batch_.pos[i] = batch[i].position;
+    batch_.n_seq_id[i] = 1;
+    batch_.seq_id[i][0] = batch[i].sequence;
+    batch_.logits[i] = batch[i].output ? 1 : 0;
+  }
+  return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<DecodeOutcome> {
+    LlamaLogCapture log;
+    const int32_t result = llama_decode(context_.get(), batch_);
+    if (result == 0) return DecodeOutcome::kDone;
+    if (result == 1) return DecodeOutcome::kCellsFull;
+    return Status(StatusCode::kGenerationFailed,
+                  "decode failed (" + std::to_string(result) + "). " + log.errors());
+  });
+}
+
+Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_index) {
+  auto& llama_sampler = static_cast<LlamaSampler&>(sampler);
+  return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<SampledToken> {
+    SampledToken sampled;
+    sampled.token = common_sampler_sample(llama_sampler.get(), context_.get(), batch_index);
+    if (sampled.token < 0) return Status(StatusCode::kGenerationFailed, "no token to sample");
+    if (llama_sampler.num_logprobs() >= 0) {
+      sampled.logprobs = logprobs_of(sampled.token, batch_index, llama_sampler.num_logprobs());
+    }
+    common_sampler_accept(llama_sampler.get(), sampled.token, /*is_generated=*/true);
+    return sampled;
+  });
+}
+
+void LlamaTextContext::clear_sequence(SequenceId sequence) {
+  llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, -1, -1);
+}
+
+TokenLogprobs LlamaTextContext::logprobs_of(Token token, int32_t batch_index,
+                                            int32_t num_alternatives) const {
+  const float* logits = llama_get_logits_ith(context_.get(), batch_index);
+  const int32_t vocab_size = model_->info().vocab_size;
+  const float highest = *std::max_element(logits, logits + vocab_size);
+  double sum = 0.0;
+  for (int32_t i = 0; i < vocab_size; ++i) sum += std::exp(static_cast<double>(logits[i] - highest));
+  const float log_sum = highest + static_cast<float>(std::log(sum));
+
+  std::vector<Token> order(static_cast<size_t>(vocab_size));
+  std::iota(order.begin(), order.end(), 0);
+  const auto middle = order.begin() + std::min(num_alternatives, vocab_size);
+  std::partial_sort(order.begin(), middle, order.end(),
+                    [&](Token a, Token b) { return logits[a] > logits[b]; });
+
+  TokenLogprobs result;
+  result.token = token;
+  result.bytes = model_->token_bytes(token, /*special=*/true);
+  result.logprob = logits[token] - log_sum;
+  for (auto it = order.begin(); it != middle; ++it) {
+    result.top.push_back({*it, model_->token_bytes(*it, /*special=*/true), logits[*it] - log_sum});
+  }
+  return result;
+}
+
+double LlamaTextContext::time_decode(int32_t num_tokens, int32_t threads) {
+  using Clock = std::chrono::steady_clock;
+  llama_set_n_threads(context_.get(), threads, threads);
+  double fastest = std::numeric_limits<double>::max();
+  for (int run = 0; run < kCalibrationRuns; ++run) {
+    std::vector<BatchEntry> batch;
+    for (int32_t i = 0; i < num_tokens; ++i) batch.push_back({0, i, 0, i + 1 == num_tokens});
+    const auto start = Clock::now();
+    const bool done = decode(batch).ok();
+    llama_synchronize(context_.get());
+    const double us = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+    clear_sequence(0);
+    if (!done) return fastest;
+    // The first run also warms caches and reserves buffers.
+    if (run > 0) fastest = std::min(fastest, us);
+    if (us > kSlowStepUs) return us;
+  }
+  return fastest;
+}
+
+void LlamaTextContext::calibrate() {
+  if (!calibrates_) return;
+  int32_t best_threads = max_threads_;
+  double best_us = time_decode(1, max_threads_);
+  for (int32_t threads = max_threads_ / 2; threads >= 1 && best_us < kSlowStepUs; threads /= 2) {
+    const double us = time_decode(1, threads);
+    if (us > best_us * kTieFactor) break;
+    best_threads = threads;
+    best_us = std::min(best_us, us);
+  }
+  num_threads_ = best_threads;
+  // Prefill is compute-bound even for small models.
+  llama_set_n_threads(context_.get(), best_threads, max_threads_);
+}
+
+}  // namespace snapllm

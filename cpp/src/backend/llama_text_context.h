@@ -1,0 +1,44 @@
+// KV memory and compute of one model over a llama_context.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend/llama_text_model.h"
+#include "backend/text_backend.h"
+#include "llama.h"
+
+namespace snapllm {
+
+struct LlamaContextDeleter {
+  void operator()(llama_context* context) const { llama_free(context); }
+};
+using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
+
+class LlamaTextContext : public TextContext {
+ public:
+  // `num_threads` 0 = chosen by calibrate(), at most `max_threads`.
+  LlamaTextContext(std::shared_ptr<const LlamaTextModel> model, LlamaContextPtr context,
+                   int32_t num_threads, int32_t max_threads);
+  ~LlamaTextContext() override;
+
+  Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override;
+  Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) override;
+  void clear_sequence(SequenceId sequence) override;
+  void calibrate() override;
+  int32_t num_threads() const override { return num_threads_; }
+
+ private:
+  // Microseconds of a decode of `num_tokens` on sequence 0, the fastest of a few.
+  double time_decode(int32_t num_tokens, int32_t threads);
+  TokenLogprobs logprobs_of(Token token, int32_t batch_index, int32_t num_alternatives) const;
+
+  const std::shared_ptr<const LlamaTextModel> model_;  // outlives context_
+  const LlamaContextPtr context_;
+  const bool calibrates_;
+  const int32_t max_threads_;
+  int32_t num_threads_;
+  llama_batch batch_;
+};
+
+}  // namespace snapllm

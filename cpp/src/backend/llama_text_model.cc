@@ -1,0 +1,69 @@
+#include "backend/llama_text_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "backend/llama_runtime.h"
+#include "backend/llama_sampler.h"
+#include "common.h"
+
+namespace snapllm {
+
+LlamaTextModel::LlamaTextModel(LlamaModelPtr model, std::unique_ptr<LlamaChatFormat> chat_format,
+                               const ModelOptions& options, ModelInfo info)
+    : model_(std::move(model)),
+      vocab_(llama_model_get_vocab(model_.get())),
+      chat_format_(std::move(chat_format)),
+      batch_tokens_(std::min(options.batch_tokens, info.kv_cells)),
+      ubatch_tokens_(std::min(options.ubatch_tokens, batch_tokens_)),
+      info_(std::move(info)) {
+  info_.has_chat_template = chat_format_->has_template();
+  info_.supports_thinking = chat_format_->supports_thinking();
+  info_.supports_tools = chat_format_->supports_tools();
+  for (llama_token token = 0; token < llama_vocab_n_tokens(vocab_); ++token) {
+    const char* text = llama_vocab_get_text(vocab_, token);
+    longest_token_bytes_ = std::max(longest_token_bytes_, std::string_view(text).size());
+  }
+}
+
+size_t LlamaTextModel::max_prompt_bytes() const {
+  return longest_token_bytes_ * static_cast<size_t>(info_.context_size);
+}
+
+Result<std::vector<Token>> LlamaTextModel::tokenize(const std::string& text, bool add_special,
+                                                    bool parse_special) const {
+  if (text.size() > max_prompt_bytes()) {
+    return Status(StatusCode::kContextLengthExceeded,
+                  "a text of " + std::to_string(text.size()) +
+                      " bytes is longer than the model's context of " +
+                      std::to_string(info_.context_size) + " tokens");
+  }
+  return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::vector<Token>> {
+    return common_tokenize(vocab_, text, add_special, parse_special);
+  });
+}
+
+std::string LlamaTextModel::token_bytes(Token token, bool special) const {
+  return common_token_to_piece(vocab_, token, special);
+}
+
+bool LlamaTextModel::is_end_of_generation(Token token) const {
+  return llama_vocab_is_eog(vocab_, token);
+}
+
+Result<std::shared_ptr<const ChatPrompt>> LlamaTextModel::format_chat(
+    const ChatFormatRequest& request) const {
+  return chat_format_->format(request, max_prompt_bytes());
+}
+
+bool LlamaTextModel::is_preserved(const ChatPrompt* chat, Token token) const {
+  const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat);
+  return format != nullptr && format->is_preserved(token);
+}
+
+Result<std::unique_ptr<Sampler>> LlamaTextModel::create_sampler(
+    const SamplingParams& params, const ChatPrompt* chat, const std::vector<Token>& prompt) const {
+  return LlamaSampler::create(model_.get(), params, chat, prompt, info_.context_size);
+}
+
+}  // namespace snapllm

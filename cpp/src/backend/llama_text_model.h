@@ -1,0 +1,53 @@
+// A model's weights, vocabulary and chat template over llama.cpp.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/text_backend.h"
+#include "chat/llama_chat_format.h"
+#include "llama.h"
+
+namespace snapllm {
+
+struct LlamaModelDeleter {
+  void operator()(llama_model* model) const { llama_model_free(model); }
+};
+using LlamaModelPtr = std::unique_ptr<llama_model, LlamaModelDeleter>;
+
+class LlamaTextModel : public TextModel {
+ public:
+  LlamaTextModel(LlamaModelPtr model, std::unique_ptr<LlamaChatFormat> chat_format,
+                 const ModelOptions& options, ModelInfo info);
+
+  const ModelInfo& info() const override { return info_; }
+  int32_t batch_tokens() const override { return batch_tokens_; }
+  int32_t ubatch_tokens() const override { return ubatch_tokens_; }
+  Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
+                                      bool parse_special) const override;
+  std::string token_bytes(Token token, bool special) const override;
+  bool is_end_of_generation(Token token) const override;
+  Result<std::shared_ptr<const ChatPrompt>> format_chat(
+      const ChatFormatRequest& request) const override;
+  bool is_preserved(const ChatPrompt* chat, Token token) const override;
+  Result<std::unique_ptr<Sampler>> create_sampler(const SamplingParams& params,
+                                                  const ChatPrompt* chat,
+                                                  const std::vector<Token>& prompt) const override;
+
+  llama_model* get() const { return model_.get(); }
+
+ private:
+  // Longer texts cannot fit the context whatever they say.
+  size_t max_prompt_bytes() const;
+
+  const LlamaModelPtr model_;
+  const llama_vocab* const vocab_;
+  const std::unique_ptr<LlamaChatFormat> chat_format_;
+  const int32_t batch_tokens_;
+  const int32_t ubatch_tokens_;
+  size_t longest_token_bytes_ = 1;
+  ModelInfo info_;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,104 @@
+// What the scheduler and the engine need from a text model. llama_backend.h
+// implements it over llama.cpp; the C++ tests implement it with a fake.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "snapllm/chat_prompt.h"
+#include "snapllm/options.h"
+#include "snapllm/output.h"
+#include "snapllm/request.h"
+#include "snapllm/stats.h"
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+using SequenceId = int32_t;
+
+struct BatchEntry {
+  Token token = 0;
+  int32_t position = 0;
+  SequenceId sequence = 0;
+  bool output = false;  // whether its logits will be sampled
+};
+
+enum class DecodeOutcome {
+  kDone,
+  kCellsFull,  // nothing was computed and nothing changed
+};
+
+// The sampler chain of one sequence, with its grammar and random state.
+class Sampler {
+ public:
+  virtual ~Sampler() = default;
+  virtual int64_t seed() const = 0;
+};
+
+struct SampledToken {
+  Token token = 0;
+  TokenLogprobs logprobs;  // empty unless the sampler was asked for them
+};
+
+// KV memory and compute of one model. Only the compute thread may call it.
+class TextContext {
+ public:
+  virtual ~TextContext() = default;
+  // REQUIRES: 0 < batch.size() <= the model's batch_tokens; at most one output
+  // for a sequence.
+  virtual Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) = 0;
+  // Samples from the logits of entry `batch_index` of the last decode and lets
+  // the sampler accept the token.
+  virtual Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) = 0;
+  // Forgets everything of the sequence.
+  virtual void clear_sequence(SequenceId sequence) = 0;
+  // Chooses the threads that decode this model fastest (see ModelOptions).
+  virtual void calibrate() = 0;
+  virtual int32_t num_threads() const = 0;
+};
+
+// Weights, vocabulary and chat template. Immutable: any thread may call it.
+class TextModel {
+ public:
+  virtual ~TextModel() = default;
+  virtual const ModelInfo& info() const = 0;
+  virtual int32_t batch_tokens() const = 0;
+  virtual int32_t ubatch_tokens() const = 0;
+
+  virtual Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
+                                              bool parse_special) const = 0;
+  // The token's bytes. Control tokens have none unless `special` is set.
+  // REQUIRES: 0 <= token < info().vocab_size
+  virtual std::string token_bytes(Token token, bool special) const = 0;
+  virtual bool is_end_of_generation(Token token) const = 0;
+
+  virtual Result<std::shared_ptr<const ChatPrompt>> format_chat(
+      const ChatFormatRequest& request) const = 0;
+  // Whether the chat's reader needs to see this control token as text.
+  virtual bool is_preserved(const ChatPrompt* chat, Token token) const = 0;
+
+  // Refuses parameters and grammars that cannot be sampled with. `prompt` seeds
+  // the penalties. `chat` may be null.
+  virtual Result<std::unique_ptr<Sampler>> create_sampler(const SamplingParams& params,
+                                                          const ChatPrompt* chat,
+                                                          const std::vector<Token>& prompt) const = 0;
+};
+
+struct LoadedModel {
+  std::shared_ptr<const TextModel> model;
+  std::unique_ptr<TextContext> context;
+};
+
+class TextBackend {
+ public:
+  virtual ~TextBackend() = default;
+  // Checks the file before anything of it is trusted, then loads it. Takes at
+  // most `max_bytes` of memory.
+  virtual Result<LoadedModel> load(const std::string& model_id, const ModelOptions& options,
+                                   uint64_t max_bytes) = 0;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,15 @@
+// What the machine offers.
+#pragma once
+
+#include <cstdint>
+
+namespace snapllm {
+
+// Bytes of RAM this process may still take: what the kernel reports as available,
+// or what is left of the control group's limit when that is less.
+uint64_t available_memory_bytes();
+
+// CPUs this process may run on.
+int32_t available_cpus();
+
+}  // namespace snapllm

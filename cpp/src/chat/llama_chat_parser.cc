@@ -1,0 +1,91 @@
+#include "chat/llama_chat_parser.h"
+
+#include <exception>
+#include <random>
+#include <utility>
+
+namespace snapllm {
+namespace {
+
+std::string random_tool_call_id() {
+  static constexpr char kAlphabet[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+  thread_local std::mt19937_64 generator{std::random_device{}()};
+  std::uniform_int_distribution<size_t> pick(0, sizeof(kAlphabet) - 2);
+  std::string id = "call_";
+  for (int i = 0; i < 24; ++i) id += kAlphabet[pick(generator)];
+  return id;
+}
+
+// What `now` has beyond `before`; nothing where it does not continue it, since
+// text that was passed on cannot be taken back.
+std::string continuation(const std::string& before, const std::string& now) {
+  if (now.size() <= before.size() || now.compare(0, before.size(), before) != 0) return {};
+  return now.substr(before.size());
+}
+
+ChatDelta text_delta(ChatDelta::Kind kind, std::string text) {
+  ChatDelta delta;
+  delta.kind = kind;
+  delta.text = std::move(text);
+  return delta;
+}
+
+}  // namespace
+
+LlamaChatParser::LlamaChatParser(common_chat_parser_params params) : params_(std::move(params)) {}
+
+std::vector<ChatDelta> LlamaChatParser::push(const std::string& text, bool final) {
+  text_ += text;
+  std::vector<ChatDelta> deltas;
+  try {
+    const common_chat_msg message = common_chat_parse(text_, !final, params_);
+    append_deltas(message, final, deltas);
+    num_parsed_bytes_ = text_.size();
+  } catch (const std::exception&) {
+    // Formats fail in the middle of a construct that the next piece completes;
+    // only at the end it is decided that the text is not in the format.
+    if (final && text_.size() > num_parsed_bytes_) {
+      deltas.push_back(
+          text_delta(ChatDelta::Kind::kContent, text_.substr(num_parsed_bytes_)));
+    }
+  }
+  return deltas;
+}
+
+void LlamaChatParser::append_deltas(const common_chat_msg& message, bool final,
+                                    std::vector<ChatDelta>& deltas) {
+  if (std::string more = continuation(reasoning_, message.reasoning_content); !more.empty()) {
+    reasoning_ += more;
+    deltas.push_back(text_delta(ChatDelta::Kind::kReasoning, std::move(more)));
+  }
+  if (std::string more = continuation(content_, message.content); !more.empty()) {
+    content_ += more;
+    deltas.push_back(text_delta(ChatDelta::Kind::kContent, std::move(more)));
+  }
+  append_tool_calls(message, final, deltas);
+}
+
+void LlamaChatParser::append_tool_calls(const common_chat_msg& message, bool final,
+                                        std::vector<ChatDelta>& deltas) {
+  for (size_t i = 0; i < message.tool_calls.size(); ++i) {
+    const common_chat_tool_call& call = message.tool_calls[i];
+    const bool is_announced = i < arguments_.size();
+    // A name may still grow until its arguments or the next call begin.
+    const bool name_is_whole =
+        final || !call.arguments.empty() || i + 1 < message.tool_calls.size();
+    if (call.name.empty() || (!is_announced && !name_is_whole)) return;
+    ChatDelta delta;
+    delta.kind = ChatDelta::Kind::kToolCall;
+    delta.tool_index = static_cast<int32_t>(i);
+    if (!is_announced) {
+      arguments_.emplace_back();
+      delta.tool_name = call.name;
+      delta.tool_id = call.id.empty() ? random_tool_call_id() : call.id;
+    }
+    delta.text = continuation(arguments_[i], call.arguments);
+    arguments_[i] += delta.text;
+    if (!is_announced || !delta.text.empty()) deltas.push_back(std::move(delta));
+  }
+}
+
+}  // namespace snapllm

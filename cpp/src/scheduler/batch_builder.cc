@@ -1,0 +1,49 @@
+#include "scheduler/batch_builder.h"
+
+#include <algorithm>
+
+namespace snapllm {
+namespace {
+
+constexpr int32_t kBlockTokens = 256;
+constexpr int32_t kMinChunkTokens = 32;
+// Time a prefill chunk may add between two tokens of a running stream.
+constexpr double kTargetChunkMs = 200.0;
+
+int32_t cut_chunk(const PendingWork& work, int32_t budget) {
+  if (work.num_pending <= budget) return work.num_pending;
+  const int32_t end = work.num_computed + budget;
+  const int32_t boundary = end / kBlockTokens * kBlockTokens;
+  return boundary > work.num_computed ? boundary - work.num_computed : budget;
+}
+
+}  // namespace
+
+int32_t prefill_budget(bool is_decoding, int32_t batch_tokens, int32_t ubatch_tokens,
+                       double ms_per_prefill_token) {
+  if (!is_decoding) return batch_tokens;
+  if (ms_per_prefill_token <= 0.0) return std::min(ubatch_tokens, kBlockTokens);
+  const double fitting = kTargetChunkMs / ms_per_prefill_token;
+  return static_cast<int32_t>(std::clamp<double>(fitting, kMinChunkTokens, ubatch_tokens));
+}
+
+std::vector<BatchShare> plan_batch(std::span<const PendingWork> running, int32_t batch_tokens,
+                                   int32_t prefill_tokens) {
+  std::vector<BatchShare> shares;
+  int32_t free_tokens = batch_tokens;
+  for (size_t i = 0; i < running.size() && free_tokens > 0; ++i) {
+    if (!running[i].decoding) continue;
+    shares.push_back({i, 1});
+    --free_tokens;
+  }
+  int32_t budget = std::min(prefill_tokens, free_tokens);
+  for (size_t i = 0; i < running.size() && budget > 0; ++i) {
+    if (running[i].decoding || running[i].num_pending == 0) continue;
+    const int32_t num_tokens = cut_chunk(running[i], budget);
+    shares.push_back({i, num_tokens});
+    budget -= num_tokens;
+  }
+  return shares;
+}
+
+}  // namespace snapllm

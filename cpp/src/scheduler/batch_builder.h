@@ -1,0 +1,36 @@
+// What one step computes: pure functions over the running sequences.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace snapllm {
+
+// A running sequence as the plan sees it.
+struct PendingWork {
+  int32_t num_computed = 0;  // tokens in the KV memory
+  int32_t num_pending = 0;   // tokens to compute before the next is sampled
+  bool decoding = false;
+};
+
+struct BatchShare {
+  size_t index = 0;  // into the list of PendingWork
+  int32_t num_tokens = 0;
+};
+
+// Tokens of prefill one step may take. While nothing decodes it is the batch; else
+// what fits the target inter-token latency at the measured speed, at least a
+// useful chunk and at most the ubatch.
+int32_t prefill_budget(bool is_decoding, int32_t batch_tokens, int32_t ubatch_tokens,
+                       double ms_per_prefill_token);
+
+// Shares a step: every decoding sequence its token, then prefill in order of
+// arrival within `prefill_tokens`. A chunk that does not reach its prompt's end is
+// cut at a block boundary where one lies inside it, so that a prompt restored in
+// blocks is later computed in the same pieces.
+std::vector<BatchShare> plan_batch(std::span<const PendingWork> running, int32_t batch_tokens,
+                                   int32_t prefill_tokens);
+
+}  // namespace snapllm

@@ -1,0 +1,76 @@
+#include "scheduler/compute_thread.h"
+
+#include <algorithm>
+#include <future>
+#include <utility>
+
+namespace snapllm {
+
+ComputeThread::ComputeThread() : thread_([this] { loop(); }) {}
+
+ComputeThread::~ComputeThread() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void ComputeThread::attach(std::shared_ptr<Steppable> steppable) {
+  {
+    std::lock_guard lock(mutex_);
+    attached_.push_back(std::move(steppable));
+  }
+  wake_.notify_all();
+}
+
+void ComputeThread::detach(const Steppable* steppable) {
+  // On the compute thread, so that no step of it is under way.
+  run([&] {
+    std::lock_guard lock(mutex_);
+    std::erase_if(attached_, [&](const auto& other) { return other.get() == steppable; });
+  });
+}
+
+void ComputeThread::notify() {
+  // The lock orders the caller's change before the thread's look at it.
+  { std::lock_guard lock(mutex_); }
+  wake_.notify_one();
+}
+
+void ComputeThread::run(const std::function<void()>& task) {
+  std::packaged_task<void()> packaged(task);
+  auto done = packaged.get_future();
+  {
+    std::lock_guard lock(mutex_);
+    tasks_.emplace_back([&packaged] { packaged(); });
+  }
+  wake_.notify_all();
+  done.get();
+}
+
+bool ComputeThread::has_work() const {
+  return !tasks_.empty() || std::any_of(attached_.begin(), attached_.end(),
+                                        [](const auto& s) { return s->has_work(); });
+}
+
+void ComputeThread::loop() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [&] { return stopping_ || has_work(); });
+    if (stopping_ && tasks_.empty()) return;
+    const auto tasks = std::exchange(tasks_, {});
+    lock.unlock();
+    for (const auto& task : tasks) task();
+    lock.lock();
+    const auto turn = attached_;  // after the tasks: one of them may detach
+    lock.unlock();
+    for (const auto& steppable : turn) {
+      if (steppable->has_work()) steppable->step();
+    }
+    lock.lock();
+  }
+}
+
+}  // namespace snapllm

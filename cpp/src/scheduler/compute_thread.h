@@ -1,0 +1,55 @@
+// The one thread of a device that computes.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace snapllm {
+
+// Something that computes in small steps.
+class Steppable {
+ public:
+  virtual ~Steppable() = default;
+  virtual bool has_work() const = 0;
+  virtual void step() = 0;
+};
+
+// Steps everything attached in fair turns, one step each, and sleeps while nobody
+// has work. A single long-lived thread, since ggml's OpenMP teams belong to their
+// host thread: a second one would double the spinning workers.
+class ComputeThread {
+ public:
+  ComputeThread();
+  ~ComputeThread();
+  ComputeThread(const ComputeThread&) = delete;
+  ComputeThread& operator=(const ComputeThread&) = delete;
+
+  void attach(std::shared_ptr<Steppable> steppable);
+  // Returns when it is no longer being stepped and never will be again.
+  // REQUIRES: not called on the compute thread.
+  void detach(const Steppable* steppable);
+  // Says that something attached may have work.
+  void notify();
+  // Runs `task` between two steps and waits for it.
+  // REQUIRES: not called on the compute thread.
+  void run(const std::function<void()>& task);
+
+ private:
+  void loop();
+  bool has_work() const;  // REQUIRES: mutex_ held
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  // Guarded by mutex_:
+  std::vector<std::shared_ptr<Steppable>> attached_;
+  std::vector<std::function<void()>> tasks_;
+  bool stopping_ = false;
+
+  std::thread thread_;  // last: started when all else is there
+};
+
+}  // namespace snapllm

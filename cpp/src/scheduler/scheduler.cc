@@ -1,0 +1,233 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <unordered_map>
+#include <utility>
+
+#include "scheduler/admission.h"
+
+namespace snapllm {
+namespace {
+
+constexpr double kAverageWeight = 0.2;
+
+}  // namespace
+
+Scheduler::Scheduler(LoadedModel loaded, int32_t max_queued_requests)
+    : model_(std::move(loaded.model)),
+      context_(std::move(loaded.context)),
+      queue_(static_cast<size_t>(max_queued_requests)) {
+  stats_.id = model_->info().id;
+  for (SequenceId id = model_->info().max_sequences; id-- > 0;) free_ids_.push_back(id);
+}
+
+Scheduler::~Scheduler() = default;
+
+Status Scheduler::submit(std::unique_ptr<Sequence> sequence) {
+  Status status = queue_.push(std::move(sequence));
+  if (status.ok()) {
+    std::lock_guard lock(stats_mutex_);
+    ++stats_.num_requests;
+  }
+  return status;
+}
+
+ModelStats Scheduler::stats() const {
+  std::lock_guard lock(stats_mutex_);
+  ModelStats stats = stats_;
+  stats.num_waiting = queue_.num_waiting();
+  return stats;
+}
+
+bool Scheduler::has_work() const {
+  return !running_.empty() || !waiting_.empty() || queue_.has_arrivals();
+}
+
+void Scheduler::step() {
+  take_arrivals();
+  admit();
+  if (!running_.empty()) decode();
+  flush_outputs();
+  release_finished();
+  check_invariants();
+}
+
+void Scheduler::take_arrivals() {
+  std::vector<uint64_t> cancels;
+  queue_.take(waiting_, cancels);
+  for (const uint64_t request_id : cancels) cancel_request(request_id);
+}
+
+void Scheduler::cancel_request(uint64_t request_id) {
+  const auto matches = [&](const auto& s) { return s->request_id() == request_id; };
+  if (auto it = std::find_if(running_.begin(), running_.end(), matches); it != running_.end()) {
+    (*it)->finish(FinishReason::kCancelled);
+    return;  // released at the end of the step
+  }
+  if (auto it = std::find_if(waiting_.begin(), waiting_.end(), matches); it != waiting_.end()) {
+    (*it)->finish(FinishReason::kCancelled);
+    count_finished(**it);
+    queue_.note_finished(request_id, /*was_waiting=*/true);
+    (*it)->outputs().push({(*it)->take_output()});
+    waiting_.erase(it);
+  }
+}
+
+void Scheduler::admit() {
+  if (waiting_.empty()) return;
+  std::vector<int32_t> needed;
+  for (const auto& sequence : waiting_) needed.push_back(sequence->num_reserved_cells());
+  const size_t count = num_admissible(needed, model_->info().kv_cells - num_reserved_cells_,
+                                      static_cast<int32_t>(free_ids_.size()));
+  for (size_t i = 0; i < count; ++i) {
+    waiting_.front()->admit(free_ids_.back());
+    free_ids_.pop_back();
+    num_reserved_cells_ += waiting_.front()->num_reserved_cells();
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+  if (count > 0) queue_.note_admitted(count);
+}
+
+std::vector<PendingWork> Scheduler::pending_work() const {
+  std::vector<PendingWork> work;
+  work.reserve(running_.size());
+  for (const auto& sequence : running_) {
+    const bool is_finished = sequence->state() == SequenceState::kFinished;
+    work.push_back({sequence->num_computed(), is_finished ? 0 : sequence->num_pending(),
+                    sequence->state() == SequenceState::kDecoding});
+  }
+  return work;
+}
+
+void Scheduler::decode() {
+  using Clock = std::chrono::steady_clock;
+  const std::vector<PendingWork> work = pending_work();
+  const bool is_decoding = std::any_of(work.begin(), work.end(), [](auto& w) { return w.decoding; });
+  const auto shares = plan_batch(
+      work, model_->batch_tokens(),
+      prefill_budget(is_decoding, model_->batch_tokens(), model_->ubatch_tokens(),
+                     ms_per_prefill_token_));
+  if (shares.empty()) return;
+
+  batch_.clear();
+  std::vector<int32_t> output_index;  // of each share; -1 = its prompt goes on
+  for (const BatchShare& share : shares) {
+    running_[share.index]->append_to_batch(share.num_tokens, batch_);
+    output_index.push_back(batch_.back().output ? static_cast<int32_t>(batch_.size()) - 1 : -1);
+  }
+  const auto start = Clock::now();
+  auto outcome = context_->decode(batch_);
+  if (!outcome.ok()) return fail_shares(shares, outcome.status());
+  if (outcome.value() == DecodeOutcome::kCellsFull) {
+    // Admission reserved the cells, so this is a fault of ours or of the model's
+    // memory, and waiting would not help.
+    return fail_shares(shares, {StatusCode::kGenerationFailed, "the model's KV memory is full"});
+  }
+  for (const BatchShare& share : shares) running_[share.index]->advance(share.num_tokens);
+  sample(shares, output_index);
+
+  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  const auto num_prefill = static_cast<double>(batch_.size()) - static_cast<double>(shares.size());
+  if (num_prefill >= 32.0) {
+    const double measured = ms / static_cast<double>(batch_.size());
+    ms_per_prefill_token_ += ms_per_prefill_token_ == 0.0
+                                 ? measured
+                                 : kAverageWeight * (measured - ms_per_prefill_token_);
+  }
+}
+
+void Scheduler::sample(const std::vector<BatchShare>& shares,
+                       const std::vector<int32_t>& output_index) {
+  for (size_t i = 0; i < shares.size(); ++i) {
+    if (output_index[i] < 0) continue;
+    Sequence& sequence = *running_[shares[i].index];
+    auto sampled = context_->sample(sequence.sampler(), output_index[i]);
+    if (sampled.ok()) {
+      accept_token(sequence, std::move(sampled).value());
+    } else {
+      sequence.finish(FinishReason::kError, sampled.status());
+    }
+  }
+  std::lock_guard lock(stats_mutex_);
+  ++stats_.num_steps;
+}
+
+void Scheduler::accept_token(Sequence& sequence, SampledToken sampled) {
+  const Token token = sampled.token;
+  const bool is_end = model_->is_end_of_generation(token);
+  const std::string bytes =
+      is_end ? std::string()
+             : model_->token_bytes(token, model_->is_preserved(sequence.chat(), token));
+  sequence.accept(std::move(sampled), bytes, is_end);
+}
+
+void Scheduler::fail_shares(const std::vector<BatchShare>& shares, const Status& status) {
+  for (const BatchShare& share : shares) {
+    running_[share.index]->finish(FinishReason::kError, status);
+  }
+}
+
+void Scheduler::flush_outputs() {
+  // One push for each queue, so that a reader of many requests wakes once a step.
+  std::unordered_map<OutputQueue*, std::vector<RequestOutput>> outputs;
+  for (const auto& sequence : running_) {
+    if (sequence->has_output()) outputs[&sequence->outputs()].push_back(sequence->take_output());
+    if (sequence->state() == SequenceState::kFinished) {
+      count_finished(*sequence);
+      queue_.note_finished(sequence->request_id(), /*was_waiting=*/false);
+    }
+  }
+  for (auto& [queue, list] : outputs) queue->push(std::move(list));
+}
+
+void Scheduler::release_finished() {
+  std::erase_if(running_, [&](const std::unique_ptr<Sequence>& sequence) {
+    if (sequence->state() != SequenceState::kFinished) return false;
+    context_->clear_sequence(sequence->id());
+    free_ids_.push_back(sequence->id());
+    num_reserved_cells_ -= sequence->num_reserved_cells();
+    return true;
+  });
+  std::lock_guard lock(stats_mutex_);
+  stats_.num_running = static_cast<int32_t>(running_.size());
+  stats_.num_kv_cells_used = num_reserved_cells_;
+}
+
+void Scheduler::count_finished(const Sequence& sequence) {
+  std::lock_guard lock(stats_mutex_);
+  ++stats_.num_finished;
+  if (sequence.finish_reason() == FinishReason::kCancelled) ++stats_.num_cancelled;
+  if (sequence.finish_reason() == FinishReason::kError) ++stats_.num_failed;
+  stats_.num_prompt_tokens += static_cast<uint64_t>(sequence.num_prompt_tokens());
+  stats_.num_generated_tokens += static_cast<uint64_t>(sequence.num_generated());
+}
+
+void Scheduler::abort_all(const Status& status) {
+  take_arrivals();
+  const FinishReason reason = status.ok() ? FinishReason::kCancelled : FinishReason::kError;
+  for (const auto& sequence : running_) sequence->finish(reason, status);
+  flush_outputs();
+  release_finished();
+  for (const auto& sequence : waiting_) {
+    sequence->finish(reason, status);
+    count_finished(*sequence);
+    queue_.note_finished(sequence->request_id(), /*was_waiting=*/true);
+    sequence->outputs().push({sequence->take_output()});
+  }
+  waiting_.clear();
+}
+
+void Scheduler::check_invariants() const {
+#ifndef NDEBUG
+  int32_t reserved = 0;
+  for (const auto& sequence : running_) reserved += sequence->num_reserved_cells();
+  assert(reserved == num_reserved_cells_);
+  assert(reserved <= model_->info().kv_cells);
+  assert(running_.size() + free_ids_.size() == static_cast<size_t>(model_->info().max_sequences));
+#endif
+}
+
+}  // namespace snapllm

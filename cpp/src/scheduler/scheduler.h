@@ -1,0 +1,72 @@
+// Continuous batching for one resident model.
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "backend/text_backend.h"
+#include "scheduler/batch_builder.h"
+#include "scheduler/compute_thread.h"
+#include "scheduler/request_queue.h"
+#include "scheduler/sequence.h"
+#include "snapllm/stats.h"
+
+namespace snapllm {
+
+class Scheduler : public Steppable {
+ public:
+  Scheduler(LoadedModel loaded, int32_t max_queued_requests);
+  ~Scheduler() override;
+
+  // Any thread. The request's tokens and limits were checked by the engine.
+  Status submit(std::unique_ptr<Sequence> sequence);
+  // Any thread: ends the request at the next step; false when it is not alive.
+  bool cancel(uint64_t request_id) { return queue_.cancel(request_id); }
+  // Any thread: refuses new requests.
+  void close() { queue_.close(); }
+  // Waits until no request is alive, or for the deadline.
+  void wait_idle(std::chrono::steady_clock::time_point deadline) { queue_.wait_idle(deadline); }
+  ModelStats stats() const;
+
+  // Compute thread only.
+  bool has_work() const override;
+  void step() override;
+  // Ends every request, with `status` as its error, or as cancelled when it is ok.
+  void abort_all(const Status& status);
+  TextContext& context() { return *context_; }
+
+ private:
+  void take_arrivals();
+  void cancel_request(uint64_t request_id);
+  void admit();
+  // Computes one batch; returns the shares whose logits can be sampled.
+  void decode();
+  void sample(const std::vector<BatchShare>& shares, const std::vector<int32_t>& output_index);
+  void fail_shares(const std::vector<BatchShare>& shares, const Status& status);
+  void accept_token(Sequence& sequence, SampledToken sampled);
+  void flush_outputs();
+  void release_finished();
+  void count_finished(const Sequence& sequence);
+  std::vector<PendingWork> pending_work() const;
+  void check_invariants() const;
+
+  const std::shared_ptr<const TextModel> model_;
+  const std::unique_ptr<TextContext> context_;
+  RequestQueue queue_;
+
+  // Compute thread only:
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;
+  std::vector<SequenceId> free_ids_;
+  std::vector<BatchEntry> batch_;
+  int32_t num_reserved_cells_ = 0;
+  double ms_per_prefill_token_ = 0.0;  // moving average
+
+  mutable std::mutex stats_mutex_;
+  ModelStats stats_;  // guarded by stats_mutex_
+};
+
+}  // namespace snapllm

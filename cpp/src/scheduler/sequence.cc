@@ -1,0 +1,113 @@
+#include "scheduler/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace snapllm {
+namespace {
+
+std::vector<std::string> all_stops(const GenerateRequest& request) {
+  std::vector<std::string> stops = request.stop;
+  if (request.chat != nullptr) {
+    stops.insert(stops.end(), request.chat->stop().begin(), request.chat->stop().end());
+  }
+  return stops;
+}
+
+// Milliseconds between two moments; 0 where the second one never came.
+double ms_between(Sequence::Clock::time_point from, Sequence::Clock::time_point to) {
+  if (to <= from) return 0.0;
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+}  // namespace
+
+Sequence::Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr<Sampler> sampler,
+                   std::shared_ptr<OutputQueue> outputs)
+    : request_id_(request_id),
+      request_(std::move(request)),
+      sampler_(std::move(sampler)),
+      outputs_(std::move(outputs)),
+      stop_(all_stops(request_)) {
+  output_.request_id = request_id_;
+}
+
+int32_t Sequence::num_pending() const {
+  const int32_t num_known = num_prompt_tokens() + (last_token_ >= 0 ? num_generated_ : 0);
+  return num_known - num_computed_;
+}
+
+void Sequence::admit(SequenceId id) {
+  id_ = id;
+  state_ = SequenceState::kPrefilling;
+  admitted_at_ = Clock::now();
+}
+
+void Sequence::append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const {
+  for (int32_t i = 0; i < num_tokens; ++i) {
+    const int32_t position = num_computed_ + i;
+    const bool is_prompt = position < num_prompt_tokens();
+    const Token token = is_prompt ? request_.prompt[static_cast<size_t>(position)] : last_token_;
+    batch.push_back({token, position, id_, i + 1 == num_pending()});
+  }
+}
+
+void Sequence::advance(int32_t num_tokens) { num_computed_ += num_tokens; }
+
+void Sequence::accept(SampledToken sampled, std::string_view bytes, bool is_end) {
+  if (state_ == SequenceState::kPrefilling) {
+    state_ = SequenceState::kDecoding;
+    first_token_at_ = Clock::now();
+  }
+  last_token_ = sampled.token;
+  ++num_generated_;
+  if (is_end) return finish(FinishReason::kStop);
+
+  output_.tokens.push_back(sampled.token);
+  if (sampled.logprobs.token >= 0) output_.logprobs.push_back(std::move(sampled.logprobs));
+  output_.text += stop_.push(utf8_.push(bytes));
+  if (stop_.matched()) return finish(FinishReason::kStop);
+  if (num_generated_ >= request_.max_tokens) finish(FinishReason::kLength);
+}
+
+void Sequence::finish(FinishReason reason, Status error) {
+  if (state_ == SequenceState::kFinished) return;
+  state_ = SequenceState::kFinished;
+  finish_reason_ = reason;
+  error_ = std::move(error);
+  finished_at_ = Clock::now();
+  if (!stop_.matched()) {
+    output_.text += stop_.push(utf8_.finish());
+    output_.text += stop_.finish();
+  }
+}
+
+bool Sequence::has_output() const {
+  return finish_reason_ != FinishReason::kNone || !output_.text.empty() ||
+         !output_.logprobs.empty();
+}
+
+RequestOutput Sequence::take_output() {
+  RequestOutput output = std::exchange(output_, {});
+  output_.request_id = request_id_;
+  if (finish_reason_ != FinishReason::kNone) fill_final(output);
+  return output;
+}
+
+void Sequence::fill_final(RequestOutput& output) const {
+  output.finish_reason = finish_reason_;
+  output.stop_sequence = stop_.match();
+  output.error = error_;
+  output.num_prompt_tokens = num_prompt_tokens();
+  output.num_generated_tokens = num_generated_;
+  output.seed = sampler_->seed();
+  const bool was_admitted = admitted_at_ != Clock::time_point{};
+  const bool has_tokens = first_token_at_ != Clock::time_point{};
+  output.timings.queue_ms = ms_between(submitted_at_, was_admitted ? admitted_at_ : finished_at_);
+  if (was_admitted) {
+    output.timings.prefill_ms = ms_between(admitted_at_, has_tokens ? first_token_at_ : finished_at_);
+  }
+  if (has_tokens) output.timings.decode_ms = ms_between(first_token_at_, finished_at_);
+}
+
+}  // namespace snapllm

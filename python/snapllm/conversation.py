@@ -1,0 +1,191 @@
+"""Messages and tools of a conversation, in the OpenAI chat form.
+
+The one definition of what a message may look like, shared by `Model.chat` and the
+protocols, and the one place that turns messages and tools into what the chat
+template gets to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from snapllm.errors import InvalidRequestError
+
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+ToolMode: TypeAlias = Literal["auto", "required", "none"]
+
+
+class ContentPart(msgspec.Struct, omit_defaults=True):
+    """A part of a message's content; only text parts are supported so far."""
+
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(msgspec.Struct):
+    """The function of a tool call and its arguments (JSON text, or an object)."""
+
+    name: str
+    arguments: str | dict[str, Any] = ""
+
+
+class MessageToolCall(msgspec.Struct):
+    """A tool call that an earlier answer made."""
+
+    function: FunctionCall
+    id: str = ""
+    type: Literal["function"] = "function"
+
+
+class Message(msgspec.Struct, omit_defaults=True):
+    """One message of a conversation."""
+
+    role: Role
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class FunctionDefinition(msgspec.Struct, omit_defaults=True):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(msgspec.Struct):
+    """A tool that the model may call."""
+
+    function: FunctionDefinition
+    type: Literal["function"] = "function"
+
+
+def render_messages(messages: Sequence[Message], field: str = "messages") -> str:
+    """Returns the messages as the JSON array that the chat template is given.
+
+    Raises:
+        InvalidRequestError: A message is incomplete or holds what is not supported.
+    """
+    if not messages:
+        raise InvalidRequestError(f"{field} must not be empty", param=field)
+    rendered = [_render(message, f"{field}[{i}]") for i, message in enumerate(messages)]
+    return msgspec.json.encode(rendered).decode()
+
+
+def _render(message: Message, where: str) -> dict[str, Any]:
+    role = "system" if message.role == "developer" else message.role
+    result: dict[str, Any] = {"role": role, "content": _text(message, f"{where}.content")}
+    if message.reasoning_content:
+        result["reasoning_content"] = message.reasoning_content
+    if message.tool_calls:
+        if role != "assistant":
+            raise InvalidRequestError(
+                f"{where}.tool_calls: only assistant messages may have tool calls",
+                param=f"{where}.tool_calls",
+            )
+        result["tool_calls"] = [_render_call(call) for call in message.tool_calls]
+    if role == "tool":
+        if message.tool_call_id is None:
+            raise InvalidRequestError(
+                f"{where}.tool_call_id is required in a tool message",
+                param=f"{where}.tool_call_id",
+            )
+        result["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        result["name"] = message.name
+    return result
+
+
+def _text(message: Message, where: str) -> str:
+    content = message.content
+    if isinstance(content, str):
+        return content
+    if content is None:
+        # An assistant's answer may be nothing but tool calls or reasoning.
+        if message.role == "assistant":
+            return ""
+        raise InvalidRequestError(f"{where} is required", param=where)
+    return "\n".join(_part_text(part, f"{where}[{i}]") for i, part in enumerate(content))
+
+
+def _part_text(part: ContentPart, where: str) -> str:
+    if part.type not in ("text", "input_text", "output_text"):
+        raise InvalidRequestError(
+            f"{where}: content of type {part.type!r} is not supported by this model",
+            param=f"{where}.type",
+        )
+    if part.text is None:
+        raise InvalidRequestError(f"{where}.text is required", param=f"{where}.text")
+    return part.text
+
+
+def _render_call(call: MessageToolCall) -> dict[str, Any]:
+    arguments = call.function.arguments
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
+    function = {"name": call.function.name, "arguments": arguments or "{}"}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def render_tools(tools: Sequence[Tool]) -> str:
+    """Returns the tools as the JSON array that the chat template is given."""
+    if not tools:
+        return ""
+    rendered = []
+    for tool in tools:
+        function: dict[str, Any] = {"name": tool.function.name}
+        if tool.function.description is not None:
+            function["description"] = tool.function.description
+        function["parameters"] = tool.function.parameters or {"type": "object", "properties": {}}
+        rendered.append({"type": "function", "function": function})
+    return msgspec.json.encode(rendered).decode()
+
+
+def check_tools(tools: Sequence[Tool]) -> None:
+    """Raises `InvalidRequestError` for tools without a name or with the same one."""
+    seen: set[str] = set()
+    for i, tool in enumerate(tools):
+        where = f"tools[{i}].function.name"
+        name = tool.function.name
+        if not name or len(name) > 256:
+            raise InvalidRequestError(f"{where} must have 1 to 256 characters", param=where)
+        if name in seen:
+            raise InvalidRequestError(f"{where}: {name!r} is defined twice", param=where)
+        seen.add(name)
+
+
+def offer_tools(
+    tools: Sequence[Tool], mode: ToolMode, names: Sequence[str] | None = None
+) -> tuple[list[Tool], ToolMode]:
+    """Decides which tools are offered and whether one must be called.
+
+    Args:
+        tools: All tools of the request.
+        mode: Whether calling is left to the model, required or forbidden.
+        names: The only tools that may be called; None = all of them.
+
+    Raises:
+        InvalidRequestError: A named tool is not among `tools`, or a call is required
+            and there is nothing to call.
+    """
+    check_tools(tools)
+    offered = list(tools)
+    if names is not None:
+        known = {tool.function.name for tool in tools}
+        for name in names:
+            if name not in known:
+                raise InvalidRequestError(
+                    f"tool_choice: no tool is named {name!r}", param="tool_choice"
+                )
+        offered = [tool for tool in tools if tool.function.name in names]
+    if mode == "required" and not offered:
+        raise InvalidRequestError(
+            "tool_choice: a call is required but there are no tools", param="tool_choice"
+        )
+    return offered, mode

@@ -1,0 +1,118 @@
+"""The exceptions of SnapLLM: one tree, one class for each error code of the API.
+
+Everything SnapLLM refuses or fails at raises a subclass of `SnapLLMError`. Its
+`code` is the code that the HTTP API reports for the same failure.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ContextLengthExceededError",
+    "EngineClosedError",
+    "GenerationFailedError",
+    "InvalidModelError",
+    "InvalidRequestError",
+    "ModelFileNotFoundError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "QueueFullError",
+    "SnapLLMError",
+    "from_status",
+]
+
+
+class SnapLLMError(Exception):
+    """Base of all SnapLLM errors.
+
+    Attributes:
+        code: The error's name in the HTTP API, for example ``"model_not_found"``.
+        message: What went wrong, for a human.
+        param: The argument or request field at fault, where one is known.
+    """
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequestError(SnapLLMError, ValueError):
+    """An argument or a field of the request is wrong."""
+
+    code = "invalid_request"
+
+
+class ContextLengthExceededError(InvalidRequestError):
+    """The prompt does not fit into the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class ModelNotFoundError(SnapLLMError, LookupError):
+    """No model is loaded under that id."""
+
+    code = "model_not_found"
+
+
+class ModelFileNotFoundError(SnapLLMError, FileNotFoundError):
+    """The model file does not exist or cannot be read."""
+
+    code = "file_not_found"
+
+
+class InvalidModelError(SnapLLMError, ValueError):
+    """The file is not a model that this build can load."""
+
+    code = "invalid_model"
+
+
+class OutOfMemoryError(SnapLLMError, MemoryError):
+    """The model or its KV memory does not fit."""
+
+    code = "out_of_memory"
+
+
+class QueueFullError(SnapLLMError):
+    """Too many requests are waiting for the model; try again later."""
+
+    code = "queue_full"
+
+
+class GenerationFailedError(SnapLLMError, RuntimeError):
+    """The model failed while computing."""
+
+    code = "generation_failed"
+
+
+class EngineClosedError(SnapLLMError, RuntimeError):
+    """The engine or the model is shutting down."""
+
+    code = "closed"
+
+
+_BY_CODE: dict[str, type[SnapLLMError]] = {
+    cls.code: cls
+    for cls in (
+        InvalidRequestError,
+        ContextLengthExceededError,
+        ModelNotFoundError,
+        ModelFileNotFoundError,
+        InvalidModelError,
+        OutOfMemoryError,
+        QueueFullError,
+        GenerationFailedError,
+        EngineClosedError,
+    )
+}
+
+
+def from_status(code: str, message: str) -> SnapLLMError:
+    """Makes the exception for a status of the C++ core. Called by the bindings."""
+    return _BY_CODE.get(code, SnapLLMError)(message)

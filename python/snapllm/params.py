@@ -1,0 +1,300 @@
+"""What a caller may ask for: sampling options and the neutral requests.
+
+Every protocol and the Python API end in a `ChatRequest` or a `CompletionRequest`.
+The types carry their own limits; `msgspec` checks them and names the field at fault.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from snapllm.conversation import Message, Tool, ToolMode, offer_tools
+from snapllm.errors import InvalidRequestError
+
+_INT32_MAX = 2**31 - 1
+
+Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
+TopP: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+TopK: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
+MinP: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+TypicalP: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
+RepeatPenalty: TypeAlias = Annotated[float, Meta(gt=0, le=10)]
+Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
+PenaltyWindow: TypeAlias = Annotated[int, Meta(ge=-1, le=_INT32_MAX)]
+Seed: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=_INT32_MAX)]
+NumLogprobs: TypeAlias = Annotated[int, Meta(ge=-1, le=20)]
+ThinkingBudget: TypeAlias = Annotated[int, Meta(ge=-1, le=_INT32_MAX)]
+StopSequence: TypeAlias = Annotated[str, Meta(min_length=1)]
+StopSequences: TypeAlias = Annotated[tuple[StopSequence, ...], Meta(max_length=64)]
+
+DEFAULT_MAX_TOKENS = 256
+UNLIMITED = -1
+
+
+class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the next token is chosen. Mirrors the core's `SamplingParams`."""
+
+    temperature: Temperature = 0.7
+    top_p: TopP = 0.9
+    top_k: TopK = 40
+    min_p: MinP = 0.05
+    typical_p: TypicalP = 1.0
+    repeat_penalty: RepeatPenalty = 1.0
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    penalty_last_n: PenaltyWindow = 64
+    seed: Seed = -1
+    ignore_eos: bool = False
+    num_logprobs: NumLogprobs = -1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str = ""
+
+
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt to be continued as it is."""
+
+    prompt: str | list[int]
+    model: str = ""
+    sampling: SamplingOptions = SamplingOptions()
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    stop: StopSequences = ()
+    n: int = 1
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation to be answered, independent of any protocol."""
+
+    messages: list[Message]
+    model: str = ""
+    tools: list[Tool] = []
+    tool_choice: ToolMode = "auto"
+    parallel_tool_calls: bool = True
+    thinking: bool = False
+    thinking_budget_tokens: ThinkingBudget = UNLIMITED
+    json_schema: str = ""
+    """JSON text of the schema that the answer must match; empty = free text."""
+    template_kwargs: dict[str, Any] = {}
+    sampling: SamplingOptions = SamplingOptions()
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    stop: StopSequences = ()
+    n: int = 1
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Keyword arguments of `Model.generate` and of `Model.chat`.
+
+    Attributes:
+        max_tokens: Tokens to generate at most; None = as many as the context holds.
+            Default 256.
+        temperature: Randomness from 0 (always the likeliest token) to 2. Default 0.7.
+        top_p: Sample from the likeliest tokens that together reach this probability;
+            1 = off. Default 0.9.
+        top_k: Sample from this many likeliest tokens; 0 = off. Default 40.
+        min_p: Drop tokens less likely than this share of the likeliest one; 0 = off.
+            Default 0.05.
+        typical_p: Locally typical sampling; 1 = off. Default 1.
+        repeat_penalty: Divides the odds of tokens already seen; 1 = off. Default 1.
+        frequency_penalty: Lowers tokens by how often they came, -2 to 2. Default 0.
+        presence_penalty: Lowers tokens that came at all, -2 to 2. Default 0.
+        penalty_last_n: Tokens the penalties look back on; -1 = all. Default 64.
+        seed: Makes sampling repeatable; -1 = random. Default -1.
+        stop: A string or several; the answer ends before the first that comes up.
+        ignore_eos: Go on when the model says it is done. Default False.
+        num_logprobs: Alternatives returned with each token's log probability, 0 to
+            20; -1 = no log probabilities. Default -1.
+        logit_bias: Added to the logits of tokens: token id to bias.
+        grammar: A GBNF grammar that the whole answer must match.
+    """
+
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    typical_p: float
+    repeat_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    penalty_last_n: int
+    seed: int
+    stop: str | Sequence[str]
+    ignore_eos: bool
+    num_logprobs: int
+    logit_bias: Mapping[int, float]
+    grammar: str
+
+
+class ChatOptions(GenerateOptions, total=False):
+    """Keyword arguments of `Model.chat`: those of `Model.generate` and these.
+
+    Attributes:
+        tools: Tools the model may call, in the OpenAI form.
+        tool_choice: ``"auto"``, ``"required"``, ``"none"`` or a tool's name.
+        parallel_tool_calls: Whether one answer may call several tools. Default True.
+        thinking: Whether the model reasons first; a number is the most tokens it may
+            reason for. Models whose template has no such switch ignore it.
+            Default False.
+        json_schema: A JSON schema (an object, or JSON text) the answer must match.
+        template_kwargs: Further variables for the chat template.
+    """
+
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str
+    parallel_tool_calls: bool
+    thinking: bool | int
+    json_schema: Mapping[str, Any] | str
+    template_kwargs: Mapping[str, Any]
+
+
+_T = TypeVar("_T")
+
+
+def convert(value: object, type_: type[_T], field: str = "") -> _T:
+    """Checks a Python value against a type and its limits.
+
+    Raises:
+        InvalidRequestError: The value does not fit; `param` names the field at fault.
+    """
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise invalid_field(str(error), field) from None
+
+
+_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
+_NAMED = re.compile(r"(?:field|argument) `(?P<name>[^`]*)`")
+
+
+def invalid_field(problem: str, field: str = "") -> InvalidRequestError:
+    """Turns a `msgspec` message into an error that names the field at fault."""
+    match = _PATH.match(problem)
+    what, path = (match["what"], match["path"] or "") if match else (problem, "")
+    param = field + path.removeprefix("$")
+    named = _NAMED.search(what)
+    if named:
+        param = f"{param}.{named['name']}"
+    param = param.removeprefix(".")
+    what = what.replace("`", "'")
+    return InvalidRequestError(f"{param}: {what}" if param else what, param=param or None)
+
+
+def completion_request(
+    model: str, prompt: str | Sequence[int], options: Mapping[str, Any]
+) -> CompletionRequest:
+    """Builds the request of `Model.generate` from its keyword arguments."""
+    rest = dict(options)
+    common = _common(rest)
+    return CompletionRequest(
+        model=model,
+        prompt=prompt if isinstance(prompt, str) else list(prompt),
+        sampling=_sampling(rest),
+        **common,
+    )
+
+
+def chat_request(
+    model: str, messages: str | Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> ChatRequest:
+    """Builds the request of `Model.chat` from its keyword arguments."""
+    rest = dict(options)
+    common = _common(rest)
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    tools = convert(list(rest.pop("tools", ())), list[Tool], "tools")
+    offered, mode = _tool_choice(tools, rest.pop("tool_choice", "auto"))
+    thinking, budget = _thinking(rest.pop("thinking", False))
+    return ChatRequest(
+        model=model,
+        messages=convert(list(messages), list[Message], "messages"),
+        tools=offered,
+        tool_choice=mode,
+        parallel_tool_calls=convert(
+            rest.pop("parallel_tool_calls", True), bool, "parallel_tool_calls"
+        ),
+        thinking=thinking,
+        thinking_budget_tokens=budget,
+        json_schema=_json_schema(rest.pop("json_schema", "")),
+        template_kwargs=convert(
+            dict(rest.pop("template_kwargs", {})), dict[str, Any], "template_kwargs"
+        ),
+        sampling=_sampling(rest),
+        **common,
+    )
+
+
+def _common(rest: dict[str, Any]) -> dict[str, Any]:
+    max_tokens = rest.pop("max_tokens", DEFAULT_MAX_TOKENS)
+    stop = rest.pop("stop", ())
+    return {
+        "max_tokens": UNLIMITED
+        if max_tokens is None
+        else convert(max_tokens, MaxTokens, "max_tokens"),
+        "stop": convert((stop,) if isinstance(stop, str) else tuple(stop), StopSequences, "stop"),
+    }
+
+
+def _sampling(rest: dict[str, Any]) -> SamplingOptions:
+    if "logit_bias" in rest:
+        rest["logit_bias"] = tuple(dict(rest["logit_bias"]).items())
+    unknown = rest.keys() - set(SamplingOptions.__struct_fields__)
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+    return convert(rest, SamplingOptions)
+
+
+def _tool_choice(tools: list[Tool], choice: str) -> tuple[list[Tool], ToolMode]:
+    modes: dict[str, ToolMode] = {"auto": "auto", "required": "required", "none": "none"}
+    if choice in modes:
+        return offer_tools(tools, modes[choice])
+    return offer_tools(tools, "required", [choice])
+
+
+def _thinking(value: bool | int) -> tuple[bool, int]:
+    if isinstance(value, bool):
+        return value, UNLIMITED
+    budget = convert(value, Annotated[int, Meta(ge=0, le=_INT32_MAX)], "thinking")
+    return budget > 0, budget if budget > 0 else UNLIMITED
+
+
+def _json_schema(schema: Mapping[str, Any] | str) -> str:
+    if isinstance(schema, str):
+        return schema
+    return msgspec.json.encode(schema).decode()
+
+
+FlashAttention: TypeAlias = Literal["auto", "on", "off"]
+
+
+class LoadOptions(TypedDict, total=False):
+    """Keyword arguments of `Engine.load`.
+
+    Attributes:
+        gpu_layers: Layers on the GPU; -1 = all. Ignored by a build without one.
+        context_size: Longest prompt plus answer of a request in tokens; 0 = what the
+            model was trained for, as far as memory allows.
+        kv_cells: KV cells shared by all sequences; 0 = chosen.
+        max_sequences: Sequences decoded together at most, 1 to 64.
+        batch_tokens: Tokens of one decode call.
+        ubatch_tokens: Tokens of one physical batch.
+        num_threads: Threads for this model; 0 = calibrated when it is loaded.
+        flash_attention: ``"auto"``, ``"on"`` or ``"off"``.
+        kv_type: Type of the KV cache: ``"f16"``, ``"q8_0"`` or ``"f32"``.
+        chat_template: A Jinja chat template in place of the file's own.
+    """
+
+    gpu_layers: int
+    context_size: int
+    kv_cells: int
+    max_sequences: int
+    batch_tokens: int
+    ubatch_tokens: int
+    num_threads: int
+    flash_attention: FlashAttention
+    kv_type: str
+    chat_template: str

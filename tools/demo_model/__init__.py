@@ -1,0 +1,1 @@
+"""Makes the demo model: synthetic dialogues, training, export and evaluation."""

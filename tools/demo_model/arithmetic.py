@@ -1,0 +1,99 @@
+"""Small word problems, thought through step by step or answered at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chatml import Dialogue, Turn
+from pools import ITEMS, Pools
+
+
+@dataclass(frozen=True)
+class Problem:
+    question: str
+    steps: str
+    answer: str
+    result: str
+
+
+def _sum_steps(a: int, b: int) -> str:
+    """a + b by tens and ones: each step is in reach of a small model."""
+    tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
+    return f"{a // 10 * 10} + {b // 10 * 10} = {tens}, {a % 10} + {b % 10} = {ones}, {tens} + {ones} = {a + b}."
+
+
+def _product_steps(n: int, price: int) -> str:
+    if price < 10 or price % 10 == 0:
+        return f"{n} x {price} = {n * price}."
+    tens, ones = n * (price // 10 * 10), n * (price % 10)
+    return f"{n} x {price // 10 * 10} = {tens}, {n} x {price % 10} = {ones}, {tens} + {ones} = {n * price}."
+
+
+def _speed(p: Pools) -> Problem:
+    hours = p.rng.randint(2, 6)
+    speed = p.rng.choice((5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100))
+    unit = p.pick(["km", "km", "miles"])
+    who = p.pick(["a train", "a car", "a bus", "a cyclist", "a ship", f"{p.name()}"])
+    verb = p.pick(["travels", "drives", "goes", "covers"])
+    question = p.pick([
+        f"If {who} {verb} {hours * speed} {unit} in {hours} hours, what is its average speed?",
+        f"{who[0].upper() + who[1:]} {verb} {hours * speed} {unit} in {hours} hours. What is the average speed?",
+        f"What is the average speed of {who} that {verb} {hours * speed} {unit} in {hours} hours?",
+    ])
+    result = f"{speed} {unit}/h"
+    return Problem(question, f"Speed is distance / time. {hours * speed} / {hours} = {speed}.",
+                   f"The average speed is {result}.", result)
+
+
+def _sum(p: Pools) -> Problem:
+    a, b = p.rng.randint(2, 99), p.rng.randint(2, 99)
+    item = p.pick(ITEMS) + "s"
+    who = p.name()
+    question = p.pick([
+        f"{who} has {a} {item} and buys {b} more. How many {item} does {who} have now?",
+        f"What is {a} + {b}?", f"What is {a} plus {b}?", f"Add {a} and {b}.",
+        f"There are {a} {item} in one box and {b} {item} in another. How many {item} are there in total?",
+    ])
+    word = f" {item}" if item in question else ""
+    return Problem(question, f"{a} + {b}: {_sum_steps(a, b)}", f"The answer is {a + b}{word}.",
+                   str(a + b))
+
+
+def _price(p: Pools) -> Problem:
+    n, price = p.rng.randint(2, 9), p.rng.randint(2, 20)
+    item = p.pick(ITEMS)
+    question = p.pick([
+        f"A {item} costs {price} dollars. How much do {n} {item}s cost?",
+        f"One {item} costs {price} dollars. What is the price of {n} {item}s?",
+        f"{p.name()} buys {n} {item}s for {price} dollars each. How much is that?",
+    ])
+    return Problem(question, f"{n} x {price}: {_product_steps(n, price)}",
+                   f"The total is {n * price} dollars.", f"{n * price} dollars")
+
+
+def _difference(p: Pools) -> Problem:
+    a = p.rng.randint(10, 99)
+    b = p.rng.randint(1, a - 1)
+    item, who = p.pick(ITEMS) + "s", p.name()
+    question = p.pick([
+        f"{who} has {a} {item} and gives away {b}. How many {item} are left?",
+        f"What is {a} - {b}?", f"What is {a} minus {b}?",
+        f"A shop has {a} {item} and sells {b}. How many {item} are left?",
+    ])
+    word = f" {item}" if item in question else ""
+    tens, ones = b // 10 * 10, b % 10
+    return Problem(question, f"{a} - {b}: {a} - {tens} = {a - tens}, {a - tens} - {ones} = {a - b}.",
+                   f"The answer is {a - b}{word}.", str(a - b))
+
+
+def arithmetic_dialogue(p: Pools, thinking: bool) -> Dialogue:
+    """One problem; with `thinking` its steps stand in the think block."""
+    problem = p.rng.choice((_speed, _sum, _price, _difference))(p)
+    question = p.pick(["{}", "{}", "{}", "Solve this step by step: {}", "Solve this: {}",
+                       "Think and answer: {}"]).format(problem.question)
+    turns = (Turn("user", question),
+             Turn("assistant", problem.answer, reasoning=problem.steps if thinking else ""))
+    if p.rng.random() < 0.2:
+        turns = (Turn("system", "You are a helpful assistant."), *turns)
+    return Dialogue(turns, thinking=thinking, skill="thinking" if thinking else "arithmetic",
+                    expected=(problem.result,))

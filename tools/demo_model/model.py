@@ -1,0 +1,115 @@
+"""The demo model in PyTorch: the Qwen3 architecture at a small size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+SHORT_ROW = 448
+
+
+@dataclass(frozen=True)
+class Config:
+    vocab_size: int = 2048
+    width: int = 192
+    num_layers: int = 6
+    num_heads: int = 3
+    head_size: int = 64
+    ffn_width: int = 512
+    rope_base: float = 20000.0
+    context_size: int = 8192
+    norm_epsilon: float = 1e-6
+
+
+class Norm(nn.Module):
+    """RMS norm that keeps its input's type, with half of float32's memory traffic."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.epsilon)
+        return (x * scale.to(x.dtype)) * self.weight.to(x.dtype)
+
+
+class Block(nn.Module):
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.config = c
+        self.attn_norm = Norm(c.width, c.norm_epsilon)
+        self.q = nn.Linear(c.width, c.num_heads * c.head_size, bias=False)
+        self.k = nn.Linear(c.width, c.num_heads * c.head_size, bias=False)
+        self.v = nn.Linear(c.width, c.num_heads * c.head_size, bias=False)
+        self.o = nn.Linear(c.num_heads * c.head_size, c.width, bias=False)
+        self.q_norm = Norm(c.head_size, c.norm_epsilon)
+        self.k_norm = Norm(c.head_size, c.norm_epsilon)
+        self.ffn_norm = Norm(c.width, c.norm_epsilon)
+        self.gate = nn.Linear(c.width, c.ffn_width, bias=False)
+        self.up = nn.Linear(c.width, c.ffn_width, bias=False)
+        self.down = nn.Linear(c.ffn_width, c.width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        c = self.config
+        rows, length, _ = x.shape
+        h = self.attn_norm(x)
+        q = self.q_norm(self.q(h).view(rows, length, c.num_heads, c.head_size))
+        k = self.k_norm(self.k(h).view(rows, length, c.num_heads, c.head_size))
+        v = self.v(h).view(rows, length, c.num_heads, c.head_size)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        out = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        x = x + self.o(out.transpose(1, 2).reshape(rows, length, -1))
+        h = self.ffn_norm(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention; plain products are faster than the fused kernel on a CPU for short rows."""
+    length, size = q.shape[2:]
+    if length > SHORT_ROW or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    scores = (q * size**-0.5) @ k.transpose(-1, -2)
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    return F.softmax(scores.masked_fill(future, -1e4), dim=-1) @ v
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of halves (the NEOX form that llama.cpp uses for Qwen3)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class DemoModel(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = Norm(config.width, config.norm_epsilon)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        for block in self.blocks:
+            for name in ("o", "down"):
+                nn.init.normal_(getattr(block, name).weight, std=0.02 / config.num_layers**0.5)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Final hidden states, shape (rows, length, width)."""
+        c = self.config
+        is_mixed = torch.is_autocast_enabled(tokens.device.type)
+        dtype = torch.bfloat16 if is_mixed else torch.float32
+        positions = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
+        exponents = torch.arange(0, c.head_size, 2, device=tokens.device) / c.head_size
+        angles = positions[:, None] / c.rope_base ** exponents[None, :]
+        cos = angles.cos()[None, :, None, :].to(dtype)
+        sin = angles.sin()[None, :, None, :].to(dtype)
+        x = self.embedding(tokens).to(dtype)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.embedding.weight.t().to(hidden.dtype)

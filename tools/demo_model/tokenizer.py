@@ -1,0 +1,53 @@
+"""The demo model's vocabulary: byte-level BPE with Qwen2's pre-tokenizer.
+
+That pre-tokenizer (llama.cpp's `qwen2`) takes digits one by one, so that numbers
+are copied and added digit by digit.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from chatml import MARKUP_TOKENS, SPECIAL_TOKENS, render
+from mixture import make_dialogue
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+VOCAB_SIZE = 2048
+_QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def train_tokenizer(path: Path, seed: int = 1, num_dialogues: int = 12000) -> Tokenizer:
+    """Trains on generated dialogues and writes `path` (JSON)."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE - len(SPECIAL_TOKENS) - len(MARKUP_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rng = random.Random(seed)
+    texts = []
+    for _ in range(num_dialogues):
+        text = "".join(piece for piece, _ in render(make_dialogue(rng, 0.45)))
+        for token in SPECIAL_TOKENS + MARKUP_TOKENS:
+            text = text.replace(token, "\n")
+        texts.append(text)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in MARKUP_TOKENS])
+    if tokenizer.get_vocab_size() != VOCAB_SIZE:
+        raise RuntimeError(f"vocabulary has {tokenizer.get_vocab_size()} tokens")
+    tokenizer.save(str(path))
+    return tokenizer
