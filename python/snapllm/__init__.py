@@ -1,0 +1,78 @@
+"""SnapLLM: many local models in one process, switched in microseconds.
+
+    import snapllm
+
+    with snapllm.Engine() as engine:
+        model = engine.load_demo()
+        print(model.chat("What is machine learning?").content)
+"""
+
+from __future__ import annotations
+
+import os
+
+# ggml's OpenMP workers spin at barriers before they sleep. With libgomp's default of
+# a millisecond, any other busy thread on the machine stretches a token's hundred
+# barriers to a second; a short spin costs next to nothing on a quiet machine. Read
+# when libgomp is loaded, so it must be set before the extension is.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from snapllm._core import __version__
+from snapllm.engine import Engine, load, load_demo
+from snapllm.errors import (
+    ContextLengthExceededError,
+    EngineClosedError,
+    GenerationFailedError,
+    InvalidModelError,
+    InvalidRequestError,
+    ModelFileNotFoundError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    QueueFullError,
+    SnapLLMError,
+)
+from snapllm.model import Model
+from snapllm.outputs import (
+    ChatEvent,
+    ChatResult,
+    Completion,
+    CompletionChunk,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    Timings,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+
+__all__ = [
+    "ChatEvent",
+    "ChatResult",
+    "Completion",
+    "CompletionChunk",
+    "ContextLengthExceededError",
+    "Engine",
+    "EngineClosedError",
+    "Finish",
+    "GenerationFailedError",
+    "InvalidModelError",
+    "InvalidRequestError",
+    "Model",
+    "ModelFileNotFoundError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "QueueFullError",
+    "ReasoningDelta",
+    "SnapLLMError",
+    "TextDelta",
+    "Timings",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallStart",
+    "Usage",
+    "__version__",
+    "load",
+    "load_demo",
+]

@@ -1,0 +1,83 @@
+"""From neutral requests to what the C++ core takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from snapllm import _core
+from snapllm.conversation import render_messages, render_tools
+from snapllm.params import ChatRequest, CompletionRequest, SamplingOptions
+
+
+class Lowered(msgspec.Struct, frozen=True):
+    """A request that is ready for submission: formatted, tokenised and checked."""
+
+    model: str
+    tokens: list[int]
+    sampling: SamplingOptions
+    max_tokens: int
+    stop: tuple[str, ...]
+    n: int
+    chat: _core.ChatPrompt | None = None
+
+    def core_requests(self) -> Iterator[_core.GenerateRequest]:
+        """One request for each of the `n` answers; with a seed, each its own."""
+        for index in range(self.n):
+            options = msgspec.structs.asdict(self.sampling)
+            options["logit_bias"] = list(self.sampling.logit_bias)
+            if self.sampling.seed >= 0:
+                options["seed"] = self.sampling.seed + index
+            request = _core.GenerateRequest(
+                model_id=self.model,
+                prompt=self.tokens,
+                sampling=_core.SamplingParams(**options),
+                max_tokens=self.max_tokens,
+                stop=list(self.stop),
+            )
+            if self.chat is not None:
+                request.chat = self.chat
+            yield request
+
+
+def lower_chat(core: _core.Engine, request: ChatRequest) -> Lowered:
+    """Formats and tokenises a chat. May take milliseconds; releases the GIL."""
+    format_request = _core.ChatFormatRequest(
+        messages_json=render_messages(request.messages),
+        tools_json=render_tools(request.tools) if request.tool_choice != "none" else "",
+        tool_choice=request.tool_choice,
+        parallel_tool_calls=request.parallel_tool_calls,
+        enable_thinking=request.thinking,
+        thinking_budget_tokens=request.thinking_budget_tokens,
+        json_schema=request.json_schema,
+        grammar=request.sampling.grammar,
+        template_kwargs=[
+            (name, msgspec.json.encode(value).decode())
+            for name, value in request.template_kwargs.items()
+        ],
+    )
+    prompt = core.format_chat(request.model, format_request)
+    return Lowered(
+        model=request.model,
+        tokens=prompt.tokens,
+        sampling=msgspec.structs.replace(request.sampling, grammar=""),
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        n=request.n,
+        chat=prompt,
+    )
+
+
+def lower_completion(core: _core.Engine, request: CompletionRequest) -> Lowered:
+    """Tokenises a plain prompt. May take milliseconds; releases the GIL."""
+    prompt = request.prompt
+    tokens = core.tokenize(request.model, prompt) if isinstance(prompt, str) else prompt
+    return Lowered(
+        model=request.model,
+        tokens=tokens,
+        sampling=request.sampling,
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        n=request.n,
+    )

@@ -1,0 +1,104 @@
+"""How outputs reach Python: a blocking iterator, and a pump for an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from snapllm import _core
+
+
+def iterate(core: _core.Engine, request: _core.GenerateRequest) -> Iterator[_core.RequestOutput]:
+    """Yields a request's outputs, sleeping in C++ in between.
+
+    Leaving the iteration early cancels the request.
+    """
+    queue = _core.OutputQueue()
+    request_id = core.submit(request, queue)
+    is_finished = False
+    try:
+        while not is_finished:
+            queue.wait()
+            for output in queue.drain():
+                is_finished = output.finish_reason is not None
+                yield output
+    finally:
+        if not is_finished:
+            core.cancel(request_id)
+
+
+class Subscription:
+    """The outputs of one request on their way to its reader. Event loop only."""
+
+    def __init__(self, pump: AsyncPump, request_id: int) -> None:
+        self._pump = pump
+        self._request_id = request_id
+        self._outputs: list[_core.RequestOutput] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self.is_finished = False
+        """Whether the last output has arrived."""
+
+    def put(self, output: _core.RequestOutput) -> None:
+        """Adds an output and wakes the reader."""
+        self._outputs.append(output)
+        self.is_finished = output.finish_reason is not None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next(self) -> list[_core.RequestOutput]:
+        """Waits for outputs and takes all there are; an empty list after the last."""
+        while not self._outputs and not self.is_finished:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def close(self) -> None:
+        """Cancels the request unless it has ended; what it still sends is dropped."""
+        self._pump.leave(self._request_id, self.is_finished)
+
+
+class AsyncPump:
+    """Carries the outputs of all requests of one event loop.
+
+    The core wakes the loop through one descriptor; everything that is waiting is
+    taken at once and handed to the requests' subscriptions.
+    """
+
+    def __init__(self, core: _core.Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._core = core
+        self._loop = loop
+        self._queue = _core.OutputQueue()
+        # Outputs can arrive before the thread that submitted has said so; they wait
+        # in a subscription made for them.
+        self._subscriptions: dict[int, Subscription] = {}
+        self._left: set[int] = set()  # cancelled, last output not yet seen
+        loop.add_reader(self._queue.fd, self._drain)
+
+    def close(self) -> None:
+        """Stops watching the queue."""
+        self._loop.remove_reader(self._queue.fd)
+
+    def submit(self, request: _core.GenerateRequest) -> int:
+        """Submits a request; any thread. `subscribe` must follow on the loop."""
+        return self._core.submit(request, self._queue)
+
+    def subscribe(self, request_id: int) -> Subscription:
+        """The outputs of a submitted request; to be closed when done with."""
+        subscription = self._subscriptions.get(request_id)
+        if subscription is None:
+            subscription = self._subscriptions[request_id] = Subscription(self, request_id)
+        return subscription
+
+    def leave(self, request_id: int, is_finished: bool) -> None:
+        """Forgets a request, and cancels it unless it has ended."""
+        if self._subscriptions.pop(request_id, None) is not None and not is_finished:
+            self._left.add(request_id)
+            self._core.cancel(request_id)
+
+    def _drain(self) -> None:
+        for output in self._queue.drain():
+            if output.request_id not in self._left:
+                self.subscribe(output.request_id).put(output)
+            elif output.finish_reason is not None:
+                self._left.discard(output.request_id)

@@ -1,0 +1,184 @@
+"""From the core's outputs to events and results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from snapllm import _core
+from snapllm.outputs import (
+    ChatEvent,
+    ChatResult,
+    Completion,
+    CompletionChunk,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    Timings,
+    TokenAlternative,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+
+
+def _logprobs(output: _core.RequestOutput) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(
+            entry.token,
+            entry.bytes,
+            entry.logprob,
+            tuple(TokenAlternative(a.token, a.bytes, a.logprob) for a in entry.top),
+        )
+        for entry in output.logprobs
+    )
+
+
+def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
+    """The end of an answer.
+
+    Raises:
+        SnapLLMError: The request failed.
+    """
+    if output.error is not None:
+        raise output.error
+    core_reason = output.finish_reason
+    reason: FinishReason
+    if core_reason == "stop" and has_tool_calls:
+        reason = "tool_calls"
+    elif core_reason == "length":
+        reason = "length"
+    elif core_reason == "cancelled":
+        reason = "cancelled"
+    else:
+        reason = "stop"
+    timings = output.timings
+    return Finish(
+        reason=reason,
+        stop_sequence=output.stop_sequence or None,
+        seed=output.seed,
+        usage=Usage(
+            num_prompt_tokens=output.num_prompt_tokens,
+            num_cached_tokens=output.num_cached_tokens,
+            num_generated_tokens=output.num_generated_tokens,
+        ),
+        timings=Timings(
+            queue_ms=timings.queue_ms,
+            prefill_ms=timings.prefill_ms,
+            decode_ms=timings.decode_ms,
+        ),
+    )
+
+
+class ChatReader:
+    """Reads the outputs of one chat request."""
+
+    def __init__(self, prompt: _core.ChatPrompt) -> None:
+        self._parser = prompt.create_parser()
+        self._has_tool_calls = False
+
+    def read(self, output: _core.RequestOutput) -> list[ChatEvent]:
+        """The events of the next output; raises its error, if it has one."""
+        is_final = output.finish_reason is not None
+        logprobs = _logprobs(output)
+        events: list[ChatEvent] = []
+        for delta in self._parser.push(output.text, is_final):
+            if delta.kind == "content":
+                events.append(TextDelta(delta.text, logprobs))
+                logprobs = ()
+            elif delta.kind == "reasoning":
+                events.append(ReasoningDelta(delta.text))
+            else:
+                events.extend(self._tool_events(delta))
+        if logprobs:
+            events.append(TextDelta("", logprobs))
+        if is_final:
+            events.append(_finish(output, self._has_tool_calls))
+        return events
+
+    def _tool_events(self, delta: _core.ChatDelta) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        if delta.tool_name:
+            self._has_tool_calls = True
+            events.append(ToolCallStart(delta.tool_index, delta.tool_id, delta.tool_name))
+        if delta.text:
+            events.append(ToolCallDelta(delta.tool_index, delta.text))
+        return events
+
+
+def read_chunk(output: _core.RequestOutput) -> CompletionChunk:
+    """The next output of a completion; raises its error, if it has one."""
+    return CompletionChunk(
+        text=output.text,
+        tokens=output.tokens,
+        logprobs=_logprobs(output),
+        finish=_finish(output, False) if output.finish_reason is not None else None,
+    )
+
+
+def fold_chat(events: Iterable[ChatEvent]) -> ChatResult:
+    """Adds the events of a whole answer up.
+
+    REQUIRES: the last event is a `Finish`.
+    """
+    content: list[str] = []
+    reasoning: list[str] = []
+    logprobs: list[TokenLogprob] = []
+    starts: list[ToolCallStart] = []
+    arguments: list[list[str]] = []
+    finish = Finish(reason="cancelled")
+    for event in events:
+        if isinstance(event, TextDelta):
+            content.append(event.text)
+            logprobs.extend(event.logprobs)
+        elif isinstance(event, ReasoningDelta):
+            reasoning.append(event.text)
+        elif isinstance(event, ToolCallStart):
+            starts.append(event)
+            arguments.append([])
+        elif isinstance(event, ToolCallDelta):
+            arguments[event.index].append(event.arguments)
+        else:
+            finish = event
+    return ChatResult(
+        content="".join(content),
+        reasoning="".join(reasoning),
+        tool_calls=[
+            ToolCall(start.id, start.name, "".join(pieces))
+            for start, pieces in zip(starts, arguments, strict=True)
+        ],
+        finish_reason=finish.reason,
+        stop_sequence=finish.stop_sequence,
+        logprobs=logprobs,
+        seed=finish.seed,
+        usage=finish.usage,
+        timings=finish.timings,
+    )
+
+
+def fold_completion(chunks: Iterable[CompletionChunk]) -> Completion:
+    """Adds the chunks of a whole answer up.
+
+    REQUIRES: the last chunk has a `finish`.
+    """
+    text: list[str] = []
+    tokens: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    finish = Finish(reason="cancelled")
+    for chunk in chunks:
+        text.append(chunk.text)
+        tokens.extend(chunk.tokens)
+        logprobs.extend(chunk.logprobs)
+        finish = chunk.finish or finish
+    return Completion(
+        text="".join(text),
+        tokens=tokens,
+        finish_reason=finish.reason,
+        stop_sequence=finish.stop_sequence,
+        logprobs=logprobs,
+        seed=finish.seed,
+        usage=finish.usage,
+        timings=finish.timings,
+    )

@@ -1,0 +1,128 @@
+"""Runs neutral requests on the core: blocking, or on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from snapllm import _core
+from snapllm._lowering import Lowered, lower_chat, lower_completion
+from snapllm._pump import AsyncPump, Subscription, iterate
+from snapllm._readers import ChatReader, read_chunk
+from snapllm.outputs import ChatEvent, CompletionChunk
+from snapllm.params import ChatRequest, CompletionRequest
+
+_Request = TypeVar("_Request")
+_Event = TypeVar("_Event")
+
+
+class Answer(Generic[_Event]):
+    """The events of one answer as they arrive, all that came together at once."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        read: Callable[[_core.RequestOutput], list[_Event]],
+    ) -> None:
+        self._subscription = subscription
+        self._read = read
+
+    async def next(self) -> list[_Event]:
+        """Waits for the next events; an empty list after the last.
+
+        Raises:
+            SnapLLMError: The request failed.
+        """
+        while outputs := await self._subscription.next():
+            events = [event for output in outputs for event in self._read(output)]
+            if events:
+                return events
+        return []
+
+    def close(self) -> None:
+        """Ends the answer; cancels its request if it still runs."""
+        self._subscription.close()
+
+
+class Runner:
+    """What `Model` and the server share: one way to run a request each."""
+
+    def __init__(self, core: _core.Engine) -> None:
+        self.core = core
+        self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPump] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def chat(self, request: ChatRequest) -> Iterator[ChatEvent]:
+        """Yields the events of one answer; refuses bad requests before the first."""
+        lowered = lower_chat(self.core, request)
+        return self._chat_events(lowered)
+
+    def _chat_events(self, lowered: Lowered) -> Iterator[ChatEvent]:
+        assert lowered.chat is not None
+        reader = ChatReader(lowered.chat)
+        for output in iterate(self.core, next(lowered.core_requests())):
+            yield from reader.read(output)
+
+    def completion(self, request: CompletionRequest) -> Iterator[CompletionChunk]:
+        """Yields the chunks of one answer; refuses bad requests before the first."""
+        lowered = lower_completion(self.core, request)
+        return map(read_chunk, iterate(self.core, next(lowered.core_requests())))
+
+    async def start_chat(self, request: ChatRequest) -> list[Answer[ChatEvent]]:
+        """Submits a chat and returns its `n` answers, each to be closed by the caller.
+
+        Every refusal is raised here.
+        """
+        lowered, subscriptions = await self._submit(request, lower_chat)
+        assert lowered.chat is not None
+        return [Answer(s, ChatReader(lowered.chat).read) for s in subscriptions]
+
+    async def start_completion(self, request: CompletionRequest) -> list[Answer[CompletionChunk]]:
+        """Submits a completion and returns its `n` answers, each to be closed."""
+        _, subscriptions = await self._submit(request, lower_completion)
+        return [Answer(s, lambda output: [read_chunk(output)]) for s in subscriptions]
+
+    def close_pump(self) -> None:
+        """Stops the pump of the running event loop."""
+        pump = self._pumps.pop(asyncio.get_running_loop(), None)
+        if pump is not None:
+            pump.close()
+
+    def _pump(self) -> AsyncPump:
+        loop = asyncio.get_running_loop()
+        pump = self._pumps.get(loop)
+        if pump is None:
+            pump = self._pumps[loop] = AsyncPump(self.core, loop)
+        return pump
+
+    async def _submit(
+        self, request: _Request, lower: Callable[[_core.Engine, _Request], Lowered]
+    ) -> tuple[Lowered, list[Subscription]]:
+        pump = self._pump()
+        submitted: list[int] = []
+
+        def work() -> Lowered:
+            lowered = lower(self.core, request)
+            for core_request in lowered.core_requests():
+                submitted.append(pump.submit(core_request))
+            return lowered
+
+        def abandon(_: object = None) -> None:
+            for request_id in submitted:
+                pump.subscribe(request_id).close()
+
+        # Formatting and compiling a grammar take milliseconds: not on the loop. The
+        # shield lets the thread end, so that what it submitted can be abandoned.
+        task = asyncio.get_running_loop().run_in_executor(None, work)
+        try:
+            lowered = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(abandon)
+            raise
+        except BaseException:
+            abandon()
+            raise
+        return lowered, [pump.subscribe(request_id) for request_id in submitted]

@@ -1,0 +1,173 @@
+"""The engine: many resident models in one process."""
+
+from __future__ import annotations
+
+from importlib import resources
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self, Unpack
+
+from snapllm import _core
+from snapllm._runner import Runner
+from snapllm.errors import InvalidRequestError, ModelFileNotFoundError
+from snapllm.model import Model
+from snapllm.params import LoadOptions
+
+DEMO_MODEL_ID = "demo"
+
+
+def demo_model_path() -> Path:
+    """The embedded demo model's GGUF file.
+
+    Raises:
+        ModelFileNotFoundError: This installation was built without it.
+    """
+    path = Path(str(resources.files("snapllm") / "demo" / "demo.gguf"))
+    if not path.is_file():
+        raise ModelFileNotFoundError("this installation has no demo model")
+    return path
+
+
+class Engine:
+    """Loads models, keeps them resident and switches between them.
+
+    A context manager; any thread may use it. Requests run on one compute thread in
+    C++, many at once.
+
+    Args:
+        num_threads: Threads a model may compute with; 0 = the physical cores.
+        memory_budget_bytes: Memory that models may take; 0 = what the machine has free.
+        max_queued_requests: Requests that wait per model before `QueueFullError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_threads: int = 0,
+        memory_budget_bytes: int = 0,
+        max_queued_requests: int = 256,
+    ) -> None:
+        if num_threads < 0 or memory_budget_bytes < 0 or max_queued_requests < 1:
+            raise InvalidRequestError(
+                "num_threads and memory_budget_bytes must not be negative, and "
+                "max_queued_requests must be positive"
+            )
+        options = _core.EngineOptions(
+            num_threads=num_threads,
+            memory_budget_bytes=memory_budget_bytes,
+            max_queued_requests=max_queued_requests,
+        )
+        self._runner = Runner(_core.Engine(options))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def runner(self) -> Runner:
+        """Runs neutral requests; for the server."""
+        return self._runner
+
+    def load(
+        self,
+        path: str | PathLike[str],
+        model_id: str | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Model:
+        """Makes a GGUF model resident; the first one becomes the active model.
+
+        Takes as long as the file takes to load; other models go on meanwhile.
+        Loading the same file under the same id again returns the resident model.
+
+        Args:
+            path: The GGUF file.
+            model_id: The id to use it under; the file's stem by default.
+            **options: See `snapllm.params.LoadOptions`.
+
+        Raises:
+            ModelFileNotFoundError: There is no such file.
+            InvalidModelError: The file is not a model that this build can load.
+            OutOfMemoryError: It does not fit; the message says what it would need.
+            InvalidRequestError: An option is wrong, or the id is taken.
+        """
+        unknown = options.keys() - set(LoadOptions.__annotations__)
+        if unknown:
+            raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+        model_id = Path(path).stem if model_id is None else model_id
+        try:
+            core_options = _core.ModelOptions(path=fspath(path), **options)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InvalidRequestError):
+                raise
+            raise InvalidRequestError(f"a load option has the wrong type: {error}") from None
+        self._runner.core.load(model_id, core_options)
+        return Model(self._runner, model_id)
+
+    def load_demo(self, model_id: str = DEMO_MODEL_ID, **options: Unpack[LoadOptions]) -> Model:
+        """Loads the small demo model that comes with the package."""
+        return self.load(demo_model_path(), model_id, **options)
+
+    def unload(self, model_id: str) -> None:
+        """Ends the model's requests and frees its memory.
+
+        Raises:
+            ModelNotFoundError: No model is loaded under that id.
+        """
+        self._runner.core.unload(model_id)
+
+    def switch(self, model_id: str) -> None:
+        """Makes a resident model the default for requests that name none.
+
+        Raises:
+            ModelNotFoundError: No model is loaded under that id.
+        """
+        self._runner.core.switch_model(model_id)
+
+    @property
+    def active_model(self) -> str | None:
+        """The id of the default model; None when none is loaded."""
+        return self._runner.core.active_model() or None
+
+    def model(self, model_id: str | None = None) -> Model:
+        """A resident model; the active one by default.
+
+        Raises:
+            ModelNotFoundError: No model is loaded under that id.
+        """
+        return Model(self._runner, self._runner.core.model_info(model_id or "").id)
+
+    def models(self) -> list[Model]:
+        """All resident models, ordered by id."""
+        return [Model(self._runner, info.id) for info in self._runner.core.models()]
+
+    def stats(self) -> _core.EngineStats:
+        """Counters of the engine and of each model."""
+        return self._runner.core.stats()
+
+    def close(self, drain_timeout_s: float = 0.0) -> None:
+        """Ends the engine; later calls raise `EngineClosedError`.
+
+        Args:
+            drain_timeout_s: Seconds that running requests get to finish before they
+                are cancelled.
+        """
+        self._runner.core.close(int(drain_timeout_s * 1000))
+
+
+def load(path: str | PathLike[str], **options: Unpack[LoadOptions]) -> Model:
+    """Loads one model in an engine of its own; see `Engine.load`."""
+    return Engine().load(path, **options)
+
+
+def load_demo() -> Model:
+    """Loads the demo model in an engine of its own."""
+    return Engine().load_demo()

@@ -1,0 +1,202 @@
+"""A resident model, as Python sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from typing_extensions import Unpack
+
+from snapllm import _core
+from snapllm._readers import fold_chat, fold_completion
+from snapllm._runner import Answer, Runner
+from snapllm.outputs import ChatEvent, ChatResult, Completion, CompletionChunk
+from snapllm.params import (
+    ChatOptions,
+    ChatRequest,
+    CompletionRequest,
+    GenerateOptions,
+    chat_request,
+    completion_request,
+)
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _Event = TypeVar("_Event")
+
+Messages = str | Sequence[Mapping[str, Any]]
+
+
+class Model:
+    """A model that an `Engine` has loaded. Any thread may use it, many at once.
+
+    Attributes:
+        id: The id it was loaded under.
+    """
+
+    def __init__(self, runner: Runner, model_id: str) -> None:
+        self._runner = runner
+        self.id = model_id
+
+    def __repr__(self) -> str:
+        return f"<snapllm.Model {self.id!r}>"
+
+    @property
+    def info(self) -> _core.ModelInfo:
+        """Facts about the model: architecture, sizes, threads, and more.
+
+        Raises:
+            ModelNotFoundError: The model was unloaded.
+        """
+        return self._runner.core.model_info(self.id)
+
+    def tokenize(
+        self, text: str, *, add_special: bool = True, parse_special: bool = True
+    ) -> list[int]:
+        """Returns the token ids of a text.
+
+        Args:
+            text: The text.
+            add_special: Put the model's beginning-of-text token first, if it has one.
+            parse_special: Read the text of special tokens as those tokens.
+
+        Raises:
+            ContextLengthExceededError: The text cannot fit the context.
+        """
+        return self._runner.core.tokenize(self.id, text, add_special, parse_special)
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> str:
+        """Returns the text of tokens; broken UTF-8 becomes U+FFFD.
+
+        Args:
+            tokens: Token ids.
+            special: Render special tokens as text instead of leaving them out.
+
+        Raises:
+            InvalidRequestError: A token is not in the vocabulary.
+        """
+        return self._runner.core.detokenize(self.id, list(tokens), special).decode(
+            errors="replace"
+        )
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        stream: Literal[False] = False,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion: ...
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        stream: Literal[True],
+        **options: Unpack[GenerateOptions],
+    ) -> Iterator[CompletionChunk]: ...
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        stream: bool = False,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion | Iterator[CompletionChunk]:
+        """Continues a prompt as it is, without a chat template.
+
+        Args:
+            prompt: Text, or token ids.
+            stream: Return an iterator of pieces instead of the whole answer. Leaving
+                it early cancels the request.
+            **options: See `snapllm.params.GenerateOptions`.
+
+        Raises:
+            InvalidRequestError: An option is out of range; `param` names it.
+            ContextLengthExceededError: The prompt does not fit the context.
+            QueueFullError: Too many requests wait for this model.
+            GenerationFailedError: The model failed while computing.
+        """
+        chunks = self._runner.completion(completion_request(self.id, prompt, options))
+        return chunks if stream else fold_completion(chunks)
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        stream: Literal[False] = False,
+        **options: Unpack[ChatOptions],
+    ) -> ChatResult: ...
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        stream: Literal[True],
+        **options: Unpack[ChatOptions],
+    ) -> Iterator[ChatEvent]: ...
+    def chat(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
+    ) -> ChatResult | Iterator[ChatEvent]:
+        """Answers a conversation, formatted by the model's own chat template.
+
+        Args:
+            messages: Messages in the OpenAI form, or the text of one user message.
+            stream: Return an iterator of events, of which the last is a `Finish`.
+                Leaving it early cancels the request.
+            **options: See `snapllm.params.ChatOptions`.
+
+        Raises:
+            InvalidRequestError: A message or option is wrong; `param` names it.
+            ContextLengthExceededError: The conversation does not fit the context.
+            QueueFullError: Too many requests wait for this model.
+            GenerationFailedError: The model failed while computing.
+        """
+        events = self._runner.chat(chat_request(self.id, messages, options))
+        return events if stream else fold_chat(events)
+
+    async def agenerate(
+        self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
+    ) -> Completion:
+        """`generate` for asyncio. Cancelling the task cancels the request."""
+        request = completion_request(self.id, prompt, options)
+        return fold_completion([chunk async for chunk in self._stream_completion(request)])
+
+    def agenerate_stream(
+        self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
+    ) -> AsyncIterator[CompletionChunk]:
+        """`generate(..., stream=True)` for asyncio; closing it cancels the request."""
+        return self._stream_completion(completion_request(self.id, prompt, options))
+
+    async def achat(self, messages: Messages, **options: Unpack[ChatOptions]) -> ChatResult:
+        """`chat` for asyncio. Cancelling the task cancels the request."""
+        request = chat_request(self.id, messages, options)
+        return fold_chat([event async for event in self._stream_chat(request)])
+
+    def achat_stream(
+        self, messages: Messages, **options: Unpack[ChatOptions]
+    ) -> AsyncIterator[ChatEvent]:
+        """`chat(..., stream=True)` for asyncio; closing it cancels the request."""
+        return self._stream_chat(chat_request(self.id, messages, options))
+
+    async def _stream_chat(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
+        [answer] = await self._runner.start_chat(request)
+        async for event in _flatten(answer):
+            yield event
+
+    async def _stream_completion(
+        self, request: CompletionRequest
+    ) -> AsyncIterator[CompletionChunk]:
+        [answer] = await self._runner.start_completion(request)
+        async for chunk in _flatten(answer):
+            yield chunk
+
+
+async def _flatten(answer: Answer[_Event]) -> AsyncIterator[_Event]:
+    try:
+        while events := await answer.next():
+            for event in events:
+                yield event
+    finally:
+        answer.close()
