@@ -1,0 +1,105 @@
+"""`snapllm serve`: the HTTP server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from snapllm.server.config import ServerConfig
+
+_DEFAULTS = ServerConfig()
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _model(text: str) -> tuple[str, Path]:
+    model_id, separator, path = text.partition("=")
+    if not separator or not model_id or not path:
+        raise argparse.ArgumentTypeError(f"expected ID=PATH, not {text!r}")
+    return model_id, Path(path)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, not {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, not {text!r}")
+    return int(text)
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command's options."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve models over HTTP",
+        description="Serves models over HTTP to OpenAI clients and natively.",
+    )
+    d = _DEFAULTS
+    parser.add_argument("--host", default=d.host, help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=d.port, help="port; 0 = any free one (%(default)s)"
+    )
+    parser.add_argument(
+        "--model",
+        type=_model,
+        action="append",
+        default=[],
+        metavar="ID=PATH",
+        help="load this GGUF file under this id; repeatable (default: the demo model)",
+    )
+    parser.add_argument(
+        "--no-demo", action="store_true", help="start empty when no --model is given"
+    )
+    parser.add_argument(
+        "--workspace", type=Path, metavar="DIR", help="folder for what is kept across restarts"
+    )
+    parser.add_argument("--threads", type=_count, default=0, help="compute threads; 0 = all cores")
+    parser.add_argument(
+        "--context-size", type=_count, default=0, help="tokens per request; 0 = as the model allows"
+    )
+    parser.add_argument(
+        "--memory-budget", type=_count, default=0, metavar="MB", help="MB for models; 0 = detected"
+    )
+    parser.add_argument(
+        "--drain-timeout",
+        type=float,
+        default=d.drain_timeout_s,
+        metavar="S",
+        help="seconds running requests get at shutdown (%(default)s)",
+    )
+    parser.add_argument("--log-level", choices=_LEVELS, default=d.log_level)
+    parser.set_defaults(handler=handle)
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Runs the server until it is told to stop."""
+    from snapllm.server.run import StartupError, serve
+
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    config = ServerConfig(
+        host=options.host,
+        port=options.port,
+        models=tuple(options.model),
+        workspace=options.workspace,
+        demo=not options.no_demo,
+        num_threads=options.threads,
+        context_size=options.context_size,
+        memory_budget_bytes=options.memory_budget * 1_000_000,
+        drain_timeout_s=max(0.0, options.drain_timeout),
+        log_level=options.log_level,
+    )
+    try:
+        asyncio.run(serve(config))
+    except (StartupError, OSError) as error:
+        print(f"snapllm serve: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,58 @@
+"""Reading request bodies: JSON into checked types, errors that name the field."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from snapllm.errors import InvalidRequestError
+from snapllm.params import invalid_field
+
+_T = TypeVar("_T")
+
+# Far deeper than any real request, and within what recursive readers can take.
+MAX_JSON_DEPTH = 100
+
+
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decodes a request body.
+
+    Raises:
+        InvalidRequestError: It is no JSON, or a field does not fit; `param` names it.
+    """
+    if not body:
+        raise InvalidRequestError("the request body is empty")
+    if _depth(body) > MAX_JSON_DEPTH:
+        raise InvalidRequestError(f"the request body is nested deeper than {MAX_JSON_DEPTH} levels")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid_field(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"the request body is not valid JSON: {error}") from None
+
+
+def _depth(body: bytes) -> int:
+    """An upper bound of the nesting, cheap for ordinary bodies."""
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return 0
+    depth = deepest = 0
+    in_string = False
+    skip = False
+    for byte in body:
+        if skip:
+            skip = False
+        elif in_string:
+            if byte == 0x5C:
+                skip = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in (0x5B, 0x7B):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+    return deepest

@@ -1,0 +1,68 @@
+"""The errors of the HTTP API: their codes, statuses and types."""
+
+from __future__ import annotations
+
+import msgspec
+
+from snapllm.errors import SnapLLMError
+
+_STATUS = {
+    "invalid_request": 400,
+    "context_length_exceeded": 400,
+    "file_not_found": 400,
+    "invalid_model": 400,
+    "unauthorized": 401,
+    "model_not_found": 404,
+    "context_not_found": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_too_large": 413,
+    "queue_full": 429,
+    "out_of_memory": 500,
+    "generation_failed": 500,
+    "internal_error": 500,
+    "closed": 503,
+}
+
+RETRY_AFTER_S = 1
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """An error as the API reports it; `param` is the field at fault."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+    @property
+    def status(self) -> int:
+        """Its HTTP status."""
+        return _STATUS.get(self.code, 500)
+
+    @property
+    def type(self) -> str:
+        """Its OpenAI type."""
+        if self.status == 429:
+            return "rate_limit_error"
+        if self.status == 401:
+            return "authentication_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+
+def api_error(error: SnapLLMError) -> ApiError:
+    """The API's view of an exception."""
+    return ApiError(error.code, error.message, error.param)
+
+
+def encode_error(error: ApiError) -> bytes:
+    """The error body of the OpenAI and native APIs."""
+    return msgspec.json.encode(
+        {
+            "error": {
+                "type": error.type,
+                "message": error.message,
+                "code": error.code,
+                "param": error.param,
+            }
+        }
+    )

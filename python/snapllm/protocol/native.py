@@ -1,0 +1,281 @@
+"""The native API: models, generate, health.
+
+Reference: docs/api.md. The specification fixes the fields of the model endpoints;
+`generate` follows the form of its other generation endpoints.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from snapllm._core import EngineStats, ModelInfo
+from snapllm.conversation import Message
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import Finish, TextDelta, Usage, tokens_per_second
+from snapllm.params import (
+    DEFAULT_MAX_TOKENS,
+    ChatRequest,
+    CompletionRequest,
+    MaxTokens,
+    MinP,
+    Penalty,
+    RepeatPenalty,
+    SamplingOptions,
+    Seed,
+    StopSequence,
+    Temperature,
+    TopK,
+    TopP,
+)
+from snapllm.protocol.decoding import decode_body
+
+_encode = msgspec.json.encode
+MAX_BATCH = 256
+
+
+class LoadRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /api/v1/models/load."""
+
+    model_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    file_path: Annotated[str, Meta(min_length=1)]
+    model_type: Literal["auto", "llm", "vision", "diffusion"] = "auto"
+    gpu_layers: Annotated[int, Meta(ge=-1, le=100_000)] = -1
+    context_size: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    mmproj_path: str | None = None
+
+
+class ModelIdRequest(msgspec.Struct):
+    """The body of POST /api/v1/models/switch and /unload."""
+
+    model_id: Annotated[str, Meta(min_length=1)]
+
+
+class _SamplingFields(msgspec.Struct, kw_only=True):
+    model: str | None = None
+    model_id: str | None = None
+    system: str | None = None
+    raw: bool = False
+    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS
+    temperature: Temperature = 0.7
+    top_p: TopP = 0.9
+    top_k: TopK = 40
+    min_p: MinP = 0.05
+    repeat_penalty: RepeatPenalty = 1.0
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    seed: Seed = -1
+    stop: StopSequence | list[StopSequence] = []
+    thinking: bool = False
+
+    def model_name(self) -> str:
+        """The model to use; empty = the active one."""
+        return self.model or self.model_id or ""
+
+
+class GenerateRequest(_SamplingFields, kw_only=True):
+    """The body of POST /api/v1/generate."""
+
+    prompt: Annotated[str, Meta(min_length=1)]
+    stream: bool = False
+
+
+class BatchRequest(_SamplingFields, kw_only=True):
+    """The body of POST /api/v1/generate/batch."""
+
+    prompts: Annotated[
+        list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_BATCH)
+    ]
+
+
+_load_decoder = msgspec.json.Decoder(LoadRequest)
+_model_id_decoder = msgspec.json.Decoder(ModelIdRequest)
+_generate_decoder = msgspec.json.Decoder(GenerateRequest)
+_batch_decoder = msgspec.json.Decoder(BatchRequest)
+
+
+def parse_load(body: bytes) -> LoadRequest:
+    """Reads a load request; refuses model types this build cannot load."""
+    request = decode_body(body, _load_decoder)
+    if request.model_type in ("vision", "diffusion"):
+        raise InvalidRequestError(
+            f"model_type: {request.model_type} models are not supported by this version",
+            param="model_type",
+        )
+    if request.mmproj_path is not None:
+        raise InvalidRequestError(
+            "mmproj_path: vision models are not supported by this version", param="mmproj_path"
+        )
+    return request
+
+
+def parse_model_id(body: bytes) -> str:
+    """Reads the model id of a switch or unload request."""
+    return decode_body(body, _model_id_decoder).model_id
+
+
+def parse_generate(body: bytes) -> tuple[ChatRequest | CompletionRequest, bool]:
+    """Reads a generate request; returns it and whether its answer is streamed."""
+    wire = decode_body(body, _generate_decoder)
+    return _request(wire, wire.prompt), wire.stream
+
+
+def parse_batch(body: bytes) -> list[ChatRequest | CompletionRequest]:
+    """Reads a batch: one request for each prompt, in their order."""
+    wire = decode_body(body, _batch_decoder)
+    return [_request(wire, prompt) for prompt in wire.prompts]
+
+
+def _request(wire: _SamplingFields, prompt: str) -> ChatRequest | CompletionRequest:
+    sampling = SamplingOptions(
+        temperature=wire.temperature,
+        top_p=wire.top_p,
+        top_k=wire.top_k,
+        min_p=wire.min_p,
+        repeat_penalty=wire.repeat_penalty,
+        frequency_penalty=wire.frequency_penalty,
+        presence_penalty=wire.presence_penalty,
+        seed=wire.seed,
+    )
+    stop = (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
+    if wire.raw:
+        return CompletionRequest(
+            prompt=prompt,
+            model=wire.model_name(),
+            sampling=sampling,
+            max_tokens=wire.max_tokens,
+            stop=stop,
+        )
+    messages = [Message(role="user", content=prompt)]
+    if wire.system is not None:
+        messages.insert(0, Message(role="system", content=wire.system))
+    return ChatRequest(
+        messages=messages,
+        model=wire.model_name(),
+        thinking=wire.thinking,
+        sampling=sampling,
+        max_tokens=wire.max_tokens,
+        stop=stop,
+    )
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.num_prompt_tokens,
+        "cached_tokens": usage.num_cached_tokens,
+        "generated_tokens": usage.num_generated_tokens,
+    }
+
+
+def generate_object(model: str, text: str, reasoning: str, finish: Finish) -> dict[str, Any]:
+    """The answer to a generate request, and one entry of a batch's."""
+    timings = finish.timings
+    body: dict[str, Any] = {
+        "status": "success",
+        "response": text,
+        "model": model,
+        "finish_reason": finish.reason,
+        "usage": _usage(finish.usage),
+        "generation_time_s": round(
+            (timings.queue_ms + timings.prefill_ms + timings.decode_ms) / 1000, 6
+        ),
+        "tokens_per_second": round(tokens_per_second(finish.usage, timings), 2),
+    }
+    if reasoning:
+        body["reasoning"] = reasoning
+    return body
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """A body as JSON."""
+    return _encode(body)
+
+
+def stream_piece(event: object) -> dict[str, Any]:
+    """A streamed piece of a generate answer."""
+    name = "response" if isinstance(event, TextDelta) else "reasoning"
+    return {name: getattr(event, "text", ""), "done": False}
+
+
+def _iso_time(unix_ms: int) -> str:
+    moment = datetime.fromtimestamp(unix_ms / 1000, timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def models_object(models: list[ModelInfo]) -> bytes:
+    """The body of GET /api/v1/models."""
+    active = next((info.id for info in models if info.active), None)
+    entries = [
+        {
+            "id": info.id,
+            "name": info.name,
+            "type": "llm",
+            "quantization": info.quantization,
+            "size_gb": round(info.file_bytes / 1e9, 3),
+            "active": info.active,
+            "loaded_at": _iso_time(info.loaded_at_ms),
+            "architecture": info.architecture,
+            "context_size": info.context_size,
+            "kv_cells": info.kv_cells,
+            "max_sequences": info.max_sequences,
+            "num_threads": info.num_threads,
+            "num_parameters": info.num_parameters,
+            "file_path": info.path,
+        }
+        for info in models
+    ]
+    return _encode({"models": entries, "active_model": active, "total_loaded": len(entries)})
+
+
+def loaded_object(info: ModelInfo) -> bytes:
+    """The body of POST /api/v1/models/load."""
+    return _encode(
+        {
+            "status": "success",
+            "message": f"Model loaded: {info.id}",
+            "model": info.id,
+            "model_type": "Text LLM",
+            "load_time_ms": round(info.load_ms, 3),
+            "active": info.active,
+            "context_size": info.context_size,
+        }
+    )
+
+
+def switched_object(model_id: str, switch_ms: float) -> bytes:
+    """The body of POST /api/v1/models/switch."""
+    return _encode(
+        {
+            "status": "success",
+            "message": f"Switched to model: {model_id}",
+            "model": model_id,
+            "switch_time_ms": round(switch_ms, 6),
+        }
+    )
+
+
+def unloaded_object(model_id: str) -> bytes:
+    """The body of POST /api/v1/models/unload."""
+    return _encode({"status": "success", "message": f"Model unloaded: {model_id}"})
+
+
+def cache_stats_object(models: list[ModelInfo], stats: EngineStats) -> bytes:
+    """The body of GET /api/v1/models/cache/stats.
+
+    Hits and misses count prompt tokens: restored, and computed.
+    """
+    hits = sum(m.num_cached_tokens for m in stats.models)
+    misses = sum(m.num_prompt_tokens for m in stats.models) - hits
+    used_bytes = sum(info.weights_bytes + info.kv_bytes for info in models)
+    body = {
+        "total_models_loaded": len(models),
+        "gpu_memory_used_mb": 0,
+        "cpu_memory_used_mb": round(used_bytes / 1e6, 1),
+        "cache_hits": hits,
+        "cache_misses": misses,
+        "hit_rate": round(hits / (hits + misses), 4) if hits + misses else 0.0,
+    }
+    return _encode({"stats": body})

@@ -1,0 +1,302 @@
+"""OpenAI's chat completions: requests in, answers and chunks out.
+
+Reference: OpenAI API, "Chat" and "Chat streaming". `reasoning_content` and
+`tokens_per_second` are extensions.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+import msgspec
+
+from snapllm.conversation import ToolMode, offer_tools
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import (
+    ChatEvent,
+    ChatResult,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCallStart,
+    Usage,
+    tokens_per_second,
+)
+from snapllm.params import DEFAULT_MAX_TOKENS, UNLIMITED, ChatRequest, SamplingOptions
+from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.openai_types import ChatCompletionRequest, NamedToolChoice, ResponseFormat
+
+_decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_encode = msgspec.json.encode
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """A request and how its answer is to be written."""
+
+    request: ChatRequest
+    stream: bool
+    include_usage: bool
+
+
+def parse_chat(body: bytes) -> Parsed:
+    """Reads the body of POST /v1/chat/completions.
+
+    Raises:
+        InvalidRequestError: The body does not fit; `param` names the field at fault.
+    """
+    wire = decode_body(body, _decoder)
+    _refuse_unsupported(wire)
+    tools, mode = _tools(wire)
+    thinking, template_kwargs = _thinking(wire)
+    request = ChatRequest(
+        model=wire.model,
+        messages=wire.messages,
+        tools=tools,
+        tool_choice=mode,
+        parallel_tool_calls=wire.parallel_tool_calls is not False,
+        thinking=thinking,
+        json_schema=_json_schema(wire.response_format),
+        template_kwargs=template_kwargs,
+        sampling=_sampling(wire),
+        max_tokens=wire.max_completion_tokens or wire.max_tokens or DEFAULT_MAX_TOKENS,
+        stop=_stop(wire),
+        n=wire.n or 1,
+    )
+    include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
+    return Parsed(request, bool(wire.stream), include_usage)
+
+
+def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
+    if wire.functions:
+        raise InvalidRequestError("functions is not supported; use tools", param="functions")
+    if wire.audio is not None or (wire.modalities and set(wire.modalities) != {"text"}):
+        raise InvalidRequestError("only text answers are supported", param="modalities")
+    if wire.top_logprobs is not None and not wire.logprobs:
+        raise InvalidRequestError("top_logprobs requires logprobs", param="top_logprobs")
+
+
+def _tools(wire: ChatCompletionRequest) -> tuple[list[Any], ToolMode]:
+    tools = wire.tools or []
+    if isinstance(wire.tool_choice, NamedToolChoice):
+        return offer_tools(tools, "required", [wire.tool_choice.function.name])
+    return offer_tools(tools, wire.tool_choice or "auto")
+
+
+def _thinking(wire: ChatCompletionRequest) -> tuple[bool, dict[str, Any]]:
+    """Thinking is on when asked for by either of the fields that clients use."""
+    kwargs = dict(wire.chat_template_kwargs or {})
+    if "enable_thinking" in kwargs:
+        value = kwargs.pop("enable_thinking")
+        if not isinstance(value, bool):
+            param = "chat_template_kwargs.enable_thinking"
+            raise InvalidRequestError(f"{param} must be a boolean", param=param)
+        return value, kwargs
+    if wire.reasoning_effort is None:
+        return False, kwargs
+    kwargs["reasoning_effort"] = wire.reasoning_effort
+    return wire.reasoning_effort not in ("none", "minimal"), kwargs
+
+
+def _json_schema(form: ResponseFormat | None) -> str:
+    if form is None or form.type == "text":
+        return ""
+    if form.type == "json_schema":
+        if form.json_schema is None:
+            param = "response_format.json_schema"
+            raise InvalidRequestError(f"{param} is required", param=param)
+        return _encode(form.json_schema.schema).decode()
+    return _encode(form.schema or {"type": "object"}).decode()
+
+
+def _sampling(wire: ChatCompletionRequest) -> SamplingOptions:
+    chosen = {
+        name: value
+        for name in (
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "repeat_penalty",
+            "frequency_penalty",
+            "presence_penalty",
+            "seed",
+        )
+        if (value := getattr(wire, name)) is not None
+    }
+    if wire.logprobs:
+        chosen["num_logprobs"] = wire.top_logprobs or 0
+    if wire.logit_bias:
+        chosen["logit_bias"] = tuple(
+            (_token_id(token), bias) for token, bias in wire.logit_bias.items()
+        )
+    return SamplingOptions(**chosen)
+
+
+def _token_id(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    raise InvalidRequestError(f"logit_bias: {text!r} is not a token id", param="logit_bias")
+
+
+def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:
+    if wire.stop is None:
+        return ()
+    return (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
+
+
+def finish_reason(reason: str) -> str:
+    """OpenAI's name; it has none for a cancelled answer."""
+    return "stop" if reason == "cancelled" else reason
+
+
+def usage_object(usage: Usage, speed: float) -> dict[str, Any]:
+    """The `usage` of an answer."""
+    return {
+        "prompt_tokens": usage.num_prompt_tokens,
+        "completion_tokens": usage.num_generated_tokens,
+        "total_tokens": usage.num_prompt_tokens + usage.num_generated_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.num_cached_tokens},
+        "tokens_per_second": round(speed, 2),
+    }
+
+
+def add_usage(finishes: list[Finish]) -> tuple[Usage, float]:
+    """Usage and speed of a request with several answers: the prompt counts once."""
+    usage = Usage(
+        num_prompt_tokens=finishes[0].usage.num_prompt_tokens,
+        num_cached_tokens=finishes[0].usage.num_cached_tokens,
+        num_generated_tokens=sum(f.usage.num_generated_tokens for f in finishes),
+    )
+    return usage, sum(tokens_per_second(f.usage, f.timings) for f in finishes)
+
+
+def _logprobs_object(entries: list[TokenLogprob]) -> dict[str, Any] | None:
+    if not entries:
+        return None
+
+    def entry(token: bytes, logprob: float) -> dict[str, Any]:
+        text = token.decode(errors="replace")
+        return {"token": text, "logprob": logprob, "bytes": list(token)}
+
+    content = [
+        entry(e.bytes, e.logprob) | {"top_logprobs": [entry(a.bytes, a.logprob) for a in e.top]}
+        for e in entries
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _message(result: ChatResult) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if result.tool_calls and not result.content else result.content,
+        "refusal": None,
+    }
+    if result.reasoning:
+        message["reasoning_content"] = result.reasoning
+    if result.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in result.tool_calls
+        ]
+    return message
+
+
+class Encoder:
+    """Writes the answer to one request, whole or as chunks."""
+
+    def __init__(self, model: str) -> None:
+        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self._model = model
+        self._created = int(time.time())
+
+    def response(self, results: list[ChatResult]) -> bytes:
+        """The body of an answer that is not streamed, one choice per result."""
+        finishes = [
+            Finish(reason=r.finish_reason, usage=r.usage, timings=r.timings) for r in results
+        ]
+        body = self._head("chat.completion")
+        body["choices"] = [
+            {
+                "index": index,
+                "message": _message(result),
+                "logprobs": _logprobs_object(result.logprobs),
+                "finish_reason": finish_reason(result.finish_reason),
+            }
+            for index, result in enumerate(results)
+        ]
+        body["usage"] = usage_object(*add_usage(finishes))
+        return _encode(body)
+
+    def first_chunk(self, index: int) -> bytes:
+        """The chunk that opens a choice."""
+        return self._chunk(index, {"role": "assistant", "content": ""})
+
+    def chunk(self, index: int, event: ChatEvent) -> bytes:
+        """The chunk of an event."""
+        if isinstance(event, TextDelta):
+            return self._chunk(index, {"content": event.text}, list(event.logprobs))
+        if isinstance(event, ReasoningDelta):
+            return self._chunk(index, {"reasoning_content": event.text})
+        if isinstance(event, Finish):
+            return self._chunk(index, {}, reason=finish_reason(event.reason))
+        call: dict[str, Any] = {"index": event.index}
+        if isinstance(event, ToolCallStart):
+            call |= {
+                "id": event.id,
+                "type": "function",
+                "function": {"name": event.name, "arguments": ""},
+            }
+        else:
+            call["function"] = {"arguments": event.arguments}
+        return self._chunk(index, {"tool_calls": [call]})
+
+    def usage_chunk(self, finishes: list[Finish]) -> bytes:
+        """The last chunk of a stream whose client asked for usage."""
+        body = self._head("chat.completion.chunk")
+        body["choices"] = []
+        body["usage"] = usage_object(*add_usage(finishes))
+        return _encode(body)
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": None,
+        }
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: list[TokenLogprob] | None = None,
+        reason: str | None = None,
+    ) -> bytes:
+        choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": reason}
+        if logprobs:
+            choice["logprobs"] = _logprobs_object(logprobs)
+        body = self._head("chat.completion.chunk")
+        body["choices"] = [choice]
+        return _encode(body)
+
+
+def models_object(models: list[tuple[str, int]]) -> bytes:
+    """The body of GET /v1/models; `models` are ids and Unix times of loading."""
+    data = [
+        {"id": model_id, "object": "model", "created": created, "owned_by": "local"}
+        for model_id, created in models
+    ]
+    return _encode({"object": "list", "data": data})
+
+
+def model_object(model_id: str, created: int) -> bytes:
+    """The body of GET /v1/models/{id}."""
+    return _encode({"id": model_id, "object": "model", "created": created, "owned_by": "local"})

@@ -1,0 +1,97 @@
+"""The fields of OpenAI's chat completions API that SnapLLM reads.
+
+Reference: OpenAI API, "Create chat completion". Fields not listed are ignored;
+`min_p`, `top_k`, `repeat_penalty` and `chat_template_kwargs` are extensions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from snapllm.conversation import Message, Tool
+from snapllm.params import (
+    MaxTokens,
+    MinP,
+    Penalty,
+    RepeatPenalty,
+    Seed,
+    StopSequence,
+    Temperature,
+    TopK,
+    TopP,
+)
+
+
+class StreamOptions(msgspec.Struct):
+    """Options of a streamed answer."""
+
+    include_usage: bool | None = None
+
+
+class JsonSchema(msgspec.Struct):
+    """A named schema of `response_format`."""
+
+    name: str = ""
+    schema: dict[str, Any] = {}
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct):
+    """What form the answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None
+
+
+class NamedFunction(msgspec.Struct):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedToolChoice(msgspec.Struct):
+    """A `tool_choice` of one tool."""
+
+    function: NamedFunction
+    type: Literal["function"] = "function"
+
+
+ModelName = Annotated[str, Meta(min_length=1)]
+LogitBias = Annotated[float, Meta(ge=-100, le=100)]
+
+
+class ChatCompletionRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/chat/completions."""
+
+    model: ModelName
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    seed: Seed | None = None
+    stop: StopSequence | list[StopSequence] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=64)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logit_bias: dict[str, LogitBias] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    functions: list[Any] | None = None
+    audio: Any = None

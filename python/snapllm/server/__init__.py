@@ -1,0 +1,1 @@
+"""The HTTP server: aiohttp routes over the engine and the protocols."""

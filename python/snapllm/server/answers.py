@@ -1,0 +1,57 @@
+"""Reading the answers of a request, one or several at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
+
+from snapllm._runner import Answer
+
+_Event = TypeVar("_Event")
+
+
+@contextlib.contextmanager
+def closing_all(answers: Sequence[Answer[_Event]]):  # type: ignore[no-untyped-def]
+    """Closes the answers at the end, which cancels those that still run."""
+    try:
+        yield answers
+    finally:
+        for answer in answers:
+            answer.close()
+
+
+async def collect(answer: Answer[_Event]) -> list[_Event]:
+    """All events of an answer."""
+    events: list[_Event] = []
+    while batch := await answer.next():
+        events.extend(batch)
+    return events
+
+
+async def collect_all(answers: Sequence[Answer[_Event]]) -> list[list[_Event]]:
+    """All events of all answers, in the answers' order."""
+    if len(answers) == 1:
+        return [await collect(answers[0])]
+    return list(await asyncio.gather(*(collect(answer) for answer in answers)))
+
+
+async def merge(answers: Sequence[Answer[_Event]]) -> AsyncIterator[tuple[int, list[_Event]]]:
+    """Yields the events of all answers as they come, with the answer's index."""
+    if len(answers) == 1:
+        while batch := await answers[0].next():
+            yield 0, batch
+        return
+    waiting = {asyncio.ensure_future(answer.next()): i for i, answer in enumerate(answers)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                index = waiting.pop(task)
+                if batch := task.result():
+                    yield index, batch
+                    waiting[asyncio.ensure_future(answers[index].next())] = index
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -1,0 +1,28 @@
+"""What a server is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of `snapllm serve`; the command line's defaults are these."""
+
+    host: str = "127.0.0.1"
+    port: int = 6930
+    models: tuple[tuple[str, Path], ...] = ()
+    """Models to load at the start, as id and file, in this order."""
+    workspace: Path | None = None
+    """Folder for what the server keeps across restarts; made when missing."""
+    demo: bool = True
+    """Load the demo model when `models` is empty."""
+    num_threads: int = 0
+    context_size: int = 0
+    memory_budget_bytes: int = 0
+    max_queued_requests: int = 256
+    max_body_bytes: int = 64 << 20
+    drain_timeout_s: float = 10.0
+    """Seconds that running requests get to finish at shutdown."""
+    log_level: str = "info"

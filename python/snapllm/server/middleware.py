@@ -1,0 +1,93 @@
+"""Around every request: its id, the access log, and errors in the API's shape."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from snapllm.errors import SnapLLMError
+from snapllm.protocol.error_codes import RETRY_AFTER_S, ApiError, api_error, encode_error
+from snapllm.server.keys import STATE
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = logging.getLogger("snapllm.server")
+access_log = logging.getLogger("snapllm.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+def json_response(body: bytes, status: int = 200) -> web.Response:
+    """A JSON body that is encoded already."""
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def error_response(error: ApiError) -> web.Response:
+    """An error as its HTTP response."""
+    response = json_response(encode_error(error), error.status)
+    if error.status in (429, 503):
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+@web.middleware
+async def request_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives the request an id, or keeps the client's, and logs one line at its end."""
+    given = request.headers.get("x-request-id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    request["request_id"] = request_id
+    start = time.perf_counter()
+    status = 499  # the client left
+    try:
+        response = await handler(request)
+        status = response.status
+        if not response.prepared:
+            response.headers["x-request-id"] = request_id
+        return response
+    finally:
+        access_log.info(
+            "%s %s %d %.1fms %s",
+            request.method,
+            request.path,
+            status,
+            (time.perf_counter() - start) * 1000,
+            request_id,
+        )
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a handler raises into the API's error shape."""
+    if request.app[STATE].is_draining:
+        return error_response(ApiError("closed", "the server is shutting down"))
+    try:
+        return await handler(request)
+    except SnapLLMError as error:
+        return error_response(api_error(error))
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        code = _HTTP_CODES.get(error.status, "invalid_request")
+        response = error_response(ApiError(code, _explain(request, error)))
+        response.set_status(error.status)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except ConnectionError:
+        raise  # the client left: nobody to answer
+    except Exception:
+        log.exception("request %s failed", request["request_id"])
+        return error_response(ApiError("internal_error", "internal error; see the server's log"))
+
+
+def _explain(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == 404:
+        return f"Unknown path: {request.path}"
+    if error.status == 405:
+        return f"Method {request.method} is not allowed for {request.path}"
+    return error.text or error.reason

@@ -1,0 +1,64 @@
+"""What the server says about itself."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from snapllm import __version__
+from snapllm.metrics import EngineCollector
+from snapllm.server.keys import ENGINE, STATE, engine_of
+from snapllm.server.middleware import json_response
+
+REGISTRY: web.AppKey[CollectorRegistry] = web.AppKey("registry", CollectorRegistry)
+
+
+async def index(request: web.Request) -> web.Response:
+    """GET /"""
+    body = {
+        "name": "SnapLLM",
+        "version": __version__,
+        "description": "Local inference server for many models",
+        "endpoints": sorted(
+            {
+                route.resource.canonical
+                for route in request.app.router.routes()
+                if route.resource is not None
+            }
+        ),
+    }
+    return json_response(msgspec.json.encode(body))
+
+
+async def health(request: web.Request) -> web.Response:
+    """GET /health"""
+    engine, state = engine_of(request), request.app[STATE]
+    body = {
+        "status": "ok",
+        "version": __version__,
+        "models_loaded": [model.id for model in engine.models()],
+        "models_loading": list(state.loading),
+        "active_model": engine.active_model,
+        "uptime_s": round(time.time() - state.started_at, 3),
+    }
+    return json_response(msgspec.json.encode(body))
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """GET /metrics"""
+    text = generate_latest(request.app[REGISTRY])
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds the endpoints about the server."""
+    registry = CollectorRegistry()
+    registry.register(EngineCollector(app[ENGINE]))
+    app[REGISTRY] = registry
+    app.router.add_get("/", index)
+    app.router.add_get("/health", health)
+    app.router.add_get("/metrics", metrics)

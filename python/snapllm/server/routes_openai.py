@@ -1,0 +1,75 @@
+"""OpenAI's endpoints."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from snapllm._readers import fold_chat
+from snapllm._runner import Answer
+from snapllm.errors import SnapLLMError
+from snapllm.outputs import ChatEvent, Finish
+from snapllm.protocol import openai
+from snapllm.protocol.error_codes import api_error, encode_error
+from snapllm.server.answers import closing_all, collect_all, merge
+from snapllm.server.keys import engine_of
+from snapllm.server.middleware import json_response
+from snapllm.server.sse import EventStream, event_stream, stream_response
+
+_DONE = b"[DONE]"
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    """POST /v1/chat/completions"""
+    parsed = openai.parse_chat(await request.read())
+    encoder = openai.Encoder(parsed.request.model)
+    answers = await engine_of(request).runner.start_chat(parsed.request)
+    with closing_all(answers):
+        if not parsed.stream:
+            results = [fold_chat(events) for events in await collect_all(answers)]
+            return json_response(encoder.response(results))
+        async with event_stream(request) as stream:
+            await _send_answers(stream, answers, encoder, parsed.include_usage)
+        return stream_response(request)
+
+
+async def _send_answers(
+    stream: EventStream,
+    answers: list[Answer[ChatEvent]],
+    encoder: openai.Encoder,
+    include_usage: bool,
+) -> None:
+    await stream.send(encoder.first_chunk(index) for index in range(len(answers)))
+    finishes: list[Finish] = []
+    try:
+        async for index, events in merge(answers):
+            finishes += [event for event in events if isinstance(event, Finish)]
+            chunks = [encoder.chunk(index, event) for event in events]
+            if len(finishes) == len(answers):
+                # The end goes out with the last chunk: one write, one packet.
+                if include_usage:
+                    chunks.append(encoder.usage_chunk(finishes))
+                chunks.append(_DONE)
+            await stream.send(chunks)
+    except SnapLLMError as error:
+        await stream.send([encode_error(api_error(error))])
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """GET /v1/models"""
+    infos = [model.info for model in engine_of(request).models()]
+    return json_response(
+        openai.models_object([(info.id, info.loaded_at_ms // 1000) for info in infos])
+    )
+
+
+async def get_model(request: web.Request) -> web.Response:
+    """GET /v1/models/{id}"""
+    info = engine_of(request).model(request.match_info["model_id"]).info
+    return json_response(openai.model_object(info.id, info.loaded_at_ms // 1000))
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds OpenAI's endpoints."""
+    app.router.add_post("/v1/chat/completions", chat_completions)
+    app.router.add_get("/v1/models", list_models)
+    app.router.add_get("/v1/models/{model_id:.+}", get_model)

@@ -1,0 +1,94 @@
+"""A server's life: listen, load, serve, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from aiohttp import web
+
+from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path
+from snapllm.errors import SnapLLMError
+from snapllm.server.app import create_app
+from snapllm.server.config import ServerConfig
+from snapllm.server.keys import STATE, ServerState
+
+log = logging.getLogger("snapllm.server")
+
+
+class StartupError(Exception):
+    """The server cannot start; the message says why."""
+
+
+async def serve(config: ServerConfig) -> None:
+    """Runs a server until SIGTERM or SIGINT, then drains and returns.
+
+    Raises:
+        StartupError: The address cannot be had, or a model cannot be loaded.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if config.workspace is not None:
+        config.workspace.mkdir(parents=True, exist_ok=True)
+    engine = Engine(
+        num_threads=config.num_threads,
+        memory_budget_bytes=config.memory_budget_bytes,
+        max_queued_requests=config.max_queued_requests,
+    )
+    app = create_app(engine, max_body_bytes=config.max_body_bytes)
+    # A client that leaves cancels its handler, and that its request.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, config.host, config.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise StartupError(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror or error}"
+            ) from None
+        port = runner.addresses[0][1]
+        log.info("listening on http://%s:%d", config.host, port)
+        await _load_models(engine, app[STATE], config, stop)
+        await stop.wait()
+        log.info("shutting down: running requests have %g s", config.drain_timeout_s)
+        app[STATE].is_draining = True
+        await site.stop()
+    finally:
+        await asyncio.to_thread(engine.close, config.drain_timeout_s)
+        await runner.cleanup()
+
+
+async def _load_models(
+    engine: Engine, state: ServerState, config: ServerConfig, stop: asyncio.Event
+) -> None:
+    """Loads the models of the command line, in order, while the server answers."""
+    models = list(config.models)
+    if not models and config.demo:
+        models = [(DEMO_MODEL_ID, demo_model_path())]
+        log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
+    state.loading = [model_id for model_id, _ in models]
+    for model_id, path in models:
+        if stop.is_set():
+            return
+        try:
+            model = await asyncio.to_thread(
+                engine.load, path, model_id, context_size=config.context_size
+            )
+        except SnapLLMError as error:
+            raise StartupError(f"model {model_id}: {error}") from None
+        finally:
+            state.loading.remove(model_id)
+        info = model.info
+        log.info(
+            "loaded %s (%s %s) in %.0f ms: context %d, %d threads",
+            model_id,
+            info.architecture,
+            info.quantization,
+            info.load_ms,
+            info.context_size,
+            info.num_threads,
+        )
