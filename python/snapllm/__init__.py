@@ -1,10 +1,10 @@
 """SnapLLM: many local models in one process, switched in microseconds.
 
-    import snapllm
-
-    with snapllm.Engine() as engine:
-        model = engine.load_demo()
-        print(model.chat("What is machine learning?").content)
+Example:
+    >>> import snapllm
+    >>> with snapllm.Engine() as engine:
+    ...     model = engine.load_demo()
+    ...     print(model.chat("What is machine learning?").content)
 """
 
 from __future__ import annotations

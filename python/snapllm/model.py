@@ -76,9 +76,7 @@ class Model:
         Raises:
             InvalidRequestError: A token is not in the vocabulary.
         """
-        return self._runner.core.detokenize(self.id, list(tokens), special).decode(
-            errors="replace"
-        )
+        return self._runner.core.detokenize(self.id, list(tokens), special).decode(errors="replace")
 
     @overload
     def generate(

@@ -258,8 +258,10 @@ def _tool_choice(tools: list[Tool], choice: str) -> tuple[list[Tool], ToolMode]:
 def _thinking(value: bool | int) -> tuple[bool, int]:
     if isinstance(value, bool):
         return value, UNLIMITED
-    budget = convert(value, Annotated[int, Meta(ge=0, le=_INT32_MAX)], "thinking")
-    return budget > 0, budget if budget > 0 else UNLIMITED
+    budget = convert(value, int, "thinking")
+    if not 0 <= budget <= _INT32_MAX:
+        raise InvalidRequestError("thinking: expected 0 or more tokens", param="thinking")
+    return budget > 0, budget or UNLIMITED
 
 
 def _json_schema(schema: Mapping[str, Any] | str) -> str:

@@ -25,7 +25,7 @@ from snapllm.outputs import (
     Usage,
     tokens_per_second,
 )
-from snapllm.params import DEFAULT_MAX_TOKENS, UNLIMITED, ChatRequest, SamplingOptions
+from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest, SamplingOptions
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai_types import ChatCompletionRequest, NamedToolChoice, ResponseFormat
 
