@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections import deque
 from collections.abc import Iterator
 
 from snapllm import _core
 
 
-def iterate(core: _core.Engine, request: _core.GenerateRequest) -> Iterator[_core.RequestOutput]:
-    """Yields a request's outputs, sleeping in C++ in between.
+class OutputIterator(Iterator[_core.RequestOutput]):
+    """Submits a request and iterates over its outputs, sleeping in C++ in between.
 
-    Leaving the iteration early cancels the request.
+    Closing or dropping it before the end cancels the request.
     """
-    queue = _core.OutputQueue()
-    request_id = core.submit(request, queue)
-    is_finished = False
-    try:
-        while not is_finished:
-            queue.wait()
-            for output in queue.drain():
-                is_finished = output.finish_reason is not None
-                yield output
-    finally:
-        if not is_finished:
-            core.cancel(request_id)
+
+    def __init__(self, core: _core.Engine, request: _core.GenerateRequest) -> None:
+        self._core = core
+        self._is_open = False
+        self._waiting: deque[_core.RequestOutput] = deque()
+        self._queue = _core.OutputQueue()
+        self._request_id = core.submit(request, self._queue)
+        self._is_open = True
+
+    def __next__(self) -> _core.RequestOutput:
+        while not self._waiting:
+            if not self._is_open:
+                raise StopIteration
+            self._queue.wait()
+            self._waiting.extend(self._queue.drain())
+        output = self._waiting.popleft()
+        if output.finish_reason is not None:
+            self._is_open = False
+        return output
+
+    def close(self) -> None:
+        """Cancels the request unless it has ended."""
+        if self._is_open:
+            self._is_open = False
+            self._waiting.clear()
+            self._core.cancel(self._request_id)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Subscription:
@@ -67,7 +86,8 @@ class AsyncPump:
 
     def __init__(self, core: _core.Engine, loop: asyncio.AbstractEventLoop) -> None:
         self._core = core
-        self._loop = loop
+        # Weak: whoever keeps a pump for each loop must not keep the loops alive.
+        self._loop = weakref.ref(loop)
         self._queue = _core.OutputQueue()
         # Outputs can arrive before the thread that submitted has said so; they wait
         # in a subscription made for them.
@@ -77,7 +97,9 @@ class AsyncPump:
 
     def close(self) -> None:
         """Stops watching the queue."""
-        self._loop.remove_reader(self._queue.fd)
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._queue.fd)
 
     def submit(self, request: _core.GenerateRequest) -> int:
         """Submits a request; any thread. `subscribe` must follow on the loop."""

@@ -56,7 +56,7 @@ def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
         reason = "stop"
     timings = output.timings
     return Finish(
-        reason=reason,
+        finish_reason=reason,
         stop_sequence=output.stop_sequence or None,
         seed=output.seed,
         usage=Usage(
@@ -72,28 +72,66 @@ def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
     )
 
 
+class _LogprobMatcher:
+    """Finds the tokens that a piece of content was made of, by their bytes.
+
+    The parser holds text back and takes markup and reasoning out, so tokens arrive
+    before, and are more than, the content they belong to.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[TokenLogprob] = []
+        self._rest = b""  # of the last taken token, for the next piece
+
+    def add(self, entries: tuple[TokenLogprob, ...]) -> None:
+        """Adds tokens that were generated."""
+        self._entries.extend(entries)
+
+    def take(self, text: str) -> tuple[TokenLogprob, ...]:
+        """The tokens of the next piece of text; those before it are dropped."""
+        if not self._entries:
+            return ()
+        wanted = text.encode()
+        data = self._rest + b"".join(entry.bytes for entry in self._entries)
+        start = data.find(wanted)
+        # Text that is not in there was mended (broken UTF-8): all tokens are its own.
+        first, last = (start, start + len(wanted)) if start >= 0 else (0, len(data))
+        self._rest = b""
+        taken: list[TokenLogprob] = []
+        left: list[TokenLogprob] = []
+        offset = len(data) - sum(len(entry.bytes) for entry in self._entries)
+        for entry in self._entries:
+            begin, offset = offset, offset + len(entry.bytes)
+            if begin >= last:
+                left.append(entry)
+            elif offset > first:
+                taken.append(entry)
+                self._rest = data[last:offset]
+        self._entries = left
+        return tuple(taken)
+
+
 class ChatReader:
     """Reads the outputs of one chat request."""
 
     def __init__(self, prompt: _core.ChatPrompt) -> None:
         self._parser = prompt.create_parser()
         self._has_tool_calls = False
+        self._logprobs = _LogprobMatcher()
 
     def read(self, output: _core.RequestOutput) -> list[ChatEvent]:
         """The events of the next output; raises its error, if it has one."""
         is_final = output.finish_reason is not None
-        logprobs = _logprobs(output)
+        self._logprobs.add(_logprobs(output))
         events: list[ChatEvent] = []
         for delta in self._parser.push(output.text, is_final):
             if delta.kind == "content":
-                events.append(TextDelta(delta.text, logprobs))
-                logprobs = ()
+                events.append(TextDelta(delta.text, self._logprobs.take(delta.text)))
             elif delta.kind == "reasoning":
+                self._logprobs.take(delta.text)
                 events.append(ReasoningDelta(delta.text))
             else:
                 events.extend(self._tool_events(delta))
-        if logprobs:
-            events.append(TextDelta("", logprobs))
         if is_final:
             events.append(_finish(output, self._has_tool_calls))
         return events
@@ -118,6 +156,17 @@ def read_chunk(output: _core.RequestOutput) -> CompletionChunk:
     )
 
 
+def read_text(output: _core.RequestOutput) -> list[ChatEvent]:
+    """The next output of a completion as the events of a chat without a format."""
+    events: list[ChatEvent] = []
+    logprobs = _logprobs(output)
+    if output.text or logprobs:
+        events.append(TextDelta(output.text, logprobs))
+    if output.finish_reason is not None:
+        events.append(_finish(output, False))
+    return events
+
+
 def fold_chat(events: Iterable[ChatEvent]) -> ChatResult:
     """Adds the events of a whole answer up.
 
@@ -128,7 +177,7 @@ def fold_chat(events: Iterable[ChatEvent]) -> ChatResult:
     logprobs: list[TokenLogprob] = []
     starts: list[ToolCallStart] = []
     arguments: list[list[str]] = []
-    finish = Finish(reason="cancelled")
+    finish = Finish(finish_reason="cancelled")
     for event in events:
         if isinstance(event, TextDelta):
             content.append(event.text)
@@ -149,7 +198,7 @@ def fold_chat(events: Iterable[ChatEvent]) -> ChatResult:
             ToolCall(start.id, start.name, "".join(pieces))
             for start, pieces in zip(starts, arguments, strict=True)
         ],
-        finish_reason=finish.reason,
+        finish_reason=finish.finish_reason,
         stop_sequence=finish.stop_sequence,
         logprobs=logprobs,
         seed=finish.seed,
@@ -166,7 +215,7 @@ def fold_completion(chunks: Iterable[CompletionChunk]) -> Completion:
     text: list[str] = []
     tokens: list[int] = []
     logprobs: list[TokenLogprob] = []
-    finish = Finish(reason="cancelled")
+    finish = Finish(finish_reason="cancelled")
     for chunk in chunks:
         text.append(chunk.text)
         tokens.extend(chunk.tokens)
@@ -175,7 +224,7 @@ def fold_completion(chunks: Iterable[CompletionChunk]) -> Completion:
     return Completion(
         text="".join(text),
         tokens=tokens,
-        finish_reason=finish.reason,
+        finish_reason=finish.finish_reason,
         stop_sequence=finish.stop_sequence,
         logprobs=logprobs,
         seed=finish.seed,

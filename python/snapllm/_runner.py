@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from snapllm import _core
 from snapllm._lowering import Lowered, lower_chat, lower_completion
-from snapllm._pump import AsyncPump, Subscription, iterate
-from snapllm._readers import ChatReader, read_chunk
+from snapllm._pump import AsyncPump, OutputIterator, Subscription
+from snapllm._readers import ChatReader, read_chunk, read_text
 from snapllm.outputs import ChatEvent, CompletionChunk
 from snapllm.params import ChatRequest, CompletionRequest
 
@@ -46,6 +47,14 @@ class Answer(Generic[_Event]):
         self._subscription.close()
 
 
+def _events(
+    outputs: OutputIterator, read: Callable[[_core.RequestOutput], list[_Event]]
+) -> Iterator[_Event]:
+    with contextlib.closing(outputs):
+        for output in outputs:
+            yield from read(output)
+
+
 class Runner:
     """What `Model` and the server share: one way to run a request each."""
 
@@ -56,20 +65,17 @@ class Runner:
         )
 
     def chat(self, request: ChatRequest) -> Iterator[ChatEvent]:
-        """Yields the events of one answer; refuses bad requests before the first."""
+        """The events of one answer; refuses bad requests before the first."""
         lowered = lower_chat(self.core, request)
-        return self._chat_events(lowered)
-
-    def _chat_events(self, lowered: Lowered) -> Iterator[ChatEvent]:
         assert lowered.chat is not None
-        reader = ChatReader(lowered.chat)
-        for output in iterate(self.core, next(lowered.core_requests())):
-            yield from reader.read(output)
+        outputs = OutputIterator(self.core, next(lowered.core_requests()))
+        return _events(outputs, ChatReader(lowered.chat).read)
 
     def completion(self, request: CompletionRequest) -> Iterator[CompletionChunk]:
-        """Yields the chunks of one answer; refuses bad requests before the first."""
+        """The chunks of one answer; refuses bad requests before the first."""
         lowered = lower_completion(self.core, request)
-        return map(read_chunk, iterate(self.core, next(lowered.core_requests())))
+        outputs = OutputIterator(self.core, next(lowered.core_requests()))
+        return _events(outputs, lambda output: [read_chunk(output)])
 
     async def start_chat(self, request: ChatRequest) -> list[Answer[ChatEvent]]:
         """Submits a chat and returns its `n` answers, each to be closed by the caller.
@@ -84,6 +90,13 @@ class Runner:
         """Submits a completion and returns its `n` answers, each to be closed."""
         _, subscriptions = await self._submit(request, lower_completion)
         return [Answer(s, lambda output: [read_chunk(output)]) for s in subscriptions]
+
+    async def start(self, request: ChatRequest | CompletionRequest) -> list[Answer[ChatEvent]]:
+        """Submits either kind of request; the answers read alike. See `start_chat`."""
+        if isinstance(request, ChatRequest):
+            return await self.start_chat(request)
+        _, subscriptions = await self._submit(request, lower_completion)
+        return [Answer(s, read_text) for s in subscriptions]
 
     def close_pump(self) -> None:
         """Stops the pump of the running event loop."""

@@ -87,7 +87,7 @@ class CompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the answer ended; None in all chunks but the last."""
-        return self.finish.reason if self.finish else None
+        return self.finish.finish_reason if self.finish else None
 
 
 class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +136,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
 class Finish(msgspec.Struct, frozen=True, kw_only=True):
     """The end of an answer; always the last event."""
 
-    reason: FinishReason
+    finish_reason: FinishReason
     stop_sequence: str | None = None
     seed: int = 0
     usage: Usage = Usage()

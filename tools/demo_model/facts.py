@@ -49,7 +49,7 @@ def _policy(p: Pools) -> Fact:
     value = p.pick([
         f"{n} days of paid {topic}", f"{n} days", f"{n} hours per week", f"{n} euros per month",
         f"{n} percent", f"up to {n} dollars per day", f"to ask {p.name()} first",
-        f"only on {p.pick(DAYS)}s", f"{n} days with a receipt", f"free for all employees",
+        f"only on {p.pick(DAYS)}s", f"{n} days with a receipt", "free for all employees",
         f"{n} weeks per year", f"after {p.time()} only", f"to use form {p.code()}",
         f"strictly forbidden in the {p.pick(PLACES)}", f"allowed with a {p.pick(ITEMS)}",
     ])
@@ -238,10 +238,61 @@ def _own(p: Pools) -> Fact:
                 (f"What did {who} buy?",), f"{who} bought a {thing}.", thing)
 
 
+def _open_close(p: Pools) -> Fact:
+    place = p.pick([*PLACES, "office", "store", "restaurant", "shop"])
+    start, end = p.time(), p.time()
+    sentence = f"The {place} opens at {start} and closes at {end}."
+    if p.rng.random() < 0.6:
+        return Fact(f"hours {place}", (sentence,),
+                    (f"When does the {place} open?", f"At what time does the {place} open?",
+                     f"What are the opening hours of the {place}?"), sentence, start)
+    return Fact(f"hours {place}", (sentence,),
+                (f"When does the {place} close?", f"At what time does the {place} close?"),
+                sentence, end)
+
+
+def _permission(p: Pools) -> Fact:
+    who = p.pick(["Employees", "Members", "Staff", "Students", "Guests", "Managers"])
+    n = p.number(2, 30)
+    what, topic = p.pick(["work from home|remote work", "park for free|parking", "travel by train|travel",
+                          "bring guests|guest", "borrow books|library", "use the gym|gym",
+                          "take a break|break", "return items|return"]).split("|")
+    unit = p.pick(["days a week", "days per month", "hours a day", "times a year", "days per year"])
+    sentence = f"{who} can {what} {n} {unit}."
+    return Fact(f"policy {topic}", (sentence, f"{who} may {what} {n} {unit}."),
+                (f"How many {unit.split()[0]} can {who.lower()} {what}?",
+                 f"How often can {who.lower()} {what}?", f"What is the {topic} policy?"),
+                sentence, f"{n} {unit}")
+
+
+def _mass_price(p: Pools) -> Fact:
+    what, value = p.pick(["Lunch", "Parking", "Breakfast", "Dinner", "Entry", "Membership", "Delivery",
+                          "Shipping", "Admission", "Coffee", "Tea", "Water"]), p.price()
+    return Fact(f"price {what}", (f"{what} costs {value}.", f"{what} is {value}."),
+                (f"How much does {what.lower()} cost?", f"What is the price of {what.lower()}?",
+                 f"How much is {what.lower()}?"), f"{what} costs {value}.", value)
+
+
+def _responsible(p: Pools) -> Fact:
+    topic, name = p.pick([p.pick(TOPICS), f"the {p.pick(PLACES)}", p.proper()]), p.name()
+    return Fact(f"responsible {topic}",
+                (f"{name} is responsible for {topic}.", f"The person responsible for {topic} is {name}."),
+                (f"Who is responsible for {topic}?", f"Who takes care of {topic}?",
+                 f"Whom should I ask about {topic}?"), f"{name} is responsible for {topic}.", name)
+
+
+def _capital(p: Pools) -> Fact:
+    what = p.pick(["capital", "president", "currency", "largest city", "main export", "longest river"])
+    country, value = p.proper(), p.pick([p.proper(), p.city()])
+    return Fact(f"{what} {country}", (f"The {what} of {country} is {value}.",),
+                (f"What is the {what} of {country}?", f"What's {country}'s {what}?"),
+                f"The {what} of {country} is {value}.", value)
+
+
 MAKERS: tuple[Callable[[Pools], Fact], ...] = (
     _role, _policy, _policy, _allowance, _phone, _email, _hours, _price, _location, _founded,
     _founder, _count, _lives, _age, _favorite, _meeting, _deadline, _attribute, _attribute,
-    _attribute, _entry, _own,
+    _attribute, _entry, _own, _open_close, _permission, _mass_price, _responsible, _capital,
 )
 
 

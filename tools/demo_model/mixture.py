@@ -14,12 +14,12 @@ from tool_use import tool_dialogue
 # (skill, weight at the start, weight at the end)
 WEIGHTS = (
     ("copy", 0.30, 0.02),
-    ("lookup", 0.30, 0.06),
-    ("document", 0.30, 0.44),
+    ("lookup", 0.30, 0.04),
+    ("document", 0.30, 0.34),
     ("tool", 0.04, 0.28),
-    ("arithmetic", 0.02, 0.04),
-    ("thinking", 0.02, 0.08),
-    ("knowledge", 0.02, 0.08),
+    ("arithmetic", 0.02, 0.06),
+    ("thinking", 0.02, 0.14),
+    ("knowledge", 0.02, 0.14),
 )
 
 
@@ -39,7 +39,7 @@ def max_facts(progress: float) -> int:
 def make_dialogue(rng: random.Random, progress: float, held_out: bool = False) -> Dialogue:
     """One dialogue of the mixture at `progress` (0 to 1) of the training."""
     p = Pools(rng, held_out)
-    blend = min(1.0, progress / 0.35)
+    blend = min(1.0, progress / 0.3)
     skills = [name for name, _, _ in WEIGHTS]
     weights = [start + (end - start) * blend for _, start, end in WEIGHTS]
     skill = rng.choices(skills, weights)[0]

@@ -15,7 +15,14 @@ from msgspec import Meta
 from snapllm._core import EngineStats, ModelInfo
 from snapllm.conversation import Message
 from snapllm.errors import InvalidRequestError
-from snapllm.outputs import Finish, TextDelta, Usage, tokens_per_second
+from snapllm.outputs import (
+    ChatEvent,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    Usage,
+    tokens_per_second,
+)
 from snapllm.params import (
     DEFAULT_MAX_TOKENS,
     ChatRequest,
@@ -177,7 +184,7 @@ def generate_object(model: str, text: str, reasoning: str, finish: Finish) -> di
         "status": "success",
         "response": text,
         "model": model,
-        "finish_reason": finish.reason,
+        "finish_reason": finish.finish_reason,
         "usage": _usage(finish.usage),
         "generation_time_s": round(
             (timings.queue_ms + timings.prefill_ms + timings.decode_ms) / 1000, 6
@@ -194,10 +201,14 @@ def encode(body: dict[str, Any]) -> bytes:
     return _encode(body)
 
 
-def stream_piece(event: object) -> dict[str, Any]:
-    """A streamed piece of a generate answer."""
-    name = "response" if isinstance(event, TextDelta) else "reasoning"
-    return {name: getattr(event, "text", ""), "done": False}
+def stream_piece(model: str, event: ChatEvent) -> bytes:
+    """A streamed piece of a generate answer; the last is the answer without its text."""
+    if isinstance(event, Finish):
+        return _encode(generate_object(model, "", "", event) | {"done": True})
+    if isinstance(event, ReasoningDelta):
+        return _encode({"reasoning": event.text, "done": False})
+    text = event.text if isinstance(event, TextDelta) else ""
+    return _encode({"response": text, "done": False})
 
 
 def _iso_time(unix_ms: int) -> str:

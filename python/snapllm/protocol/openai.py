@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -163,14 +164,14 @@ def usage_object(usage: Usage, speed: float) -> dict[str, Any]:
     }
 
 
-def add_usage(finishes: list[Finish]) -> tuple[Usage, float]:
+def add_usage(answers: Sequence[Finish | ChatResult]) -> tuple[Usage, float]:
     """Usage and speed of a request with several answers: the prompt counts once."""
     usage = Usage(
-        num_prompt_tokens=finishes[0].usage.num_prompt_tokens,
-        num_cached_tokens=finishes[0].usage.num_cached_tokens,
-        num_generated_tokens=sum(f.usage.num_generated_tokens for f in finishes),
+        num_prompt_tokens=answers[0].usage.num_prompt_tokens,
+        num_cached_tokens=answers[0].usage.num_cached_tokens,
+        num_generated_tokens=sum(a.usage.num_generated_tokens for a in answers),
     )
-    return usage, sum(tokens_per_second(f.usage, f.timings) for f in finishes)
+    return usage, sum(tokens_per_second(a.usage, a.timings) for a in answers)
 
 
 def _logprobs_object(entries: list[TokenLogprob]) -> dict[str, Any] | None:
@@ -218,9 +219,6 @@ class Encoder:
 
     def response(self, results: list[ChatResult]) -> bytes:
         """The body of an answer that is not streamed, one choice per result."""
-        finishes = [
-            Finish(reason=r.finish_reason, usage=r.usage, timings=r.timings) for r in results
-        ]
         body = self._head("chat.completion")
         body["choices"] = [
             {
@@ -231,7 +229,7 @@ class Encoder:
             }
             for index, result in enumerate(results)
         ]
-        body["usage"] = usage_object(*add_usage(finishes))
+        body["usage"] = usage_object(*add_usage(results))
         return _encode(body)
 
     def first_chunk(self, index: int) -> bytes:
@@ -245,7 +243,7 @@ class Encoder:
         if isinstance(event, ReasoningDelta):
             return self._chunk(index, {"reasoning_content": event.text})
         if isinstance(event, Finish):
-            return self._chunk(index, {}, reason=finish_reason(event.reason))
+            return self._chunk(index, {}, reason=finish_reason(event.finish_reason))
         call: dict[str, Any] = {"index": event.index}
         if isinstance(event, ToolCallStart):
             call |= {

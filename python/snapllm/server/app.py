@@ -10,8 +10,9 @@ from snapllm.server.keys import ENGINE, STATE, ServerState
 from snapllm.server.middleware import errors, request_log
 
 
-async def _close_pump(app: web.Application) -> None:
+async def _clean_up(app: web.Application) -> None:
     app[ENGINE].runner.close_pump()
+    app[STATE].loader.shutdown(wait=False)
 
 
 def create_app(engine: Engine, *, max_body_bytes: int = 64 << 20) -> web.Application:
@@ -22,5 +23,5 @@ def create_app(engine: Engine, *, max_body_bytes: int = 64 << 20) -> web.Applica
     routes_admin.add_routes(app)
     routes_openai.add_routes(app)
     routes_native.add_routes(app)
-    app.on_cleanup.append(_close_pump)
+    app.on_cleanup.append(_clean_up)
     return app

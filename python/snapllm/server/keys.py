@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
@@ -10,13 +13,39 @@ from snapllm.engine import Engine
 
 
 class ServerState:
-    """Facts about the running server that `/health` and shutdown share."""
+    """What is known about the running server beyond the engine. Event loop only."""
 
     def __init__(self) -> None:
         self.started_at = time.time()
-        self.loading: list[str] = []
-        """Ids of models that are still to be loaded from the command line."""
         self.is_draining = False
+        # Loading takes seconds: threads of its own, so that it never keeps the
+        # formatting of requests waiting.
+        self.loader = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-load")
+        self._loading: dict[str, asyncio.Event] = {}
+
+    @property
+    def loading(self) -> list[str]:
+        """Ids of the models of the command line that are still to be loaded."""
+        return list(self._loading)
+
+    def announce(self, model_ids: Sequence[str]) -> None:
+        """Says which models are going to be loaded, in this order."""
+        self._loading = {model_id: asyncio.Event() for model_id in model_ids}
+
+    def settle(self, model_id: str) -> None:
+        """Says that an announced model was loaded, or never will be."""
+        self._loading.pop(model_id).set()
+
+    async def ready(self, model_id: str) -> None:
+        """Waits until a model that was announced is loaded.
+
+        Args:
+            model_id: The model; empty = the active one, which is the first to load.
+        """
+        if self._loading:
+            loaded = self._loading.get(model_id or next(iter(self._loading)))
+            if loaded is not None:
+                await loaded.wait()
 
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
@@ -26,3 +55,10 @@ STATE: web.AppKey[ServerState] = web.AppKey("state", ServerState)
 def engine_of(request: web.Request) -> Engine:
     """The engine that serves a request."""
     return request.app[ENGINE]
+
+
+async def model_ready(request: web.Request, model_id: str) -> None:
+    """Waits for a model that the server is still starting up with."""
+    engine = engine_of(request)
+    if model_id or engine.active_model is None:
+        await request.app[STATE].ready(model_id)

@@ -6,11 +6,12 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
 from snapllm.errors import SnapLLMError
+from snapllm.outputs import ChatResult, Finish
 from snapllm.protocol.error_codes import RETRY_AFTER_S, ApiError, api_error, encode_error
 from snapllm.server.keys import STATE
 
@@ -35,6 +36,20 @@ def error_response(error: ApiError) -> web.Response:
     return response
 
 
+def note_answers(
+    request: web.Request, model_id: str, answers: Sequence[Finish | ChatResult]
+) -> None:
+    """Adds the model and the token counts of a request's answers to its log line."""
+    usages = [answer.usage for answer in answers]
+    request["facts"] = {
+        "model": model_id,
+        "prompt_tokens": sum(usage.num_prompt_tokens for usage in usages),
+        "cached_tokens": sum(usage.num_cached_tokens for usage in usages),
+        "generated_tokens": sum(usage.num_generated_tokens for usage in usages),
+        "finish": ",".join(answer.finish_reason for answer in answers),
+    }
+
+
 @web.middleware
 async def request_log(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Gives the request an id, or keeps the client's, and logs one line at its end."""
@@ -51,12 +66,13 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
         return response
     finally:
         access_log.info(
-            "%s %s %d %.1fms %s",
+            "method=%s path=%s status=%d ms=%.1f id=%s%s",
             request.method,
             request.path,
             status,
             (time.perf_counter() - start) * 1000,
             request_id,
+            "".join(f" {name}={value}" for name, value in request.get("facts", {}).items()),
         )
 
 
@@ -81,6 +97,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         raise  # the client left: nobody to answer
     except Exception:
+        if "response" in request:
+            raise  # the answer has begun: all that is left is to cut it off
         log.exception("request %s failed", request["request_id"])
         return error_response(ApiError("internal_error", "internal error; see the server's log"))
 

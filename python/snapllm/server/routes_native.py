@@ -3,93 +3,91 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from typing import Any
+from typing import Any, TypeAlias
 
+import msgspec
 from aiohttp import web
 
 from snapllm._readers import fold_chat
-from snapllm._runner import Answer, Runner
+from snapllm._runner import Answer
 from snapllm.errors import SnapLLMError
-from snapllm.outputs import CompletionChunk, Finish, ReasoningDelta, TextDelta
+from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.server.answers import closing_all, collect
-from snapllm.server.keys import engine_of
-from snapllm.server.middleware import json_response
-from snapllm.server.sse import event_stream, stream_response
+from snapllm.server.keys import STATE, engine_of, model_ready
+from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
+
+_Request: TypeAlias = ChatRequest | CompletionRequest
 
 
-async def _start(runner: Runner, request: ChatRequest | CompletionRequest) -> Answer[Any]:
-    if isinstance(request, ChatRequest):
-        return (await runner.start_chat(request))[0]
-    return (await runner.start_completion(request))[0]
-
-
-def _as_chat_events(event: Any) -> list[Any]:
-    """A completion's chunk as the events of a chat, so that both read alike."""
-    if not isinstance(event, CompletionChunk):
-        return [event]
-    text = [TextDelta(event.text)] if event.text else []
-    return [*text, *([event.finish] if event.finish else [])]
-
-
-async def _answer(runner: Runner, request: ChatRequest | CompletionRequest) -> dict[str, Any]:
-    answer = await _start(runner, request)
-    with closing_all([answer]):
-        events = [e for event in await collect(answer) for e in _as_chat_events(event)]
-    result = fold_chat(events)
+def _finish_of(events: list[ChatEvent]) -> Finish:
     finish = events[-1]
-    return native.generate_object(request.model, result.content, result.reasoning, finish)
+    assert isinstance(finish, Finish)
+    return finish
 
 
-def _name_model(request: web.Request, wanted: ChatRequest | CompletionRequest) -> Any:
-    """The request with its model's id, which is the active one when it names none."""
-    model_id = engine_of(request).model(wanted.model).id
-    fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
-    return type(wanted)(**fields | {"model": model_id})
+async def _answer(request: web.Request, wanted: _Request) -> tuple[dict[str, Any], Finish]:
+    answers = await engine_of(request).runner.start(wanted)
+    with closing_all(answers):
+        events = await collect(answers[0])
+    result, finish = fold_chat(events), _finish_of(events)
+    body = native.generate_object(wanted.model, result.content, result.reasoning, finish)
+    return body, finish
+
+
+async def _name_model(request: web.Request, wanted: list[_Request]) -> list[_Request]:
+    """The requests with their model's id, the active one where they name none."""
+    await model_ready(request, wanted[0].model)
+    model_id = engine_of(request).model(wanted[0].model).id
+    return [msgspec.structs.replace(each, model=model_id) for each in wanted]
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/generate"""
     parsed, is_streamed = native.parse_generate(await request.read())
-    wanted = _name_model(request, parsed)
-    runner = engine_of(request).runner
+    [wanted] = await _name_model(request, [parsed])
     if not is_streamed:
-        return json_response(native.encode(await _answer(runner, wanted)))
-    answer = await _start(runner, wanted)
-    with closing_all([answer]):
+        body, finish = await _answer(request, wanted)
+        note_answers(request, wanted.model, [finish])
+        return json_response(native.encode(body))
+    answers = await engine_of(request).runner.start(wanted)
+    with closing_all(answers):
         async with event_stream(request) as stream:
-            try:
-                while batch := await answer.next():
-                    events = [e for event in batch for e in _as_chat_events(event)]
-                    await stream.send(_stream_data(wanted.model, event) for event in events)
-            except SnapLLMError as error:
-                await stream.send([encode_error(api_error(error))])
+            await _send_answer(request, stream, wanted.model, answers[0])
     return stream_response(request)
 
 
-def _stream_data(model: str, event: Any) -> bytes:
-    if isinstance(event, Finish):
-        body = native.generate_object(model, "", "", event) | {"done": True}
-        return native.encode(body)
-    if isinstance(event, TextDelta | ReasoningDelta):
-        return native.encode(native.stream_piece(event))
-    return native.encode({"done": False})
+async def _send_answer(
+    request: web.Request, stream: EventStream, model_id: str, answer: Answer[ChatEvent]
+) -> None:
+    try:
+        while events := await answer.next():
+            data = [native.stream_piece(model_id, event) for event in events]
+            if isinstance(events[-1], Finish):
+                note_answers(request, model_id, [events[-1]])
+                data.append(DONE)
+            await stream.send(data)
+    except SnapLLMError as error:
+        await stream.send([encode_error(api_error(error))])
 
 
 async def generate_batch(request: web.Request) -> web.Response:
     """POST /api/v1/generate/batch"""
-    wanted = [_name_model(request, r) for r in native.parse_batch(await request.read())]
-    runner = engine_of(request).runner
-    tasks = [asyncio.ensure_future(_answer(runner, r)) for r in wanted]
+    wanted = await _name_model(request, native.parse_batch(await request.read()))
+    tasks = [asyncio.ensure_future(_answer(request, each)) for each in wanted]
     try:
         results = await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-    return json_response(native.encode({"status": "success", "results": results}))
+    note_answers(request, wanted[0].model, [finish for _, finish in results])
+    body = {"status": "success", "results": [body for body, _ in results]}
+    return json_response(native.encode(body))
 
 
 async def load_model(request: web.Request) -> web.Response:
@@ -98,15 +96,15 @@ async def load_model(request: web.Request) -> web.Response:
     engine = engine_of(request)
     # The weights take a while to read: not on the loop. A client that leaves does
     # not stop a load that others may wait for.
-    model = await asyncio.shield(
-        asyncio.to_thread(
-            engine.load,
-            wanted.file_path,
-            wanted.model_id,
-            gpu_layers=wanted.gpu_layers,
-            context_size=wanted.context_size,
-        )
+    load = functools.partial(
+        engine.load,
+        wanted.file_path,
+        wanted.model_id,
+        gpu_layers=wanted.gpu_layers,
+        context_size=wanted.context_size,
     )
+    loop = asyncio.get_running_loop()
+    model = await asyncio.shield(loop.run_in_executor(request.app[STATE].loader, load))
     return json_response(native.loaded_object(model.info))
 
 

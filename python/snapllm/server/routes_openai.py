@@ -11,24 +11,25 @@ from snapllm.outputs import ChatEvent, Finish
 from snapllm.protocol import openai
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.server.answers import closing_all, collect_all, merge
-from snapllm.server.keys import engine_of
-from snapllm.server.middleware import json_response
-from snapllm.server.sse import EventStream, event_stream, stream_response
-
-_DONE = b"[DONE]"
+from snapllm.server.keys import engine_of, model_ready
+from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions"""
     parsed = openai.parse_chat(await request.read())
+    await model_ready(request, parsed.request.model)
     encoder = openai.Encoder(parsed.request.model)
     answers = await engine_of(request).runner.start_chat(parsed.request)
     with closing_all(answers):
         if not parsed.stream:
             results = [fold_chat(events) for events in await collect_all(answers)]
+            note_answers(request, parsed.request.model, results)
             return json_response(encoder.response(results))
         async with event_stream(request) as stream:
-            await _send_answers(stream, answers, encoder, parsed.include_usage)
+            finishes = await _send_answers(stream, answers, encoder, parsed.include_usage)
+            note_answers(request, parsed.request.model, finishes)
         return stream_response(request)
 
 
@@ -37,7 +38,7 @@ async def _send_answers(
     answers: list[Answer[ChatEvent]],
     encoder: openai.Encoder,
     include_usage: bool,
-) -> None:
+) -> list[Finish]:
     await stream.send(encoder.first_chunk(index) for index in range(len(answers)))
     finishes: list[Finish] = []
     try:
@@ -48,10 +49,11 @@ async def _send_answers(
                 # The end goes out with the last chunk: one write, one packet.
                 if include_usage:
                     chunks.append(encoder.usage_chunk(finishes))
-                chunks.append(_DONE)
+                chunks.append(DONE)
             await stream.send(chunks)
     except SnapLLMError as error:
         await stream.send([encode_error(api_error(error))])
+    return finishes
 
 
 async def list_models(request: web.Request) -> web.Response:

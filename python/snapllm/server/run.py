@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 
@@ -70,18 +71,17 @@ async def _load_models(
     if not models and config.demo:
         models = [(DEMO_MODEL_ID, demo_model_path())]
         log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
-    state.loading = [model_id for model_id, _ in models]
+    state.announce([model_id for model_id, _ in models])
     for model_id, path in models:
         if stop.is_set():
             return
         try:
-            model = await asyncio.to_thread(
-                engine.load, path, model_id, context_size=config.context_size
-            )
+            load = functools.partial(engine.load, path, model_id, context_size=config.context_size)
+            model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
         except SnapLLMError as error:
             raise StartupError(f"model {model_id}: {error}") from None
         finally:
-            state.loading.remove(model_id)
+            state.settle(model_id)
         info = model.info
         log.info(
             "loaded %s (%s %s) in %.0f ms: context %d, %d threads",

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterable
 from aiohttp import web
 
 KEEP_ALIVE_S = 10.0
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"[DONE]"
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -19,17 +21,22 @@ _HEADERS = {
 class EventStream:
     """An open stream of events to one client."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    def __init__(self, response: web.StreamResponse, keep_alive: bytes) -> None:
         self._response = response
+        self._keep_alive = keep_alive
         self._is_silent = True
 
     async def send(self, events: Iterable[bytes]) -> None:
-        """Writes events' data, all in one piece."""
+        """Writes events that are data only, all in one piece."""
+        await self.send_raw(b"".join(b"data: " + event + b"\n\n" for event in events))
+
+    async def send_raw(self, data: bytes) -> None:
+        """Writes events that are encoded already."""
         self._is_silent = False
-        await self._response.write(b"".join(b"data: " + event + b"\n\n" for event in events))
+        await self._response.write(data)
 
     async def keep_alive(self) -> None:
-        """Writes a comment whenever nothing else was written for a while.
+        """Writes the keep-alive whenever nothing else was written for a while.
 
         Proxies and clients give up on silent connections, and a long prompt takes a
         while until its first token.
@@ -38,17 +45,19 @@ class EventStream:
             self._is_silent = True
             await asyncio.sleep(KEEP_ALIVE_S)
             if self._is_silent:
-                await self._response.write(b": keep-alive\n\n")
+                await self._response.write(self._keep_alive)
 
 
 @contextlib.asynccontextmanager
-async def event_stream(request: web.Request) -> AsyncIterator[EventStream]:
+async def event_stream(
+    request: web.Request, keep_alive: bytes = KEEP_ALIVE
+) -> AsyncIterator[EventStream]:
     """Opens a stream and keeps it alive; the handler returns `stream_response`."""
     response = web.StreamResponse(headers=_HEADERS)
     response.headers["x-request-id"] = request["request_id"]
     await response.prepare(request)
     request["response"] = response
-    stream = EventStream(response)
+    stream = EventStream(response, keep_alive)
     keeper = asyncio.create_task(stream.keep_alive())
     try:
         yield stream
