@@ -1,74 +1,39 @@
-"""Makes tiny GGUF models with random weights: real files, answered in microseconds.
+"""Makes GGUF models with random weights: tiny ones for tests, one of real shape for benchmarks.
 
-Their vocabulary is byte-level (every text can be tokenised, every byte generated) with
-the special tokens of a ChatML template, so that chats, tools and thinking all run. The
-text they generate means nothing; with temperature 0 it is always the same.
+The tiny models are real files, answered in microseconds. Their vocabulary is byte-level
+(every text can be tokenised, every byte generated) with the special tokens of a ChatML
+template, so that chats, tools and thinking all run. The text they generate means
+nothing; with temperature 0 it is always the same.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import gguf
 import numpy as np
+from model_files import CHATML_TEMPLATE, ModelFile
 
-Architecture = Literal["llama", "qwen3"]
+Architecture = Literal["llama", "qwen3", "gemma3", "mamba2", "lfm2"]
+Quant = Literal["q4_0", "q8_0", "f16"]
 
-CHATML_TEMPLATE = """\
-{%- if tools %}{{- '<|im_start|>system\\n# Tools\\n<tools>' }}
-{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
-{{- '\\n</tools>\\nFor each call return <tool_call>{"name": ..., "arguments": ...}</tool_call>' }}
-{{- '<|im_end|>\\n' }}{%- endif %}
-{%- for message in messages %}
-{%- if message.role == 'tool' %}
-{{- '<|im_start|>user\\n<tool_response>\\n' + message.content }}
-{{- '\\n</tool_response><|im_end|>\\n' }}
-{%- else %}
-{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') }}
-{%- for call in message.tool_calls or [] %}
-{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
-{{- (call.function.arguments if call.function.arguments is string
-     else call.function.arguments | tojson) + '}\\n</tool_call>' }}
-{%- endfor %}
-{{- '<|im_end|>\\n' }}
-{%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
-{%- if enable_thinking is defined and enable_thinking is false %}
-{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"""
-
-_CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+GEMMA3_WINDOW = 64
+"""How many tokens the window layers of the gemma3 model see."""
 
 
-def _byte_characters() -> list[str]:
-    """The printable stand-ins of the 256 bytes that byte-level BPE uses (GPT-2's)."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(0xAE, 0x100)]
-    characters = {byte: chr(byte) for byte in kept}
-    others = (byte for byte in range(256) if byte not in characters)
-    characters |= {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return [characters[byte] for byte in range(256)]
+@dataclass(frozen=True)
+class _Shape:
+    width: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+    head_size: int = 16
+    ffn: int = 128
+    layers: int = 2
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, template: str | None) -> int:
-    merges = ["t h", "th e", "i n", "a n", "Ġ the", "Ġ a"]
-    tokens = [*_byte_characters(), *(merge.replace(" ", "") for merge in merges)]
-    types = [gguf.TokenType.NORMAL] * len(tokens)
-    tokens += [*_CONTROL, *_MARKUP]
-    types += [gguf.TokenType.CONTROL] * len(_CONTROL)
-    types += [gguf.TokenType.USER_DEFINED] * len(_MARKUP)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges(merges)
-    writer.add_eos_token_id(tokens.index("<|im_end|>"))
-    writer.add_bos_token_id(tokens.index("<|endoftext|>"))
-    writer.add_add_bos_token(False)
-    if template is not None:
-        writer.add_chat_template(template)
-    return len(tokens)
+_SHAPES = {"1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16)}
 
 
 def make_nano_model(
@@ -79,52 +44,155 @@ def make_nano_model(
     seed: int = 1,
     template: str | None = CHATML_TEMPLATE,
 ) -> Path:
-    """Writes a model of about 0.2 MB; the same arguments give the same file."""
-    width, heads, head_size, ffn, layers = 64, 4, 16, 128, 2
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_name(f"nano {architecture}")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_context_length(context_size)
-    writer.add_embedding_length(width)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(ffn)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(heads // 2)
-    writer.add_key_length(head_size)
-    writer.add_value_length(head_size)
-    writer.add_rope_dimension_count(head_size)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_freq_base(10000.0)
-    vocab_size = _add_tokenizer(writer, template)
-    writer.add_vocab_size(vocab_size)
-
-    random = np.random.default_rng(seed)
-
-    def add(name: str, *shape: int) -> None:
-        weights = random.normal(0, 1.5 / np.sqrt(shape[-1]), shape)
-        writer.add_tensor(f"{name}.weight", weights.astype(np.float16))
-
-    def add_ones(name: str, size: int) -> None:
-        writer.add_tensor(f"{name}.weight", np.ones(size, np.float32))
-
-    add("token_embd", vocab_size, width)
-    add("output", vocab_size, width)
-    add_ones("output_norm", width)
-    for i in range(layers):
-        add_ones(f"blk.{i}.attn_norm", width)
-        add_ones(f"blk.{i}.ffn_norm", width)
-        if architecture == "qwen3":
-            add_ones(f"blk.{i}.attn_q_norm", head_size)
-            add_ones(f"blk.{i}.attn_k_norm", head_size)
-        add(f"blk.{i}.attn_q", heads * head_size, width)
-        add(f"blk.{i}.attn_k", heads * head_size // 2, width)
-        add(f"blk.{i}.attn_v", heads * head_size // 2, width)
-        add(f"blk.{i}.attn_output", width, heads * head_size)
-        add(f"blk.{i}.ffn_gate", ffn, width)
-        add(f"blk.{i}.ffn_up", ffn, width)
-        add(f"blk.{i}.ffn_down", width, ffn)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    """Writes a model of 0.2 to 0.6 MB; the same arguments give the same file."""
+    model = ModelFile(path, architecture, kind=gguf.GGMLQuantizationType.F16, seed=seed)
+    model.metadata.add_name(f"nano {architecture}")
+    model.metadata.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    model.metadata.add_context_length(context_size)
+    shape = _Shape()
+    model.add_matrix("token_embd", model.vocab_size, shape.width)
+    model.add_matrix("output", model.vocab_size, shape.width)
+    {
+        "llama": _add_llama,
+        "qwen3": _add_qwen3,
+        "gemma3": _add_gemma3,
+        "mamba2": _add_mamba2,
+        "lfm2": _add_lfm2,
+    }[architecture](model, shape)
+    model.add_tokenizer(template)
+    model.write()
     return path
+
+
+def make_shape_model(path: Path, shape: Literal["1b"] = "1b", quant: Quant = "q4_0") -> Path:
+    """Writes a llama model as large as Llama 3.2 1B (0.7 GB at q4_0), in some seconds."""
+    kind = gguf.GGMLQuantizationType[quant.upper()]
+    model = ModelFile(path, "llama", kind=kind, seed=1, vocab_size=128256)
+    model.metadata.add_name(f"random llama {shape} {quant}")
+    model.metadata.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant.upper()}"])
+    model.metadata.add_context_length(131072)
+    model.add_matrix("token_embd", model.vocab_size, _SHAPES[shape].width)
+    _add_llama(model, _SHAPES[shape])
+    model.add_tokenizer(CHATML_TEMPLATE)
+    model.write()
+    return path
+
+
+def _add_llama(model: ModelFile, shape: _Shape) -> None:
+    _add_sizes(model, shape)
+    model.add_norm("output_norm", shape.width)
+    for i in range(shape.layers):
+        model.add_norm(f"blk.{i}.attn_norm", shape.width)
+        model.add_norm(f"blk.{i}.ffn_norm", shape.width)
+        _add_attention(model, i, shape)
+        _add_feed_forward(model, i, shape)
+
+
+def _add_qwen3(model: ModelFile, shape: _Shape) -> None:
+    _add_sizes(model, shape)
+    model.add_norm("output_norm", shape.width)
+    for i in range(shape.layers):
+        model.add_norm(f"blk.{i}.attn_norm", shape.width)
+        model.add_norm(f"blk.{i}.ffn_norm", shape.width)
+        _add_query_key_norms(model, i, shape)
+        _add_attention(model, i, shape)
+        _add_feed_forward(model, i, shape)
+
+
+def _add_gemma3(model: ModelFile, shape: _Shape) -> None:
+    """Window layers and global layers in turn."""
+    is_window = [True, False, True, False]
+    shape = replace(shape, layers=len(is_window))
+    _add_sizes(model, shape)
+    model.metadata.add_sliding_window(GEMMA3_WINDOW)
+    model.metadata.add_sliding_window_pattern(is_window)
+    model.add_norm("output_norm", shape.width)
+    for i in range(shape.layers):
+        for norm in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
+            model.add_norm(f"blk.{i}.{norm}", shape.width)
+        # Sharp attention: tokens that look everywhere alike soon repeat one another.
+        _add_query_key_norms(model, i, shape, weight=2)
+        _add_attention(model, i, shape)
+        _add_feed_forward(model, i, shape)
+
+
+def _add_mamba2(model: ModelFile, shape: _Shape) -> None:
+    """Recurrent layers only; heads and states are of a size that GPU kernels take."""
+    inner, state, heads, kernel = 2 * shape.width, 128, 2, 4
+    channels = inner + 2 * state
+    model.metadata.add_embedding_length(shape.width)
+    model.metadata.add_block_count(shape.layers)
+    model.metadata.add_layer_norm_rms_eps(1e-6)
+    model.metadata.add_ssm_conv_kernel(kernel)
+    model.metadata.add_ssm_inner_size(inner)
+    model.metadata.add_ssm_state_size(state)
+    model.metadata.add_ssm_time_step_rank(heads)
+    model.metadata.add_ssm_group_count(1)
+    model.add_norm("output_norm", shape.width)
+    for i in range(shape.layers):
+        model.add_norm(f"blk.{i}.attn_norm", shape.width)
+        model.add_norm(f"blk.{i}.ssm_norm", 1, inner)
+        model.add_matrix(f"blk.{i}.ssm_in", inner + channels + heads, shape.width)
+        model.add_matrix(f"blk.{i}.ssm_out", shape.width, inner)
+        _add_convolution(model, f"blk.{i}.ssm_conv1d", channels, kernel)
+        model.add_values(f"blk.{i}.ssm_conv1d.bias", np.zeros(channels))
+        # Of the two heads, the first forgets slowly and the second fast.
+        model.add_values(f"blk.{i}.ssm_dt.bias", np.linspace(-4, -2, heads))
+        model.add_values(f"blk.{i}.ssm_a", -np.linspace(1, 4, heads).reshape(heads, 1))
+        model.add_values(f"blk.{i}.ssm_d", np.ones((heads, 1)))
+
+
+def _add_lfm2(model: ModelFile, shape: _Shape) -> None:
+    """Short convolutions, with an attention layer after every two."""
+    kv_heads, kernel = [0, 0, shape.kv_heads, 0, 0, shape.kv_heads], 3
+    shape = replace(shape, layers=len(kv_heads))
+    _add_sizes(model, shape, kv_heads)
+    model.metadata.add_shortconv_l_cache(kernel)
+    model.add_norm("token_embd_norm", shape.width)
+    for i, has_attention in enumerate(kv_heads):
+        model.add_norm(f"blk.{i}.attn_norm", shape.width)
+        model.add_norm(f"blk.{i}.ffn_norm", shape.width)
+        if has_attention:
+            _add_query_key_norms(model, i, shape)
+            _add_attention(model, i, shape)
+        else:
+            _add_convolution(model, f"blk.{i}.shortconv.conv", shape.width, kernel)
+            model.add_matrix(f"blk.{i}.shortconv.in_proj", 3 * shape.width, shape.width)
+            model.add_matrix(f"blk.{i}.shortconv.out_proj", shape.width, shape.width)
+        _add_feed_forward(model, i, shape)
+
+
+def _add_sizes(model: ModelFile, shape: _Shape, kv_heads: list[int] | None = None) -> None:
+    """Adds the metadata of a model with attention; kv_heads are each layer's, if they differ."""
+    model.metadata.add_embedding_length(shape.width)
+    model.metadata.add_block_count(shape.layers)
+    model.metadata.add_feed_forward_length(shape.ffn)
+    model.metadata.add_head_count(shape.heads)
+    model.metadata.add_head_count_kv(kv_heads or shape.kv_heads)
+    model.metadata.add_key_length(shape.head_size)
+    model.metadata.add_value_length(shape.head_size)
+    model.metadata.add_rope_dimension_count(shape.head_size)
+    model.metadata.add_layer_norm_rms_eps(1e-6)
+    model.metadata.add_rope_freq_base(10000.0)
+
+
+def _add_query_key_norms(model: ModelFile, i: int, shape: _Shape, weight: float = 1) -> None:
+    model.add_norm(f"blk.{i}.attn_q_norm", shape.head_size, weight=weight)
+    model.add_norm(f"blk.{i}.attn_k_norm", shape.head_size, weight=weight)
+
+
+def _add_attention(model: ModelFile, i: int, shape: _Shape) -> None:
+    model.add_matrix(f"blk.{i}.attn_q", shape.heads * shape.head_size, shape.width)
+    model.add_matrix(f"blk.{i}.attn_k", shape.kv_heads * shape.head_size, shape.width)
+    model.add_matrix(f"blk.{i}.attn_v", shape.kv_heads * shape.head_size, shape.width)
+    model.add_matrix(f"blk.{i}.attn_output", shape.width, shape.heads * shape.head_size)
+
+
+def _add_feed_forward(model: ModelFile, i: int, shape: _Shape) -> None:
+    model.add_matrix(f"blk.{i}.ffn_gate", shape.ffn, shape.width)
+    model.add_matrix(f"blk.{i}.ffn_up", shape.ffn, shape.width)
+    model.add_matrix(f"blk.{i}.ffn_down", shape.width, shape.ffn)
+
+
+def _add_convolution(model: ModelFile, name: str, channels: int, kernel: int) -> None:
+    model.add_matrix(name, channels, kernel, kind=gguf.GGMLQuantizationType.F32)

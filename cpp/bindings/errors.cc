@@ -1,10 +1,12 @@
+#include "base/utf8.h"
 #include "bindings.h"
 
 namespace snapllm::bindings {
 
 py::object to_exception(const Status& status) {
   return py::module_::import("snapllm.errors")
-      .attr("from_status")(std::string(status_code_name(status.code())), status.message());
+      .attr("from_status")(std::string(status_code_name(status.code())),
+                           valid_utf8(status.message()));
 }
 
 void throw_status(const Status& status) {

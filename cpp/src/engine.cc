@@ -16,6 +16,12 @@ namespace snapllm {
 
 using Lease = ModelRegistry::Lease;
 
+namespace {
+
+const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
+
+}  // namespace
+
 class Engine::Impl {
  public:
   explicit Impl(EngineOptions options)
@@ -28,6 +34,7 @@ class Engine::Impl {
   void close(int64_t drain_timeout_ms);
 
   Status switch_model(const std::string& model_id) {
+    if (closed_) return kClosedStatus;
     Status status = registry_.set_active(model_id);
     if (status.ok()) num_switches_.fetch_add(1, std::memory_order_relaxed);
     return status;
@@ -37,6 +44,7 @@ class Engine::Impl {
     info.active = registry_.active() == info.id;
     return info;
   }
+  Result<Lease> find(const std::string& model_id) const;
   const ModelRegistry& registry() const { return registry_; }
   EngineStats stats() const;
 
@@ -55,8 +63,6 @@ class Engine::Impl {
 };
 
 namespace {
-
-const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
 
 Status check_prompt(const GenerateRequest& request, const ModelInfo& info) {
   if (request.prompt.empty()) return {StatusCode::kInvalidRequest, "the prompt is empty"};
@@ -87,6 +93,11 @@ int64_t unix_time_ms() {
 }
 
 }  // namespace
+
+Result<Lease> Engine::Impl::find(const std::string& model_id) const {
+  if (closed_) return kClosedStatus;
+  return registry_.find(model_id);
+}
 
 uint64_t Engine::Impl::free_bytes() const {
   const uint64_t available = available_memory_bytes();
@@ -138,6 +149,7 @@ void Engine::Impl::drop(const Lease& lease, const Status& reason) {
 }
 
 Status Engine::Impl::unload(const std::string& model_id) {
+  if (closed_) return kClosedStatus;
   auto removed = registry_.remove(model_id);
   if (!removed.ok()) return removed.status();
   drop(removed.value(), {StatusCode::kClosed, "model " + model_id + " was unloaded"});
@@ -146,8 +158,7 @@ Status Engine::Impl::unload(const std::string& model_id) {
 
 Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
                                       std::shared_ptr<OutputQueue> outputs) {
-  if (closed_) return kClosedStatus;
-  auto lease = registry_.find(request.model_id);
+  auto lease = find(request.model_id);
   if (!lease.ok()) return lease.status();
   const TextModel& model = *lease.value()->model;
   if (Status status = check_prompt(request, model.info()); !status.ok()) return status;
@@ -211,7 +222,7 @@ Status Engine::switch_model(const std::string& model_id) { return impl_->switch_
 std::string Engine::active_model() const { return impl_->registry().active(); }
 
 Result<ModelInfo> Engine::model_info(const std::string& model_id) const {
-  auto lease = impl_->registry().find(model_id);
+  auto lease = impl_->find(model_id);
   if (!lease.ok()) return lease.status();
   return impl_->info_of(lease.value());
 }
@@ -226,14 +237,14 @@ EngineStats Engine::stats() const { return impl_->stats(); }
 
 Result<std::vector<Token>> Engine::tokenize(const std::string& model_id, const std::string& text,
                                             bool add_special, bool parse_special) const {
-  auto lease = impl_->registry().find(model_id);
+  auto lease = impl_->find(model_id);
   if (!lease.ok()) return lease.status();
   return lease.value()->model->tokenize(text, add_special, parse_special);
 }
 
 Result<std::string> Engine::detokenize(const std::string& model_id,
                                        const std::vector<Token>& tokens, bool special) const {
-  auto lease = impl_->registry().find(model_id);
+  auto lease = impl_->find(model_id);
   if (!lease.ok()) return lease.status();
   const TextModel& model = *lease.value()->model;
   std::string bytes;
@@ -249,7 +260,7 @@ Result<std::string> Engine::detokenize(const std::string& model_id,
 
 Result<std::shared_ptr<const ChatPrompt>> Engine::format_chat(
     const std::string& model_id, const ChatFormatRequest& request) const {
-  auto lease = impl_->registry().find(model_id);
+  auto lease = impl_->find(model_id);
   if (!lease.ok()) return lease.status();
   return lease.value()->model->format_chat(request);
 }

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "backend/llama_runtime.h"
+#include "base/utf8.h"
 #include "gguf.h"
 
 namespace snapllm {
@@ -56,7 +57,7 @@ Status check_magic(const std::string& path, uint64_t file_bytes) {
 std::string string_value(const gguf_context* gguf, const std::string& key) {
   const int64_t id = gguf_find_key(gguf, key.c_str());
   if (id < 0 || gguf_get_kv_type(gguf, id) != GGUF_TYPE_STRING) return {};
-  return gguf_get_val_str(gguf, id);
+  return valid_utf8(gguf_get_val_str(gguf, id));
 }
 
 // The largest value of an integer key, which may be an array of one value per

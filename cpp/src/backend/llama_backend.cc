@@ -10,6 +10,7 @@
 #include "backend/llama_text_model.h"
 #include "backend/memory_plan.h"
 #include "base/machine.h"
+#include "base/utf8.h"
 #include "common.h"
 #include "llama.h"
 #include "snapllm/build.h"
@@ -127,7 +128,7 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.architecture = header.architecture;
   std::array<char, 256> description{};
   llama_model_desc(model, description.data(), description.size());
-  info.description = description.data();
+  info.description = valid_utf8(description.data());
   info.quantization = llama_ftype_name(llama_model_ftype(model));
   info.file_bytes = header.file_bytes;
   info.num_parameters = llama_model_n_params(model);
@@ -164,12 +165,16 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     return Status(plan.status().code(), "Cannot load " + options.path + ": " + plan.status().message());
   }
   return guard_llama(StatusCode::kInvalidModel, [&]() -> Result<LoadedModel> {
+    // Metadata can be wrong in more ways than the header check knows.
+    LlamaAssertTrap trap;
     auto weights = load_weights(options);
     if (!weights.ok()) return weights.status();
     auto chat_format = LlamaChatFormat::create(weights.value().get(), options.chat_template);
     if (!chat_format.ok()) {
-      return Status(chat_format.status().code(),
-                    "the chat template cannot be used: " + chat_format.status().message());
+      return Status(options.chat_template.empty() ? StatusCode::kInvalidModel
+                                                  : StatusCode::kInvalidRequest,
+                    "the chat template of " + options.path +
+                        " cannot be read: " + chat_format.status().message());
     }
     ModelInfo info =
         describe(model_id, options, header.value(), plan.value(), weights.value().get());

@@ -30,6 +30,20 @@ class LlamaLogCapture {
   std::string errors_;
 };
 
+// While it lives, a failed assertion in llama.cpp on this thread is thrown as an
+// exception instead of ending the process. For what builds up new objects only: what
+// the assertion interrupted is left as it is and must not be used again.
+class LlamaAssertTrap {
+ public:
+  LlamaAssertTrap();
+  ~LlamaAssertTrap();
+  LlamaAssertTrap(const LlamaAssertTrap&) = delete;
+  LlamaAssertTrap& operator=(const LlamaAssertTrap&) = delete;
+
+ private:
+  const bool outer_;
+};
+
 // Calls `function`, which returns a Status or a Result; an exception out of
 // llama.cpp becomes a Status with `code`.
 template <typename Function>

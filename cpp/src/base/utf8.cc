@@ -70,4 +70,9 @@ std::string Utf8Decoder::decode(bool final) {
   return text;
 }
 
+std::string valid_utf8(std::string_view text) {
+  Utf8Decoder decoder;
+  return decoder.push(text) + decoder.finish();
+}
+
 }  // namespace snapllm

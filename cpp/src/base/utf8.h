@@ -22,4 +22,7 @@ class Utf8Decoder {
   std::string pending_;
 };
 
+// `text` with bytes that are no UTF-8 replaced by U+FFFD; for text out of files.
+std::string valid_utf8(std::string_view text);
+
 }  // namespace snapllm

@@ -1,0 +1,123 @@
+"""Chats on a model with random weights, held in shape by grammars."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nano_models import make_nano_model
+
+import snapllm
+from snapllm import (
+    Finish,
+    InvalidModelError,
+    InvalidRequestError,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+)
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+CALLING: dict[str, Any] = {"tools": [WEATHER], "temperature": 0, "max_tokens": 300}
+
+
+def test_the_streamed_chat_is_the_whole_chat(model: snapllm.Model) -> None:
+    whole = model.chat("Hello", temperature=0, max_tokens=60)
+    events = list(model.chat("Hello", stream=True, temperature=0, max_tokens=60))
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == whole.content
+    assert isinstance(events[-1], Finish)
+    assert events[-1].usage == whole.usage
+    assert sum(isinstance(event, Finish) for event in events) == 1
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", "get_weather"])
+def test_a_tool_is_called_with_arguments_of_its_schema(demo: snapllm.Model, choice: str) -> None:
+    result = demo.chat("What's the weather in Paris?", tool_choice=choice, **CALLING)
+    assert result.finish_reason == "tool_calls"
+    [call] = result.tool_calls
+    assert call.name == "get_weather"
+    assert json.loads(call.arguments) == {"city": "Paris"}
+    assert call.id
+
+
+def test_without_permission_no_tool_is_called(demo: snapllm.Model) -> None:
+    result = demo.chat("What's the weather in Paris?", tool_choice="none", **CALLING)
+    assert result.tool_calls == []
+    assert result.finish_reason == "stop"
+
+
+def test_a_streamed_tool_call_adds_up_to_the_whole_one(demo: snapllm.Model) -> None:
+    whole = demo.chat("What's the weather in Rome?", **CALLING)
+    events = list(demo.chat("What's the weather in Rome?", stream=True, **CALLING))
+    starts = [event for event in events if isinstance(event, ToolCallStart)]
+    arguments = ["" for _ in starts]
+    for event in events:
+        if isinstance(event, ToolCallDelta):
+            arguments[event.index] += event.arguments
+    assert whole.tool_calls
+    assert [(s.name, a) for s, a in zip(starts, arguments, strict=True)] == [
+        (call.name, call.arguments) for call in whole.tool_calls
+    ]
+
+
+def test_a_json_schema_shapes_the_answer(model: snapllm.Model) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}, "kind": {"enum": ["a", "b"]}},
+        "required": ["ok", "kind"],
+        "additionalProperties": False,
+    }
+    answer = json.loads(model.chat("Go", json_schema=schema, max_tokens=200).content)
+    assert isinstance(answer["ok"], bool)
+    assert answer["kind"] in ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "schema", ['{"type": "strange"}', "[", '{"$ref": "#/nowhere"}', '{"type": "object", "p": ']
+)
+def test_a_schema_that_cannot_be_compiled_is_refused(model: snapllm.Model, schema: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        model.chat("Go", json_schema=schema)
+
+
+def test_a_model_without_a_template_is_asked_in_chatml(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "bare.gguf", template=None)
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(path)
+        assert not model.info.has_chat_template
+        tokens = model.chat("Hello", max_tokens=2).usage.num_prompt_tokens
+        chatml = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+        assert tokens == len(model.tokenize(chatml))
+
+
+def test_a_broken_template_is_an_error_not_a_crash(tmp_path: Path) -> None:
+    broken = make_nano_model(
+        tmp_path / "broken.gguf", template="{% for m in messages %}{{ m.content }}"
+    )
+    picky = make_nano_model(
+        tmp_path / "picky.gguf",
+        template="{% if messages[0].content == 'no' %}{{ raise_exception('say ok') }}{% endif %}ok",
+    )
+    with snapllm.Engine(num_threads=1) as engine:
+        with pytest.raises(InvalidModelError, match="template"):
+            engine.load(broken)
+        assert engine.load(broken, chat_template="{{ messages[0].content }}").chat("Hi").content
+        model = engine.load(picky)
+        with pytest.raises(InvalidRequestError, match="say ok"):
+            model.chat("no")
+        assert model.generate("a", max_tokens=2).tokens

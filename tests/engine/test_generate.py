@@ -1,0 +1,170 @@
+"""Plain generation on models with random weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from nano_models import Architecture, make_nano_model
+
+import snapllm
+from snapllm import ContextLengthExceededError, InvalidRequestError
+
+PROMPT = "the cat in the hat and"
+
+
+def test_greedy_answers_repeat_and_depend_on_the_prompt(model: snapllm.Model) -> None:
+    first = model.generate(PROMPT, temperature=0, max_tokens=24, ignore_eos=True)
+    again = model.generate(PROMPT, temperature=0, max_tokens=24, ignore_eos=True)
+    other = model.generate(PROMPT + "!", temperature=0, max_tokens=24, ignore_eos=True)
+    assert first.tokens == again.tokens
+    assert first.text == again.text
+    assert first.tokens != other.tokens
+    assert len(first.tokens) == first.usage.num_generated_tokens == 24
+    assert first.usage.num_prompt_tokens == len(model.tokenize(PROMPT))
+    assert first.finish_reason == "length"
+
+
+def test_the_streamed_pieces_are_the_whole_answer(model: snapllm.Model) -> None:
+    whole = model.generate(PROMPT, temperature=0, max_tokens=64, ignore_eos=True)
+    pieces = list(
+        model.generate(PROMPT, stream=True, temperature=0, max_tokens=64, ignore_eos=True)
+    )
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert [token for piece in pieces for token in piece.tokens] == whole.tokens
+    assert [piece.finish_reason for piece in pieces][-1] == "length"
+    assert all(piece.finish_reason is None for piece in pieces[:-1])
+
+
+def test_token_ids_are_a_prompt_too(model: snapllm.Model) -> None:
+    tokens = model.tokenize(PROMPT)
+    assert model.detokenize(tokens) == PROMPT
+    by_text = model.generate(PROMPT, temperature=0, max_tokens=8)
+    assert model.generate(tokens, temperature=0, max_tokens=8).tokens == by_text.tokens
+
+
+def test_a_seed_repeats_a_sampled_answer(model: snapllm.Model) -> None:
+    one = model.generate(PROMPT, seed=5, temperature=1, max_tokens=32)
+    two = model.generate(PROMPT, seed=5, temperature=1, max_tokens=32)
+    assert one.tokens == two.tokens
+    others = {tuple(model.generate(PROMPT, temperature=1, max_tokens=32).tokens) for _ in range(4)}
+    assert len(others) > 1
+
+
+def test_a_random_seed_is_reported_and_repeats_the_answer(model: snapllm.Model) -> None:
+    first = model.generate(PROMPT, temperature=1, max_tokens=32)
+    again = model.generate(PROMPT, temperature=1, max_tokens=32, seed=first.seed)
+    assert again.tokens == first.tokens
+
+
+def test_a_stop_string_ends_the_answer_and_is_left_out(model: snapllm.Model) -> None:
+    whole = model.generate(PROMPT, temperature=0, max_tokens=64, ignore_eos=True).text
+    stop = whole[20:24]
+    stopped = model.generate(PROMPT, temperature=0, max_tokens=64, ignore_eos=True, stop=stop)
+    assert stopped.text == whole[: whole.index(stop)]
+    assert (stopped.finish_reason, stopped.stop_sequence) == ("stop", stop)
+
+
+def test_log_probabilities_are_those_of_the_chosen_tokens(model: snapllm.Model) -> None:
+    answer = model.generate(PROMPT, temperature=0, max_tokens=8, num_logprobs=5, ignore_eos=True)
+    assert [entry.token for entry in answer.logprobs] == answer.tokens
+    for entry in answer.logprobs:
+        assert len(entry.top) == 5
+        likelihoods = [option.logprob for option in entry.top]
+        assert likelihoods == sorted(likelihoods, reverse=True)
+        assert entry.token == entry.top[0].token
+        assert math.isclose(entry.logprob, likelihoods[0], abs_tol=1e-5)
+        assert sum(math.exp(value) for value in likelihoods) <= 1.0001
+
+
+def test_a_bias_forbids_and_forces_tokens(model: snapllm.Model) -> None:
+    chosen = model.generate(PROMPT, temperature=0, max_tokens=1).tokens[0]
+    without = model.generate(PROMPT, temperature=0, max_tokens=1, logit_bias={chosen: -100})
+    assert without.tokens != [chosen]
+    forced = model.generate(PROMPT, temperature=0, max_tokens=3, logit_bias={70: 100})
+    assert forced.tokens == [70, 70, 70]
+
+
+def test_a_grammar_shapes_the_answer(model: snapllm.Model) -> None:
+    answer = model.generate(PROMPT, grammar='root ::= "yes" | "no"', max_tokens=16)
+    assert answer.text in ("yes", "no")
+    assert answer.finish_reason == "stop"
+
+
+def test_broken_utf8_never_reaches_the_text(model: snapllm.Model) -> None:
+    """Random weights write random bytes: exactly what a text must survive."""
+    [start], [end] = model.tokenize("<|im_start|>"), model.tokenize("<|endoftext|>")
+    for seed in range(8):
+        answer = model.generate(
+            "x", temperature=2, top_k=0, top_p=1, min_p=0, seed=seed, num_logprobs=0
+        )
+        written = [entry.bytes for entry in answer.logprobs if entry.token not in (start, end)]
+        assert answer.text.encode() == b"".join(written).decode(errors="replace").encode()
+
+
+def test_a_prompt_longer_than_the_context_is_refused(model: snapllm.Model) -> None:
+    size = model.info.context_size
+    with pytest.raises(ContextLengthExceededError, match=str(size)):
+        model.generate([70] * (size + 1))
+    with pytest.raises(ContextLengthExceededError):
+        model.generate("a" * 50_000_000)
+
+
+def test_an_answer_ends_where_the_context_does(model: snapllm.Model) -> None:
+    size = model.info.context_size
+    answer = model.generate([70] * (size - 10), temperature=0, max_tokens=None, ignore_eos=True)
+    assert answer.finish_reason == "length"
+    assert len(answer.tokens) == 10
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [10**6]])
+def test_tokens_outside_of_the_vocabulary_are_refused(
+    model: snapllm.Model, tokens: list[int]
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        model.generate(tokens)
+    if tokens:
+        with pytest.raises(InvalidRequestError):
+            model.detokenize(tokens)
+
+
+def test_a_grammar_that_does_not_parse_is_refused(model: snapllm.Model) -> None:
+    for grammar in ("root ::= (", "nonsense", 'start ::= "a"'):
+        with pytest.raises(InvalidRequestError, match="grammar"):
+            model.generate(PROMPT, grammar=grammar)
+    assert model.generate(PROMPT, max_tokens=2).tokens
+
+
+def test_leaving_a_stream_early_frees_its_sequence(
+    engine: snapllm.Engine, model: snapllm.Model
+) -> None:
+    stream = model.generate(PROMPT, stream=True, max_tokens=1500, ignore_eos=True)
+    next(stream)
+    del stream
+    deadline = time.monotonic() + 10
+    while any(s.num_running or s.num_kv_cells_used for s in engine.stats().models):
+        assert time.monotonic() < deadline, "the abandoned request is still running"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_prefill_in_pieces_changes_nothing(tmp_path: Path, architecture: Architecture) -> None:
+    """A prompt computed in one batch or in many, alone or beside others: the same tokens."""
+    path = make_nano_model(tmp_path / "m.gguf", architecture, seed=3)
+    prompts = [[5 + (i * step) % 60 for i in range(700)] for step in (1, 7, 11)]
+    answers = []
+    for batch in (1024, 128):
+        with snapllm.Engine(num_threads=1) as engine, ThreadPoolExecutor(len(prompts)) as threads:
+            model = engine.load(path, batch_tokens=batch, ubatch_tokens=64)
+
+            def answer(prompt: list[int], model: snapllm.Model = model) -> list[int]:
+                return model.generate(prompt, temperature=0, max_tokens=24, ignore_eos=True).tokens
+
+            answers.append([answer(prompt) for prompt in prompts])
+            answers.append(list(threads.map(answer, prompts)))
+    assert all(each == answers[0] for each in answers)
+    assert len({tuple(tokens) for tokens in answers[0]}) == len(prompts)

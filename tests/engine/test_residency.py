@@ -1,0 +1,160 @@
+"""Loading, switching, unloading; files that are no models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+import snapllm
+from snapllm import (
+    EngineClosedError,
+    InvalidModelError,
+    InvalidRequestError,
+    ModelFileNotFoundError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+)
+
+
+def test_models_stay_resident_and_switching_changes_the_default(
+    llama_path: Path, qwen_path: Path
+) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        assert engine.active_model is None
+        engine.load(llama_path, "a")
+        engine.load(qwen_path, "b")
+        assert [m.id for m in engine.models()] == ["a", "b"]
+        assert engine.active_model == engine.model().id == "a"
+        engine.switch("b")
+        assert engine.model().id == "b"
+        assert engine.model("a").generate("x", max_tokens=2).tokens
+        engine.unload("b")
+        with pytest.raises(ModelNotFoundError, match="b"):
+            engine.model("b")
+        assert engine.model("a").info.architecture == "llama"
+
+
+def test_loading_again_returns_the_resident_model(llama_path: Path, qwen_path: Path) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        first = engine.load(llama_path, "a").info.loaded_at_ms
+        assert engine.load(llama_path, "a").info.loaded_at_ms == first
+        with pytest.raises(InvalidRequestError, match="a"):
+            engine.load(qwen_path, "a")
+
+
+def test_unknown_models_are_not_found(engine: snapllm.Engine) -> None:
+    for action in (engine.switch, engine.unload, engine.model):
+        with pytest.raises(ModelNotFoundError, match="nobody"):
+            action("nobody")
+
+
+def test_files_that_are_no_models_are_refused(
+    engine: snapllm.Engine, llama_path: Path, tmp_path: Path
+) -> None:
+    good = llama_path.read_bytes()
+    bad = {
+        "empty": b"",
+        "text": b"hello, this is not a model at all" * 10,
+        "magic_only": b"GGUF",
+        "header_cut": good[:100],
+        "metadata_cut": good[:3000],
+        "tensors_cut": good[: len(good) // 2],
+        "last_byte_cut": good[:-1],
+        "wrong_version": b"GGUF" + (99).to_bytes(4, "little") + good[8:],
+        "absurd_counts": b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 16 + good[24:],
+    }
+    for name, data in bad.items():
+        path = tmp_path / f"{name}.gguf"
+        path.write_bytes(data)
+        with pytest.raises(InvalidModelError):
+            engine.load(path, name)
+    assert engine.model("llama").generate("x", max_tokens=2).tokens
+
+
+def test_random_damage_never_crashes(
+    engine: snapllm.Engine, llama_path: Path, tmp_path: Path
+) -> None:
+    """A flipped byte in the header: refused, or a model that still computes."""
+    good = llama_path.read_bytes()
+    rng = random.Random(4)
+    path = tmp_path / "damaged.gguf"
+    for number in range(150):
+        data = bytearray(good)
+        for _ in range(rng.choice((1, 1, 3))):
+            data[rng.randrange(4, 2000)] = rng.randrange(256)
+        path.write_bytes(data)
+        try:
+            model = engine.load(path, f"damaged-{number}", num_threads=1)
+        except snapllm.SnapLLMError:
+            continue
+        with contextlib.suppress(snapllm.SnapLLMError):
+            model.generate("x", max_tokens=2)
+        engine.unload(model.id)
+    assert engine.model("llama").generate("x", max_tokens=2).tokens
+
+
+def test_paths_that_cannot_be_read_are_not_found(engine: snapllm.Engine, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileNotFoundError, match="missing"):
+        engine.load(tmp_path / "missing.gguf")
+    with pytest.raises((ModelFileNotFoundError, InvalidModelError)):
+        engine.load(tmp_path)
+    fifo = tmp_path / "pipe.gguf"
+    os.mkfifo(fifo)
+    with pytest.raises((ModelFileNotFoundError, InvalidModelError)):
+        engine.load(fifo)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers(llama_path: Path) -> None:
+    with (
+        snapllm.Engine(num_threads=1, memory_budget_bytes=100_000) as engine,
+        pytest.raises(OutOfMemoryError, match=r"[KMG]i?B"),
+    ):
+        engine.load(llama_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"context_size": -1},
+        {"max_sequences": 65},
+        {"kv_type": "q1_7"},
+        {"flash_attention": "maybe"},
+        {"batch_tokens": -5},
+        {"gpu_layers": -2},
+    ],
+)
+def test_wrong_load_options_are_refused(
+    engine: snapllm.Engine, llama_path: Path, options: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        engine.load(llama_path, "x", **options)  # type: ignore[arg-type]
+
+
+def test_the_context_size_can_be_chosen(llama_path: Path) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        assert engine.load(llama_path, context_size=512).info.context_size == 512
+
+
+def test_a_closed_engine_says_so(llama_path: Path) -> None:
+    engine = snapllm.Engine(num_threads=1)
+    model = engine.load(llama_path)
+    engine.close()
+    for call in (lambda: model.generate("x"), lambda: engine.load(llama_path, "y")):
+        with pytest.raises(EngineClosedError):
+            call()
+    engine.close()
+
+
+def test_unloading_ends_running_requests(llama_path: Path) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(llama_path)
+        stream = model.generate("x", stream=True, max_tokens=1500, ignore_eos=True)
+        next(stream)
+        engine.unload(model.id)
+        with pytest.raises(snapllm.SnapLLMError):
+            for _ in stream:
+                pass

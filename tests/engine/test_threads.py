@@ -1,0 +1,85 @@
+"""Many callers at once: none waits for ever, none gets another's answer."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import snapllm
+
+NUM_CALLERS = 10
+OPTIONS = {"temperature": 0, "max_tokens": 40, "ignore_eos": True}
+
+
+def prompt_of(caller: int) -> str:
+    return f"caller {caller} says " + "abcdefghij"[caller] * (caller * 7 + 1)
+
+
+def test_ten_threads_get_their_own_answers(engine: snapllm.Engine) -> None:
+    models = [engine.model("llama"), engine.model("qwen")]
+    alone = {
+        (i, m.id): m.generate(prompt_of(i), **OPTIONS).tokens
+        for i in range(NUM_CALLERS)
+        for m in models
+    }
+    assert len({tuple(tokens) for tokens in alone.values()}) == len(alone)
+
+    def call(caller: int) -> list[tuple[tuple[int, str], list[int]]]:
+        return [
+            ((caller, m.id), m.generate(prompt_of(caller), **OPTIONS).tokens)
+            for _ in range(5)
+            for m in models
+        ]
+
+    with ThreadPoolExecutor(NUM_CALLERS) as threads:
+        for answers in threads.map(call, range(NUM_CALLERS), timeout=120):
+            for key, tokens in answers:
+                assert tokens == alone[key]
+
+
+def test_asyncio_callers_get_their_own_answers(model: snapllm.Model) -> None:
+    alone = [model.generate(prompt_of(i), **OPTIONS).text for i in range(NUM_CALLERS)]
+
+    async def stream(caller: int) -> str:
+        return "".join(
+            [piece.text async for piece in model.agenerate_stream(prompt_of(caller), **OPTIONS)]
+        )
+
+    async def all_at_once() -> list[str]:
+        return list(await asyncio.gather(*(stream(i) for i in range(NUM_CALLERS))))
+
+    # Two event loops, one after the other: each gets a pump of its own.
+    for _ in range(2):
+        assert asyncio.run(all_at_once()) == alone
+
+
+def test_cancelling_a_task_cancels_its_request(
+    engine: snapllm.Engine, model: snapllm.Model
+) -> None:
+    before = next(s for s in engine.stats().models if s.id == "llama").num_cancelled
+
+    async def main() -> None:
+        task = asyncio.create_task(
+            model.agenerate("x", max_tokens=1500, ignore_eos=True, temperature=0)
+        )
+        await asyncio.sleep(0.02)
+        task.cancel()
+        for _ in range(1000):
+            stats = next(s for s in engine.stats().models if s.id == "llama")
+            if stats.num_running == stats.num_waiting == 0:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("the cancelled request is still running")
+
+    asyncio.run(main())
+    after = next(s for s in engine.stats().models if s.id == "llama").num_cancelled
+    assert after <= before + 1  # it may have been quicker than the cancellation
+
+
+def test_more_requests_than_sequences_all_get_answered(engine: snapllm.Engine) -> None:
+    model = engine.model("qwen")
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(
+            threads.map(lambda i: model.generate(f"{i}", **OPTIONS).tokens, range(150), timeout=120)
+        )
+    assert all(len(tokens) == 40 for tokens in answers)

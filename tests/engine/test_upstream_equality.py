@@ -1,0 +1,163 @@
+"""Greedy answers equal those of llama.cpp's own server, token by token.
+
+The server is built from the same pinned source (CMake option SNAPLLM_UPSTREAM_TOOLS).
+Environment: SNAPLLM_UPSTREAM_BIN is the folder it lies in; without it these tests are
+skipped, unless SNAPLLM_REQUIRE_UPSTREAM is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from nano_models import Architecture, make_nano_model
+
+import snapllm
+from snapllm.engine import demo_model_path
+
+NUM_TOKENS = 96
+
+
+@pytest.fixture(scope="module")
+def upstream_server() -> Path:
+    path = Path(os.environ.get("SNAPLLM_UPSTREAM_BIN", "")) / "llama-server"
+    if not path.is_file():
+        message = "SNAPLLM_UPSTREAM_BIN has no llama-server"
+        if os.environ.get("SNAPLLM_REQUIRE_UPSTREAM"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)
+
+
+@contextmanager
+def serving(binary: Path, model: Path, log_path: Path) -> Iterator[str]:
+    """Runs upstream's server with the settings that our engine computes with."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # fmt: off
+    command = [
+        binary, "--model", model, "--port", port, "--threads", 1, "--flash-attn", "off",
+        "--parallel", 1, "--ctx-size", 2048, "--no-warmup", "--no-context-shift",
+    ]
+    # fmt: on
+    with log_path.open("wb") as log:
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, log_path.read_text()
+            assert time.monotonic() < deadline, log_path.read_text()
+            try:
+                with urllib.request.urlopen(url + "/health", timeout=5):
+                    break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def prompts_of(model: snapllm.Model) -> list[list[int]]:
+    """Short, long, and longer than one physical batch."""
+    rng = random.Random(8)
+    size = model.info.vocab_size
+    texts = ["Hello", "The capital of France is", "1, 2, 3, 4,"]
+    lengths = (1, 2, 31, 200, 512, 513, 1300)
+    return [model.tokenize(text) for text in texts] + [
+        [rng.randrange(min(size, 250)) for _ in range(length)] for length in lengths
+    ]
+
+
+@pytest.mark.parametrize("name", ["demo", *get_args(Architecture)])
+def test_the_tokens_are_upstreams(upstream_server: Path, tmp_path: Path, name: str) -> None:
+    path = demo_model_path() if name == "demo" else make_nano_model(tmp_path / "m.gguf", name)
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(path, context_size=2048)
+        prompts = prompts_of(model)
+        ours = [
+            model.generate(prompt, temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True).tokens
+            for prompt in prompts
+        ]
+        with serving(upstream_server, path, tmp_path / "log") as url:
+            for prompt, tokens in zip(prompts, ours, strict=True):
+                body = {
+                    "prompt": prompt,
+                    "n_predict": NUM_TOKENS,
+                    "temperature": 0,
+                    "ignore_eos": True,
+                    "return_tokens": True,
+                    "cache_prompt": False,
+                }
+                assert post(url + "/completion", body)["tokens"] == tokens
+    assert len({tuple(tokens) for tokens in ours}) > 5
+
+
+def test_the_demos_chats_are_upstreams(upstream_server: Path, tmp_path: Path) -> None:
+    path = demo_model_path()
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get weather for a location",
+            "parameters": {
+                "type": "object",
+                "properties": {"location": {"type": "string"}},
+                "required": ["location"],
+            },
+        },
+    }
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("Hello!", {}),
+        ("Count to 5", {}),
+        ("What's the weather in Paris?", {"tools": [tool]}),
+        ("What is 27 + 45?", {"thinking": True}),
+    ]
+    with (
+        snapllm.Engine(num_threads=1) as engine,
+        serving(upstream_server, path, tmp_path / "log") as url,
+    ):
+        model = engine.load(path, context_size=2048)
+        for text, options in cases:
+            ours = model.chat(text, temperature=0, max_tokens=200, **options)
+            body: dict[str, Any] = {
+                "messages": [{"role": "user", "content": text}],
+                "temperature": 0,
+                "max_tokens": 200,
+                "cache_prompt": False,
+                "chat_template_kwargs": {"enable_thinking": "thinking" in options},
+            }
+            if "tools" in options:
+                body["tools"] = options["tools"]
+            answer = post(url + "/v1/chat/completions", body)
+            message = answer["choices"][0]["message"]
+            assert (message["content"] or "") == ours.content
+            assert (message.get("reasoning_content") or "").strip() == ours.reasoning.strip()
+            assert answer["usage"]["prompt_tokens"] == ours.usage.num_prompt_tokens
+            assert answer["usage"]["completion_tokens"] == ours.usage.num_generated_tokens
+            calls = [
+                (call["function"]["name"], json.loads(call["function"]["arguments"]))
+                for call in message.get("tool_calls") or []
+            ]
+            assert calls == [(call.name, json.loads(call.arguments)) for call in ours.tool_calls]

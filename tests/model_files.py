@@ -1,0 +1,145 @@
+"""Writes GGUF model files with random weights and a byte-level ChatML vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice, product
+from math import prod
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+from gguf.quants import quant_shape_to_byte_shape, quantize
+
+CHATML_TEMPLATE = """\
+{%- if tools %}{{- '<|im_start|>system\\n# Tools\\n<tools>' }}
+{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}
+{{- '\\n</tools>\\nFor each call return <tool_call>{"name": ..., "arguments": ...}</tool_call>' }}
+{{- '<|im_end|>\\n' }}{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content }}
+{{- '\\n</tool_response><|im_end|>\\n' }}
+{%- else %}
+{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') }}
+{%- for call in message.tool_calls or [] %}
+{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- (call.function.arguments if call.function.arguments is string
+     else call.function.arguments | tojson) + '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}
+{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"""
+
+_CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+
+
+def _byte_characters() -> list[str]:
+    """The printable stand-ins of the 256 bytes that byte-level BPE uses (GPT-2's)."""
+    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(0xAE, 0x100)]
+    characters = {byte: chr(byte) for byte in kept}
+    others = (byte for byte in range(256) if byte not in characters)
+    characters |= {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return [characters[byte] for byte in range(256)]
+
+
+_MERGES = ("t h", "th e", "i n", "a n", "Ġ the", "Ġ a")
+
+_BLOCK_SIZE = 32
+_MAX_DRAWN = 1 << 18
+
+
+def _vocabulary(size: int) -> tuple[list[str], list[gguf.TokenType]]:
+    """The tokens and their types; made-up words fill them up to the size."""
+    tokens = [*_byte_characters(), *(merge.replace(" ", "") for merge in _MERGES)]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    tokens += [*_CONTROL, *_MARKUP]
+    types += [gguf.TokenType.CONTROL] * len(_CONTROL)
+    types += [gguf.TokenType.USER_DEFINED] * len(_MARKUP)
+    words = product("abcdefghijklmnopqrstuvwxyz", repeat=4)
+    tokens += ["Ġ" + "".join(word) for word in islice(words, max(0, size - len(tokens)))]
+    types += [gguf.TokenType.NORMAL] * (len(tokens) - len(types))
+    return tokens, types
+
+
+def _random_weights(random: np.random.Generator, shape: tuple[int, ...], kind: Kind) -> np.ndarray:
+    """Weights that about keep their input's size; big tensors repeat some thousand blocks."""
+    deviation = 1.5 / np.sqrt(shape[-1])
+    if prod(shape) <= _MAX_DRAWN:
+        return quantize(random.normal(0, deviation, shape), kind)
+    blocks = quantize(random.normal(0, deviation, (_MAX_DRAWN // _BLOCK_SIZE, _BLOCK_SIZE)), kind)
+    picked = random.integers(0, len(blocks), prod(shape) // _BLOCK_SIZE, dtype=np.uint32)
+    return blocks[picked].reshape(*shape[:-1], -1)
+
+
+class ModelFile:
+    """A model file in the making; `write` makes its tensors one at a time.
+
+    Args:
+        path: The file to write.
+        architecture: The model's architecture, as GGUF names it.
+        kind: The type of the matrices' weights.
+        seed: The same seed and tensors give the same file.
+        vocab_size: The least number of tokens.
+    """
+
+    def __init__(
+        self, path: Path, architecture: str, *, kind: Kind, seed: int, vocab_size: int = 0
+    ) -> None:
+        self.metadata = gguf.GGUFWriter(path, architecture)
+        self._tokens, self._types = _vocabulary(vocab_size)
+        self._kind = kind
+        self._random = np.random.default_rng(seed)
+        self._tensors: list[Callable[[], np.ndarray]] = []
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._tokens)
+
+    def add_matrix(self, name: str, *shape: int, kind: Kind | None = None) -> None:
+        """Adds random weights, outputs before inputs in the shape."""
+        kind = self._kind if kind is None else kind
+        self._add(f"{name}.weight", shape, kind, lambda: _random_weights(self._random, shape, kind))
+
+    def add_values(self, name: str, values: np.ndarray) -> None:
+        """Adds the given values, as 32-bit floats; the name is the full name."""
+        self._add(name, values.shape, Kind.F32, lambda: values.astype(np.float32))
+
+    def add_norm(self, name: str, *shape: int, weight: float = 1) -> None:
+        """Adds a norm's weights, all the same."""
+        self.add_values(f"{name}.weight", np.full(shape, weight))
+
+    def add_tokenizer(self, template: str | None) -> None:
+        """Adds the vocabulary, and the chat template if there is one."""
+        self.metadata.add_tokenizer_model("gpt2")
+        self.metadata.add_tokenizer_pre("qwen2")
+        self.metadata.add_token_list(self._tokens)
+        self.metadata.add_token_types(self._types)
+        self.metadata.add_token_merges(_MERGES)
+        self.metadata.add_eos_token_id(self._tokens.index("<|im_end|>"))
+        self.metadata.add_bos_token_id(self._tokens.index("<|endoftext|>"))
+        self.metadata.add_add_bos_token(False)
+        if template is not None:
+            self.metadata.add_chat_template(template)
+        self.metadata.add_vocab_size(self.vocab_size)
+
+    def write(self) -> None:
+        """Writes the file, holding one tensor in memory at a time."""
+        self.metadata.write_header_to_file()
+        self.metadata.write_kv_data_to_file()
+        self.metadata.write_ti_data_to_file()
+        for make in self._tensors:
+            self.metadata.write_tensor_data(make())
+        self.metadata.close()
+
+    def _add(
+        self, name: str, shape: tuple[int, ...], kind: Kind, make: Callable[[], np.ndarray]
+    ) -> None:
+        size = prod(quant_shape_to_byte_shape(shape, kind))
+        self.metadata.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=kind)
+        self._tensors.append(make)

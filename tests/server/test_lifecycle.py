@@ -1,0 +1,154 @@
+"""A server's life: start, clients that leave, shutdown."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_process import Server
+
+LONG = {
+    "model": "llama",
+    "messages": [{"role": "user", "content": "Hello"}],
+    "max_tokens": 1800,
+    "stream": True,
+    "logit_bias": {str(number): -100 for number in range(262, 265)},
+}
+
+
+def open_stream(server: Server, body: dict[str, Any]) -> http.client.HTTPConnection:
+    """Sends a request and reads the beginning of its answer."""
+    address = urllib.parse.urlsplit(server.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    connection.request(
+        "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
+    )
+    connection.getresponse().read(10)
+    return connection
+
+
+def number_running(server: Server) -> int:
+    text = server.get("/metrics")
+    lines = [line for line in text.splitlines() if line.startswith("snapllm_requests_running{")]
+    assert lines, text
+    return int(sum(float(line.split()[-1]) for line in lines))
+
+
+def test_health_says_what_is_loaded(server: Server) -> None:
+    health = server.get("/health")
+    assert health["status"] == "ok"
+    assert sorted(health["models_loaded"]) == ["llama", "qwen"]
+    assert health["active_model"] == "llama"
+
+
+def test_the_request_id_of_the_client_is_kept(server: Server) -> None:
+    _, _, headers = server.request("GET", "/health", headers={"x-request-id": "mine-1"})
+    assert headers["x-request-id"] == "mine-1"
+    assert any("path=/health status=200" in line and "mine-1" in line for line in server.lines)
+
+
+def test_a_client_that_leaves_cancels_its_request(server: Server) -> None:
+    connections = [open_stream(server, LONG) for _ in range(3)]
+    for connection in connections:
+        assert connection.sock is not None
+        connection.sock.close()
+        connection.close()
+    deadline = time.monotonic() + 10
+    while number_running(server):
+        assert time.monotonic() < deadline, "requests of clients that left are still running"
+        time.sleep(0.02)
+
+
+def test_a_client_that_leaves_before_the_first_token_is_cancelled_too(server: Server) -> None:
+    address = urllib.parse.urlsplit(server.url)
+    for _ in range(5):
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+        body = json.dumps(LONG | {"stream": False})
+        connection.request("POST", "/v1/chat/completions", body)
+        connection.close()
+    deadline = time.monotonic() + 10
+    while number_running(server):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
+
+    server = Server("--model", f"llama={llama_path}").start(1)
+    answers: list[bytes] = []
+
+    def read() -> None:
+        address = urllib.parse.urlsplit(server.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+        body = json.dumps(LONG | {"max_tokens": 400})
+        connection.request("POST", "/v1/chat/completions", body)
+        response = connection.getresponse()
+        answers.append(response.read(10))
+        started.set()
+        answers.append(response.read())
+
+    started = threading.Event()
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert started.wait(30)
+    assert server.stop() == 0
+    reader.join(10)
+    assert b"[DONE]" in answers[1]
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_without_a_model_the_demo_answers_under_its_id(demo_server: Server) -> None:
+    said = [line for line in demo_server.lines if "demo model" in line]
+    assert len(said) == 1
+    assert demo_server.get("/health")["models_loaded"] == ["demo"]
+
+
+def test_no_demo_starts_empty() -> None:
+
+    server = Server("--no-demo").start(0)
+    try:
+        assert server.get("/health")["models_loaded"] == []
+        status, answer, _ = server.request("POST", "/api/v1/generate", {"prompt": "x"})
+        assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "x=/no/such/file.gguf"], "no/such/file"),
+        (["--model", "nothing"], "ID=PATH"),
+        (["--port", "99999"], "65535"),
+    ],
+)
+def test_a_start_that_cannot_work_ends_with_the_reason(arguments: list[str], words: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "snapllm.serve", "--port", "0", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_in_use_is_said(server: Server) -> None:
+    port = str(urllib.parse.urlsplit(server.url).port)
+    result = subprocess.run(
+        [sys.executable, "-m", "snapllm.serve", "--port", port, "--no-demo"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "cannot listen" in result.stderr

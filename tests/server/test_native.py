@@ -1,0 +1,121 @@
+"""The native API: generation and models, as the specification has them."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nano_models import make_nano_model
+from server_process import Server
+
+PROMPT = {"prompt": "Hello", "model": "llama", "temperature": 0, "max_tokens": 20}
+
+
+def stream(server: Server, path: str, body: dict[str, Any]) -> list[str]:
+    """The data of all events of a streamed answer."""
+    request = urllib.request.Request(
+        server.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        events = response.read().decode().split("\n\n")
+    return [event.removeprefix("data: ") for event in events if event.startswith("data: ")]
+
+
+def test_generate_answers_streamed_and_whole(server: Server) -> None:
+    whole = server.post("/api/v1/generate", PROMPT)
+    assert whole["status"] == "success"
+    assert whole["model"] == "llama"
+    assert whole["usage"]["generated_tokens"] == 20
+    *pieces, end = stream(server, "/api/v1/generate", PROMPT | {"stream": True})
+    assert end == "[DONE]"
+    decoded = [json.loads(piece) for piece in pieces]
+    assert "".join(piece.get("response", "") for piece in decoded) == whole["response"]
+    assert [piece["done"] for piece in decoded] == [False] * (len(decoded) - 1) + [True]
+    assert decoded[-1]["usage"] == whole["usage"]
+
+
+def test_a_raw_prompt_is_continued_without_the_template(server: Server) -> None:
+    raw = server.post("/api/v1/generate", PROMPT | {"raw": True})
+    assert (
+        raw["usage"]["prompt_tokens"]
+        < server.post("/api/v1/generate", PROMPT)["usage"]["prompt_tokens"]
+    )
+
+
+def test_a_request_without_a_model_goes_to_the_active_one(server: Server) -> None:
+    body = {"prompt": "Hello", "max_tokens": 2}
+    assert server.post("/api/v1/generate", body)["model"] == "llama"
+    server.post("/api/v1/models/switch", {"model_id": "qwen"})
+    try:
+        assert server.post("/api/v1/generate", body)["model"] == "qwen"
+    finally:
+        server.post("/api/v1/models/switch", {"model_id": "llama"})
+
+
+def test_a_batch_answers_in_order(server: Server) -> None:
+    prompts = ["one", "two", "three"]
+    common = {key: value for key, value in PROMPT.items() if key != "prompt"}
+    batch = server.post("/api/v1/generate/batch", common | {"prompts": prompts})
+    alone = [server.post("/api/v1/generate", PROMPT | {"prompt": p})["response"] for p in prompts]
+    assert [result["response"] for result in batch["results"]] == alone
+
+
+def test_models_are_loaded_listed_switched_and_unloaded(server: Server, tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "extra.gguf", seed=9)
+    loaded = server.post("/api/v1/models/load", {"model_id": "extra", "file_path": str(path)})
+    assert loaded["message"] == "Model loaded: extra"
+    assert (loaded["status"], loaded["model"], loaded["model_type"], loaded["active"]) == (
+        "success",
+        "extra",
+        "Text LLM",
+        False,
+    )
+    assert loaded["load_time_ms"] > 0
+    listing = server.get("/api/v1/models")
+    assert (listing["total_loaded"], listing["active_model"]) == (3, "llama")
+    entry = next(model for model in listing["models"] if model["id"] == "extra")
+    assert {"id", "name", "type", "quantization", "size_gb", "active", "loaded_at"} <= set(entry)
+    switched = server.post("/api/v1/models/switch", {"model_id": "extra"})
+    assert switched["message"] == "Switched to model: extra"
+    assert 0 <= switched["switch_time_ms"] < 50
+    server.post("/api/v1/models/switch", {"model_id": "llama"})
+    unloaded = server.post("/api/v1/models/unload", {"model_id": "extra"})
+    assert unloaded == {"status": "success", "message": "Model unloaded: extra"}
+    assert server.get("/api/v1/models")["total_loaded"] == 2
+    assert server.get("/api/v1/models/cache/stats")["stats"]["total_models_loaded"] == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/api/v1/generate", {"prompt": "x", "model": "nobody"}, 404, "model_not_found"),
+        ("/api/v1/generate", {"prompt": ""}, 400, "invalid_request"),
+        ("/api/v1/generate", {}, 400, "invalid_request"),
+        ("/api/v1/generate", b"{", 400, "invalid_request"),
+        ("/api/v1/generate", b"", 400, "invalid_request"),
+        ("/api/v1/generate", {"prompt": "a" * 90_000}, 400, "context_length_exceeded"),
+        ("/api/v1/models/switch", {"model_id": "nobody"}, 404, "model_not_found"),
+        ("/api/v1/models/unload", {"model_id": "nobody"}, 404, "model_not_found"),
+        ("/api/v1/models/load", {"model_id": "m", "file_path": "/no"}, 400, "file_not_found"),
+        ("/api/v1/models/load", {"model_id": "m", "file_path": __file__}, 400, "invalid_model"),
+        ("/api/v1/nothing", {}, 404, "not_found"),
+        ("/v1/models", {}, 405, "method_not_allowed"),
+    ],
+)
+def test_errors_have_the_specifications_shape(
+    server: Server, path: str, body: Any, status: int, code: str
+) -> None:
+    found, answer, headers = server.request("POST", path, body)
+    assert (found, answer["error"]["code"]) == (status, code)
+    assert set(answer["error"]) >= {"type", "message", "code"}
+    assert answer["error"]["message"]
+    assert headers["x-request-id"]
+
+
+def test_a_body_over_the_limit_is_refused(server: Server) -> None:
+    status, answer, _ = server.request("POST", "/api/v1/generate", b" " * (65 << 20))
+    assert (status, answer["error"]["code"]) == (413, "request_too_large")

@@ -1,0 +1,201 @@
+"""The official OpenAI client against a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import openai
+import pytest
+from server_process import Server
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get weather for a location",
+        "parameters": {
+            "type": "object",
+            "properties": {"location": {"type": "string"}},
+            "required": ["location"],
+        },
+    },
+}
+
+
+def test_the_models_are_listed(client: openai.OpenAI) -> None:
+    assert {model.id for model in client.models.list()} == {"llama", "qwen"}
+    assert client.models.retrieve("qwen").owned_by == "local"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("nobody")
+
+
+def test_a_streamed_chat_equals_the_whole_one(client: openai.OpenAI) -> None:
+    options: Any = {"model": "llama", "messages": HELLO, "temperature": 0, "max_tokens": 60}
+    whole = client.chat.completions.create(**options)
+    chunks = list(
+        client.chat.completions.create(
+            **options, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage is not None
+    assert whole.usage is not None
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens == 60
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + 60
+    reasons = [c.choices[0].finish_reason for c in chunks if c.choices]
+    assert reasons[-1] == whole.choices[0].finish_reason == "length"
+    assert all(reason is None for reason in reasons[:-1])
+
+
+def test_usage_is_streamed_only_on_request(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="llama", messages=HELLO, max_tokens=4, stream=True, temperature=0
+        )
+    )
+    assert all(chunk.usage is None for chunk in chunks)
+    assert all(chunk.choices for chunk in chunks)
+
+
+def test_several_choices_are_several_answers(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="llama", messages=HELLO, n=3, seed=1, temperature=1.5, max_tokens=20
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in answer.choices}) == 3
+
+
+def test_a_tool_is_called_and_its_result_used(demo_client: openai.OpenAI) -> None:
+    messages: list[Any] = [{"role": "user", "content": "What's the weather in Tokyo?"}]
+    options: Any = {"model": "demo", "tools": [TOOL], "temperature": 0}
+    answer = demo_client.chat.completions.create(messages=messages, **options)
+    [choice] = answer.choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    [call] = choice.message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"location": "Tokyo"}
+
+    messages.append(choice.message)
+    result = {"role": "tool", "tool_call_id": call.id, "content": "22°C, partly cloudy"}
+    messages.append(result)
+    final = demo_client.chat.completions.create(messages=messages, **options).choices[0]
+    assert final.finish_reason == "stop"
+    assert "22°C, partly cloudy" in (final.message.content or "")
+
+
+def test_a_streamed_tool_call_is_put_together_by_the_sdk(demo_client: openai.OpenAI) -> None:
+    with demo_client.chat.completions.stream(
+        model="demo",
+        messages=[{"role": "user", "content": "What's the weather in Tokyo?"}],
+        tools=[TOOL],
+        tool_choice={"type": "function", "function": {"name": "get_weather"}},
+        temperature=0,
+    ) as stream:
+        message: Any = stream.get_final_completion().choices[0].message
+    assert message.tool_calls[0].function.name == "get_weather"
+    assert json.loads(message.tool_calls[0].function.arguments) == {"location": "Tokyo"}
+
+
+def test_the_demo_reasons_when_asked_to(demo_client: openai.OpenAI) -> None:
+    question: list[Any] = [{"role": "user", "content": "What is 27 + 45?"}]
+    for effort, has_reasoning in (("high", True), ("none", False)):
+        answer: Any = demo_client.chat.completions.create(
+            model="demo", messages=question, temperature=0, reasoning_effort=effort
+        ).choices[0]
+        assert bool(getattr(answer.message, "reasoning_content", "")) == has_reasoning
+        assert "<think>" not in answer.message.content
+
+
+def test_structured_output_follows_its_schema(client: openai.OpenAI) -> None:
+    form: Any = {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "answer",
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "properties": {"ok": {"type": "boolean"}},
+                "required": ["ok"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    answer = client.chat.completions.create(
+        model="llama", messages=HELLO, response_format=form, max_tokens=100
+    )
+    assert isinstance(json.loads(answer.choices[0].message.content or "")["ok"], bool)
+
+
+def test_log_probabilities_come_with_the_content(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="llama", messages=HELLO, logprobs=True, top_logprobs=3, max_tokens=5, temperature=0
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content
+    for entry in logprobs.content:
+        assert entry.logprob <= 0
+        assert len(entry.top_logprobs) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "param"),
+    [
+        ({"model": "nobody"}, openai.NotFoundError, None),
+        ({"temperature": 9}, openai.BadRequestError, "temperature"),
+        ({"messages": []}, openai.BadRequestError, "messages"),
+        ({"max_tokens": -1}, openai.BadRequestError, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "a" * 100_000}]}, openai.BadRequestError, None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            openai.BadRequestError,
+            "messages[0].content[0].type",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors_raise_the_sdks_own_exceptions(
+    client: openai.OpenAI,
+    changes: Any,
+    error: type[openai.APIStatusError],
+    param: str,
+    stream: bool,
+) -> None:
+    options: Any = {"model": "llama", "messages": HELLO, "max_tokens": 4} | changes
+    with pytest.raises(error) as caught:
+        client.chat.completions.create(**options, stream=stream)
+    found: Any = caught.value
+    assert found.param == param
+    assert found.code in ("model_not_found", "invalid_request", "context_length_exceeded")
+    assert found.request_id
+
+
+def test_many_asynchronous_clients_get_their_own_answers(server: Server) -> None:
+    async def ask(client: openai.AsyncOpenAI, number: int, model: str) -> str:
+        parts = []
+        stream = await client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": f"I am number {number}"}],
+            temperature=0,
+            max_tokens=30,
+            stream=True,
+        )
+        async for chunk in stream:
+            parts.append(chunk.choices[0].delta.content or "")
+        return "".join(parts)
+
+    async def main() -> None:
+        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="x") as client:
+            wanted = [(n, model) for n in range(12) for model in ("llama", "qwen")]
+            alone = [await ask(client, *each) for each in wanted]
+            together = await asyncio.gather(*(ask(client, *each) for each in wanted))
+            assert list(together) == alone
+            assert len(set(alone)) == len(alone)
+
+    asyncio.run(main())

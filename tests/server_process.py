@@ -1,0 +1,90 @@
+"""A server process, started as a user starts it, and a plain HTTP client for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+
+START_TIMEOUT_S = 60.0
+
+
+class Server:
+    """A server process on a free port; its log lines are kept."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "snapllm.serve", "--port", "0", "--threads", "1", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        self.lines: list[str] = []
+        self._new_lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = ""
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            self._new_lines.put(line)
+        self._new_lines.put(None)
+
+    def wait_for_line(self, pattern: str) -> re.Match[str]:
+        """Waits for a log line; fails when the process ends without it."""
+        while True:
+            line = self._new_lines.get(timeout=START_TIMEOUT_S)
+            if line is None:
+                raise AssertionError("the server ended:\n" + "\n".join(self.lines))
+            if match := re.search(pattern, line):
+                return match
+
+    def start(self, num_models: int) -> Server:
+        """Waits until it listens and has loaded its models."""
+        self.url = self.wait_for_line(r"listening on (http://\S+)")[1]
+        for _ in range(num_models):
+            self.wait_for_line(r"loaded \S+")
+        return self
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Status, decoded body and headers of one request."""
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        wanted = urllib.request.Request(
+            self.url + path, data, {"Content-Type": "application/json"} | (headers or {})
+        )
+        wanted.get_method = lambda: method  # type: ignore[method-assign]
+        try:
+            with urllib.request.urlopen(wanted, timeout=60) as response:
+                status, raw, found = response.status, response.read(), dict(response.headers)
+        except urllib.error.HTTPError as error:
+            status, raw, found = error.code, error.read(), dict(error.headers)
+        is_json = found.get("Content-Type", "").startswith("application/json")
+        return status, json.loads(raw) if is_json else raw.decode(), found
+
+    def get(self, path: str) -> Any:
+        """The body of a GET that must succeed."""
+        status, body, _ = self.request("GET", path)
+        assert status == 200, body
+        return body
+
+    def post(self, path: str, body: Any) -> Any:
+        """The body of a POST that must succeed."""
+        status, answer, _ = self.request("POST", path, body)
+        assert status == 200, answer
+        return answer
+
+    def stop(self) -> int:
+        """Ends the process as a service manager does; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)

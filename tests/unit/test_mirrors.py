@@ -1,0 +1,50 @@
+"""What is written twice, once for C++ and once for Python, says the same."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import snapllm
+from snapllm import _core
+from snapllm.params import LoadOptions, SamplingOptions
+
+
+def public_names(thing: object) -> set[str]:
+    return {name for name in dir(thing) if not name.startswith("_")}
+
+
+def test_sampling_options_are_the_cores_with_its_defaults() -> None:
+    core = _core.SamplingParams()
+    assert set(SamplingOptions.__struct_fields__) == public_names(core)
+    for name in SamplingOptions.__struct_fields__:
+        ours, theirs = getattr(SamplingOptions(), name), getattr(core, name)
+        if isinstance(ours, float):
+            assert abs(ours - theirs) < 1e-6, name
+        else:
+            assert ours == (tuple(theirs) if isinstance(theirs, list) else theirs), name
+
+
+def test_load_options_are_the_cores() -> None:
+    assert set(LoadOptions.__annotations__) == public_names(_core.ModelOptions()) - {"path"}
+
+
+def test_the_stub_describes_the_extension() -> None:
+    stub = Path(snapllm.__file__).with_name("_core.pyi")
+    classes = {n.name: n for n in ast.parse(stub.read_text()).body if isinstance(n, ast.ClassDef)}
+    assert set(classes) == {name for name, value in vars(_core).items() if isinstance(value, type)}
+    for name, node in classes.items():
+        described = {
+            item.name if isinstance(item, ast.FunctionDef) else item.target.id
+            for item in node.body
+            if isinstance(item, ast.FunctionDef)
+            or (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name))
+        }
+        described = {n for n in described if not n.startswith("_")}
+        assert described == public_names(getattr(_core, name)), name
+
+
+def test_the_package_names_what_it_exports() -> None:
+    for name in snapllm.__all__:
+        assert getattr(snapllm, name) is not None
+    assert (Path(snapllm.__file__).parent / "py.typed").exists()

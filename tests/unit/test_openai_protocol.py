@@ -1,0 +1,138 @@
+"""OpenAI's chat completions, read and written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import (
+    ChatResult,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    Timings,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+from snapllm.protocol import openai
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+
+
+def parse(**fields: Any) -> openai.Parsed:
+    return openai.parse_chat(json.dumps({"model": "m", "messages": MESSAGES} | fields).encode())
+
+
+def test_unset_and_null_fields_mean_the_defaults() -> None:
+    plain = parse()
+    nulls = parse(temperature=None, stop=None, tools=None, n=None, stream=None, max_tokens=None)
+    assert plain == nulls
+    assert plain.request.sampling.temperature == pytest.approx(0.7)
+
+
+def test_max_completion_tokens_wins_over_the_old_name() -> None:
+    assert parse(max_tokens=5, max_completion_tokens=7).request.max_tokens == 7
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert parse(user="me", store=True, metadata={"a": 1}, service_tier="auto") == parse()
+
+
+def test_the_json_schema_reaches_the_grammar() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    assert json.loads(parse(response_format=form).request.json_schema) == schema
+    assert json.loads(parse(response_format={"type": "json_object"}).request.json_schema)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "Hi"}, "messages"),
+        ({"messages": [{"role": "user"}, 5]}, "messages[1]"),
+        ({"model": ""}, "model"),
+        ({"model": 3}, "model"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"functions": [{"name": "x"}]}, "functions"),
+        ({"modalities": ["audio"]}, "modalities"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**fields)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"model": "m"}']
+)
+def test_a_malformed_body_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        openai.parse_chat(body)
+
+
+USAGE = Usage(num_prompt_tokens=10, num_cached_tokens=4, num_generated_tokens=5)
+TIMINGS = Timings(queue_ms=1, prefill_ms=9, decode_ms=40)
+
+
+def test_the_answer_has_the_specifications_fields() -> None:
+    result = ChatResult(content="Hello", usage=USAGE, timings=TIMINGS)
+    body = json.loads(openai.Encoder("m").response([result]))
+    assert body["object"] == "chat.completion"
+    assert body["id"].startswith("chatcmpl-")
+    [choice] = body["choices"]
+    assert choice["message"]["content"] == "Hello"
+    assert choice["finish_reason"] == "stop"
+    assert body["usage"] == {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "total_tokens": 15,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "tokens_per_second": 100.0,
+    }
+
+
+def test_tool_calls_leave_the_content_empty() -> None:
+    call = ToolCall("call_1", "look", '{"at":1}')
+    result = ChatResult(content="", tool_calls=[call], finish_reason="tool_calls")
+    [choice] = json.loads(openai.Encoder("m").response([result]))["choices"]
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"] == [
+        {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at":1}'}}
+    ]
+
+
+def test_streamed_events_become_chunks_of_one_id() -> None:
+    encoder = openai.Encoder("m")
+    events = [
+        ReasoningDelta("hm"),
+        TextDelta("He"),
+        ToolCallStart(0, "call_1", "look"),
+        ToolCallDelta(0, "{}"),
+        Finish(finish_reason="tool_calls", usage=USAGE, timings=TIMINGS),
+    ]
+    chunks = [json.loads(encoder.first_chunk(0))]
+    chunks += [json.loads(encoder.chunk(0, event)) for event in events]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert deltas[1:3] == [{"reasoning_content": "hm"}, {"content": "He"}]
+    assert deltas[3]["tool_calls"][0]["function"] == {"name": "look", "arguments": ""}
+    assert deltas[4]["tool_calls"][0]["function"] == {"arguments": "{}"}
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
