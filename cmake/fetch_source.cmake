@@ -22,6 +22,7 @@ function(snapllm_fetch_source lock subfolder destination)
   file(STRINGS ${lock} pins REGEX "==")
   list(GET pins 0 pin)
   string(REGEX MATCH "^([A-Za-z0-9_-]+)==([0-9.]+)" matched "${pin}")
+  set(package ${CMAKE_MATCH_1})
   string(REPLACE "-" "_" stem "${CMAKE_MATCH_1}-${CMAKE_MATCH_2}")
   string(REGEX REPLACE "_([0-9.]+)$" "-\\1" stem "${stem}")
   if(DEFINED ENV{XDG_CACHE_HOME})
@@ -41,9 +42,11 @@ function(snapllm_fetch_source lock subfolder destination)
   if(NOT actual STREQUAL expected)
     message(STATUS "Fetching ${stem}")
     file(MAKE_DIRECTORY ${cache})
+    # Only the package itself must be a source archive: with :all:, pip would also
+    # compile the build tools that its metadata asks for.
     execute_process(
       COMMAND ${Python_EXECUTABLE} -m pip download --quiet --disable-pip-version-check
-              --no-deps --no-binary :all: --require-hashes -r ${lock} -d ${cache}
+              --no-deps --no-binary ${package} --require-hashes -r ${lock} -d ${cache}
       RESULT_VARIABLE result)
     if(NOT result EQUAL 0 OR NOT EXISTS ${archive})
       message(FATAL_ERROR "Could not fetch ${stem}. Give a checkout with "

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -49,15 +49,20 @@ def post(url: str, body: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def serving(binary: Path, model: Path, log_path: Path) -> Iterator[str]:
-    """Runs upstream's server with the settings that our engine computes with."""
+def serving(binary: Path, model: snapllm.Model, log_path: Path) -> Iterator[str]:
+    """Runs upstream's server with the settings that our engine computes with.
+
+    They include the number of sequences: it decides how many cells the window layers have,
+    and sliding-window models round differently with another number of cells.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # fmt: off
     command = [
-        binary, "--model", model, "--port", port, "--threads", 1, "--flash-attn", "off",
-        "--parallel", 1, "--ctx-size", 2048, "--no-warmup", "--no-context-shift",
+        binary, "--model", model.info.path, "--port", port, "--threads", 1, "--flash-attn", "off",
+        "--parallel", model.info.max_sequences, "--kv-unified", "--ctx-size", 2048,
+        "--no-warmup", "--no-context-shift",
     ]
     # fmt: on
     with log_path.open("wb") as log:
@@ -100,7 +105,7 @@ def test_the_tokens_are_upstreams(upstream_server: Path, tmp_path: Path, name: s
             model.generate(prompt, temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True).tokens
             for prompt in prompts
         ]
-        with serving(upstream_server, path, tmp_path / "log") as url:
+        with serving(upstream_server, model, tmp_path / "log") as url:
             for prompt, tokens in zip(prompts, ours, strict=True):
                 body = {
                     "prompt": prompt,
@@ -134,11 +139,9 @@ def test_the_demos_chats_are_upstreams(upstream_server: Path, tmp_path: Path) ->
         ("What's the weather in Paris?", {"tools": [tool]}),
         ("What is 27 + 45?", {"thinking": True}),
     ]
-    with (
-        snapllm.Engine(num_threads=1) as engine,
-        serving(upstream_server, path, tmp_path / "log") as url,
-    ):
+    with snapllm.Engine(num_threads=1) as engine, ExitStack() as stack:
         model = engine.load(path, context_size=2048)
+        url = stack.enter_context(serving(upstream_server, model, tmp_path / "log"))
         for text, options in cases:
             ours = model.chat(text, temperature=0, max_tokens=200, **options)
             body: dict[str, Any] = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from chatml import Dialogue, Turn
 from pools import ITEMS, Pools
+
+SPEEDS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def _product_steps(n: int, price: int) -> str:
 
 def _speed(p: Pools) -> Problem:
     hours = p.rng.randint(2, 6)
-    speed = p.rng.choice((5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100))
+    speed = p.rng.choice(SPEEDS)
     unit = p.pick(["km", "km", "miles"])
     who = p.pick(["a train", "a car", "a bus", "a cyclist", "a ship", f"{p.name()}"])
     verb = p.pick(["travels", "drives", "goes", "covers"])
@@ -84,6 +87,43 @@ def _difference(p: Pools) -> Problem:
     tens, ones = b // 10 * 10, b % 10
     return Problem(question, f"{a} - {b}: {a} - {tens} = {a - tens}, {a - tens} - {ones} = {a - b}.",
                    f"The answer is {a - b}{word}.", str(a - b))
+
+
+def _drill_term(rng: random.Random) -> tuple[str, int]:
+    """One of the small steps that the problems above are solved by."""
+    a, b = rng.randint(1, 9), rng.randint(0, 9)
+    kind = rng.randrange(8)
+    if kind == 0:
+        return f"{a} + {b}", a + b
+    if kind == 1:
+        b = rng.randint(1, 9)
+        return f"{a * 10} + {b * 10}", (a + b) * 10
+    if kind == 2:
+        tens = rng.randint(1, 18) * 10
+        return f"{tens} + {a + b}", tens + a + b
+    if kind == 3:
+        a = rng.randint(2, 9)
+        return f"{a} x {b}", a * b
+    if kind == 4:
+        a, tens = rng.randint(2, 9), rng.randint(1, 2) * 10
+        return f"{a} x {tens}", a * tens
+    if kind == 5:
+        a = rng.randint(10, 99)
+        tens = rng.randint(0, a // 10) * 10
+        return f"{a} - {tens}", a - tens
+    if kind == 6:
+        a = rng.randint(9, 99)
+        return f"{a} - {b}", a - b
+    hours, speed = rng.randint(2, 6), rng.choice(SPEEDS)
+    return f"{hours * speed} / {hours}", speed
+
+
+def drill_dialogue(p: Pools) -> Dialogue:
+    """Many small steps at once: the tables are learned faster than from problems."""
+    terms = [_drill_term(p.rng) for _ in range(p.rng.randint(4, 24))]
+    question = p.pick(["Work out: {}", "Compute {}", "Calculate: {}"]).format(", ".join(t for t, _ in terms))
+    answer = ", ".join(f"{term} = {value}" for term, value in terms) + "."
+    return Dialogue((Turn("user", question), Turn("assistant", answer)), skill="drill", expected=(answer,))
 
 
 def arithmetic_dialogue(p: Pools, thinking: bool) -> Dialogue:

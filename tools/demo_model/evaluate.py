@@ -15,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import snapllm
 from arithmetic import arithmetic_dialogue
 from chatml import Dialogue, Turn, to_messages, to_openai_tools
 from documents import document_dialogue
 from knowledge import ENTRIES, knowledge_pair
 from pools import Pools
 from tool_use import tool_dialogue
+
+import snapllm
 
 MAX_ANSWER_TOKENS = 400
 SEED = 20_000_003

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import random
 
-from arithmetic import arithmetic_dialogue
+from arithmetic import arithmetic_dialogue, drill_dialogue
 from chatml import Dialogue
 from documents import copy_dialogue, document_dialogue, lookup_dialogue
 from knowledge import knowledge_dialogue
 from pools import Pools
 from tool_use import tool_dialogue
 
-# (skill, weight at the start, weight at the end)
+# (skill, weight at the start, weight at the end) in dialogues. A word problem is a tenth
+# as long as a document with its questions, so it takes many to be a tenth of the tokens.
 WEIGHTS = (
     ("copy", 0.30, 0.02),
-    ("lookup", 0.30, 0.04),
-    ("document", 0.30, 0.34),
-    ("tool", 0.04, 0.28),
-    ("arithmetic", 0.02, 0.06),
-    ("thinking", 0.02, 0.14),
-    ("knowledge", 0.02, 0.14),
+    ("lookup", 0.30, 0.02),
+    ("document", 0.26, 0.22),
+    ("tool", 0.04, 0.22),
+    ("arithmetic", 0.02, 0.02),
+    ("thinking", 0.03, 0.24),
+    ("drill", 0.03, 0.18),
+    ("knowledge", 0.02, 0.08),
 )
 
 
@@ -58,6 +60,8 @@ def make_dialogue(rng: random.Random, progress: float, held_out: bool = False) -
         return tool_dialogue(p, thinking)
     if skill == "arithmetic":
         return arithmetic_dialogue(p, thinking=False)
+    if skill == "drill":
+        return drill_dialogue(p)
     if skill == "thinking":
         return arithmetic_dialogue(p, thinking=True)
     return knowledge_dialogue(p, thinking)

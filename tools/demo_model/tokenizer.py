@@ -20,9 +20,8 @@ _QWEN2_PATTERN = (
 )
 
 
-def train_tokenizer(path: Path, seed: int = 1, num_dialogues: int = 12000) -> Tokenizer:
-    """Trains on generated dialogues and writes `path` (JSON)."""
-    tokenizer = Tokenizer(models.BPE())
+def _with_pre_tokenizer(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_QWEN2_PATTERN), "isolated"),
@@ -30,6 +29,26 @@ def train_tokenizer(path: Path, seed: int = 1, num_dialogues: int = 12000) -> To
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _add_tokens(tokenizer: Tokenizer) -> None:
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in MARKUP_TOKENS])
+
+
+def make_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """The tokenizer with a known vocabulary (without the added tokens)."""
+    tokenizer = _with_pre_tokenizer(models.BPE(vocab=vocab, merges=merges))
+    _add_tokens(tokenizer)
+    return tokenizer
+
+
+def train_tokenizer(path: Path, seed: int = 1, num_dialogues: int = 12000) -> Tokenizer:
+    """Trains on generated dialogues and writes `path` (JSON)."""
+    tokenizer = _with_pre_tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE - len(SPECIAL_TOKENS) - len(MARKUP_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -43,10 +62,7 @@ def train_tokenizer(path: Path, seed: int = 1, num_dialogues: int = 12000) -> To
             text = text.replace(token, "\n")
         texts.append(text)
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in MARKUP_TOKENS])
+    _add_tokens(tokenizer)
     if tokenizer.get_vocab_size() != VOCAB_SIZE:
         raise RuntimeError(f"vocabulary has {tokenizer.get_vocab_size()} tokens")
     tokenizer.save(str(path))

@@ -187,10 +187,14 @@ MAKERS = (_weather, _weather, _search, _search, _calculator, _email, _reminder, 
 
 
 def _requests(p: Pools, count: int) -> list[Request]:
+    """Requests for different tools, never two that do the same under other names."""
     requests: dict[str, Request] = {}
     while len(requests) < count:
-        request = p.rng.choice(MAKERS)(p)
-        requests.setdefault(request.tool["name"], request)
+        maker = p.rng.choice(MAKERS)
+        request = maker(p)
+        key = request.tool["name"] if maker in (_stock, _generic) else maker.__name__
+        if request.tool["name"] not in [other.tool["name"] for other in requests.values()]:
+            requests.setdefault(key, request)
     return list(requests.values())
 
 

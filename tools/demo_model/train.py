@@ -1,6 +1,6 @@
 """Trains the demo model: `python train.py --out DIR --minutes N`.
 
-Resumes from DIR/checkpoint.pt. The schedule follows the minutes trained so far, so
+Resumes from DIR/checkpoint.pt (restore.py makes one of a GGUF). The schedule follows the minutes trained so far, so
 that a run on a faster machine sees more data and ends at the same time.
 """
 
@@ -37,13 +37,19 @@ def lr_scale(step: int, progress: float) -> float:
     return warmup * decay
 
 
+def mixed_precision(device: str) -> torch.autocast:
+    """bfloat16 where the machine computes it; a CPU without it is ten times slower emulating."""
+    has_bf16 = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=has_bf16)
+
+
 def loss_of(model: DemoModel, tokens: Tensor, kinds: Tensor) -> Tensor:
     """Cross-entropy of the answers, and of a few prompt tokens at a small weight."""
     targets, target_kinds = tokens[:, 1:].long(), kinds[:, 1:]
     sampled = (target_kinds == 1) & (torch.rand(target_kinds.shape, device=tokens.device) < PROMPT_SHARE)
     chosen = (target_kinds == 2) | sampled
     weights = torch.where(target_kinds == 2, 1.0, PROMPT_WEIGHT)[chosen]
-    with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
+    with mixed_precision(tokens.device.type):
         hidden = model.hidden(tokens[:, :-1].long())[chosen]
         logits = model.logits(hidden)
     losses = F.cross_entropy(logits.float(), targets[chosen], reduction="none")
@@ -60,7 +66,7 @@ def exact_answers(model: DemoModel, tokenizer: Tokenizer, seed: int, progress: f
         dialogue = make_dialogue(rng, progress, held_out=True)
         row = tokenize(tokenizer, dialogue)
         tokens = torch.tensor([row.tokens], device=device)
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with mixed_precision(device):
             best = model.logits(model.hidden(tokens[:, :-1])).argmax(-1)[0]
         right = (best == tokens[0, 1:]).tolist()
         skill = dialogue.skill + ("+think" if dialogue.thinking and dialogue.skill != "thinking" else "")
@@ -86,6 +92,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--eval-minutes", type=float, default=5.0)
+    parser.add_argument("--start-progress", type=float, default=0.0,
+                        help="where in the schedule a run from restored weights begins (0 to 1)")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -104,7 +112,7 @@ def main() -> None:
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device)
         model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        for optimizer, saved in zip(optimizers, state.get("optimizers", ()), strict="optimizers" in state):
             optimizer.load_state_dict(saved)
         step, trained_s, num_tokens = state["step"], state["trained_s"], state["num_tokens"]
     print(f"{sum(p.numel() for p in model.parameters())} parameters on {device}", flush=True)
@@ -114,7 +122,7 @@ def main() -> None:
     average = 0.0
     while trained_s < args.minutes * 60:
         start = time.monotonic()
-        progress = trained_s / (args.minutes * 60)
+        progress = args.start_progress + (1 - args.start_progress) * trained_s / (args.minutes * 60)
         tokens, kinds = next_batch(progress)
         for optimizer, base in zip(optimizers, base_lrs, strict=True):
             for group in optimizer.param_groups:

@@ -1,5 +1,6 @@
 #include "backend/llama_sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <utility>
@@ -107,7 +108,48 @@ common_params_sampling to_common(const SamplingParams& params, const llama_vocab
   return common;
 }
 
+// Whether the chain does no more than choose the likeliest token. `common` copies
+// and orders the whole vocabulary for that, which takes longer than a small model's
+// own work.
+bool is_plain_greedy(const common_params_sampling& params) {
+  const bool has_budget = params.reasoning_budget_tokens >= 0;
+  return params.temp <= 0.0f && params.grammar.grammar.empty() && !has_budget &&
+         params.samplers == std::vector{COMMON_SAMPLER_TYPE_TOP_K};
+}
+
 }  // namespace
+
+LlamaSampler::LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,
+                           int32_t num_logprobs)
+    : sampler_(std::move(sampler)),
+      is_greedy_(is_plain_greedy(params)),
+      logit_bias_(params.logit_bias),
+      seed_(params.seed),
+      num_logprobs_(num_logprobs) {}
+
+Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
+  Token token = -1;
+  if (is_greedy_) {
+    const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
+    token = most_likely(llama_get_logits_ith(context, batch_index), llama_vocab_n_tokens(vocab));
+  } else {
+    token = common_sampler_sample(sampler_.get(), context, batch_index);
+  }
+  if (token >= 0) common_sampler_accept(sampler_.get(), token, /*is_generated=*/true);
+  return token;
+}
+
+Token LlamaSampler::most_likely(float* logits, int32_t vocab_size) const {
+  std::vector<float> kept;  // the biased ones: the logits are used for logprobs, too
+  for (const auto& [token, bias] : logit_bias_) {
+    kept.push_back(logits[token]);
+    logits[token] += bias;
+  }
+  const float* const best = std::max_element(logits, logits + vocab_size);
+  const auto token = std::isfinite(*best) ? static_cast<Token>(best - logits) : -1;
+  for (size_t i = kept.size(); i-- > 0;) logits[logit_bias_[i].token] = kept[i];
+  return token;
+}
 
 Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
                                                       const SamplingParams& params,
@@ -129,7 +171,7 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
       for (const Token token : prompt) common_sampler_accept(sampler.get(), token, false);
     }
     return std::unique_ptr<Sampler>(
-        std::make_unique<LlamaSampler>(std::move(sampler), common.seed, params.num_logprobs));
+        std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs));
   });
 }
 

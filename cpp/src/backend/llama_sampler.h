@@ -5,14 +5,15 @@
 #include <vector>
 
 #include "backend/text_backend.h"
+#include "llama.h"
 #include "sampling.h"
 
 namespace snapllm {
 
 class LlamaSampler : public Sampler {
  public:
-  LlamaSampler(common_sampler_ptr sampler, int64_t seed, int32_t num_logprobs)
-      : sampler_(std::move(sampler)), seed_(seed), num_logprobs_(num_logprobs) {}
+  LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,
+               int32_t num_logprobs);
 
   // Refuses what `common` would abort on or could not sample with.
   static Result<std::unique_ptr<Sampler>> create(const llama_model* model,
@@ -23,10 +24,17 @@ class LlamaSampler : public Sampler {
 
   int64_t seed() const override { return seed_; }
   int32_t num_logprobs() const { return num_logprobs_; }
-  common_sampler* get() const { return sampler_.get(); }
+
+  // Samples from the logits of output `batch_index` of the context's last batch and
+  // accepts the token. Negative when there is none to choose.
+  Token sample(llama_context* context, int32_t batch_index);
 
  private:
+  Token most_likely(float* logits, int32_t vocab_size) const;
+
   const common_sampler_ptr sampler_;
+  const bool is_greedy_;
+  const std::vector<llama_logit_bias> logit_bias_;
   const int64_t seed_;
   const int32_t num_logprobs_;
 };

@@ -9,7 +9,6 @@
 
 #include "backend/llama_runtime.h"
 #include "backend/llama_sampler.h"
-#include "sampling.h"
 
 namespace snapllm {
 namespace {
@@ -63,12 +62,11 @@ Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_in
   auto& llama_sampler = static_cast<LlamaSampler&>(sampler);
   return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<SampledToken> {
     SampledToken sampled;
-    sampled.token = common_sampler_sample(llama_sampler.get(), context_.get(), batch_index);
+    sampled.token = llama_sampler.sample(context_.get(), batch_index);
     if (sampled.token < 0) return Status(StatusCode::kGenerationFailed, "no token to sample");
     if (llama_sampler.num_logprobs() >= 0) {
       sampled.logprobs = logprobs_of(sampled.token, batch_index, llama_sampler.num_logprobs());
     }
-    common_sampler_accept(llama_sampler.get(), sampled.token, /*is_generated=*/true);
     return sampled;
   });
 }

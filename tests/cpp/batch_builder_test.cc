@@ -1,0 +1,70 @@
+#include "scheduler/batch_builder.h"
+
+#include "check.h"
+
+namespace snapllm {
+namespace {
+
+using Shares = std::vector<std::pair<size_t, int32_t>>;
+
+Shares plan(const std::vector<PendingWork>& running, int32_t batch_tokens, int32_t prefill_tokens) {
+  Shares shares;
+  for (const BatchShare& share : plan_batch(running, batch_tokens, prefill_tokens)) {
+    shares.emplace_back(share.index, share.num_tokens);
+  }
+  return shares;
+}
+
+TEST(batch_builder, every_decoding_sequence_gets_its_token_first) {
+  const std::vector<PendingWork> running = {{0, 100, false}, {40, 1, true}, {50, 1, true}};
+  CHECK(plan(running, 512, 512) == (Shares{{1, 1}, {2, 1}, {0, 100}}));
+}
+
+TEST(batch_builder, prefill_takes_only_what_decoding_leaves) {
+  const std::vector<PendingWork> running = {{0, 100, false}, {40, 1, true}, {50, 1, true}};
+  CHECK(plan(running, 64, 512) == (Shares{{1, 1}, {2, 1}, {0, 62}}));
+  CHECK(plan(running, 2, 512) == (Shares{{1, 1}, {2, 1}}));
+}
+
+TEST(batch_builder, prefill_keeps_to_its_budget_in_order_of_arrival) {
+  const std::vector<PendingWork> running = {{0, 30, false}, {0, 40, false}, {0, 50, false}};
+  CHECK(plan(running, 2048, 50) == (Shares{{0, 30}, {1, 20}}));
+  CHECK(plan(running, 2048, 0).empty());
+}
+
+TEST(batch_builder, unfinished_chunk_ends_at_a_block_boundary) {
+  CHECK(plan({{0, 1000, false}}, 600, 600) == (Shares{{0, 512}}));
+  CHECK(plan({{100, 900, false}}, 300, 300) == (Shares{{0, 156}}));
+  CHECK(plan({{256, 744, false}}, 256, 256) == (Shares{{0, 256}}));
+}
+
+TEST(batch_builder, chunk_without_a_boundary_inside_uses_the_budget) {
+  CHECK(plan({{10, 900, false}}, 100, 100) == (Shares{{0, 100}}));
+  CHECK(plan({{256, 900, false}}, 100, 100) == (Shares{{0, 100}}));
+}
+
+TEST(batch_builder, chunk_that_ends_the_prompt_is_not_cut) {
+  CHECK(plan({{0, 600, false}}, 600, 600) == (Shares{{0, 600}}));
+  CHECK(plan({{0, 255, false}}, 600, 600) == (Shares{{0, 255}}));
+}
+
+TEST(batch_builder, sequences_without_work_get_nothing) {
+  CHECK(plan({{5, 0, false}}, 64, 64).empty());
+  CHECK(plan({}, 64, 64).empty());
+}
+
+TEST(batch_builder, prefill_budget_is_the_batch_while_nothing_decodes) {
+  CHECK_EQ(prefill_budget(false, 2048, 512, 0.0), 2048);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 50.0), 2048);
+}
+
+TEST(batch_builder, prefill_budget_beside_decoding_follows_the_measured_speed) {
+  CHECK_EQ(prefill_budget(true, 2048, 512, 0.0), 256);
+  CHECK_EQ(prefill_budget(true, 2048, 128, 0.0), 128);
+  CHECK_EQ(prefill_budget(true, 2048, 512, 2.0), 100);
+  CHECK_EQ(prefill_budget(true, 2048, 512, 1000.0), 32);
+  CHECK_EQ(prefill_budget(true, 2048, 512, 0.001), 512);
+}
+
+}  // namespace
+}  // namespace snapllm

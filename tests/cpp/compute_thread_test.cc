@@ -1,0 +1,190 @@
+#include "scheduler/compute_thread.h"
+
+#include <poll.h>
+
+#include <future>
+#include <stdexcept>
+
+#include "check.h"
+#include "fake_backend.h"
+#include "scheduler/scheduler.h"
+
+namespace snapllm {
+namespace {
+
+// Has a given number of steps to do; counts and names those it did.
+class Countdown : public Steppable {
+ public:
+  explicit Countdown(std::string* log = nullptr, char name = '?') : log_(log), name_(name) {}
+
+  void give(int num_steps) { left_ += num_steps; }
+  int num_done() const { return num_done_; }
+  bool wait_done(int num_steps) {
+    const auto deadline = testing::far_deadline();
+    std::unique_lock lock(mutex_);
+    return stepped_.wait_until(lock, deadline, [&] { return num_done_ >= num_steps; });
+  }
+
+  bool has_work() const override { return left_ > 0; }
+  void step() override {
+    if (log_ != nullptr) *log_ += name_;
+    --left_;
+    { std::lock_guard lock(mutex_); ++num_done_; }
+    stepped_.notify_all();
+  }
+
+ private:
+  std::string* const log_;
+  const char name_;
+  std::atomic<int> left_{0};
+  std::atomic<int> num_done_{0};
+  std::mutex mutex_;
+  std::condition_variable stepped_;
+};
+
+constexpr int kForever = 1'000'000'000;
+
+TEST(compute_thread, steps_what_has_work_and_then_rests) {
+  const auto work = std::make_shared<Countdown>();
+  work->give(3);
+  ComputeThread thread;
+  thread.attach(work);
+  CHECK(work->wait_done(3));
+  thread.run([] {});  // a whole turn later
+  CHECK_EQ(work->num_done(), 3);
+}
+
+TEST(compute_thread, notify_wakes_it_from_its_rest) {
+  const auto work = std::make_shared<Countdown>();
+  ComputeThread thread;
+  thread.attach(work);
+  for (int round = 1; round <= 50; ++round) {
+    work->give(1);
+    thread.notify();
+    REQUIRE(work->wait_done(round));
+  }
+}
+
+TEST(compute_thread, turns_are_fair) {
+  std::string log;
+  const auto a = std::make_shared<Countdown>(&log, 'a');
+  const auto b = std::make_shared<Countdown>(&log, 'b');
+  ComputeThread thread;
+  thread.attach(a);
+  thread.attach(b);
+  thread.run([&] {
+    b->give(3);
+    a->give(5);
+  });
+  CHECK(a->wait_done(5));
+  thread.run([] {});
+  CHECK_EQ(log, "abababaa");
+}
+
+TEST(compute_thread, task_runs_on_the_one_thread_and_its_exception_comes_back) {
+  ComputeThread thread;
+  std::thread::id first, second;
+  thread.run([&] { first = std::this_thread::get_id(); });
+  bool thrown = false;
+  try {
+    thread.run([] { throw std::runtime_error("task"); });
+  } catch (const std::runtime_error& e) {
+    thrown = std::string(e.what()) == "task";
+  }
+  CHECK(thrown);
+  thread.run([&] { second = std::this_thread::get_id(); });
+  CHECK(first == second);
+  CHECK(first != std::this_thread::get_id());
+}
+
+TEST(compute_thread, detached_is_never_stepped_again_and_let_go) {
+  const auto work = std::make_shared<Countdown>();
+  const auto other = std::make_shared<Countdown>();
+  work->give(kForever);
+  other->give(kForever);
+  ComputeThread thread;
+  thread.attach(work);
+  thread.attach(other);
+  CHECK(work->wait_done(1));
+  thread.detach(work.get());
+  CHECK_EQ(work.use_count(), 1);
+  const int done = work->num_done();
+  CHECK(other->wait_done(other->num_done() + 3));
+  CHECK_EQ(work->num_done(), done);
+}
+
+TEST(compute_thread, stops_in_the_middle_of_work) {
+  const auto work = std::make_shared<Countdown>();
+  work->give(kForever);
+  {
+    ComputeThread thread;
+    thread.attach(work);
+    CHECK(work->wait_done(1));
+  }
+  CHECK_EQ(work.use_count(), 1);
+  CHECK(work->has_work());
+}
+
+TEST(compute_thread, stops_without_ever_having_worked) { ComputeThread thread; }
+
+TEST(compute_thread, tasks_of_many_threads_all_run) {
+  ComputeThread thread;
+  int count = 0;  // touched on the compute thread only
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 8; ++i) {
+    callers.emplace_back([&] {
+      for (int j = 0; j < 50; ++j) thread.run([&] { ++count; });
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK_EQ(count, 8 * 50);
+}
+
+TEST(compute_thread, many_threads_submit_and_cancel_and_all_are_answered) {
+  constexpr uint64_t kThreads = 8;
+  constexpr uint64_t kEach = 25;
+  const auto model = std::make_shared<testing::FakeTextModel>(testing::fake_info(512, 4), 64, 64);
+  auto context = std::make_unique<testing::FakeTextContext>(model);
+  context->script("prompt", testing::to_tokens("some answer"));
+  const auto scheduler =
+      std::make_shared<Scheduler>(LoadedModel{model, std::move(context)}, kThreads * kEach);
+  const auto outputs = std::make_shared<OutputQueue>();
+  ComputeThread thread;
+  thread.attach(scheduler);
+
+  std::vector<std::thread> callers;
+  std::atomic<int> num_refused{0};
+  for (uint64_t t = 0; t < kThreads; ++t) {
+    callers.emplace_back([&, t] {
+      for (uint64_t i = 0; i < kEach; ++i) {
+        const uint64_t id = t * kEach + i;
+        if (!scheduler->submit(testing::make_sequence(id, "prompt", 20, outputs)).ok()) ++num_refused;
+        thread.notify();
+        if (i % 5 == 0 && scheduler->cancel(id)) thread.notify();
+      }
+    });
+  }
+  std::map<uint64_t, std::string> texts;
+  uint64_t num_finished = 0;
+  pollfd entry{outputs->fd(), POLLIN, 0};
+  while (num_finished < kThreads * kEach && poll(&entry, 1, 20'000) == 1) {
+    for (const RequestOutput& output : outputs->drain()) {
+      texts[output.request_id] += output.text;
+      if (!output.finished()) continue;
+      ++num_finished;
+      const bool may_be_cancelled = output.request_id % kEach % 5 == 0;
+      if (may_be_cancelled && output.finish_reason == FinishReason::kCancelled) continue;
+      CHECK_EQ(output.finish_reason, FinishReason::kStop);
+      CHECK_EQ(texts[output.request_id], "some answer");
+    }
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK_EQ(num_refused.load(), 0);
+  CHECK_EQ(num_finished, kThreads * kEach);
+  thread.detach(scheduler.get());
+  CHECK_EQ(scheduler->stats().num_finished, kThreads * kEach);
+  CHECK_EQ(scheduler->stats().num_kv_cells_used, 0);
+}
+
+}  // namespace
+}  // namespace snapllm

@@ -1,0 +1,194 @@
+// A text model without a model: what it answers to a prompt is given as a script,
+// and it finds its place in the script by the tokens in its KV memory, so that
+// tokens that are lost, doubled, misplaced or mixed up change the answer.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/text_backend.h"
+#include "check.h"
+#include "scheduler/sequence.h"
+
+namespace snapllm::testing {
+
+// Tokens below 256 are bytes.
+constexpr Token kEndToken = 256;
+constexpr Token kControlToken = 257;  // "<c>", shown only where it is asked for
+
+inline std::vector<Token> to_tokens(std::string_view text) {
+  std::vector<Token> tokens;
+  for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+  return tokens;
+}
+
+inline ModelInfo fake_info(int32_t kv_cells = 4096, int32_t max_sequences = 8) {
+  ModelInfo info;
+  info.id = "fake";
+  info.vocab_size = 258;
+  info.kv_cells = info.context_size = kv_cells;
+  info.max_sequences = max_sequences;
+  return info;
+}
+
+class FakeChatPrompt : public ChatPrompt {
+ public:
+  explicit FakeChatPrompt(std::vector<std::string> stop) : stop_(std::move(stop)) {}
+  const std::string& text() const override { return text_; }
+  const std::vector<Token>& tokens() const override { return tokens_; }
+  const std::vector<std::string>& stop() const override { return stop_; }
+  bool supports_thinking() const override { return false; }
+  std::unique_ptr<ChatStreamParser> create_parser() const override { return nullptr; }
+
+ private:
+  const std::vector<std::string> stop_;
+  const std::string text_;
+  const std::vector<Token> tokens_;
+};
+
+class FakeSampler : public Sampler {
+ public:
+  explicit FakeSampler(int64_t seed) : seed_(seed) {}
+  int64_t seed() const override { return seed_; }
+
+ private:
+  const int64_t seed_;
+};
+
+class FakeTextModel : public TextModel {
+ public:
+  FakeTextModel(ModelInfo info, int32_t batch_tokens, int32_t ubatch_tokens)
+      : info_(std::move(info)), batch_tokens_(batch_tokens), ubatch_tokens_(ubatch_tokens) {}
+
+  const ModelInfo& info() const override { return info_; }
+  int32_t batch_tokens() const override { return batch_tokens_; }
+  int32_t ubatch_tokens() const override { return ubatch_tokens_; }
+  Result<std::vector<Token>> tokenize(const std::string& text, bool, bool) const override {
+    return to_tokens(text);
+  }
+  std::string token_bytes(Token token, bool special) const override {
+    if (token < 256) return std::string(1, static_cast<char>(token));
+    return special ? "<c>" : "";
+  }
+  bool is_end_of_generation(Token token) const override { return token == kEndToken; }
+  Result<std::shared_ptr<const ChatPrompt>> format_chat(const ChatFormatRequest&) const override {
+    return Status(StatusCode::kInvalidRequest, "the fake has no chat template");
+  }
+  bool is_preserved(const ChatPrompt* chat, Token token) const override {
+    return chat != nullptr && token == kControlToken;
+  }
+  Result<std::unique_ptr<Sampler>> create_sampler(const SamplingParams& params, const ChatPrompt*,
+                                                  const std::vector<Token>&) const override {
+    return std::unique_ptr<Sampler>(std::make_unique<FakeSampler>(params.seed));
+  }
+
+ private:
+  const ModelInfo info_;
+  const int32_t batch_tokens_;
+  const int32_t ubatch_tokens_;
+};
+
+// Reports every breach of the interface's contract as a failure of the test.
+class FakeTextContext : public TextContext {
+ public:
+  explicit FakeTextContext(std::shared_ptr<const FakeTextModel> model) : model_(std::move(model)) {}
+
+  // What the model answers to the prompt; ends by itself after it.
+  void script(const std::string& prompt, std::vector<Token> answer) {
+    scripts_[to_tokens(prompt)] = std::move(answer);
+  }
+  void fail_next_decode(Status status) { decode_failure_ = std::move(status); }
+  void fill_next_decode() { cells_full_ = true; }
+  // Fails the sampling of sequences whose KV memory begins with `prompt`.
+  void fail_samples_of(const std::string& prompt) { failing_prompt_ = to_tokens(prompt); }
+
+  const std::vector<std::vector<BatchEntry>>& batches() const { return batches_; }
+  const std::vector<SequenceId>& cleared() const { return cleared_; }
+  size_t num_cells() const {
+    size_t count = 0;
+    for (const auto& [id, tokens] : cells_) count += tokens.size();
+    return count;
+  }
+
+  Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override {
+    batches_.push_back(batch);
+    CHECK(!batch.empty());
+    CHECK(static_cast<int32_t>(batch.size()) <= model_->batch_tokens());
+    if (decode_failure_) return *std::exchange(decode_failure_, std::nullopt);
+    if (std::exchange(cells_full_, false)) return DecodeOutcome::kCellsFull;
+    std::map<SequenceId, int> num_outputs;
+    for (const BatchEntry& entry : batch) {
+      CHECK(entry.sequence >= 0 && entry.sequence < model_->info().max_sequences);
+      std::vector<Token>& tokens = cells_[entry.sequence];
+      CHECK_EQ(entry.position, tokens.size());
+      tokens.push_back(entry.token);
+      if (entry.output) CHECK_EQ(++num_outputs[entry.sequence], 1);
+    }
+    CHECK(num_cells() <= static_cast<size_t>(model_->info().kv_cells));
+    return DecodeOutcome::kDone;
+  }
+
+  Result<SampledToken> sample(Sampler&, int32_t batch_index) override {
+    const BatchEntry& entry = batches_.back().at(static_cast<size_t>(batch_index));
+    CHECK(entry.output);
+    const std::vector<Token>& cells = cells_[entry.sequence];
+    if (!failing_prompt_.empty() && begins_with(cells, failing_prompt_)) {
+      return Status(StatusCode::kGenerationFailed, "the fake was told to fail");
+    }
+    for (const auto& [prompt, answer] : scripts_) {
+      if (!begins_with(cells, prompt)) continue;
+      const size_t at = cells.size() - prompt.size();
+      if (at > answer.size() || !std::equal(cells.end() - static_cast<ptrdiff_t>(at), cells.end(),
+                                            answer.begin())) {
+        continue;
+      }
+      return SampledToken{at < answer.size() ? answer[at] : kEndToken, {}};
+    }
+    note_failure(__FILE__, __LINE__, "the KV memory fits no script");
+    return Status(StatusCode::kGenerationFailed, "the KV memory fits no script");
+  }
+
+  void clear_sequence(SequenceId sequence) override {
+    cleared_.push_back(sequence);
+    cells_.erase(sequence);
+  }
+  void calibrate() override {}
+  int32_t num_threads() const override { return 1; }
+
+ private:
+  static bool begins_with(const std::vector<Token>& tokens, const std::vector<Token>& prefix) {
+    return tokens.size() >= prefix.size() &&
+           std::equal(prefix.begin(), prefix.end(), tokens.begin());
+  }
+
+  const std::shared_ptr<const FakeTextModel> model_;
+  std::map<std::vector<Token>, std::vector<Token>> scripts_;
+  std::map<SequenceId, std::vector<Token>> cells_;
+  std::vector<std::vector<BatchEntry>> batches_;
+  std::vector<SequenceId> cleared_;
+  std::vector<Token> failing_prompt_;
+  std::optional<Status> decode_failure_;
+  bool cells_full_ = false;
+};
+
+inline std::unique_ptr<Sequence> make_sequence(uint64_t request_id, const std::string& prompt,
+                                               int32_t max_tokens,
+                                               std::shared_ptr<OutputQueue> outputs,
+                                               std::vector<std::string> stop = {},
+                                               std::shared_ptr<const ChatPrompt> chat = nullptr) {
+  GenerateRequest request;
+  request.prompt = to_tokens(prompt);
+  request.max_tokens = max_tokens;
+  request.stop = std::move(stop);
+  request.chat = std::move(chat);
+  return std::make_unique<Sequence>(request_id, std::move(request),
+                                    std::make_unique<FakeSampler>(1000 + request_id),
+                                    std::move(outputs));
+}
+
+}  // namespace snapllm::testing

@@ -1,0 +1,229 @@
+#include "backend/gguf_header.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <optional>
+
+#include "check.h"
+
+namespace snapllm {
+namespace {
+
+// Type numbers of the format (ggml's gguf.h and ggml.h).
+enum : uint32_t { kTypeU32 = 4, kTypeI32 = 5, kTypeString = 8, kTypeArray = 9 };
+constexpr uint32_t kTensorF32 = 0;
+constexpr uint64_t kTensorBytes = 64 * 4;
+
+class TempFolder {
+ public:
+  TempFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "snapllm_XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()) != nullptr);
+    path_ = pattern;
+  }
+  ~TempFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::string file(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+class Bytes {
+ public:
+  template <typename T>
+  Bytes& number(T value) {
+    char raw[sizeof(T)];
+    std::memcpy(raw, &value, sizeof(T));
+    data_.append(raw, sizeof(T));
+    return *this;
+  }
+  Bytes& raw(std::string_view text) {
+    data_ += text;
+    return *this;
+  }
+  Bytes& string(std::string_view text) { return number<uint64_t>(text.size()).raw(text); }
+  Bytes& u32(const std::string& key, uint32_t value) {
+    return string(key).number(kTypeU32).number(value);
+  }
+  Bytes& pad(size_t alignment) {
+    data_.resize((data_.size() + alignment - 1) / alignment * alignment);
+    return *this;
+  }
+  const std::string& data() const { return data_; }
+
+ private:
+  std::string data_;
+};
+
+// A llama of one tensor; each test breaks one of its fields.
+struct Gguf {
+  uint32_t version = 3;
+  std::optional<uint64_t> num_tensors, num_values;  // where they are to be wrong
+  bool has_tensor = true;
+  uint32_t num_layers = 2;
+  std::string architecture = "llama";
+  std::function<void(Bytes&)> kv_heads = [](Bytes& b) { b.number(kTypeU32).number<uint32_t>(2); };
+  uint32_t embedding = 64;
+  uint64_t tensor_length = 64;
+  uint64_t tensor_offset = 0;
+
+  std::string bytes() const {
+    Bytes b;
+    b.raw("GGUF").number(version);
+    b.number(num_tensors.value_or(has_tensor ? 1 : 0)).number(num_values.value_or(7));
+    b.string("general.architecture").number(kTypeString).string(architecture);
+    b.string("general.name").number(kTypeString).string("Tiny");
+    b.u32("llama.block_count", num_layers);
+    b.u32("llama.context_length", 2048);
+    b.u32("llama.embedding_length", embedding);
+    b.u32("llama.attention.head_count", 4);
+    kv_heads(b.string("llama.attention.head_count_kv"));
+    if (has_tensor) {
+      b.string("output.weight").number<uint32_t>(1).number(tensor_length);
+      b.number(kTensorF32).number(tensor_offset);
+    }
+    b.pad(32);
+    return b.raw(std::string(has_tensor ? kTensorBytes : 0, 'w')).data();
+  }
+};
+
+Result<GgufHeader> read_bytes(const std::string& bytes) {
+  const TempFolder folder;
+  std::ofstream(folder.file("m.gguf"), std::ios::binary) << bytes;
+  return read_gguf_header(folder.file("m.gguf"));
+}
+
+void check_refused(const std::string& bytes, const std::string& reason) {
+  const auto header = read_bytes(bytes);
+  REQUIRE(!header.ok());
+  CHECK_EQ(header.status().code(), StatusCode::kInvalidModel);
+  if (header.status().message().find(reason) == std::string::npos) {
+    CHECK_EQ(header.status().message(), "... " + reason + " ...");
+  }
+}
+
+TEST(gguf_header, facts_of_a_valid_file) {
+  const std::string bytes = Gguf{}.bytes();
+  const auto header = read_bytes(bytes);
+  REQUIRE(header.ok());
+  CHECK_EQ(header.value().architecture, "llama");
+  CHECK_EQ(header.value().name, "Tiny");
+  CHECK_EQ(header.value().file_bytes, bytes.size());
+  CHECK_EQ(header.value().num_layers, 2);
+  CHECK_EQ(header.value().train_context_size, 2048);
+  // 2 layers of 2 KV heads of 16 values, for K and for V
+  CHECK_EQ(header.value().kv_elements_per_token, 2 * 2 * 16 * 2);
+}
+
+TEST(gguf_header, kv_heads_per_layer_count_as_the_largest) {
+  Gguf gguf;
+  gguf.kv_heads = [](Bytes& b) {
+    b.number(kTypeArray).number(kTypeI32).number<uint64_t>(2);
+    b.number<int32_t>(1).number<int32_t>(4);
+  };
+  const auto header = read_bytes(gguf.bytes());
+  REQUIRE(header.ok());
+  CHECK_EQ(header.value().kv_elements_per_token, 2 * 4 * 16 * 2);
+}
+
+TEST(gguf_header, missing_file_and_folder_are_not_found) {
+  const TempFolder folder;
+  CHECK_EQ(read_gguf_header(folder.file("none")).status().code(), StatusCode::kFileNotFound);
+  CHECK_EQ(read_gguf_header(folder.file("")).status().code(), StatusCode::kFileNotFound);
+}
+
+TEST(gguf_header, pipe_is_refused_without_being_opened) {
+  const TempFolder folder;
+  REQUIRE(mkfifo(folder.file("pipe").c_str(), 0600) == 0);
+  CHECK_EQ(read_gguf_header(folder.file("pipe")).status().code(), StatusCode::kInvalidModel);
+}
+
+TEST(gguf_header, empty_and_foreign_files_are_refused) {
+  check_refused("", "empty");
+  check_refused("GG", "not a GGUF file");
+  check_refused(std::string(4096, '\0'), "not a GGUF file");
+  check_refused("PK\x03\x04" + std::string(100, 'x'), "not a GGUF file");
+}
+
+TEST(gguf_header, file_cut_anywhere_is_refused) {
+  const std::string bytes = Gguf{}.bytes();
+  for (size_t size = 4; size < bytes.size(); size += size < 400 ? 1 : 37) {
+    check_refused(bytes.substr(0, size), "");
+  }
+  check_refused(bytes.substr(0, bytes.size() - 1), "truncated");
+}
+
+TEST(gguf_header, unknown_versions_are_refused) {
+  for (const uint32_t version : {0u, 1u, 99u, 0x03000000u}) {
+    Gguf gguf;
+    gguf.version = version;
+    check_refused(gguf.bytes(), "damaged");
+  }
+}
+
+TEST(gguf_header, counts_that_the_file_cannot_hold_are_refused) {
+  for (const uint64_t count : {uint64_t{99}, uint64_t{1} << 40, uint64_t{1} << 62, UINT64_MAX}) {
+    Gguf tensors, values;
+    tensors.num_tensors = count;
+    check_refused(tensors.bytes(), "damaged");
+    values.num_values = count;
+    check_refused(values.bytes(), "damaged");
+  }
+}
+
+TEST(gguf_header, lengths_that_the_file_cannot_hold_are_refused) {
+  for (const uint64_t length : {uint64_t{1} << 20, uint64_t{1} << 40, UINT64_MAX}) {
+    Bytes text;
+    text.raw("GGUF").number<uint32_t>(3).number<uint64_t>(1).number<uint64_t>(1);
+    text.string("general.architecture").number(kTypeString).number(length).raw("llama");
+    check_refused(text.data(), "");
+    Gguf array;
+    array.kv_heads = [&](Bytes& b) { b.number(kTypeArray).number(kTypeI32).number(length); };
+    check_refused(array.bytes(), "");
+  }
+}
+
+TEST(gguf_header, tensors_outside_the_file_are_refused) {
+  Gguf longer;
+  longer.tensor_length = 65;
+  check_refused(longer.bytes(), "output.weight lies past its end");
+  for (const uint64_t offset : {uint64_t{32}, uint64_t{1} << 50, UINT64_MAX - 31}) {
+    Gguf moved;
+    moved.tensor_offset = offset;
+    check_refused(moved.bytes(), "");
+  }
+  for (const uint64_t length : {uint64_t{1} << 40, uint64_t{1} << 62, UINT64_MAX}) {
+    Gguf huge;
+    huge.tensor_length = length;
+    check_refused(huge.bytes(), "");
+  }
+  Gguf none;
+  none.has_tensor = false;
+  check_refused(none.bytes(), "no tensors");
+}
+
+TEST(gguf_header, facts_out_of_range_are_refused) {
+  for (const uint32_t num_layers : {0u, 513u, UINT32_MAX}) {
+    Gguf gguf;
+    gguf.num_layers = num_layers;
+    check_refused(gguf.bytes(), "block_count");
+  }
+  Gguf wide, nameless, other;
+  wide.embedding = UINT32_MAX;
+  check_refused(wide.bytes(), "dimension");
+  nameless.architecture = "";
+  check_refused(nameless.bytes(), "general.architecture");
+  other.architecture = "gemma";  // its own keys are missing
+  check_refused(other.bytes(), "gemma.block_count");
+}
+
+}  // namespace
+}  // namespace snapllm
