@@ -21,7 +21,9 @@ using EngineHolder = std::unique_ptr<Engine, EngineDeleter>;
 
 void bind_engine(py::module_& module) {
   py::class_<Engine, EngineHolder>(module, "Engine")
-      .def(py::init([](const EngineOptions& options) { return EngineHolder(new Engine(options)); }),
+      .def(py::init([](const EngineOptions& options) {
+             return EngineHolder(unwrap(Engine::create(options)).release());
+           }),
            py::arg("options"))
       .def(
           "load",
@@ -78,6 +80,37 @@ void bind_engine(py::module_& module) {
                 without_gil([&] { return self.submit(request, std::move(outputs)); }));
           },
           py::arg("request"), py::arg("outputs"))
+      .def(
+          "prefix_info",
+          [](Engine& self, const PrefixRef& prefix) {
+            return unwrap(without_gil([&] { return self.prefix_info(prefix); }));
+          },
+          py::arg("prefix"))
+      .def(
+          "keep_prefix",
+          [](Engine& self, const PrefixRef& prefix) {
+            unwrap(without_gil([&] { return self.keep_prefix(prefix); }));
+          },
+          py::arg("prefix"))
+      .def(
+          "pin_prefix",
+          [](Engine& self, const PrefixRef& prefix) {
+            unwrap(without_gil([&] { return self.pin_prefix(prefix); }));
+          },
+          py::arg("prefix"))
+      .def(
+          "discard_prefix",
+          [](Engine& self, const PrefixRef& prefix) {
+            unwrap(without_gil([&] { return self.discard_prefix(prefix); }));
+          },
+          py::arg("prefix"))
+      .def(
+          "move_prefix",
+          [](Engine& self, const PrefixRef& prefix, const std::string& tier) {
+            const Tier wanted = tier_of(tier);
+            unwrap(without_gil([&] { return self.move_prefix(prefix, wanted); }));
+          },
+          py::arg("prefix"), py::arg("tier"))
       .def("cancel", &Engine::cancel, py::arg("request_id"),
            py::call_guard<py::gil_scoped_release>())
       .def("close", &Engine::close, py::arg("drain_timeout_ms") = 0,

@@ -27,7 +27,10 @@ void bind_options(py::module_& module) {
       .def(keyword_constructor<EngineOptions>())
       .def_readwrite("num_threads", &EngineOptions::num_threads)
       .def_readwrite("memory_budget_bytes", &EngineOptions::memory_budget_bytes)
-      .def_readwrite("max_queued_requests", &EngineOptions::max_queued_requests);
+      .def_readwrite("max_queued_requests", &EngineOptions::max_queued_requests)
+      .def_readwrite("workspace", &EngineOptions::workspace)
+      .def_readwrite("kv_ram_bytes", &EngineOptions::kv_ram_bytes)
+      .def_readwrite("kv_disk_bytes", &EngineOptions::kv_disk_bytes);
 
   py::class_<ModelOptions>(module, "ModelOptions")
       .def(keyword_constructor<ModelOptions>())

@@ -60,6 +60,12 @@ void bind_output(py::module_& module) {
       .def_readonly("logprob", &TokenLogprobs::logprob)
       .def_readonly("top", &TokenLogprobs::top);
 
+  py::class_<CacheReport>(module, "CacheReport")
+      .def_readonly("num_hot_tokens", &CacheReport::num_hot_tokens)
+      .def_readonly("num_warm_tokens", &CacheReport::num_warm_tokens)
+      .def_readonly("num_cold_tokens", &CacheReport::num_cold_tokens)
+      .def_readonly("cached_token", &CacheReport::cached_token);
+
   py::class_<RequestOutput>(module, "RequestOutput")
       .def_readonly("request_id", &RequestOutput::request_id)
       .def_readonly("text", &RequestOutput::text)
@@ -70,6 +76,8 @@ void bind_output(py::module_& module) {
       .def_property_readonly("error", &error_of)
       .def_readonly("num_prompt_tokens", &RequestOutput::num_prompt_tokens)
       .def_readonly("num_cached_tokens", &RequestOutput::num_cached_tokens)
+      .def_readonly("cache", &RequestOutput::cache)
+      .def_readonly("num_computed_prompt_tokens", &RequestOutput::num_computed_prompt_tokens)
       .def_readonly("num_generated_tokens", &RequestOutput::num_generated_tokens)
       .def_readonly("seed", &RequestOutput::seed)
       .def_readonly("timings", &RequestOutput::timings);

@@ -66,7 +66,11 @@ void bind_request(py::module_& module) {
           [](GenerateRequest& r, std::shared_ptr<ChatPrompt> chat) { r.chat = std::move(chat); })
       .def_readwrite("sampling", &GenerateRequest::sampling)
       .def_readwrite("max_tokens", &GenerateRequest::max_tokens)
-      .def_readwrite("stop", &GenerateRequest::stop);
+      .def_readwrite("stop", &GenerateRequest::stop)
+      .def_readwrite("reuse_prefix", &GenerateRequest::reuse_prefix)
+      .def_readwrite("cache_namespace", &GenerateRequest::cache_namespace)
+      .def_readwrite("prefill_only", &GenerateRequest::prefill_only)
+      .def_readwrite("report_progress", &GenerateRequest::report_progress);
 }
 
 }  // namespace snapllm::bindings

@@ -21,6 +21,12 @@ void bind_stats(py::module_& module) {
       .def_readonly("context_size", &ModelInfo::context_size)
       .def_readonly("kv_cells", &ModelInfo::kv_cells)
       .def_readonly("max_sequences", &ModelInfo::max_sequences)
+      .def_readonly("num_hot_sequences", &ModelInfo::num_hot_sequences)
+      .def_readonly("max_hot_tokens", &ModelInfo::max_hot_tokens)
+      .def_readonly("max_parked_tokens", &ModelInfo::max_parked_tokens)
+      .def_readonly("num_kv_sequences", &ModelInfo::num_kv_sequences)
+      .def_readonly("fingerprint", &ModelInfo::fingerprint)
+      .def_readonly("kv_kind", &ModelInfo::kv_kind)
       .def_readonly("num_threads", &ModelInfo::num_threads)
       .def_readonly("flash_attention", &ModelInfo::flash_attention)
       .def_readonly("has_chat_template", &ModelInfo::has_chat_template)
@@ -44,10 +50,32 @@ void bind_stats(py::module_& module) {
       .def_readonly("num_steps", &ModelStats::num_steps)
       .def_readonly("num_waiting", &ModelStats::num_waiting)
       .def_readonly("num_running", &ModelStats::num_running)
-      .def_readonly("num_kv_cells_used", &ModelStats::num_kv_cells_used);
+      .def_readonly("num_kv_cells_used", &ModelStats::num_kv_cells_used)
+      .def_readonly("num_hot_prefixes", &ModelStats::num_hot_prefixes)
+      .def_readonly("num_hot_tokens", &ModelStats::num_hot_tokens)
+      .def_readonly("num_hot_hits", &ModelStats::num_hot_hits)
+      .def_readonly("num_warm_hits", &ModelStats::num_warm_hits)
+      .def_readonly("num_cold_hits", &ModelStats::num_cold_hits)
+      .def_readonly("num_failed_restores", &ModelStats::num_failed_restores);
+
+  py::class_<KvStoreStats>(module, "KvStoreStats")
+      .def_readonly("num_pieces", &KvStoreStats::num_pieces)
+      .def_readonly("ram_bytes", &KvStoreStats::ram_bytes)
+      .def_readonly("disk_bytes", &KvStoreStats::disk_bytes)
+      .def_readonly("max_ram_bytes", &KvStoreStats::max_ram_bytes)
+      .def_readonly("max_disk_bytes", &KvStoreStats::max_disk_bytes)
+      .def_readonly("num_stored", &KvStoreStats::num_stored)
+      .def_readonly("num_written", &KvStoreStats::num_written)
+      .def_readonly("num_loaded", &KvStoreStats::num_loaded)
+      .def_readonly("num_ram_evictions", &KvStoreStats::num_ram_evictions)
+      .def_readonly("num_disk_evictions", &KvStoreStats::num_disk_evictions)
+      .def_readonly("num_write_failures", &KvStoreStats::num_write_failures)
+      .def_readonly("num_damaged", &KvStoreStats::num_damaged)
+      .def_readonly("num_dropped", &KvStoreStats::num_dropped);
 
   py::class_<EngineStats>(module, "EngineStats")
       .def_readonly("models", &EngineStats::models)
+      .def_readonly("kv_store", &EngineStats::kv_store)
       .def_readonly("num_switches", &EngineStats::num_switches);
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "snapllm/prefix.h"
 #include "snapllm/status.h"
 
 namespace snapllm::bindings {
@@ -16,8 +17,12 @@ void bind_options(py::module_& module);
 void bind_request(py::module_& module);
 void bind_chat(py::module_& module);
 void bind_output(py::module_& module);
+void bind_prefix(py::module_& module);
 void bind_stats(py::module_& module);
 void bind_engine(py::module_& module);
+
+// The tier of that name; throws InvalidRequestError on another.
+Tier tier_of(const std::string& name);
 
 // The Python exception of a Status: an instance of snapllm.errors.SnapLLMError.
 py::object to_exception(const Status& status);

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module) {
   bind_request(module);
   bind_chat(module);
   bind_output(module);
+  bind_prefix(module);
   bind_stats(module);
   bind_engine(module);
 }

@@ -8,6 +8,7 @@
 
 #include "backend/llama_backend.h"
 #include "base/machine.h"
+#include "prefix_service.h"
 #include "registry/model_registry.h"
 #include "scheduler/compute_thread.h"
 #include "scheduler/scheduler.h"
@@ -20,12 +21,30 @@ namespace {
 
 const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
 
+// Automatic bounds of the KV store.
+constexpr uint64_t kMaxAutoRamBytes = uint64_t{8} << 30;
+constexpr uint64_t kRamDivisor = 8;  // of the memory that is free
+constexpr uint64_t kAutoDiskBytes = uint64_t{20} << 30;
+
+KvStoreOptions store_options(const EngineOptions& options) {
+  KvStoreOptions store;
+  store.ram_bytes = options.kv_ram_bytes > 0
+                        ? options.kv_ram_bytes
+                        : std::min(available_memory_bytes() / kRamDivisor, kMaxAutoRamBytes);
+  store.disk_bytes = options.kv_disk_bytes > 0 ? options.kv_disk_bytes : kAutoDiskBytes;
+  if (!options.workspace.empty()) store.folder = options.workspace + "/kv";
+  return store;
+}
+
 }  // namespace
 
 class Engine::Impl {
  public:
-  explicit Impl(EngineOptions options)
-      : options_(options), backend_(std::make_unique<LlamaBackend>(options.num_threads)) {}
+  Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_lock)
+      : options_(options),
+        workspace_lock_(std::move(workspace_lock)),
+        backend_(std::make_unique<LlamaBackend>(options.num_threads)),
+        store_(std::make_shared<KvStore>(store_options(options), posix_file_env())) {}
 
   Result<ModelInfo> load(const std::string& model_id, const ModelOptions& options);
   Status unload(const std::string& model_id);
@@ -46,6 +65,7 @@ class Engine::Impl {
   }
   Result<Lease> find(const std::string& model_id) const;
   const ModelRegistry& registry() const { return registry_; }
+  PrefixService& prefixes() { return prefixes_; }
   EngineStats stats() const;
 
  private:
@@ -54,12 +74,15 @@ class Engine::Impl {
   uint64_t free_bytes() const;
 
   const EngineOptions options_;
+  std::unique_ptr<FolderLock> workspace_lock_;  // null without a workspace, and once closed
   const std::unique_ptr<TextBackend> backend_;
+  const std::shared_ptr<KvStore> store_;
   ModelRegistry registry_;
   std::atomic<uint64_t> next_request_id_{1};
   std::atomic<uint64_t> num_switches_{0};
   std::atomic<bool> closed_{false};
-  ComputeThread compute_;  // last: stops before the models go
+  ComputeThread compute_;  // after the models: it stops before they go
+  PrefixService prefixes_{*store_, registry_, compute_};
 };
 
 namespace {
@@ -116,7 +139,8 @@ Result<Lease> Engine::Impl::make_resident(const std::string& model_id,
   resident->model = loaded.value().model;
   resident->info = resident->model->info();
   resident->scheduler =
-      std::make_shared<Scheduler>(std::move(loaded).value(), options_.max_queued_requests);
+      std::make_shared<Scheduler>(std::move(loaded).value(), options_.max_queued_requests, store_);
+  store_->open(resident->model->fingerprint());
   TextContext& context = resident->scheduler->context();
   compute_.run([&] { context.calibrate(); });
   resident->info.num_threads = context.num_threads();
@@ -167,9 +191,18 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
 
   const int32_t room = model.info().context_size - static_cast<int32_t>(request.prompt.size());
   request.max_tokens = request.max_tokens < 0 ? room : std::min(request.max_tokens, room);
+  PrefixSource source;
+  source.root = root_key(model.fingerprint(), request.cache_namespace);
+  if (request.reuse_prefix) {
+    // What is on disk only is read here, on the caller's thread.
+    const StoreScope scope{model.fingerprint(), source.root, model.kv_kind()};
+    const auto num_reusable = static_cast<int32_t>(request.prompt.size()) - !request.prefill_only;
+    source.prefetched = store_->match(scope, request.prompt, num_reusable, /*load_cold=*/true);
+  }
   const uint64_t request_id = next_request_id_.fetch_add(1);
   auto sequence = std::make_unique<Sequence>(request_id, std::move(request),
-                                             std::move(sampler).value(), std::move(outputs));
+                                             std::move(sampler).value(), std::move(outputs),
+                                             std::move(source));
   if (Status status = lease.value()->scheduler->submit(std::move(sequence)); !status.ok()) {
     return status;
   }
@@ -198,16 +231,30 @@ void Engine::Impl::close(int64_t drain_timeout_ms) {
   for (const Lease& lease : registry_.all()) {
     if (registry_.remove(lease->info.id).ok()) drop(lease, {});
   }
+  store_->flush();
+  workspace_lock_.reset();
 }
 
 EngineStats Engine::Impl::stats() const {
   EngineStats stats;
   stats.num_switches = num_switches_.load(std::memory_order_relaxed);
+  stats.kv_store = store_->stats();
   for (const Lease& lease : registry_.all()) stats.models.push_back(lease->scheduler->stats());
   return stats;
 }
 
-Engine::Engine(EngineOptions options) : impl_(std::make_unique<Impl>(options)) {}
+Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
+  std::unique_ptr<FolderLock> lock;
+  if (!options.workspace.empty()) {
+    auto acquired = FolderLock::acquire(options.workspace);
+    if (!acquired.ok()) return acquired.status();
+    lock = std::move(acquired).value();
+  }
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(lock));
+  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+}
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Engine::~Engine() { impl_->close(0); }
 
@@ -267,6 +314,22 @@ Result<std::shared_ptr<const ChatPrompt>> Engine::format_chat(
 
 Result<uint64_t> Engine::submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs) {
   return impl_->submit(std::move(request), std::move(outputs));
+}
+
+Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {
+  return impl_->prefixes().info(prefix);
+}
+
+Status Engine::keep_prefix(const PrefixRef& prefix) { return impl_->prefixes().keep(prefix); }
+
+Status Engine::pin_prefix(const PrefixRef& prefix) { return impl_->prefixes().pin(prefix); }
+
+Status Engine::discard_prefix(const PrefixRef& prefix) {
+  return impl_->prefixes().discard(prefix);
+}
+
+Status Engine::move_prefix(const PrefixRef& prefix, Tier tier) {
+  return impl_->prefixes().move(prefix, tier);
 }
 
 bool Engine::cancel(uint64_t request_id) { return impl_->cancel(request_id); }

@@ -21,6 +21,8 @@ class Lowered(msgspec.Struct, frozen=True):
     stop: tuple[str, ...]
     n: int
     chat: _core.ChatPrompt | None = None
+    reuse_prefix: bool = True
+    cache_namespace: str = ""
 
     def core_requests(self) -> Iterator[_core.GenerateRequest]:
         """One request for each of the `n` answers; with a seed, each its own."""
@@ -35,6 +37,8 @@ class Lowered(msgspec.Struct, frozen=True):
                 sampling=_core.SamplingParams(**options),
                 max_tokens=self.max_tokens,
                 stop=list(self.stop),
+                reuse_prefix=self.reuse_prefix,
+                cache_namespace=self.cache_namespace,
             )
             if self.chat is not None:
                 request.chat = self.chat
@@ -65,6 +69,8 @@ def lower_chat(core: _core.Engine, request: ChatRequest) -> Lowered:
         max_tokens=request.max_tokens,
         stop=request.stop,
         n=request.n,
+        reuse_prefix=request.reuse_prefix,
+        cache_namespace=request.cache_namespace,
         chat=prompt,
     )
 
@@ -80,4 +86,6 @@ def lower_completion(core: _core.Engine, request: CompletionRequest) -> Lowered:
         max_tokens=request.max_tokens,
         stop=request.stop,
         n=request.n,
+        reuse_prefix=request.reuse_prefix,
+        cache_namespace=request.cache_namespace,
     )

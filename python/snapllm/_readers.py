@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from snapllm import _core
 from snapllm.outputs import (
+    CacheUse,
     ChatEvent,
     ChatResult,
     Completion,
@@ -54,7 +55,7 @@ def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
         reason = "cancelled"
     else:
         reason = "stop"
-    timings = output.timings
+    timings, cache = output.timings, output.cache
     return Finish(
         finish_reason=reason,
         stop_sequence=output.stop_sequence or None,
@@ -63,6 +64,12 @@ def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
             num_prompt_tokens=output.num_prompt_tokens,
             num_cached_tokens=output.num_cached_tokens,
             num_generated_tokens=output.num_generated_tokens,
+        ),
+        cache=CacheUse(
+            num_hot_tokens=cache.num_hot_tokens,
+            num_warm_tokens=cache.num_warm_tokens,
+            num_cold_tokens=cache.num_cold_tokens,
+            cached_token=cache.cached_token if cache.cached_token >= 0 else None,
         ),
         timings=Timings(
             queue_ms=timings.queue_ms,

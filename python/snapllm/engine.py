@@ -40,6 +40,15 @@ class Engine:
         num_threads: Threads a model may compute with; 0 = the physical cores.
         memory_budget_bytes: Memory that models may take; 0 = what the machine has free.
         max_queued_requests: Requests that wait per model before `QueueFullError`.
+        workspace: Folder in which the KV of prompts outlives the process; made when
+            missing. None keeps it in RAM only.
+        kv_ram_bytes: Bound of the KV kept in RAM; 0 = an eighth of the free memory.
+        kv_disk_bytes: Bound of the KV kept in the workspace; 0 = 20 GiB.
+
+    Raises:
+        InvalidRequestError: An argument is out of range, or another process uses the
+            workspace.
+        StorageError: The workspace cannot be made or written.
     """
 
     def __init__(
@@ -48,16 +57,21 @@ class Engine:
         num_threads: int = 0,
         memory_budget_bytes: int = 0,
         max_queued_requests: int = 256,
+        workspace: str | PathLike[str] | None = None,
+        kv_ram_bytes: int = 0,
+        kv_disk_bytes: int = 0,
     ) -> None:
-        if num_threads < 0 or memory_budget_bytes < 0 or max_queued_requests < 1:
-            raise InvalidRequestError(
-                "num_threads and memory_budget_bytes must not be negative, and "
-                "max_queued_requests must be positive"
-            )
+        if min(num_threads, memory_budget_bytes, kv_ram_bytes, kv_disk_bytes) < 0:
+            raise InvalidRequestError("num_threads and bounds in bytes must not be negative")
+        if max_queued_requests < 1:
+            raise InvalidRequestError("max_queued_requests must be positive")
         options = _core.EngineOptions(
             num_threads=num_threads,
             memory_budget_bytes=memory_budget_bytes,
             max_queued_requests=max_queued_requests,
+            workspace="" if workspace is None else fspath(workspace),
+            kv_ram_bytes=kv_ram_bytes,
+            kv_disk_bytes=kv_disk_bytes,
         )
         self._runner = Runner(_core.Engine(options))
 

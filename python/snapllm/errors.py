@@ -97,6 +97,18 @@ class EngineClosedError(SnapLLMError, RuntimeError):
     code = "closed"
 
 
+class StorageError(SnapLLMError, OSError):
+    """The workspace cannot be read or written."""
+
+    code = "storage_failed"
+
+
+class ContextNotFoundError(SnapLLMError, LookupError):
+    """No context of that id or name exists, or it has expired."""
+
+    code = "context_not_found"
+
+
 _BY_CODE: dict[str, type[SnapLLMError]] = {
     cls.code: cls
     for cls in (
@@ -109,6 +121,7 @@ _BY_CODE: dict[str, type[SnapLLMError]] = {
         QueueFullError,
         GenerationFailedError,
         EngineClosedError,
+        StorageError,
     )
 }
 

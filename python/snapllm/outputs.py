@@ -23,6 +23,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     num_generated_tokens: int = 0
 
 
+class CacheUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a prompt's reused tokens came from, and what ended the reuse."""
+
+    num_hot_tokens: int = 0
+    """Forked within the model's KV memory."""
+    num_warm_tokens: int = 0
+    """Restored from RAM."""
+    num_cold_tokens: int = 0
+    """Restored from disk."""
+    cached_token: int | None = None
+    """The cached token at the first position that differed; None when there was none."""
+
+
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of one request went, in milliseconds."""
 
@@ -140,6 +153,7 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     stop_sequence: str | None = None
     seed: int = 0
     usage: Usage = Usage()
+    cache: CacheUse = CacheUse()
     timings: Timings = Timings()
 
 

@@ -65,6 +65,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = DEFAULT_MAX_TOKENS
     stop: StopSequences = ()
     n: int = 1
+    reuse_prefix: bool = True
+    cache_namespace: str = ""
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,10 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = DEFAULT_MAX_TOKENS
     stop: StopSequences = ()
     n: int = 1
+    reuse_prefix: bool = True
+    """Whether the KV of an earlier prompt may be used and this one's kept."""
+    cache_namespace: str = ""
+    """Prompts of different namespaces share nothing."""
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -110,6 +116,8 @@ class GenerateOptions(TypedDict, total=False):
             20; -1 = no log probabilities. Default -1.
         logit_bias: Added to the logits of tokens: token id to bias.
         grammar: A GBNF grammar that the whole answer must match.
+        reuse_prefix: Whether the KV of earlier prompts with the same beginning is used,
+            and this one's kept; the answer is the same either way. Default True.
     """
 
     max_tokens: int | None
@@ -128,6 +136,7 @@ class GenerateOptions(TypedDict, total=False):
     num_logprobs: int
     logit_bias: Mapping[int, float]
     grammar: str
+    reuse_prefix: bool
 
 
 class ChatOptions(GenerateOptions, total=False):
@@ -235,6 +244,7 @@ def _common(rest: dict[str, Any]) -> dict[str, Any]:
         "max_tokens": UNLIMITED
         if max_tokens is None
         else convert(max_tokens, MaxTokens, "max_tokens"),
+        "reuse_prefix": convert(rest.pop("reuse_prefix", True), bool, "reuse_prefix"),
         "stop": convert((stop,) if isinstance(stop, str) else tuple(stop), StopSequences, "stop"),
     }
 

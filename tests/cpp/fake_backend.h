@@ -68,6 +68,11 @@ class FakeTextModel : public TextModel {
   const ModelInfo& info() const override { return info_; }
   int32_t batch_tokens() const override { return batch_tokens_; }
   int32_t ubatch_tokens() const override { return ubatch_tokens_; }
+  KvKind kv_kind() const override {
+    return info_.kv_kind == "checkpoints" ? KvKind::kCheckpoints : KvKind::kBlocks;
+  }
+  Hash128 fingerprint() const override { return {1, 2}; }
+  bool is_control(Token token) const override { return token == kControlToken; }
   Result<std::vector<Token>> tokenize(const std::string& text, bool, bool) const override {
     return to_tokens(text);
   }
@@ -123,7 +128,7 @@ class FakeTextContext : public TextContext {
     if (std::exchange(cells_full_, false)) return DecodeOutcome::kCellsFull;
     std::map<SequenceId, int> num_outputs;
     for (const BatchEntry& entry : batch) {
-      CHECK(entry.sequence >= 0 && entry.sequence < model_->info().max_sequences);
+      CHECK(entry.sequence >= 0 && entry.sequence < num_sequences());
       std::vector<Token>& tokens = cells_[entry.sequence];
       CHECK_EQ(entry.position, tokens.size());
       tokens.push_back(entry.token);
@@ -157,6 +162,40 @@ class FakeTextContext : public TextContext {
     cleared_.push_back(sequence);
     cells_.erase(sequence);
   }
+  void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) override {
+    CHECK(cells_[to].empty());
+    const auto& source = cells_[from];
+    REQUIRE(num_tokens <= static_cast<int32_t>(source.size()));
+    if (model_->kv_kind() == KvKind::kCheckpoints) CHECK_EQ(num_tokens, source.size());
+    cells_[to].assign(source.begin(), source.begin() + num_tokens);
+    ++num_forks_;
+  }
+  // A state is its tokens, so that a wrong one changes the answer.
+  Result<StateBytes> save_state(SequenceId sequence, TokenRange range) override {
+    const auto& tokens = cells_[sequence];
+    REQUIRE(range.end <= static_cast<int32_t>(tokens.size()));
+    if (model_->kv_kind() == KvKind::kCheckpoints) CHECK_EQ(range.end, tokens.size());
+    const auto* first = reinterpret_cast<const uint8_t*>(tokens.data() + range.begin);
+    const auto* last = reinterpret_cast<const uint8_t*>(tokens.data() + range.end);
+    return StateBytes(first, last);
+  }
+  bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
+                     int32_t num_tokens) override {
+    auto& tokens = cells_[sequence];
+    CHECK_EQ(tokens.size(), range.begin);
+    if (std::exchange(fail_restore_, false)) {
+      tokens.clear();
+      return false;
+    }
+    REQUIRE(state.size() == sizeof(Token) * static_cast<size_t>(range.end - range.begin));
+    const auto* first = reinterpret_cast<const Token*>(state.data());
+    tokens.insert(tokens.end(), first, first + num_tokens);
+    ++num_restores_;
+    return true;
+  }
+  void fail_next_restore() { fail_restore_ = true; }
+  int num_forks() const { return num_forks_; }
+  int num_restores() const { return num_restores_; }
   void calibrate() override {}
   int32_t num_threads() const override { return 1; }
 
@@ -166,7 +205,14 @@ class FakeTextContext : public TextContext {
            std::equal(prefix.begin(), prefix.end(), tokens.begin());
   }
 
+  int32_t num_sequences() const {
+    return model_->info().max_sequences + model_->info().num_hot_sequences;
+  }
+
   const std::shared_ptr<const FakeTextModel> model_;
+  bool fail_restore_ = false;
+  int num_forks_ = 0;
+  int num_restores_ = 0;
   std::map<std::vector<Token>, std::vector<Token>> scripts_;
   std::map<SequenceId, std::vector<Token>> cells_;
   std::vector<std::vector<BatchEntry>> batches_;

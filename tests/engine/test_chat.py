@@ -37,8 +37,9 @@ CALLING: dict[str, Any] = {"tools": [WEATHER], "temperature": 0, "max_tokens": 3
 
 
 def test_the_streamed_chat_is_the_whole_chat(model: snapllm.Model) -> None:
-    whole = model.chat("Hello", temperature=0, max_tokens=60)
-    events = list(model.chat("Hello", stream=True, temperature=0, max_tokens=60))
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 60, "reuse_prefix": False}
+    whole = model.chat("Hello", **options)
+    events = list(model.chat("Hello", stream=True, **options))
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == whole.content
     assert isinstance(events[-1], Finish)
     assert events[-1].usage == whole.usage

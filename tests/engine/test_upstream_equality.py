@@ -52,7 +52,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
 def serving(binary: Path, model: snapllm.Model, log_path: Path) -> Iterator[str]:
     """Runs upstream's server with the settings that our engine computes with.
 
-    They include the number of sequences: it decides how many cells the window layers have,
+    They include the number of sequence ids: it decides how many cells the window layers have,
     and sliding-window models round differently with another number of cells.
     """
     with socket.socket() as probe:
@@ -61,7 +61,7 @@ def serving(binary: Path, model: snapllm.Model, log_path: Path) -> Iterator[str]
     # fmt: off
     command = [
         binary, "--model", model.info.path, "--port", port, "--threads", 1, "--flash-attn", "off",
-        "--parallel", model.info.max_sequences, "--kv-unified", "--ctx-size", 2048,
+        "--parallel", model.info.num_kv_sequences, "--kv-unified", "--ctx-size", 2048,
         "--no-warmup", "--no-context-shift",
     ]
     # fmt: on

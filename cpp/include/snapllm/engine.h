@@ -9,6 +9,7 @@
 #include "snapllm/chat_prompt.h"
 #include "snapllm/options.h"
 #include "snapllm/output_queue.h"
+#include "snapllm/prefix.h"
 #include "snapllm/request.h"
 #include "snapllm/stats.h"
 #include "snapllm/status.h"
@@ -19,7 +20,8 @@ namespace snapllm {
 // close waits for a model to compute.
 class Engine {
  public:
-  explicit Engine(EngineOptions options);
+  // Fails when the workspace cannot be used.
+  static Result<std::unique_ptr<Engine>> create(EngineOptions options);
   ~Engine();  // cancels what is running
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -54,12 +56,20 @@ class Engine {
   // Ends the request within one step; false when it is not running (any more).
   bool cancel(uint64_t request_id);
 
+  // Prefixes kept on purpose (see PrefixService). These wait for the disk.
+  Result<PrefixInfo> prefix_info(const PrefixRef& prefix);
+  Status keep_prefix(const PrefixRef& prefix);
+  Status pin_prefix(const PrefixRef& prefix);
+  Status discard_prefix(const PrefixRef& prefix);
+  Status move_prefix(const PrefixRef& prefix, Tier tier);
+
   // Waits up to `drain_timeout_ms` for running requests, cancels the rest and
   // unloads everything. Later calls fail with kClosed.
   void close(int64_t drain_timeout_ms);
 
  private:
   class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

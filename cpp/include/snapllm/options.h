@@ -14,6 +14,12 @@ struct EngineOptions {
   uint64_t memory_budget_bytes = 0;
   // Requests waiting per model before new ones are refused with queue_full.
   int32_t max_queued_requests = 256;
+  // Folder in which the KV of prompts outlives the process; empty = it does not. One
+  // process at a time may have it.
+  std::string workspace;
+  // Bounds of the KV kept in RAM and on disk; 0 = chosen from the machine.
+  uint64_t kv_ram_bytes = 0;
+  uint64_t kv_disk_bytes = 0;
 };
 
 enum class FlashAttention { kAuto, kOn, kOff };

@@ -31,6 +31,16 @@ struct RequestTimings {
   double decode_ms = 0.0;   // first token to the last
 };
 
+// How much of a prompt was reused, and why not more.
+struct CacheReport {
+  int32_t num_hot_tokens = 0;   // forked within the KV memory
+  int32_t num_warm_tokens = 0;  // restored from RAM
+  int32_t num_cold_tokens = 0;  // restored from disk
+  // The token that was cached where the prompt went another way; -1 = nothing was.
+  Token cached_token = -1;
+  int32_t num_tokens() const { return num_hot_tokens + num_warm_tokens + num_cold_tokens; }
+};
+
 // The next piece of one request's answer. Exactly one output of a request has a
 // finish reason, and it is the last.
 struct RequestOutput {
@@ -38,13 +48,15 @@ struct RequestOutput {
   std::string text;  // whole UTF-8 characters; stop strings are never in it
   std::vector<Token> tokens;
   std::vector<TokenLogprobs> logprobs;
+  int32_t num_computed_prompt_tokens = 0;  // so far, with the reused ones
 
   FinishReason finish_reason = FinishReason::kNone;
   // Below: set in the last output only.
   std::string stop_sequence;  // the stop string that ended it; empty otherwise
   Status error;               // with kError
   int32_t num_prompt_tokens = 0;
-  int32_t num_cached_tokens = 0;  // of the prompt, not computed but restored
+  int32_t num_cached_tokens = 0;  // of the prompt, not computed but reused
+  CacheReport cache;
   int32_t num_generated_tokens = 0;
   int64_t seed = 0;
   RequestTimings timings;

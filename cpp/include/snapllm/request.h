@@ -62,6 +62,14 @@ struct GenerateRequest {
   int32_t max_tokens = 256;
   // Generation ends before the first of these; they are not part of the text.
   std::vector<std::string> stop;
+  // Whether the KV of an earlier prompt may be used, and this one's kept.
+  bool reuse_prefix = true;
+  // Prompts of different namespaces share nothing.
+  std::string cache_namespace;
+  // Computes and keeps the prompt's KV and generates nothing.
+  bool prefill_only = false;
+  // Sends an output after each step of prefill.
+  bool report_progress = false;
 };
 
 }  // namespace snapllm

@@ -23,6 +23,12 @@ struct ModelInfo {
   int32_t context_size = 0;  // longest prompt plus answer of one request
   int32_t kv_cells = 0;
   int32_t max_sequences = 0;
+  int32_t num_hot_sequences = 0;  // hot prefixes that can be kept beside the running
+  int32_t max_hot_tokens = 0;     // KV cells they may take
+  int32_t max_parked_tokens = 0;  // of these by prefixes kept without being asked for
+  int32_t num_kv_sequences = 0;   // sequence ids of the KV memory, scratch included
+  std::string fingerprint;        // what its KV is stored under
+  std::string kv_kind;            // "blocks", or "checkpoints" where it cannot be cut
   int32_t num_threads = 0;
   bool flash_attention = false;
   bool has_chat_template = false;
@@ -47,11 +53,35 @@ struct ModelStats {
   uint64_t num_steps = 0;
   int32_t num_waiting = 0;
   int32_t num_running = 0;
-  int32_t num_kv_cells_used = 0;  // reserved by running sequences
+  int32_t num_kv_cells_used = 0;  // reserved by running sequences and hot prefixes
+  int32_t num_hot_prefixes = 0;
+  int32_t num_hot_tokens = 0;  // KV cells of hot prefixes
+  uint64_t num_hot_hits = 0;   // tokens reused from each tier
+  uint64_t num_warm_hits = 0;
+  uint64_t num_cold_hits = 0;
+  uint64_t num_failed_restores = 0;
+};
+
+// Of the KV store, since the engine began.
+struct KvStoreStats {
+  uint64_t num_pieces = 0;
+  uint64_t ram_bytes = 0;       // of states in RAM
+  uint64_t disk_bytes = 0;      // of files
+  uint64_t max_ram_bytes = 0;
+  uint64_t max_disk_bytes = 0;
+  uint64_t num_stored = 0;      // pieces put
+  uint64_t num_written = 0;     // files written
+  uint64_t num_loaded = 0;      // states read from disk
+  uint64_t num_ram_evictions = 0;
+  uint64_t num_disk_evictions = 0;
+  uint64_t num_write_failures = 0;
+  uint64_t num_damaged = 0;     // files that were of no use
+  uint64_t num_dropped = 0;     // pieces not kept: no room, or the writer is behind
 };
 
 struct EngineStats {
   std::vector<ModelStats> models;
+  KvStoreStats kv_store;
   uint64_t num_switches = 0;
 };
 

@@ -21,6 +21,7 @@ enum class StatusCode {
   kQueueFull,              // the model's request queue is at its bound
   kGenerationFailed,       // the model failed while computing
   kClosed,                 // the engine or the model is shutting down
+  kStorageFailed,          // the workspace cannot be read or written
 };
 
 // The code's name in the API, for example "model_not_found".

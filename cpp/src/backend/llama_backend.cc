@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "backend/fingerprint.h"
 #include "backend/gguf_header.h"
 #include "backend/llama_runtime.h"
 #include "backend/llama_text_context.h"
@@ -23,6 +24,13 @@ namespace {
 constexpr int32_t kMaxRecurrentSequences = 8;
 constexpr int32_t kMaxSequences = 64;
 constexpr int32_t kMaxContext = 1 << 24;
+// Hot prefixes beside the running sequences. Where each sequence id costs memory there
+// are few.
+constexpr int32_t kHotSequences = 32;
+constexpr int32_t kHotCheckpoints = 2;
+// Every token in the KV memory slows each decode down where attention looks at all
+// cells: on a CPU without flash attention by a fifth at this many.
+constexpr int32_t kMaxParkedTokensOnCpu = 4096;
 
 Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest, message}; }
 
@@ -101,7 +109,7 @@ Result<LlamaContextPtr> create_context(const LlamaTextModel& model, const ModelO
   params.n_ctx = static_cast<uint32_t>(model.info().kv_cells);
   params.n_batch = static_cast<uint32_t>(model.batch_tokens());
   params.n_ubatch = static_cast<uint32_t>(model.ubatch_tokens());
-  params.n_seq_max = static_cast<uint32_t>(model.info().max_sequences);
+  params.n_seq_max = static_cast<uint32_t>(model.info().num_kv_sequences);
   // One row of logits for each sequence; the default reserves one for each token
   // of a batch.
   params.n_outputs_max = params.n_seq_max;
@@ -143,6 +151,13 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   const bool is_recurrent = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
   info.max_sequences =
       is_recurrent ? std::min(options.max_sequences, kMaxRecurrentSequences) : options.max_sequences;
+  const bool is_block = kv_kind_of(model) == KvKind::kBlocks;
+  info.num_hot_sequences = is_block ? kHotSequences : kHotCheckpoints;
+  info.num_kv_sequences = info.max_sequences + info.num_hot_sequences + (is_block ? 1 : 0);
+  info.max_hot_tokens = info.kv_cells / 2;
+  info.max_parked_tokens = info.flash_attention
+                               ? info.max_hot_tokens
+                               : std::min(kMaxParkedTokensOnCpu, info.max_hot_tokens);
   return info;
 }
 
@@ -178,9 +193,12 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     }
     ModelInfo info =
         describe(model_id, options, header.value(), plan.value(), weights.value().get());
+    const auto fingerprint = kv_fingerprint(options, info.flash_attention);
+    if (!fingerprint.ok()) return fingerprint.status();
     auto model =
         std::make_shared<const LlamaTextModel>(std::move(weights).value(),
-                                               std::move(chat_format).value(), options, std::move(info));
+                                               std::move(chat_format).value(), options,
+                                               fingerprint.value(), std::move(info));
     auto context = create_context(*model, options);
     if (!context.ok()) return context.status();
     const int32_t threads = std::min(options.num_threads, available_cpus());

@@ -75,6 +75,60 @@ void LlamaTextContext::clear_sequence(SequenceId sequence) {
   llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, -1, -1);
 }
 
+void LlamaTextContext::fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) {
+  const bool is_whole = model_->kv_kind() == KvKind::kCheckpoints;
+  llama_memory_seq_cp(llama_get_memory(context_.get()), from, to, is_whole ? -1 : 0,
+                      is_whole ? -1 : num_tokens);
+}
+
+Result<StateBytes> LlamaTextContext::save_state(SequenceId sequence, TokenRange range) {
+  return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<StateBytes> {
+    SequenceId source = sequence;
+    if (model_->kv_kind() == KvKind::kBlocks) {
+      source = scratch();
+      llama_memory_seq_cp(llama_get_memory(context_.get()), sequence, source, range.begin, range.end);
+    }
+    StateBytes state(llama_state_seq_get_size(context_.get(), source));
+    const size_t size =
+        llama_state_seq_get_data(context_.get(), state.data(), state.size(), source);
+    if (source != sequence) clear_sequence(source);
+    if (size == 0 || size != state.size()) {
+      return Status(StatusCode::kGenerationFailed, "the sequence's state cannot be read");
+    }
+    return state;
+  });
+}
+
+bool LlamaTextContext::set_state(SequenceId sequence, TokenRange range, const StateBytes& state) {
+  LlamaLogCapture log;
+  const auto size = guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<size_t> {
+    return llama_state_seq_set_data(context_.get(), state.data(), state.size(), sequence);
+  });
+  // A state carries no identity: that its positions are right is all it can be asked.
+  const llama_memory_t memory = llama_get_memory(context_.get());
+  const bool is_block = model_->kv_kind() == KvKind::kBlocks;
+  return size.ok() && size.value() == state.size() &&
+         llama_memory_seq_pos_max(memory, sequence) == range.end - 1 &&
+         (!is_block || llama_memory_seq_pos_min(memory, sequence) == range.begin);
+}
+
+bool LlamaTextContext::restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
+                                     int32_t num_tokens) {
+  if (model_->kv_kind() == KvKind::kCheckpoints) {
+    if (set_state(sequence, range, state)) return true;
+    clear_sequence(sequence);
+    return false;
+  }
+  const bool is_set = set_state(scratch(), range, state);
+  if (is_set) {
+    llama_memory_seq_cp(llama_get_memory(context_.get()), scratch(), sequence, range.begin,
+                        range.begin + num_tokens);
+  }
+  clear_sequence(scratch());
+  if (!is_set) clear_sequence(sequence);
+  return is_set;
+}
+
 TokenLogprobs LlamaTextContext::logprobs_of(Token token, int32_t batch_index,
                                             int32_t num_alternatives) const {
   const float* logits = llama_get_logits_ith(context_.get(), batch_index);

@@ -25,12 +25,20 @@ class LlamaTextContext : public TextContext {
   Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override;
   Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) override;
   void clear_sequence(SequenceId sequence) override;
+  void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) override;
+  Result<StateBytes> save_state(SequenceId sequence, TokenRange range) override;
+  bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
+                     int32_t num_tokens) override;
   void calibrate() override;
   int32_t num_threads() const override { return num_threads_; }
 
  private:
   // Microseconds of a decode of `num_tokens` on sequence 0, the fastest of a few.
   double time_decode(int32_t num_tokens, int32_t threads);
+  // Sets an empty sequence to the state and checks what came of it.
+  bool set_state(SequenceId sequence, TokenRange range, const StateBytes& state);
+  // The sequence id that states are cut and joined through (kBlocks only).
+  SequenceId scratch() const { return model_->info().num_kv_sequences - 1; }
   TokenLogprobs logprobs_of(Token token, int32_t batch_index, int32_t num_alternatives) const;
 
   const std::shared_ptr<const LlamaTextModel> model_;  // outlives context_

@@ -9,14 +9,24 @@
 
 namespace snapllm {
 
+KvKind kv_kind_of(const llama_model* model) {
+  const bool is_whole = llama_model_is_recurrent(model) || llama_model_is_hybrid(model) ||
+                        llama_model_n_swa(model) > 0;
+  return is_whole ? KvKind::kCheckpoints : KvKind::kBlocks;
+}
+
 LlamaTextModel::LlamaTextModel(LlamaModelPtr model, std::unique_ptr<LlamaChatFormat> chat_format,
-                               const ModelOptions& options, ModelInfo info)
+                               const ModelOptions& options, const Hash128& fingerprint,
+                               ModelInfo info)
     : model_(std::move(model)),
       vocab_(llama_model_get_vocab(model_.get())),
       chat_format_(std::move(chat_format)),
       batch_tokens_(std::min(options.batch_tokens, info.kv_cells)),
       ubatch_tokens_(std::min(options.ubatch_tokens, batch_tokens_)),
+      fingerprint_(fingerprint),
       info_(std::move(info)) {
+  info_.fingerprint = fingerprint_.hex();
+  info_.kv_kind = kv_kind() == KvKind::kBlocks ? "blocks" : "checkpoints";
   info_.has_chat_template = chat_format_->has_template();
   info_.supports_thinking = chat_format_->supports_thinking();
   info_.supports_tools = chat_format_->supports_tools();
@@ -49,6 +59,10 @@ std::string LlamaTextModel::token_bytes(Token token, bool special) const {
 
 bool LlamaTextModel::is_end_of_generation(Token token) const {
   return llama_vocab_is_eog(vocab_, token);
+}
+
+bool LlamaTextModel::is_control(Token token) const {
+  return llama_vocab_is_control(vocab_, token);
 }
 
 Result<std::shared_ptr<const ChatPrompt>> LlamaTextModel::format_chat(

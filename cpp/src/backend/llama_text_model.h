@@ -16,14 +16,20 @@ struct LlamaModelDeleter {
 };
 using LlamaModelPtr = std::unique_ptr<llama_model, LlamaModelDeleter>;
 
+// Sliding-window, recurrent and hybrid models cannot be cut by token range.
+KvKind kv_kind_of(const llama_model* model);
+
 class LlamaTextModel : public TextModel {
  public:
   LlamaTextModel(LlamaModelPtr model, std::unique_ptr<LlamaChatFormat> chat_format,
-                 const ModelOptions& options, ModelInfo info);
+                 const ModelOptions& options, const Hash128& fingerprint, ModelInfo info);
 
   const ModelInfo& info() const override { return info_; }
   int32_t batch_tokens() const override { return batch_tokens_; }
   int32_t ubatch_tokens() const override { return ubatch_tokens_; }
+  KvKind kv_kind() const override { return kv_kind_of(model_.get()); }
+  Hash128 fingerprint() const override { return fingerprint_; }
+  bool is_control(Token token) const override;
   Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
                                       bool parse_special) const override;
   std::string token_bytes(Token token, bool special) const override;
@@ -46,6 +52,7 @@ class LlamaTextModel : public TextModel {
   const std::unique_ptr<LlamaChatFormat> chat_format_;
   const int32_t batch_tokens_;
   const int32_t ubatch_tokens_;
+  const Hash128 fingerprint_;
   size_t longest_token_bytes_ = 1;
   ModelInfo info_;
 };

@@ -14,6 +14,7 @@
 #include "snapllm/request.h"
 #include "snapllm/stats.h"
 #include "snapllm/status.h"
+#include "store/piece.h"
 
 namespace snapllm {
 
@@ -55,6 +56,19 @@ class TextContext {
   virtual Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) = 0;
   // Forgets everything of the sequence.
   virtual void clear_sequence(SequenceId sequence) = 0;
+  // Lets `to` begin as a copy of the first `num_tokens` tokens of `from`; their cells
+  // are shared. A model of kind kCheckpoints can only copy all of them.
+  // REQUIRES: `to` is empty and `from` holds at least num_tokens tokens
+  virtual void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) = 0;
+  // The KV of the positions of `range`, or of kind kCheckpoints the whole state after
+  // range.end tokens.
+  // REQUIRES: the sequence holds these positions; kCheckpoints: and nothing after them
+  virtual Result<StateBytes> save_state(SequenceId sequence, TokenRange range) = 0;
+  // Appends the first `num_tokens` tokens of a saved state to the sequence, which must
+  // end where they begin. False when the state does not fit this context: then the
+  // sequence is empty.
+  virtual bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
+                             int32_t num_tokens) = 0;
   // Chooses the threads that decode this model fastest (see ModelOptions).
   virtual void calibrate() = 0;
   virtual int32_t num_threads() const = 0;
@@ -67,6 +81,10 @@ class TextModel {
   virtual const ModelInfo& info() const = 0;
   virtual int32_t batch_tokens() const = 0;
   virtual int32_t ubatch_tokens() const = 0;
+  virtual KvKind kv_kind() const = 0;
+  // What the KV of a token depends on besides the tokens: weights, KV types, build.
+  virtual Hash128 fingerprint() const = 0;
+  virtual bool is_control(Token token) const = 0;
 
   virtual Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
                                               bool parse_special) const = 0;

@@ -13,6 +13,7 @@ struct PendingWork {
   int32_t num_computed = 0;  // tokens in the KV memory
   int32_t num_pending = 0;   // tokens to compute before the next is sampled
   bool decoding = false;
+  int32_t next_cut = 0;  // a position no chunk may reach across; 0 = none
 };
 
 struct BatchShare {

@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "scheduler/admission.h"
+#include "scheduler/cut_points.h"
 
 namespace snapllm {
 namespace {
@@ -15,12 +15,17 @@ constexpr double kAverageWeight = 0.2;
 
 }  // namespace
 
-Scheduler::Scheduler(LoadedModel loaded, int32_t max_queued_requests)
+Scheduler::Scheduler(LoadedModel loaded, int32_t max_queued_requests,
+                     std::shared_ptr<KvStore> store)
     : model_(std::move(loaded.model)),
       context_(std::move(loaded.context)),
+      prefix_cache_(model_, *context_, std::move(store)),
       queue_(static_cast<size_t>(max_queued_requests)) {
   stats_.id = model_->info().id;
-  for (SequenceId id = model_->info().max_sequences; id-- > 0;) free_ids_.push_back(id);
+  const ModelInfo& info = model_->info();
+  for (SequenceId id = info.max_sequences + info.num_hot_sequences; id-- > 0;) {
+    free_ids_.push_back(id);
+  }
 }
 
 Scheduler::~Scheduler() = default;
@@ -75,20 +80,48 @@ void Scheduler::cancel_request(uint64_t request_id) {
   }
 }
 
+int32_t Scheduler::num_free_cells() const {
+  return model_->info().kv_cells - num_reserved_cells_ - prefix_cache_.hot().num_cells();
+}
+
+// First come, first served: nobody overtakes a request that waits for room, only one
+// that waits for a prefix which a running sequence is computing.
 void Scheduler::admit() {
-  if (waiting_.empty()) return;
-  std::vector<int32_t> needed;
-  for (const auto& sequence : waiting_) needed.push_back(sequence->num_reserved_cells());
-  const size_t count = num_admissible(needed, model_->info().kv_cells - num_reserved_cells_,
-                                      static_cast<int32_t>(free_ids_.size()));
-  for (size_t i = 0; i < count; ++i) {
-    waiting_.front()->admit(free_ids_.back());
-    free_ids_.pop_back();
-    num_reserved_cells_ += waiting_.front()->num_reserved_cells();
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+  size_t count = 0;
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    if (running_.size() >= static_cast<size_t>(model_->info().max_sequences)) break;
+    PrefixPlan plan = prefix_cache_.plan(**it, running_);
+    if (plan.deferred) {
+      ++it;
+      continue;
+    }
+    const int32_t needed = (*it)->num_total_cells() - plan.num_shared_cells();
+    int32_t missing = needed - num_free_cells();
+    if (missing > 0) missing -= prefix_cache_.make_room(missing, plan, free_ids_);
+    if (missing > 0) break;
+    auto sequence = std::move(*it);
+    it = waiting_.erase(it);
+    ++count;
+    start(std::move(sequence), std::move(plan));
   }
   if (count > 0) queue_.note_admitted(count);
+}
+
+void Scheduler::start(std::unique_ptr<Sequence> sequence, PrefixPlan plan) {
+  sequence->admit(free_ids_.back());
+  free_ids_.pop_back();
+  prefix_cache_.fill(*sequence, std::move(plan), running_, free_ids_);
+  if (prefix_cache_.kind() == KvKind::kCheckpoints && sequence->reuses_prefix()) {
+    std::vector<bool> is_control;
+    for (const Token token : sequence->prompt()) is_control.push_back(model_->is_control(token));
+    sequence->set_cuts(checkpoint_cuts(sequence->prompt(), is_control, sequence->num_computed()));
+  }
+  running_.push_back(std::move(sequence));
+  num_reserved_cells_ = 0;
+  for (const auto& running : running_) num_reserved_cells_ += running->num_reserved_cells();
+  // Its prompt may be there whole.
+  Sequence& started = *running_.back();
+  if (started.is_prefill_only() && started.num_pending() == 0) started.finish(FinishReason::kStop);
 }
 
 std::vector<PendingWork> Scheduler::pending_work() const {
@@ -97,7 +130,7 @@ std::vector<PendingWork> Scheduler::pending_work() const {
   for (const auto& sequence : running_) {
     const bool is_finished = sequence->state() == SequenceState::kFinished;
     work.push_back({sequence->num_computed(), is_finished ? 0 : sequence->num_pending(),
-                    sequence->state() == SequenceState::kDecoding});
+                    sequence->state() == SequenceState::kDecoding, sequence->next_cut()});
   }
   return work;
 }
@@ -126,7 +159,14 @@ void Scheduler::decode() {
     // memory, and waiting would not help.
     return fail_shares(shares, {StatusCode::kGenerationFailed, "the model's KV memory is full"});
   }
-  for (const BatchShare& share : shares) running_[share.index]->advance(share.num_tokens);
+  for (const BatchShare& share : shares) {
+    Sequence& sequence = *running_[share.index];
+    sequence.advance(share.num_tokens);
+    prefix_cache_.keep_cut(sequence);
+    if (sequence.is_prefill_only() && sequence.num_pending() == 0) {
+      sequence.finish(FinishReason::kStop);
+    }
+  }
   sample(shares, output_index);
 
   const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -186,14 +226,33 @@ void Scheduler::flush_outputs() {
 void Scheduler::release_finished() {
   std::erase_if(running_, [&](const std::unique_ptr<Sequence>& sequence) {
     if (sequence->state() != SequenceState::kFinished) return false;
-    context_->clear_sequence(sequence->id());
-    free_ids_.push_back(sequence->id());
     num_reserved_cells_ -= sequence->num_reserved_cells();
+    prefix_cache_.keep(*sequence, free_ids_);
     return true;
   });
+  update_stats();
+}
+
+void Scheduler::update_stats() {
+  const HotPool& hot = prefix_cache_.hot();
   std::lock_guard lock(stats_mutex_);
   stats_.num_running = static_cast<int32_t>(running_.size());
-  stats_.num_kv_cells_used = num_reserved_cells_;
+  stats_.num_kv_cells_used = num_reserved_cells_ + hot.num_cells();
+  stats_.num_hot_prefixes = hot.size();
+  stats_.num_hot_tokens = hot.num_cells();
+  stats_.num_failed_restores = prefix_cache_.num_failed_restores();
+}
+
+Status Scheduler::promote(const Hash128& root, std::span<const Token> tokens,
+                          const StoredPrefix& stored) {
+  Status status = prefix_cache_.promote(root, tokens, stored, num_free_cells(), free_ids_);
+  update_stats();
+  return status;
+}
+
+void Scheduler::demote(const Hash128& root, std::span<const Token> tokens) {
+  prefix_cache_.demote(root, tokens, free_ids_);
+  update_stats();
 }
 
 void Scheduler::count_finished(const Sequence& sequence) {
@@ -203,6 +262,11 @@ void Scheduler::count_finished(const Sequence& sequence) {
   if (sequence.finish_reason() == FinishReason::kError) ++stats_.num_failed;
   stats_.num_prompt_tokens += static_cast<uint64_t>(sequence.num_prompt_tokens());
   stats_.num_generated_tokens += static_cast<uint64_t>(sequence.num_generated());
+  const CacheReport& cache = sequence.cache();
+  stats_.num_cached_tokens += static_cast<uint64_t>(cache.num_tokens());
+  stats_.num_hot_hits += static_cast<uint64_t>(cache.num_hot_tokens);
+  stats_.num_warm_hits += static_cast<uint64_t>(cache.num_warm_tokens);
+  stats_.num_cold_hits += static_cast<uint64_t>(cache.num_cold_tokens);
 }
 
 void Scheduler::abort_all(const Status& status) {
@@ -225,8 +289,10 @@ void Scheduler::check_invariants() const {
   int32_t reserved = 0;
   for (const auto& sequence : running_) reserved += sequence->num_reserved_cells();
   assert(reserved == num_reserved_cells_);
-  assert(reserved <= model_->info().kv_cells);
-  assert(running_.size() + free_ids_.size() == static_cast<size_t>(model_->info().max_sequences));
+  const auto num_hot = static_cast<size_t>(prefix_cache_.hot().size());
+  const ModelInfo& info = model_->info();
+  assert(running_.size() + num_hot + free_ids_.size() ==
+         static_cast<size_t>(info.max_sequences + info.num_hot_sequences));
 #endif
 }
 

@@ -10,6 +10,7 @@
 #include "backend/text_backend.h"
 #include "scheduler/batch_builder.h"
 #include "scheduler/compute_thread.h"
+#include "scheduler/prefix_cache.h"
 #include "scheduler/request_queue.h"
 #include "scheduler/sequence.h"
 #include "snapllm/stats.h"
@@ -18,7 +19,9 @@ namespace snapllm {
 
 class Scheduler : public Steppable {
  public:
-  Scheduler(LoadedModel loaded, int32_t max_queued_requests);
+  // `store` may be null.
+  Scheduler(LoadedModel loaded, int32_t max_queued_requests,
+            std::shared_ptr<KvStore> store = nullptr);
   ~Scheduler() override;
 
   // Any thread. The request's tokens and limits were checked by the engine.
@@ -37,11 +40,20 @@ class Scheduler : public Steppable {
   // Ends every request, with `status` as its error, or as cancelled when it is ok.
   void abort_all(const Status& status);
   TextContext& context() { return *context_; }
+  // Moves a prefix into the KV memory, or out of it (see PrefixCache).
+  Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored);
+  void demote(const Hash128& root, std::span<const Token> tokens);
+  bool is_hot(const Hash128& root, std::span<const Token> tokens) {
+    return prefix_cache_.is_hot(root, tokens);
+  }
 
  private:
   void take_arrivals();
   void cancel_request(uint64_t request_id);
   void admit();
+  // Starts the request with the prefix that the plan found for it.
+  void start(std::unique_ptr<Sequence> sequence, PrefixPlan plan);
+  int32_t num_free_cells() const;
   // Computes one batch; returns the shares whose logits can be sampled.
   void decode();
   void sample(const std::vector<BatchShare>& shares, const std::vector<int32_t>& output_index);
@@ -51,10 +63,12 @@ class Scheduler : public Steppable {
   void release_finished();
   void count_finished(const Sequence& sequence);
   std::vector<PendingWork> pending_work() const;
+  void update_stats();
   void check_invariants() const;
 
   const std::shared_ptr<const TextModel> model_;
   const std::unique_ptr<TextContext> context_;
+  PrefixCache prefix_cache_;
   RequestQueue queue_;
 
   // Compute thread only:
@@ -62,7 +76,7 @@ class Scheduler : public Steppable {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<SequenceId> free_ids_;
   std::vector<BatchEntry> batch_;
-  int32_t num_reserved_cells_ = 0;
+  int32_t num_reserved_cells_ = 0;  // by running sequences, without what they share
   double ms_per_prefill_token_ = 0.0;  // moving average
 
   mutable std::mutex stats_mutex_;

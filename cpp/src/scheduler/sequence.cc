@@ -23,18 +23,20 @@ double ms_between(Sequence::Clock::time_point from, Sequence::Clock::time_point 
 }  // namespace
 
 Sequence::Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr<Sampler> sampler,
-                   std::shared_ptr<OutputQueue> outputs)
+                   std::shared_ptr<OutputQueue> outputs, PrefixSource prefix)
     : request_id_(request_id),
       request_(std::move(request)),
+      num_prompt_tokens_(static_cast<int32_t>(request_.prompt.size())),
       sampler_(std::move(sampler)),
       outputs_(std::move(outputs)),
+      tokens_(std::exchange(request_.prompt, {})),
+      prefix_(std::move(prefix)),
       stop_(all_stops(request_)) {
   output_.request_id = request_id_;
 }
 
 int32_t Sequence::num_pending() const {
-  const int32_t num_known = num_prompt_tokens() + (last_token_ >= 0 ? num_generated_ : 0);
-  return num_known - num_computed_;
+  return static_cast<int32_t>(tokens_.size()) - num_computed_;
 }
 
 void Sequence::admit(SequenceId id) {
@@ -46,10 +48,23 @@ void Sequence::admit(SequenceId id) {
 void Sequence::append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const {
   for (int32_t i = 0; i < num_tokens; ++i) {
     const int32_t position = num_computed_ + i;
-    const bool is_prompt = position < num_prompt_tokens();
-    const Token token = is_prompt ? request_.prompt[static_cast<size_t>(position)] : last_token_;
-    batch.push_back({token, position, id_, i + 1 == num_pending()});
+    const Token token = tokens_[static_cast<size_t>(position)];
+    const bool is_output = i + 1 == num_pending() && !request_.prefill_only;
+    batch.push_back({token, position, id_, is_output});
   }
+}
+
+void Sequence::begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared) {
+  cache_ = reused;
+  num_computed_ = reused.num_tokens();
+  base_ = base;
+  num_shared_ = num_shared;
+}
+
+bool Sequence::take_cut() {
+  if (cuts_.empty() || num_computed_ != cuts_.front()) return false;
+  cuts_.pop_front();
+  return true;
 }
 
 void Sequence::advance(int32_t num_tokens) { num_computed_ += num_tokens; }
@@ -59,7 +74,7 @@ void Sequence::accept(SampledToken sampled, std::string_view bytes, bool is_end)
     state_ = SequenceState::kDecoding;
     first_token_at_ = Clock::now();
   }
-  last_token_ = sampled.token;
+  tokens_.push_back(sampled.token);
   ++num_generated_;
   if (is_end) return finish(FinishReason::kStop);
 
@@ -83,8 +98,9 @@ void Sequence::finish(FinishReason reason, Status error) {
 }
 
 bool Sequence::has_output() const {
+  const bool has_progress = request_.report_progress && state_ == SequenceState::kPrefilling;
   return finish_reason_ != FinishReason::kNone || !output_.text.empty() ||
-         !output_.logprobs.empty();
+         !output_.logprobs.empty() || has_progress;
 }
 
 RequestOutput Sequence::take_output() {
@@ -100,6 +116,8 @@ void Sequence::fill_final(RequestOutput& output) const {
   output.error = error_;
   output.num_prompt_tokens = num_prompt_tokens();
   output.num_generated_tokens = num_generated_;
+  output.num_cached_tokens = cache_.num_tokens();
+  output.cache = cache_;
   output.seed = sampler_->seed();
   const bool was_admitted = admitted_at_ != Clock::time_point{};
   const bool has_tokens = first_token_at_ != Clock::time_point{};

@@ -3,7 +3,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,10 +13,19 @@
 #include "base/utf8.h"
 #include "scheduler/stop_matcher.h"
 #include "snapllm/output_queue.h"
+#include "store/kv_store.h"
 
 namespace snapllm {
 
+struct HotPrefix;
+
 enum class SequenceState { kWaiting, kPrefilling, kDecoding, kFinished };
+
+// What a sequence may reuse of earlier prompts.
+struct PrefixSource {
+  Hash128 root;             // of its model and namespace
+  StoredPrefix prefetched;  // what the store had when the request came
+};
 
 // Owned by the request queue while it waits and by the scheduler afterwards; only
 // the compute thread touches it once it was admitted.
@@ -24,7 +35,7 @@ class Sequence {
 
   // REQUIRES: prompt not empty, max_tokens > 0.
   Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr<Sampler> sampler,
-           std::shared_ptr<OutputQueue> outputs);
+           std::shared_ptr<OutputQueue> outputs, PrefixSource prefix = {});
 
   uint64_t request_id() const { return request_id_; }
   SequenceState state() const { return state_; }
@@ -34,15 +45,49 @@ class Sequence {
   SequenceId id() const { return id_; }
   FinishReason finish_reason() const { return finish_reason_; }
 
-  int32_t num_prompt_tokens() const { return static_cast<int32_t>(request_.prompt.size()); }
+  int32_t num_prompt_tokens() const { return num_prompt_tokens_; }
   int32_t num_computed() const { return num_computed_; }
   int32_t num_generated() const { return num_generated_; }
-  // KV cells the sequence needs at most.
-  int32_t num_reserved_cells() const { return num_prompt_tokens() + request_.max_tokens; }
+  std::span<const Token> prompt() const {
+    return std::span(tokens_).first(static_cast<size_t>(num_prompt_tokens_));
+  }
+  // The prompt and what was generated, and of these what is in the KV memory.
+  std::span<const Token> tokens() const { return tokens_; }
+  std::span<const Token> computed_tokens() const {
+    return std::span(tokens_).first(static_cast<size_t>(num_computed_));
+  }
+  bool is_prefill_only() const { return request_.prefill_only; }
+  // KV cells the sequence needs at most, and of these those it shares with its base.
+  int32_t num_total_cells() const {
+    return num_prompt_tokens_ + (request_.prefill_only ? 0 : request_.max_tokens);
+  }
+  int32_t num_shared() const { return num_shared_; }
+  int32_t num_reserved_cells() const { return num_total_cells() - num_shared_; }
   // Tokens that are to be computed before the next one can be sampled.
   int32_t num_pending() const;
 
+  bool reuses_prefix() const { return request_.reuse_prefix; }
+  const Hash128& root() const { return prefix_.root; }
+  const StoredPrefix& prefetched() const { return prefix_.prefetched; }
+  void forget_prefetched() { prefix_.prefetched = {}; }
+  // Tokens of the prompt that may be reused: one is computed for its logits.
+  int32_t max_reusable() const { return num_prompt_tokens_ - (request_.prefill_only ? 0 : 1); }
+
   void admit(SequenceId id);
+  // Says that the first tokens were reused; `base` is the hot prefix with which
+  // `num_shared` of their cells are shared, or null.
+  // REQUIRES: admitted, nothing computed
+  void begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared);
+  HotPrefix* base() const { return base_; }
+  void rebase(HotPrefix* base, int32_t num_shared) { base_ = base, num_shared_ = num_shared; }
+  void note_miss(Token cached_token) { cache_.cached_token = cached_token; }
+  const CacheReport& cache() const { return cache_; }
+  // Positions in the prompt where its state is to be kept (see checkpoint_cuts).
+  void set_cuts(const std::vector<int32_t>& cuts) { cuts_.assign(cuts.begin(), cuts.end()); }
+  // The next of them, 0 when there is none.
+  int32_t next_cut() const { return cuts_.empty() ? 0 : cuts_.front(); }
+  // Whether the sequence stands at the next cut; the cut is then done with.
+  bool take_cut();
   // Appends the next `num_tokens` pending tokens; the last of all asks for logits.
   // REQUIRES: 0 < num_tokens <= num_pending()
   void append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const;
@@ -62,7 +107,8 @@ class Sequence {
   void fill_final(RequestOutput& output) const;
 
   const uint64_t request_id_;
-  const GenerateRequest request_;
+  GenerateRequest request_;  // without its prompt, which begins tokens_
+  const int32_t num_prompt_tokens_;
   const std::unique_ptr<Sampler> sampler_;
   const std::shared_ptr<OutputQueue> outputs_;
 
@@ -70,7 +116,12 @@ class Sequence {
   SequenceId id_ = -1;
   int32_t num_computed_ = 0;  // tokens in the KV memory
   int32_t num_generated_ = 0;
-  Token last_token_ = -1;  // generated, not yet computed
+  std::vector<Token> tokens_;  // the prompt, then those generated
+  PrefixSource prefix_;
+  HotPrefix* base_ = nullptr;
+  int32_t num_shared_ = 0;
+  std::deque<int32_t> cuts_;
+  CacheReport cache_;
   Utf8Decoder utf8_;
   StopMatcher stop_;
   RequestOutput output_;  // collected since take_output

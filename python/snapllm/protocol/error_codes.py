@@ -20,6 +20,7 @@ _STATUS = {
     "queue_full": 429,
     "out_of_memory": 500,
     "generation_failed": 500,
+    "storage_failed": 500,
     "internal_error": 500,
     "closed": 503,
 }

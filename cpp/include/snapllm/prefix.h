@@ -1,0 +1,36 @@
+// A prompt prefix whose KV is kept on purpose, and where it is.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "snapllm/request.h"
+
+namespace snapllm {
+
+enum class Tier {
+  kNone,  // not stored, or not whole
+  kCold,  // on disk only
+  kWarm,  // in RAM
+  kHot,   // in the model's KV memory
+};
+
+// Names a prefix: also while its model is not loaded, and after a restart.
+struct PrefixRef {
+  std::string model_id;
+  std::string fingerprint;  // of the model (ModelInfo::fingerprint)
+  std::string kv_kind;      // "blocks" or "checkpoints" (ModelInfo::kv_kind)
+  std::string cache_namespace;
+  std::vector<Token> tokens;
+};
+
+struct PrefixInfo {
+  Tier tier = Tier::kNone;
+  int32_t num_stored_tokens = 0;  // an unbroken run from the beginning, in RAM or on disk
+  uint64_t hot_bytes = 0;         // in the KV memory
+  uint64_t ram_bytes = 0;
+  uint64_t disk_bytes = 0;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,44 @@
+#include "backend/fingerprint.h"
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "ggml.h"
+#include "llama.h"
+
+namespace snapllm {
+namespace {
+
+constexpr uint64_t kHeadBytes = uint64_t{4} << 20;
+constexpr uint64_t kSampleBytes = 4096;
+constexpr uint64_t kNumSamples = 256;
+
+}  // namespace
+
+Result<Hash128> kv_fingerprint(const ModelOptions& options, bool flash_attention) {
+  std::ifstream file(options.path, std::ios::binary | std::ios::ate);
+  const auto size = static_cast<uint64_t>(std::max<std::streamoff>(file.tellg(), 0));
+  Hash128 hash = hash128(&size, sizeof size);
+  std::vector<char> buffer;
+  const auto add = [&](uint64_t offset, uint64_t count) {
+    buffer.resize(std::min(count, size - offset));
+    file.seekg(static_cast<std::streamoff>(offset));
+    file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    hash = hash128(buffer.data(), buffer.size(), hash);
+  };
+  add(0, kHeadBytes);
+  if (size > kHeadBytes) {
+    const uint64_t stride = std::max((size - kHeadBytes) / kNumSamples, kSampleBytes);
+    for (uint64_t offset = kHeadBytes; offset < size; offset += stride) add(offset, kSampleBytes);
+  }
+  if (!file) return Status(StatusCode::kFileNotFound, "Model file cannot be read: " + options.path);
+  const bool on_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
+  const std::string settings = options.kv_type + (flash_attention ? " flash" : " plain") +
+                               (on_gpu ? " gpu" : " cpu") + " ggml " + ggml_version() + " state " +
+                               std::to_string(LLAMA_STATE_SEQ_VERSION);
+  return hash128(settings.data(), settings.size(), hash);
+}
+
+}  // namespace snapllm

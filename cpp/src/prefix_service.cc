@@ -1,0 +1,113 @@
+#include "prefix_service.h"
+
+#include <charconv>
+
+namespace snapllm {
+
+Result<StoreScope> scope_of(const PrefixRef& prefix) {
+  const std::string& hex = prefix.fingerprint;
+  Hash128 fingerprint;
+  const char* middle = hex.data() + 16;
+  const bool is_hash =
+      hex.size() == 32 &&
+      std::from_chars(hex.data(), middle, fingerprint.high, 16).ptr == middle &&
+      std::from_chars(middle, middle + 16, fingerprint.low, 16).ptr == middle + 16;
+  if (!is_hash) return Status(StatusCode::kInvalidRequest, "not a fingerprint: " + hex);
+  const bool is_blocks = prefix.kv_kind == "blocks";
+  if (!is_blocks && prefix.kv_kind != "checkpoints") {
+    return Status(StatusCode::kInvalidRequest, "not a kind of KV: " + prefix.kv_kind);
+  }
+  return StoreScope{fingerprint, root_key(fingerprint, prefix.cache_namespace),
+                    is_blocks ? KvKind::kBlocks : KvKind::kCheckpoints};
+}
+
+std::shared_ptr<Scheduler> PrefixService::scheduler_of(const PrefixRef& prefix,
+                                                       const StoreScope& scope) const {
+  const auto lease = registry_.find(prefix.model_id);
+  if (!lease.ok() || lease.value()->model->fingerprint() != scope.fingerprint) return nullptr;
+  return lease.value()->scheduler;
+}
+
+Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  settle();
+  const PrefixUsage usage = store_.usage(scope.value(), prefix.tokens);
+  const auto num_tokens = static_cast<int32_t>(prefix.tokens.size());
+  PrefixInfo info;
+  info.num_stored_tokens = usage.num_stored_tokens;
+  info.ram_bytes = usage.ram_bytes;
+  info.disk_bytes = usage.disk_bytes;
+  if (usage.num_stored_tokens == num_tokens) {
+    info.tier = usage.num_ram_tokens == num_tokens ? Tier::kWarm : Tier::kCold;
+  }
+  if (const auto scheduler = scheduler_of(prefix, scope.value())) {
+    bool is_hot = false;
+    compute_.run([&] { is_hot = scheduler->is_hot(scope.value().root, prefix.tokens); });
+    if (is_hot) {
+      info.tier = Tier::kHot;
+      info.hot_bytes = usage.state_bytes;
+    }
+  }
+  return info;
+}
+
+Status PrefixService::keep(const PrefixRef& prefix) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  settle();
+  // Pinned first, so that nothing of it is evicted while the rest is written.
+  store_.pin(scope.value(), prefix.tokens);
+  Status status = store_.persist(scope.value(), prefix.tokens);
+  if (!status.ok()) store_.unpin(scope.value(), prefix.tokens);
+  return status;
+}
+
+Status PrefixService::pin(const PrefixRef& prefix) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  store_.open(scope.value().fingerprint);
+  store_.pin(scope.value(), prefix.tokens);
+  return {};
+}
+
+Status PrefixService::discard(const PrefixRef& prefix) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  if (const auto scheduler = scheduler_of(prefix, scope.value())) {
+    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens); });
+  }
+  store_.unpin(scope.value(), prefix.tokens);
+  store_.remove(scope.value(), prefix.tokens);
+  return {};
+}
+
+Status PrefixService::move(const PrefixRef& prefix, Tier tier) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  const auto num_tokens = static_cast<int32_t>(prefix.tokens.size());
+  const auto scheduler = scheduler_of(prefix, scope.value());
+  settle();
+  if (tier == Tier::kHot || tier == Tier::kWarm) {
+    // From disk to RAM on this thread, so that the compute thread does not wait for it.
+    // What RAM cannot hold is kept alive until it is in the KV memory.
+    const auto stored = store_.match(scope.value(), prefix.tokens, num_tokens, /*load_cold=*/true);
+    if (stored.num_tokens != num_tokens) {
+      return {StatusCode::kStorageFailed, "the context's KV is no longer stored"};
+    }
+    if (tier == Tier::kHot) {
+      if (scheduler == nullptr) {
+        return {StatusCode::kModelNotFound, "Model not found: " + prefix.model_id};
+      }
+      Status status;
+      compute_.run([&] { status = scheduler->promote(scope.value().root, prefix.tokens, stored); });
+      return status;
+    }
+  }
+  if (scheduler != nullptr) {
+    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens); });
+  }
+  return tier == Tier::kCold ? store_.drop_from_ram(scope.value(), prefix.tokens) : Status();
+}
+
+}  // namespace snapllm

@@ -1,0 +1,44 @@
+// Keeps prefixes on purpose and moves them between the tiers: the store, and the KV
+// memory of the model if it is resident.
+#pragma once
+
+#include <memory>
+
+#include "registry/model_registry.h"
+#include "scheduler/compute_thread.h"
+#include "snapllm/prefix.h"
+#include "store/kv_store.h"
+
+namespace snapllm {
+
+// Thread-safe. Calls wait for the disk, and for the compute thread between two steps.
+class PrefixService {
+ public:
+  PrefixService(KvStore& store, const ModelRegistry& registry, ComputeThread& compute)
+      : store_(store), registry_(registry), compute_(compute) {}
+
+  Result<PrefixInfo> info(const PrefixRef& prefix);
+  // Waits until the prefix is safe on disk, then exempts it from eviction.
+  Status keep(const PrefixRef& prefix);
+  // Exempts what there is of it from eviction, for a prefix kept in an earlier run.
+  Status pin(const PrefixRef& prefix);
+  // Ends the exemption; what nobody else keeps is removed from all tiers.
+  Status discard(const PrefixRef& prefix);
+  Status move(const PrefixRef& prefix, Tier tier);
+
+ private:
+  // Waits until what was answered so far is in the store: a finished request's KV is
+  // handed over after its last output.
+  void settle() { compute_.run([] {}); }
+  // The scheduler of the prefix's model, null where that is not resident.
+  std::shared_ptr<Scheduler> scheduler_of(const PrefixRef& prefix, const StoreScope& scope) const;
+
+  KvStore& store_;
+  const ModelRegistry& registry_;
+  ComputeThread& compute_;
+};
+
+// Hexadecimal digits back to a hash; kInvalidRequest on anything else.
+Result<StoreScope> scope_of(const PrefixRef& prefix);
+
+}  // namespace snapllm

@@ -1,0 +1,74 @@
+#include "scheduler/hot_pool.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace snapllm {
+
+HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt,
+                              int32_t max_tokens, bool whole_only) {
+  Match best;
+  for (HotPrefix& prefix : prefixes_) {
+    if (prefix.root != root) continue;
+    const auto [end, other] = std::mismatch(prefix.tokens.begin(), prefix.tokens.end(),
+                                            prompt.begin(), prompt.end());
+    const auto common = static_cast<int32_t>(end - prefix.tokens.begin());
+    const int32_t usable = std::min(common, max_tokens);
+    if (whole_only && usable < prefix.num_tokens()) continue;
+    if (usable > best.num_tokens) best = {&prefix, usable};
+  }
+  return best;
+}
+
+HotPrefix* HotPool::find(const Hash128& root, std::span<const Token> tokens) {
+  for (HotPrefix& prefix : prefixes_) {
+    if (prefix.root == root && std::ranges::equal(prefix.tokens, tokens)) return &prefix;
+  }
+  return nullptr;
+}
+
+bool HotPool::has_room(int32_t num_cells) const {
+  return size() < max_prefixes_ && num_cells_ + num_cells <= max_cells_;
+}
+
+bool HotPool::has_parking_room(int32_t num_cells) const {
+  int32_t num_parked = 0;
+  for (const HotPrefix& prefix : prefixes_) {
+    if (!prefix.pinned) num_parked += prefix.num_own_cells();
+  }
+  return has_room(num_cells) && num_parked + num_cells <= max_parked_cells_;
+}
+
+HotPrefix* HotPool::victim(const HotPrefix* keep) {
+  HotPrefix* best = nullptr;
+  for (HotPrefix& prefix : prefixes_) {
+    if (prefix.num_users > 0 || &prefix == keep) continue;
+    if (best == nullptr || std::pair(prefix.pinned, prefix.last_used) <
+                               std::pair(best->pinned, best->last_used)) {
+      best = &prefix;
+    }
+  }
+  return best;
+}
+
+HotPrefix& HotPool::add(HotPrefix prefix) {
+  HotPrefix& added = prefixes_.emplace_back(std::move(prefix));
+  num_cells_ += added.num_own_cells();
+  touch(&added);
+  return added;
+}
+
+void HotPool::remove(HotPrefix* prefix) {
+  num_cells_ -= prefix->num_own_cells();
+  if (prefix->base != nullptr) release(prefix->base);
+  prefixes_.remove_if([&](const HotPrefix& other) { return &other == prefix; });
+}
+
+void HotPool::acquire(HotPrefix* prefix) {
+  ++prefix->num_users;
+  touch(prefix);
+}
+
+void HotPool::release(HotPrefix* prefix) { --prefix->num_users; }
+
+}  // namespace snapllm

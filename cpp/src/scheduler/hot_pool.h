@@ -1,0 +1,78 @@
+// The hot tier: prefixes whose KV stays in the model's KV memory.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <span>
+#include <vector>
+
+#include "base/hash.h"
+#include "snapllm/request.h"
+
+namespace snapllm {
+
+// A prefix that stays under a sequence id of its own. Running sequences and other
+// prefixes that were forked off it share its cells, so it stays while they do.
+struct HotPrefix {
+  int32_t id = -1;  // sequence id
+  Hash128 root;     // of the model and namespace
+  std::vector<Token> tokens;
+  HotPrefix* base = nullptr;  // whose first num_shared cells it shares; null = none
+  int32_t num_shared = 0;
+  int32_t num_users = 0;  // what shares cells with it
+  bool pinned = false;    // promoted by hand: leaves only for want of cells
+  uint64_t last_used = 0;
+
+  int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t num_own_cells() const { return num_tokens() - num_shared; }
+};
+
+// Book-keeping only: the caller copies and clears the sequences. Not thread-safe;
+// prefixes keep their address until they are removed.
+class HotPool {
+ public:
+  // `max_parked_cells` bounds what is kept without being asked for, `max_cells` all.
+  HotPool(int32_t max_prefixes, int32_t max_cells, int32_t max_parked_cells)
+      : max_prefixes_(max_prefixes), max_cells_(max_cells), max_parked_cells_(max_parked_cells) {}
+
+  struct Match {
+    HotPrefix* prefix = nullptr;
+    int32_t num_tokens = 0;
+  };
+  // The prefix that has most of the prompt's first tokens, at most `max_tokens`; with
+  // `whole_only`, only prefixes that are a prefix of the prompt.
+  Match match(const Hash128& root, std::span<const Token> prompt, int32_t max_tokens,
+              bool whole_only);
+  // The prefix of exactly these tokens, or null.
+  HotPrefix* find(const Hash128& root, std::span<const Token> tokens);
+
+  // Whether one more prefix with so many cells of its own is within the bounds.
+  bool has_room(int32_t num_cells) const;
+  bool has_parking_room(int32_t num_cells) const;
+  // The least recently used prefix that nothing shares, pinned ones only after all
+  // others; null when none can go. `keep` is left out.
+  HotPrefix* victim(const HotPrefix* keep);
+  HotPrefix& add(HotPrefix prefix);
+  // REQUIRES: num_users == 0
+  void remove(HotPrefix* prefix);
+
+  void acquire(HotPrefix* prefix);
+  void release(HotPrefix* prefix);
+  void touch(HotPrefix* prefix) { prefix->last_used = ++clock_; }
+
+  int32_t max_cells() const { return max_cells_; }
+  int32_t max_parked_cells() const { return max_parked_cells_; }
+  int32_t num_cells() const { return num_cells_; }
+  int32_t size() const { return static_cast<int32_t>(prefixes_.size()); }
+  const std::list<HotPrefix>& prefixes() const { return prefixes_; }
+
+ private:
+  const int32_t max_prefixes_;
+  const int32_t max_cells_;
+  const int32_t max_parked_cells_;
+  std::list<HotPrefix> prefixes_;
+  int32_t num_cells_ = 0;
+  uint64_t clock_ = 0;
+};
+
+}  // namespace snapllm

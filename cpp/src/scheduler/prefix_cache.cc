@@ -1,0 +1,295 @@
+#include "scheduler/prefix_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace snapllm {
+namespace {
+
+// Shorter prefixes are computed faster than they are kept.
+constexpr int32_t kMinKeptTokens = 16;
+// A sequence waits for another's prefill if that saves it at least so many tokens.
+constexpr int32_t kMinSharedPrefill = 64;
+
+int32_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
+  const auto [end, other] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+  return static_cast<int32_t>(end - a.begin());
+}
+
+}  // namespace
+
+PrefixCache::PrefixCache(std::shared_ptr<const TextModel> model, TextContext& context,
+                         std::shared_ptr<KvStore> store)
+    : model_(std::move(model)),
+      context_(context),
+      store_(std::move(store)),
+      kind_(model_->kv_kind()),
+      hot_(model_->info().num_hot_sequences, model_->info().max_hot_tokens,
+           model_->info().max_parked_tokens) {}
+
+bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
+                              int32_t num_available) const {
+  return std::any_of(running.begin(), running.end(), [&](const auto& other) {
+    if (other->state() != SequenceState::kPrefilling || other->root() != sequence.root() ||
+        !other->reuses_prefix()) {
+      return false;
+    }
+    const int32_t common =
+        std::min(common_prefix(other->prompt(), sequence.prompt()), sequence.max_reusable());
+    return common >= num_available + kMinSharedPrefill && other->num_computed() < common;
+  });
+}
+
+PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
+  PrefixPlan plan;
+  if (!sequence.reuses_prefix()) return plan;
+  const auto prompt = sequence.prompt();
+  const bool whole_only = kind_ == KvKind::kCheckpoints;
+  const auto hot = hot_.match(sequence.root(), prompt, sequence.max_reusable(), whole_only);
+  plan.hot = hot.prefix;
+  plan.num_tokens = hot.num_tokens;
+  if (!whole_only) {
+    for (const auto& other : running) {
+      if (other->root() != sequence.root() || !other->reuses_prefix()) continue;
+      const int32_t common = std::min({common_prefix(other->tokens(), prompt),
+                                       other->num_computed(), sequence.max_reusable()});
+      if (common > plan.num_tokens && common >= kMinKeptTokens) {
+        plan.hot = nullptr;
+        plan.running = other.get();
+        plan.num_tokens = common;
+      }
+    }
+    plan.deferred = is_deferred(sequence, running, plan.num_tokens);
+    if (plan.deferred) return plan;
+  }
+  if (store_ == nullptr || plan.num_tokens >= sequence.max_reusable()) return plan;
+  // What another request has stored since, or else what was read when this one came.
+  StoredPrefix stored = store_->match(scope_of(sequence.root()), prompt, sequence.max_reusable(),
+                                      /*load_cold=*/false);
+  if (sequence.prefetched().num_tokens >= stored.num_tokens) stored = sequence.prefetched();
+  if (stored.num_tokens > plan.num_tokens) {
+    plan.hot = nullptr;
+    plan.running = nullptr;
+    plan.num_tokens = stored.num_tokens;
+    plan.stored = std::move(stored);
+  }
+  return plan;
+}
+
+void PrefixCache::drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids) {
+  context_.clear_sequence(prefix->id);
+  free_ids.push_back(prefix->id);
+  hot_.remove(prefix);
+}
+
+int32_t PrefixCache::make_room(int32_t num_cells, const PrefixPlan& plan,
+                               std::vector<SequenceId>& free_ids) {
+  const int32_t before = hot_.num_cells();
+  while (before - hot_.num_cells() < num_cells) {
+    HotPrefix* victim = hot_.victim(plan.hot);
+    if (victim == nullptr) break;
+    drop(victim, free_ids);
+  }
+  return before - hot_.num_cells();
+}
+
+void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
+                               std::vector<SequenceId>& free_ids) {
+  const auto it = std::find_if(running.begin(), running.end(),
+                               [&](const auto& other) { return other.get() == plan.running; });
+  Sequence& source = **it;
+  if (source.base() != nullptr && source.num_shared() >= plan.num_tokens) {
+    // Both go on from what the source itself was forked off.
+    context_.fork_sequence(source.base()->id, sequence.id(), plan.num_tokens);
+    hot_.acquire(source.base());
+    sequence.begin_from({plan.num_tokens, 0, 0}, source.base(), plan.num_tokens);
+    return;
+  }
+  while (!hot_.has_room(0)) {
+    HotPrefix* victim = hot_.victim(source.base());
+    if (victim == nullptr) break;
+    drop(victim, free_ids);
+  }
+  if (!hot_.has_room(0) || free_ids.empty()) {
+    // Shared all the same, but counted for both: the cells outlive either.
+    context_.fork_sequence(source.id(), sequence.id(), plan.num_tokens);
+    return sequence.begin_from({plan.num_tokens, 0, 0}, nullptr, 0);
+  }
+  // The shared part becomes a hot prefix, so that it outlives the source.
+  HotPrefix prefix;
+  prefix.id = free_ids.back();
+  free_ids.pop_back();
+  prefix.root = source.root();
+  const auto tokens = source.tokens().first(static_cast<size_t>(plan.num_tokens));
+  prefix.tokens.assign(tokens.begin(), tokens.end());
+  prefix.base = source.base();
+  prefix.num_shared = source.num_shared();
+  context_.fork_sequence(source.id(), prefix.id, plan.num_tokens);
+  HotPrefix& added = hot_.add(std::move(prefix));
+  // The source's share of its old base is now the prefix's.
+  source.rebase(&added, plan.num_tokens);
+  hot_.acquire(&added);
+  context_.fork_sequence(added.id, sequence.id(), plan.num_tokens);
+  hot_.acquire(&added);
+  sequence.begin_from({plan.num_tokens, 0, 0}, &added, plan.num_tokens);
+}
+
+void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
+                       std::vector<SequenceId>& free_ids) {
+  if (plan.hot != nullptr) {
+    context_.fork_sequence(plan.hot->id, sequence.id(), plan.num_tokens);
+    hot_.acquire(plan.hot);
+    sequence.begin_from({plan.num_tokens, 0, 0}, plan.hot, plan.num_tokens);
+  } else if (plan.running != nullptr) {
+    fork_running(sequence, plan, running, free_ids);
+  } else if (plan.stored) {
+    int32_t num_cold = 0;
+    const int32_t restored = restore(sequence.id(), *plan.stored, num_cold);
+    sequence.begin_from({0, restored - num_cold, num_cold}, nullptr, 0);
+  }
+  sequence.note_miss(plan.stored ? plan.stored->cached_token : sequence.prefetched().cached_token);
+  sequence.forget_prefetched();
+}
+
+int32_t PrefixCache::restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold) {
+  int32_t restored = 0;
+  for (const StoredPrefix::Part& part : stored.parts) {
+    if (!context_.restore_state(id, part.range, *part.state, part.num_tokens)) {
+      ++num_failed_restores_;
+      context_.clear_sequence(id);
+      num_cold = 0;
+      return 0;
+    }
+    restored = part.range.begin + part.num_tokens;
+    if (part.was_cold) num_cold += part.num_tokens;
+  }
+  return restored;
+}
+
+void PrefixCache::save_missing(const Sequence& sequence, std::span<const Token> tokens) {
+  if (store_ == nullptr) return;
+  const StoreScope scope = scope_of(sequence.root());
+  for (const TokenRange range : store_->missing(scope, tokens)) {
+    auto state = context_.save_state(sequence.id(), range);
+    if (!state.ok()) return;
+    store_->put(scope, tokens.first(static_cast<size_t>(range.end)), range,
+                std::move(state).value());
+  }
+}
+
+void PrefixCache::keep_cut(Sequence& sequence) {
+  if (sequence.take_cut()) save_missing(sequence, sequence.computed_tokens());
+}
+
+void PrefixCache::keep(Sequence& sequence, std::vector<SequenceId>& free_ids) {
+  const bool is_sound = sequence.finish_reason() != FinishReason::kError;
+  const auto tokens = sequence.computed_tokens();
+  const bool worth_it = static_cast<int32_t>(tokens.size()) >= kMinKeptTokens;
+  bool is_parked = false;
+  if (is_sound && worth_it && sequence.reuses_prefix()) {
+    save_missing(sequence, tokens);
+    is_parked = kind_ == KvKind::kBlocks && park(sequence, free_ids);
+  }
+  if (is_parked) return;
+  context_.clear_sequence(sequence.id());
+  free_ids.push_back(sequence.id());
+  if (sequence.base() != nullptr) hot_.release(sequence.base());
+}
+
+// Turns the finished sequence into a hot prefix, in place of what it was forked off
+// where nothing else needs that.
+bool PrefixCache::park(Sequence& sequence, std::vector<SequenceId>& free_ids) {
+  const auto tokens = sequence.computed_tokens();
+  const auto num_tokens = static_cast<int32_t>(tokens.size());
+  const auto known = hot_.match(sequence.root(), tokens, num_tokens, /*whole_only=*/false);
+  if (known.num_tokens == num_tokens) return false;
+  HotPrefix prefix;
+  prefix.id = sequence.id();
+  prefix.root = sequence.root();
+  prefix.tokens.assign(tokens.begin(), tokens.end());
+  prefix.base = sequence.base();
+  prefix.num_shared = sequence.num_shared();
+  HotPrefix* base = prefix.base;
+  if (base != nullptr && base->num_users == 1 && !base->pinned &&
+      base->num_tokens() == prefix.num_shared) {
+    prefix.base = base->base;
+    prefix.num_shared = base->num_shared;
+    if (prefix.base != nullptr) hot_.acquire(prefix.base);
+    hot_.release(base);
+    drop(base, free_ids);
+    base = prefix.base;
+  }
+  while (!hot_.has_parking_room(prefix.num_own_cells())) {
+    HotPrefix* victim = hot_.victim(base);
+    // Others are not given up for one that is too large anyway, nor pinned ones at all.
+    if (victim == nullptr || victim->pinned || prefix.num_own_cells() > hot_.max_parked_cells()) {
+      context_.clear_sequence(prefix.id);
+      free_ids.push_back(prefix.id);
+      if (base != nullptr) hot_.release(base);
+      return true;
+    }
+    drop(victim, free_ids);
+  }
+  hot_.add(std::move(prefix));  // takes over the sequence's use of the base
+  return true;
+}
+
+Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
+                            const StoredPrefix& stored, int32_t free_cells,
+                            std::vector<SequenceId>& free_ids) {
+  const auto num_tokens = static_cast<int32_t>(tokens.size());
+  if (HotPrefix* present = hot_.find(root, tokens)) {
+    present->pinned = true;
+    hot_.touch(present);
+    return {};
+  }
+  const Status no_room(StatusCode::kOutOfMemory,
+                       "no room in the model's KV memory for " + std::to_string(num_tokens) +
+                           " tokens: at most " + std::to_string(hot_.max_cells()) + " can be hot");
+  if (num_tokens > hot_.max_cells()) return no_room;
+  while (!hot_.has_room(num_tokens) || free_ids.empty() || free_cells < num_tokens) {
+    HotPrefix* victim = hot_.victim(nullptr);
+    if (victim == nullptr) return no_room;
+    free_cells += victim->num_own_cells();
+    drop(victim, free_ids);
+  }
+  HotPrefix prefix;
+  prefix.id = free_ids.back();
+  prefix.root = root;
+  prefix.tokens.assign(tokens.begin(), tokens.end());
+  prefix.pinned = true;
+  int32_t num_cold = 0;
+  if (restore(prefix.id, stored, num_cold) != num_tokens) {
+    return {StatusCode::kStorageFailed, "the context's KV does not fit the model"};
+  }
+  free_ids.pop_back();
+  hot_.add(std::move(prefix));
+  return {};
+}
+
+void PrefixCache::demote(const Hash128& root, std::span<const Token> tokens,
+                         std::vector<SequenceId>& free_ids) {
+  for (bool found = true; found;) {
+    found = false;
+    for (const HotPrefix& prefix : hot_.prefixes()) {
+      if (prefix.root != root ||
+          common_prefix(tokens, prefix.tokens) < static_cast<int32_t>(tokens.size())) {
+        continue;
+      }
+      auto* candidate = const_cast<HotPrefix*>(&prefix);
+      candidate->pinned = false;
+      if (candidate->num_users > 0) continue;
+      drop(candidate, free_ids);
+      found = true;
+      break;
+    }
+  }
+}
+
+bool PrefixCache::is_hot(const Hash128& root, std::span<const Token> tokens) {
+  const auto num_tokens = static_cast<int32_t>(tokens.size());
+  if (kind_ == KvKind::kCheckpoints) return hot_.find(root, tokens) != nullptr;
+  return hot_.match(root, tokens, num_tokens, /*whole_only=*/false).num_tokens == num_tokens;
+}
+
+}  // namespace snapllm

@@ -1,0 +1,80 @@
+// What one model reuses of earlier prompts: the hot tier in its KV memory, and the
+// store below it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "backend/text_backend.h"
+#include "scheduler/hot_pool.h"
+#include "scheduler/sequence.h"
+#include "store/kv_store.h"
+
+namespace snapllm {
+
+// Where a sequence's first tokens come from.
+struct PrefixPlan {
+  // Another sequence computes more of the prompt right now: wait for it.
+  bool deferred = false;
+  HotPrefix* hot = nullptr;            // forked off it ...
+  const Sequence* running = nullptr;   // ... or off this running sequence ...
+  std::optional<StoredPrefix> stored;  // ... or restored from this
+  int32_t num_tokens = 0;
+
+  int32_t num_shared_cells() const { return hot != nullptr || running != nullptr ? num_tokens : 0; }
+};
+
+// Compute thread only. `store` may be null: then only the hot tier is used.
+class PrefixCache {
+ public:
+  using Running = std::span<const std::unique_ptr<Sequence>>;
+
+  PrefixCache(std::shared_ptr<const TextModel> model, TextContext& context,
+              std::shared_ptr<KvStore> store);
+
+  // The best source for the sequence's prompt.
+  PrefixPlan plan(const Sequence& sequence, Running running);
+  // Evicts hot prefixes until `num_cells` cells are gained or nothing can go; returns
+  // the cells gained. The plan's source is kept. Their ids go to `free_ids`.
+  int32_t make_room(int32_t num_cells, const PrefixPlan& plan, std::vector<SequenceId>& free_ids);
+  // Fills the admitted sequence by the plan. What cannot be restored is computed.
+  void fill(Sequence& sequence, PrefixPlan plan, Running running, std::vector<SequenceId>& free_ids);
+  // Keeps the state the sequence is in, where it stands at one of its cuts.
+  void keep_cut(Sequence& sequence);
+  // Keeps what a finished sequence computed and gives its id and cells back.
+  void keep(Sequence& sequence, std::vector<SequenceId>& free_ids);
+
+  // Makes the tokens, all of which `stored` holds, a pinned hot prefix. `free_cells` are
+  // those not reserved. Fails with kOutOfMemory when there is no room.
+  Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored,
+                 int32_t free_cells, std::vector<SequenceId>& free_ids);
+  // Frees the hot prefixes that begin with these tokens, or what of them is not in use.
+  void demote(const Hash128& root, std::span<const Token> tokens, std::vector<SequenceId>& free_ids);
+  // Whether the tokens are hot.
+  bool is_hot(const Hash128& root, std::span<const Token> tokens);
+
+  const HotPool& hot() const { return hot_; }
+  KvKind kind() const { return kind_; }
+  uint64_t num_failed_restores() const { return num_failed_restores_; }
+
+ private:
+  StoreScope scope_of(const Hash128& root) const { return {model_->fingerprint(), root, kind_}; }
+  void drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids);
+  bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
+  void fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
+                    std::vector<SequenceId>& free_ids);
+  int32_t restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold);
+  void save_missing(const Sequence& sequence, std::span<const Token> tokens);
+  bool park(Sequence& sequence, std::vector<SequenceId>& free_ids);
+
+  const std::shared_ptr<const TextModel> model_;
+  TextContext& context_;
+  const std::shared_ptr<KvStore> store_;
+  const KvKind kind_;
+  HotPool hot_;
+  uint64_t num_failed_restores_ = 0;
+};
+
+}  // namespace snapllm

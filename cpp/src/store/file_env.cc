@@ -1,0 +1,151 @@
+#include "store/file_env.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+namespace snapllm {
+namespace {
+
+namespace fs = std::filesystem;
+
+Status failed(const std::string& what, const std::string& path, int error) {
+  return {StatusCode::kStorageFailed, "cannot " + what + " " + path + ": " + std::strerror(error)};
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() { close(); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  bool ok() const { return fd_ >= 0; }
+  // 0, or what went wrong.
+  int close() {
+    const int fd = std::exchange(fd_, -1);
+    return fd >= 0 && ::close(fd) != 0 ? errno : 0;
+  }
+
+ private:
+  int fd_;
+};
+
+// 0, or what went wrong.
+int write_all(int fd, const Slice& slice) {
+  const auto* p = static_cast<const char*>(slice.data);
+  for (size_t left = slice.size; left > 0;) {
+    const ssize_t written = ::write(fd, p, left);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    p += written;
+    left -= static_cast<size_t>(written);
+  }
+  return 0;
+}
+
+int sync_folder_of(const std::string& path) {
+  Descriptor folder(::open(fs::path(path).parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return !folder.ok() || ::fsync(folder.get()) != 0 ? errno : 0;
+}
+
+class PosixFileEnv : public FileEnv {
+ public:
+  Status make_folder(const std::string& path) override {
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (error) return failed("make the folder", path, error.value());
+    return {};
+  }
+
+  Result<std::vector<FileInfo>> list(const std::string& folder) override {
+    std::vector<FileInfo> files;
+    std::error_code error;
+    fs::directory_iterator it(folder, error);
+    for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+      struct stat facts{};
+      if (::stat(it->path().c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) continue;
+      files.push_back({it->path().filename().string(), static_cast<uint64_t>(facts.st_size),
+                       facts.st_mtim.tv_sec * 1'000'000'000LL + facts.st_mtim.tv_nsec});
+    }
+    if (error) return failed("list", folder, error.value());
+    return files;
+  }
+
+  Status write(const std::string& path, const std::vector<Slice>& slices) override {
+    const std::string scratch = path + ".tmp";
+    Descriptor file(::open(scratch.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    int error = file.ok() ? 0 : errno;
+    for (const Slice& slice : slices) {
+      if (error == 0) error = write_all(file.get(), slice);
+    }
+    if (error == 0 && ::fsync(file.get()) != 0) error = errno;
+    if (const int close_error = file.close(); error == 0) error = close_error;
+    if (error == 0 && ::rename(scratch.c_str(), path.c_str()) != 0) error = errno;
+    if (error == 0) error = sync_folder_of(path);
+    if (error == 0) return {};
+    ::unlink(scratch.c_str());
+    return failed("write", path, error);
+  }
+
+  Status read(const std::string& path, uint64_t offset, void* data, size_t size) override {
+    Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file.ok()) return failed("open", path, errno);
+    auto* p = static_cast<char*>(data);
+    while (size > 0) {
+      const ssize_t got = ::pread(file.get(), p, size, static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return failed("read", path, errno);
+      if (got == 0) return {StatusCode::kStorageFailed, path + " is too short"};
+      p += got;
+      offset += static_cast<uint64_t>(got);
+      size -= static_cast<size_t>(got);
+    }
+    return {};
+  }
+
+  Status remove(const std::string& path) override {
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return failed("remove", path, errno);
+    return {};
+  }
+
+  Status rename(const std::string& from, const std::string& to) override {
+    if (::rename(from.c_str(), to.c_str()) != 0) return failed("rename", from, errno);
+    return {};
+  }
+
+  void touch(const std::string& path) override { ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0); }
+};
+
+}  // namespace
+
+std::unique_ptr<FileEnv> posix_file_env() { return std::make_unique<PosixFileEnv>(); }
+
+Result<std::unique_ptr<FolderLock>> FolderLock::acquire(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  const std::string path = folder + "/lock";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return failed("open", path, errno);
+  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return std::unique_ptr<FolderLock>(new FolderLock(fd));
+  const int reason = errno;
+  ::close(fd);
+  if (reason == EWOULDBLOCK) {
+    return Status(StatusCode::kInvalidRequest,
+                  "the workspace " + folder + " is in use by another process");
+  }
+  return failed("lock", path, reason);
+}
+
+FolderLock::~FolderLock() { ::close(fd_); }
+
+}  // namespace snapllm

@@ -1,0 +1,60 @@
+// The files of the store, behind an interface that tests can make fail.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+struct FileInfo {
+  std::string name;
+  uint64_t bytes = 0;
+  int64_t modified_ns = 0;
+};
+
+// A run of bytes to write.
+struct Slice {
+  const void* data = nullptr;
+  size_t size = 0;
+};
+
+class FileEnv {
+ public:
+  virtual ~FileEnv() = default;
+  virtual Status make_folder(const std::string& path) = 0;
+  // The regular files of a folder, in no order.
+  virtual Result<std::vector<FileInfo>> list(const std::string& folder) = 0;
+  // Writes the whole file or none of it: to a temporary name, synced, renamed, and the
+  // folder synced. What it returns ok for is there after a crash.
+  virtual Status write(const std::string& path, const std::vector<Slice>& slices) = 0;
+  // Reads `size` bytes at `offset`; fewer are an error.
+  virtual Status read(const std::string& path, uint64_t offset, void* data, size_t size) = 0;
+  virtual Status remove(const std::string& path) = 0;
+  virtual Status rename(const std::string& from, const std::string& to) = 0;
+  // Makes the file the most recently used one.
+  virtual void touch(const std::string& path) = 0;
+};
+
+// The files of the machine.
+std::unique_ptr<FileEnv> posix_file_env();
+
+// A lock on a folder that ends with the process at the latest.
+class FolderLock {
+ public:
+  // Fails with kInvalidRequest when another process has the folder.
+  static Result<std::unique_ptr<FolderLock>> acquire(const std::string& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  explicit FolderLock(int fd) : fd_(fd) {}
+  const int fd_;
+};
+
+}  // namespace snapllm

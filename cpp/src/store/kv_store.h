@@ -1,0 +1,121 @@
+// The KV store: pieces of KV in RAM (warm) and on disk (cold), of all models.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "snapllm/stats.h"
+#include "snapllm/status.h"
+#include "store/file_env.h"
+#include "store/io_thread.h"
+#include "store/piece_index.h"
+
+namespace snapllm {
+
+struct KvStoreOptions {
+  uint64_t ram_bytes = 0;   // bound of the warm tier
+  uint64_t disk_bytes = 0;  // bound of the cold tier
+  std::string folder;       // of the cold tier; empty = there is none
+};
+
+// The longest stored prefix of a prompt, ready to be restored in order. Keeps its
+// states alive whatever the tiers do.
+struct StoredPrefix {
+  struct Part {
+    StatePtr state;
+    TokenRange range;        // what the state holds
+    int32_t num_tokens = 0;  // of them to be used, from range.begin on
+    bool was_cold = false;
+  };
+  std::vector<Part> parts;
+  int32_t num_tokens = 0;
+  int32_t num_cold_tokens = 0;
+  Token cached_token = -1;  // see IndexMatch
+};
+
+// Where the pieces of a token sequence are.
+struct PrefixUsage {
+  int32_t num_stored_tokens = 0;  // an unbroken prefix of them is in some tier
+  int32_t num_ram_tokens = 0;
+  int32_t num_disk_tokens = 0;
+  uint64_t state_bytes = 0;  // wherever they are
+  uint64_t ram_bytes = 0;
+  uint64_t disk_bytes = 0;
+};
+
+// Thread-safe. Writes behind: put() returns at once and a thread of the store's own
+// writes the files; persist() waits for them. Whatever is wrong with a file makes it a
+// miss, counts, and removes the file.
+class KvStore {
+ public:
+  KvStore(KvStoreOptions options, std::unique_ptr<FileEnv> env);
+  ~KvStore();  // writes what is still to be written
+
+  // Finds the files of a model's earlier runs. Called again for the same model, it
+  // does nothing.
+  void open(const Hash128& fingerprint);
+
+  // The longest stored prefix. With `load_cold` it reads from disk what is not in RAM,
+  // which takes time; without, it stops there.
+  StoredPrefix match(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens,
+                     bool load_cold);
+  // The ranges of the tokens' pieces that no tier holds.
+  std::vector<TokenRange> missing(const StoreScope& scope, std::span<const Token> tokens);
+  // Keeps the state of `range`; `tokens` are all up to range.end.
+  void put(const StoreScope& scope, std::span<const Token> tokens, TokenRange range,
+           StateBytes state);
+
+  // Waits until all pieces of the tokens are on disk. Fails when one cannot be written
+  // or is not there. Without a disk tier: checks that they are in RAM.
+  Status persist(const StoreScope& scope, std::span<const Token> tokens);
+  // Exempts the pieces from eviction (unpin ends it); they may still leave RAM for the disk.
+  void pin(const StoreScope& scope, std::span<const Token> tokens);
+  void unpin(const StoreScope& scope, std::span<const Token> tokens);
+  // Demotes to cold; fails when something is not on disk.
+  Status drop_from_ram(const StoreScope& scope, std::span<const Token> tokens);
+  // Removes the pieces that nobody pins and nothing builds on.
+  void remove(const StoreScope& scope, std::span<const Token> tokens);
+  PrefixUsage usage(const StoreScope& scope, std::span<const Token> tokens);
+
+  bool has_disk() const { return !options_.folder.empty(); }
+  uint64_t ram_bytes() const;
+  KvStoreStats stats() const;
+  void flush() { io_.flush(); }
+
+ private:
+  struct PlannedPart;
+  std::string folder_of(const Hash128& fingerprint) const;
+  std::string path_of(const StoredPiece& piece) const;
+  // Reads the part's state without the lock; false when the file is of no use.
+  bool load_part(PlannedPart& part);
+  // REQUIRES, all below: mutex_ held
+  void adopt_files(const Hash128& fingerprint, const std::vector<FileInfo>& files);
+  void touch(StoredPiece& piece);
+  void set_state(StoredPiece& piece, StatePtr state);
+  void clear_state(StoredPiece& piece);
+  void forget(StoredPiece& piece);
+  void write_behind(StoredPiece& piece);
+  void finish_write(const Hash128& key, const Status& status, uint64_t file_bytes);
+  void trim_ram();
+  void trim_disk();
+
+  const KvStoreOptions options_;
+  const std::unique_ptr<FileEnv> env_;
+
+  mutable std::mutex mutex_;
+  // Guarded by mutex_:
+  PieceIndex index_;
+  std::set<Hash128> opened_;
+  uint64_t clock_ = 0;
+  uint64_t pending_write_bytes_ = 0;
+  KvStoreStats stats_;
+
+  IoThread io_;  // last: ends before what its tasks use
+};
+
+}  // namespace snapllm

@@ -1,0 +1,32 @@
+#include "store/piece.h"
+
+#include <algorithm>
+
+namespace snapllm {
+
+Hash128 root_key(const Hash128& fingerprint, std::string_view cache_namespace) {
+  return hash128(cache_namespace.data(), cache_namespace.size(), fingerprint);
+}
+
+PieceId make_piece(const Hash128& parent, KvKind kind, int32_t begin,
+                   std::span<const Token> tokens) {
+  PieceId piece;
+  piece.parent = parent;
+  piece.kind = kind;
+  piece.begin = begin;
+  piece.end = begin + static_cast<int32_t>(tokens.size());
+  piece.tokens.assign(tokens.begin(), tokens.end());
+  piece.key = hash128(tokens.data(), tokens.size_bytes(), parent);
+  return piece;
+}
+
+std::vector<TokenRange> cut_into_pieces(KvKind kind, int32_t num_tokens) {
+  if (kind == KvKind::kCheckpoints) return {{0, num_tokens}};
+  std::vector<TokenRange> ranges;
+  for (int32_t begin = 0; begin < num_tokens; begin += kBlockTokens) {
+    ranges.push_back({begin, std::min(begin + kBlockTokens, num_tokens)});
+  }
+  return ranges;
+}
+
+}  // namespace snapllm

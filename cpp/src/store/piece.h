@@ -1,0 +1,55 @@
+// The unit of the KV store: the KV of a run of tokens after a known prefix.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/hash.h"
+#include "snapllm/request.h"
+
+namespace snapllm {
+
+// Tokens of a full block.
+inline constexpr int32_t kBlockTokens = 256;
+
+// How a model's KV can be taken apart.
+enum class KvKind : uint32_t {
+  kBlocks = 0,       // by token range: full attention
+  kCheckpoints = 1,  // whole states only: sliding window, recurrent, hybrid
+};
+
+using StateBytes = std::vector<uint8_t>;
+using StatePtr = std::shared_ptr<const StateBytes>;
+
+// What identifies a piece; the state itself is kept by the tiers. Of kind kBlocks it
+// is the KV of positions [begin, end), and its parent is the block before it (or the
+// root). Of kind kCheckpoints it is the whole state after `end` tokens, begin is 0 and
+// the parent is the root.
+struct PieceId {
+  Hash128 key;
+  Hash128 parent;
+  KvKind kind = KvKind::kBlocks;
+  int32_t begin = 0;
+  int32_t end = 0;
+  std::vector<Token> tokens;  // those of [begin, end)
+
+  bool is_full_block() const { return kind == KvKind::kBlocks && end - begin == kBlockTokens; }
+};
+
+// The key that a model's pieces in one namespace descend from.
+Hash128 root_key(const Hash128& fingerprint, std::string_view cache_namespace);
+
+PieceId make_piece(const Hash128& parent, KvKind kind, int32_t begin, std::span<const Token> tokens);
+
+// A range of positions, [begin, end).
+struct TokenRange {
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+
+// The pieces of `num_tokens` tokens: full blocks and the tail, or one checkpoint.
+std::vector<TokenRange> cut_into_pieces(KvKind kind, int32_t num_tokens);
+
+}  // namespace snapllm

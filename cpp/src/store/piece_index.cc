@@ -1,0 +1,124 @@
+#include "store/piece_index.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace snapllm {
+namespace {
+
+int32_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
+  const auto [end, other] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+  return static_cast<int32_t>(end - a.begin());
+}
+
+}  // namespace
+
+StoredPiece* PieceIndex::find(const Hash128& key) {
+  const auto it = pieces_.find(key);
+  return it == pieces_.end() ? nullptr : it->second.get();
+}
+
+StoredPiece& PieceIndex::insert(StoredPiece piece) {
+  const Hash128 key = piece.id.key;
+  auto& slot = pieces_[key];
+  slot = std::make_unique<StoredPiece>(std::move(piece));
+  children_[slot->id.parent].push_back(slot.get());
+  if (slot->id.kind == KvKind::kCheckpoints) ++checkpoint_ends_[slot->id.parent][slot->id.end];
+  return *slot;
+}
+
+void PieceIndex::remove(const Hash128& key) {
+  const auto it = pieces_.find(key);
+  if (it == pieces_.end()) return;
+  const PieceId& id = it->second->id;
+  auto siblings = children_.find(id.parent);
+  std::erase(siblings->second, it->second.get());
+  if (siblings->second.empty()) children_.erase(siblings);
+  if (id.kind == KvKind::kCheckpoints) {
+    auto& ends = checkpoint_ends_[id.parent];
+    if (--ends[id.end] == 0) ends.erase(id.end);
+    if (ends.empty()) checkpoint_ends_.erase(id.parent);
+  }
+  pieces_.erase(it);
+}
+
+IndexMatch PieceIndex::match(const StoreScope& scope, std::span<const Token> prompt,
+                             int32_t max_tokens) {
+  max_tokens = std::min(max_tokens, static_cast<int32_t>(prompt.size()));
+  return scope.kind == KvKind::kBlocks ? match_blocks(scope, prompt, max_tokens)
+                                       : match_checkpoints(scope, prompt, max_tokens);
+}
+
+IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Token> prompt,
+                                    int32_t max_tokens) {
+  IndexMatch match;
+  Hash128 parent = scope.root;
+  for (;;) {
+    const auto children = children_.find(parent);
+    if (children == children_.end()) return match;
+    const auto rest = prompt.subspan(static_cast<size_t>(match.num_tokens));
+    StoredPiece* best = nullptr;
+    int32_t best_common = 0;
+    for (StoredPiece* child : children->second) {
+      const int32_t common = common_prefix(child->id.tokens, rest);
+      if (common > best_common) best = child, best_common = common;
+    }
+    if (best == nullptr) return match;
+    const auto own_tokens = static_cast<int32_t>(best->id.tokens.size());
+    const int32_t usable = std::min(best_common, max_tokens - match.num_tokens);
+    if (best_common < own_tokens) match.cached_token = best->id.tokens[static_cast<size_t>(best_common)];
+    if (usable < std::min(kMinPartTokens, own_tokens)) return match;
+    match.parts.push_back({best, usable});
+    match.num_tokens += usable;
+    if (usable < own_tokens || !best->id.is_full_block()) return match;
+    parent = best->id.key;
+  }
+}
+
+IndexMatch PieceIndex::match_checkpoints(const StoreScope& scope, std::span<const Token> prompt,
+                                         int32_t max_tokens) {
+  IndexMatch match;
+  const auto ends = checkpoint_ends_.find(scope.root);
+  if (ends == checkpoint_ends_.end()) return match;
+  for (auto it = ends->second.upper_bound(max_tokens); it != ends->second.begin();) {
+    const int32_t end = (--it)->first;
+    if (auto pieces = chain(scope, prompt.first(static_cast<size_t>(end))); !pieces.empty()) {
+      match.parts.push_back({pieces.front(), end});
+      match.num_tokens = end;
+      return match;
+    }
+  }
+  return match;
+}
+
+std::vector<StoredPiece*> PieceIndex::chain(const StoreScope& scope,
+                                            std::span<const Token> tokens) {
+  std::vector<StoredPiece*> pieces;
+  Hash128 parent = scope.root;
+  for (const auto [begin, end] : cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size()))) {
+    const auto own = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    const Hash128 key = hash128(own.data(), own.size_bytes(), parent);
+    StoredPiece* piece = find(key);
+    if (piece == nullptr || !std::ranges::equal(piece->id.tokens, own)) break;
+    pieces.push_back(piece);
+    parent = key;
+  }
+  return pieces;
+}
+
+std::vector<Hash128> PieceIndex::superseded_by(const StoredPiece& piece) const {
+  std::vector<Hash128> keys;
+  if (piece.id.kind != KvKind::kBlocks) return keys;
+  const auto children = children_.find(piece.id.parent);
+  if (children == children_.end()) return keys;
+  for (const StoredPiece* child : children->second) {
+    const auto& tokens = child->id.tokens;
+    if (child->num_pins == 0 && tokens.size() < piece.id.tokens.size() &&
+        std::equal(tokens.begin(), tokens.end(), piece.id.tokens.begin())) {
+      keys.push_back(child->id.key);
+    }
+  }
+  return keys;
+}
+
+}  // namespace snapllm

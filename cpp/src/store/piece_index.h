@@ -1,0 +1,78 @@
+// The prefix tree: which pieces are known, and the longest stored prefix of a prompt.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "store/piece.h"
+
+namespace snapllm {
+
+// A stored piece and where its state is.
+struct StoredPiece {
+  PieceId id;
+  Hash128 fingerprint;
+  StatePtr state;  // in RAM; null when it is on disk only
+  uint64_t state_bytes = 0;
+  uint64_t file_bytes = 0;
+  bool on_disk = false;
+  bool is_writing = false;  // handed to the writer and not yet on disk
+  int32_t num_pins = 0;
+  uint64_t last_used = 0;  // of the store's logical clock
+};
+
+// Where in the store a model's prompts of one namespace are.
+struct StoreScope {
+  Hash128 fingerprint;
+  Hash128 root;
+  KvKind kind = KvKind::kBlocks;
+};
+
+struct IndexMatch {
+  struct Part {
+    StoredPiece* piece = nullptr;
+    int32_t num_tokens = 0;  // of the piece's own, from its begin on
+  };
+  std::vector<Part> parts;
+  int32_t num_tokens = 0;
+  // The token that was cached where the prompt differs; -1 when nothing more was.
+  Token cached_token = -1;
+};
+
+// Not thread-safe. Pieces keep their address until they are removed.
+class PieceIndex {
+ public:
+  // Fewer tokens in common are not worth a restore.
+  static constexpr int32_t kMinPartTokens = 8;
+
+  StoredPiece* find(const Hash128& key);
+  // REQUIRES: no piece of that key is there
+  StoredPiece& insert(StoredPiece piece);
+  void remove(const Hash128& key);
+
+  // The longest stored prefix of the prompt, of `max_tokens` at most. Token ids are
+  // compared, not only their hashes.
+  IndexMatch match(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens);
+  // The pieces that hold exactly these tokens, as far as they are there.
+  std::vector<StoredPiece*> chain(const StoreScope& scope, std::span<const Token> tokens);
+  bool has_children(const Hash128& key) const { return children_.contains(key); }
+  // Unpinned siblings whose tokens are a true prefix of the piece's.
+  std::vector<Hash128> superseded_by(const StoredPiece& piece) const;
+
+  const std::unordered_map<Hash128, std::unique_ptr<StoredPiece>>& pieces() const { return pieces_; }
+
+ private:
+  IndexMatch match_blocks(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens);
+  IndexMatch match_checkpoints(const StoreScope& scope, std::span<const Token> prompt,
+                               int32_t max_tokens);
+
+  std::unordered_map<Hash128, std::unique_ptr<StoredPiece>> pieces_;
+  std::unordered_map<Hash128, std::vector<StoredPiece*>> children_;  // by parent
+  // Of each root: how many checkpoints end at a position.
+  std::unordered_map<Hash128, std::map<int32_t, int32_t>> checkpoint_ends_;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,101 @@
+// Files in memory that can fail: any call, for want of space, or by a crash that
+// loses what was not renamed into place.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "store/file_env.h"
+
+namespace snapllm::testing {
+
+// What outlives a store: shared by the environments of consecutive "processes".
+struct FakeDisk {
+  std::mutex mutex;
+  std::map<std::string, std::vector<uint8_t>> files;
+  std::map<std::string, int64_t> modified;
+  int64_t clock = 0;
+  uint64_t free_bytes = UINT64_MAX;
+  bool is_read_only = false;
+  int writes_until_crash = -1;  // then every later write is lost and leaves half a .tmp
+};
+
+class FakeFileEnv : public FileEnv {
+ public:
+  explicit FakeFileEnv(std::shared_ptr<FakeDisk> disk) : disk_(std::move(disk)) {}
+
+  Status make_folder(const std::string&) override {
+    return disk_->is_read_only ? failed("read-only") : Status();
+  }
+
+  Result<std::vector<FileInfo>> list(const std::string& folder) override {
+    std::lock_guard lock(disk_->mutex);
+    std::vector<FileInfo> files;
+    for (const auto& [path, bytes] : disk_->files) {
+      if (!path.starts_with(folder + "/")) continue;
+      files.push_back({path.substr(folder.size() + 1), bytes.size(), disk_->modified[path]});
+    }
+    return files;
+  }
+
+  Status write(const std::string& path, const std::vector<Slice>& slices) override {
+    std::lock_guard lock(disk_->mutex);
+    if (disk_->is_read_only) return failed("read-only");
+    std::vector<uint8_t> bytes;
+    for (const Slice& slice : slices) {
+      const auto* p = static_cast<const uint8_t*>(slice.data);
+      bytes.insert(bytes.end(), p, p + slice.size);
+    }
+    if (bytes.size() > disk_->free_bytes) return failed("no space");
+    if (disk_->writes_until_crash == 0) {
+      bytes.resize(bytes.size() / 2);
+      disk_->files[path + ".tmp"] = bytes;
+      return failed("crashed");
+    }
+    if (disk_->writes_until_crash > 0) --disk_->writes_until_crash;
+    disk_->free_bytes -= bytes.size();
+    disk_->files[path] = std::move(bytes);
+    disk_->modified[path] = ++disk_->clock;
+    return {};
+  }
+
+  Status read(const std::string& path, uint64_t offset, void* data, size_t size) override {
+    std::lock_guard lock(disk_->mutex);
+    const auto it = disk_->files.find(path);
+    if (it == disk_->files.end()) return failed("not there");
+    if (offset + size > it->second.size()) return failed("too short");
+    std::memcpy(data, it->second.data() + offset, size);
+    return {};
+  }
+
+  Status remove(const std::string& path) override {
+    std::lock_guard lock(disk_->mutex);
+    if (disk_->is_read_only) return failed("read-only");
+    disk_->files.erase(path);
+    return {};
+  }
+
+  Status rename(const std::string& from, const std::string& to) override {
+    std::lock_guard lock(disk_->mutex);
+    disk_->files[to] = std::move(disk_->files[from]);
+    disk_->files.erase(from);
+    return {};
+  }
+
+  void touch(const std::string& path) override {
+    std::lock_guard lock(disk_->mutex);
+    disk_->modified[path] = ++disk_->clock;
+  }
+
+ private:
+  static Status failed(const std::string& why) { return {StatusCode::kStorageFailed, why}; }
+
+  const std::shared_ptr<FakeDisk> disk_;
+};
+
+}  // namespace snapllm::testing

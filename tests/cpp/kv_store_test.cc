@@ -1,0 +1,299 @@
+#include "store/kv_store.h"
+
+#include <random>
+
+#include "check.h"
+#include "fake_file_env.h"
+#include "store/eviction.h"
+#include "store/piece_file.h"
+
+namespace snapllm {
+namespace {
+
+using testing::FakeDisk;
+using testing::FakeFileEnv;
+using Tokens = std::vector<Token>;
+
+const Hash128 kFingerprint{11, 22};
+
+StoreScope scope_of(KvKind kind = KvKind::kBlocks, std::string_view name = "") {
+  return {kFingerprint, root_key(kFingerprint, name), kind};
+}
+
+Tokens tokens_of(int seed, int count) {
+  std::mt19937 random(static_cast<unsigned>(seed));
+  Tokens tokens;
+  for (int i = 0; i < count; ++i) tokens.push_back(static_cast<Token>(random() % 100));
+  return tokens;
+}
+
+Tokens operator+(Tokens a, const Tokens& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// A state that says which tokens it is of.
+StateBytes state_of(const Tokens& tokens, TokenRange range) {
+  StateBytes state;
+  for (int32_t i = range.begin; i < range.end; ++i) {
+    const Hash128 key = hash128(tokens.data(), static_cast<size_t>(i + 1) * sizeof(Token));
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&key);
+    state.insert(state.end(), bytes, bytes + sizeof key);
+  }
+  return state;
+}
+
+struct Fixture {
+  explicit Fixture(uint64_t ram = 1 << 20, uint64_t disk_bytes = 1 << 20) : ram_bytes(ram), disk_bound(disk_bytes) {
+    reopen();
+  }
+
+  // A new process on the same disk.
+  void reopen() {
+    store.reset();
+    store = std::make_unique<KvStore>(KvStoreOptions{ram_bytes, disk_bound, "/w"},
+                                      std::make_unique<FakeFileEnv>(disk));
+    store->open(kFingerprint);
+  }
+
+  void save(const Tokens& tokens, const StoreScope& scope = scope_of()) {
+    for (const TokenRange range : store->missing(scope, tokens)) {
+      store->put(scope, tokens, range, state_of(tokens, range));
+    }
+  }
+
+  // The length of the longest prefix; checks that what comes back is its state.
+  int32_t match(const Tokens& prompt, const StoreScope& scope = scope_of(), bool load_cold = true) {
+    const auto prefix = store->match(scope, prompt, static_cast<int32_t>(prompt.size()), load_cold);
+    for (const auto& part : prefix.parts) {
+      const int32_t end = part.range.begin + part.num_tokens;
+      const StateBytes expected = state_of(prompt, {part.range.begin, end});
+      REQUIRE(part.state->size() >= expected.size());
+      CHECK(std::equal(expected.begin(), expected.end(), part.state->begin()));
+    }
+    return prefix.num_tokens;
+  }
+
+  const uint64_t ram_bytes;
+  const uint64_t disk_bound;
+  const std::shared_ptr<FakeDisk> disk = std::make_shared<FakeDisk>();
+  std::unique_ptr<KvStore> store;
+};
+
+TEST(kv_store, xxh64_is_the_published_one) {
+  CHECK_EQ(xxh64("", 0), 0xEF46DB3751D8E999u);
+  CHECK_EQ(xxh64("abc", 3), 0x44BC2CF5AD770999u);
+  const std::string text = "Nobody inspects the spammish repetition";
+  CHECK_EQ(xxh64(text.data(), text.size()), 0xFBCEA83C8A378BF1u);
+}
+
+TEST(kv_store, a_prompt_finds_its_longest_stored_prefix) {
+  Fixture f;
+  const Tokens common = tokens_of(1, 700);
+  f.save(common);
+  CHECK_EQ(f.match(common), 700);
+  CHECK_EQ(f.match(common + tokens_of(2, 50)), 700);
+  CHECK_EQ(f.match(Tokens(common.begin(), common.begin() + 257)), 256);  // one token is not worth it
+  for (const size_t length : {20u, 255u, 256u, 264u, 511u, 512u, 600u}) {
+    const Tokens begin(common.begin(), common.begin() + static_cast<ptrdiff_t>(length));
+    // 200 is no token of common.
+    CHECK_EQ(f.match(begin + Tokens(300, 200)), static_cast<int32_t>(length));
+    CHECK_EQ(f.match(begin), static_cast<int32_t>(length));
+  }
+  CHECK_EQ(f.match(tokens_of(3, 700)), 0);
+}
+
+TEST(kv_store, a_miss_names_the_token_that_was_cached) {
+  Fixture f;
+  const Tokens stored = tokens_of(1, 300);
+  f.save(stored);
+  Tokens prompt = stored;
+  prompt[280] = 200;
+  const auto prefix = f.store->match(scope_of(), prompt, 300, true);
+  CHECK_EQ(prefix.num_tokens, 280);
+  CHECK_EQ(prefix.cached_token, stored[280]);
+}
+
+TEST(kv_store, namespaces_and_models_share_nothing) {
+  Fixture f;
+  const Tokens tokens = tokens_of(1, 300);
+  f.save(tokens);
+  CHECK_EQ(f.match(tokens, scope_of(KvKind::kBlocks, "other")), 0);
+  const Hash128 other{33, 44};
+  CHECK_EQ(f.match(tokens, {other, root_key(other, ""), KvKind::kBlocks}), 0);
+}
+
+TEST(kv_store, a_common_prefix_is_stored_once) {
+  Fixture f;
+  const Tokens common = tokens_of(1, 512);
+  f.save(common + tokens_of(2, 256));
+  const uint64_t before = f.store->stats().ram_bytes;
+  f.save(common + tokens_of(3, 256));
+  CHECK_EQ(f.store->stats().ram_bytes - before, 256 * 16);
+}
+
+TEST(kv_store, a_longer_tail_takes_the_place_of_the_shorter) {
+  Fixture f;
+  const Tokens all = tokens_of(1, 300);
+  for (const int length : {20, 100, 255, 256, 280}) f.save(Tokens(all.begin(), all.begin() + length));
+  f.store->flush();
+  CHECK_EQ(f.store->stats().num_pieces, 2);
+  CHECK_EQ(f.disk->files.size(), 2);
+}
+
+TEST(kv_store, checkpoints_match_only_whole) {
+  Fixture f;
+  const auto scope = scope_of(KvKind::kCheckpoints);
+  const Tokens all = tokens_of(1, 400);
+  for (const int length : {100, 300}) f.save(Tokens(all.begin(), all.begin() + length), scope);
+  CHECK_EQ(f.match(all, scope), 300);
+  CHECK_EQ(f.match(Tokens(all.begin(), all.begin() + 299), scope), 100);
+  CHECK_EQ(f.match(Tokens(all.begin(), all.begin() + 99), scope), 0);
+}
+
+TEST(kv_store, a_restart_finds_everything_on_disk) {
+  Fixture f;
+  const Tokens tokens = tokens_of(1, 700);
+  f.save(tokens);
+  CHECK(f.store->persist(scope_of(), tokens).ok());
+  f.reopen();
+  CHECK_EQ(f.match(tokens, scope_of(), /*load_cold=*/false), 0);
+  CHECK_EQ(f.match(tokens), 700);
+  CHECK_EQ(f.store->stats().num_loaded, 3);
+  CHECK_EQ(f.match(tokens, scope_of(), /*load_cold=*/false), 700);
+}
+
+TEST(kv_store, tiers_stay_within_their_bounds_and_pins_stay) {
+  Fixture f(64 * 1024, 128 * 1024);
+  const Tokens pinned = tokens_of(1000, 300);
+  f.save(pinned);
+  CHECK(f.store->persist(scope_of(), pinned).ok());
+  f.store->pin(scope_of(), pinned);
+  for (int i = 0; i < 100; ++i) {
+    const Tokens tokens = tokens_of(i, 300);
+    f.save(tokens);
+    f.store->flush();
+    CHECK_EQ(f.match(tokens), 300);
+    const auto stats = f.store->stats();
+    CHECK(stats.ram_bytes <= f.ram_bytes);
+    CHECK(stats.disk_bytes <= f.disk_bound);
+  }
+  CHECK(f.store->stats().num_ram_evictions > 0);
+  CHECK(f.store->stats().num_disk_evictions > 0);
+  CHECK_EQ(f.match(pinned), 300);
+  CHECK_EQ(f.match(tokens_of(0, 300)), 0);
+  f.store->unpin(scope_of(), pinned);
+  f.store->remove(scope_of(), pinned);
+  CHECK_EQ(f.match(pinned), 0);
+}
+
+TEST(kv_store, removing_a_prefix_leaves_what_others_build_on) {
+  Fixture f;
+  const Tokens common = tokens_of(1, 512);
+  f.save(common);
+  f.save(common + tokens_of(2, 100));
+  f.store->remove(scope_of(), common);
+  CHECK_EQ(f.match(common + tokens_of(2, 100)), 612);
+}
+
+TEST(kv_store, moving_to_cold_leaves_ram) {
+  Fixture f;
+  const Tokens tokens = tokens_of(1, 300);
+  f.save(tokens);
+  CHECK(f.store->drop_from_ram(scope_of(), tokens).ok());
+  CHECK_EQ(f.store->stats().ram_bytes, 0);
+  const auto usage = f.store->usage(scope_of(), tokens);
+  CHECK_EQ(usage.num_ram_tokens, 0);
+  CHECK_EQ(usage.num_disk_tokens, 300);
+  CHECK_EQ(f.match(tokens), 300);
+}
+
+TEST(kv_store, every_flipped_byte_of_a_file_is_a_miss) {
+  Fixture f;
+  const Tokens tokens = tokens_of(1, 40);
+  f.save(tokens);
+  f.store->flush();
+  REQUIRE(f.disk->files.size() == 1);
+  const auto [path, bytes] = *f.disk->files.begin();
+  const size_t padding = sizeof(Token) * 40 + 96;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (i >= padding && i < (padding + 63) / 64 * 64) continue;  // means nothing
+    for (const bool while_open : {false, true}) {
+      f.disk->files[path] = bytes;
+      f.reopen();
+      f.disk->files[path][i] ^= 0x40;
+      if (!while_open) f.reopen();
+      CHECK_EQ(f.match(tokens), 0);
+      CHECK_EQ(f.store->stats().num_damaged, 1);
+      f.store->flush();
+      CHECK(f.disk->files.empty());
+    }
+  }
+}
+
+TEST(kv_store, truncated_emptied_foreign_and_swapped_files_are_misses) {
+  Fixture f;
+  const Tokens a = tokens_of(1, 300), b = tokens_of(2, 300);
+  f.save(a);
+  f.save(b);
+  f.store->flush();
+  const auto files = f.disk->files;
+  for (const auto& [path, bytes] : files) {
+    for (const size_t size : {size_t{0}, size_t{50}, size_t{96}, bytes.size() - 1}) {
+      f.disk->files = files;
+      f.disk->files[path].resize(size);
+      f.reopen();
+      CHECK(f.match(a) < 300 || f.match(b) < 300);
+      CHECK_EQ(f.store->stats().num_damaged, 1);
+    }
+    f.disk->files = files;
+    f.disk->files[path] = files.rbegin()->second;
+    f.disk->files["/w/" + kFingerprint.hex() + "/notes.txt"] = {1, 2, 3};
+    f.reopen();
+    f.match(a);
+    f.match(b);
+  }
+}
+
+TEST(kv_store, a_crash_at_any_write_loses_nothing_acknowledged) {
+  for (int crash_at = 0; crash_at < 12; ++crash_at) {
+    Fixture f;
+    f.disk->writes_until_crash = crash_at;
+    std::vector<Tokens> acknowledged;
+    for (int i = 0; i < 4; ++i) {
+      const Tokens tokens = tokens_of(i, 600);
+      f.save(tokens);
+      if (f.store->persist(scope_of(), tokens).ok()) acknowledged.push_back(tokens);
+    }
+    CHECK_EQ(acknowledged.size(), crash_at / 3);
+    f.disk->writes_until_crash = -1;
+    f.reopen();
+    for (const Tokens& tokens : acknowledged) CHECK_EQ(f.match(tokens), 600);
+    f.store->flush();
+    for (const auto& [path, bytes] : f.disk->files) CHECK(!path.ends_with(".tmp"));
+  }
+}
+
+TEST(kv_store, a_full_or_read_only_disk_is_said_and_ram_goes_on) {
+  for (const bool is_full : {true, false}) {
+    Fixture f;
+    const Tokens tokens = tokens_of(1, 300);
+    if (is_full) f.disk->free_bytes = 1000;
+    else f.disk->is_read_only = true;
+    f.save(tokens);
+    CHECK_EQ(f.store->persist(scope_of(), tokens).code(), StatusCode::kStorageFailed);
+    CHECK(f.store->stats().num_write_failures > 0);
+    CHECK_EQ(f.match(tokens), 300);
+  }
+}
+
+TEST(kv_store, the_least_recently_used_goes_first_and_the_deepest_of_a_chain) {
+  const std::vector<EvictionCandidate> candidates = {
+      {10, 5, 256}, {10, 5, 512}, {10, 1, 256}, {10, 9, 100}};
+  CHECK_EQ(pick_victims(candidates, 0), std::vector<size_t>{});
+  CHECK_EQ(pick_victims(candidates, 11), (std::vector<size_t>{2, 1}));
+  CHECK_EQ(pick_victims(candidates, 1000), (std::vector<size_t>{2, 1, 0, 3}));
+}
+
+}  // namespace
+}  // namespace snapllm

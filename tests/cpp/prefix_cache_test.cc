@@ -1,0 +1,176 @@
+#include "scheduler/cut_points.h"
+#include "scheduler/hot_pool.h"
+#include "scheduler/scheduler.h"
+
+#include "check.h"
+#include "fake_backend.h"
+#include "fake_file_env.h"
+
+namespace snapllm {
+namespace {
+
+using testing::fake_info;
+using testing::FakeTextContext;
+using testing::FakeTextModel;
+using testing::make_sequence;
+using testing::to_tokens;
+using Tokens = std::vector<Token>;
+
+ModelInfo info_with_hot(int32_t num_hot, const std::string& kind = "blocks") {
+  ModelInfo info = fake_info(/*kv_cells=*/2048, /*max_sequences=*/4);
+  info.num_hot_sequences = num_hot;
+  info.max_hot_tokens = info.max_parked_tokens = 1024;
+  info.kv_kind = kind;
+  return info;
+}
+
+struct Fixture {
+  explicit Fixture(ModelInfo info, bool with_store = true)
+      : model(std::make_shared<FakeTextModel>(std::move(info), 256, 128)),
+        context(new FakeTextContext(model)),
+        store(with_store ? std::make_shared<KvStore>(KvStoreOptions{1 << 24, 0, ""},
+                                                     std::make_unique<testing::FakeFileEnv>(
+                                                         std::make_shared<testing::FakeDisk>()))
+                         : nullptr),
+        scheduler({model, std::unique_ptr<TextContext>(context)}, 64, store) {}
+
+  void submit(uint64_t id, const std::string& prompt, const std::string& answer,
+              int32_t max_tokens = 50) {
+    context->script(prompt, to_tokens(answer));
+    expected[id] = answer.substr(0, static_cast<size_t>(max_tokens));
+    REQUIRE(scheduler.submit(make_sequence(id, prompt, max_tokens, outputs)).ok());
+  }
+
+  void run() {
+    for (int i = 0; scheduler.has_work(); ++i) {
+      REQUIRE(i < 10'000);
+      scheduler.step();
+    }
+    for (RequestOutput& output : outputs->drain()) {
+      texts[output.request_id] += output.text;
+      if (output.finished()) last[output.request_id] = std::move(output);
+    }
+    for (const auto& [id, answer] : expected) CHECK_EQ(texts[id], answer);
+    CHECK_EQ(scheduler.stats().num_running, 0);
+    CHECK_EQ(scheduler.stats().num_kv_cells_used, scheduler.stats().num_hot_tokens);
+    CHECK(scheduler.stats().num_hot_tokens <= 1024);
+  }
+
+  int32_t cached(uint64_t id) { return last[id].num_cached_tokens; }
+
+  const std::shared_ptr<OutputQueue> outputs = std::make_shared<OutputQueue>();
+  const std::shared_ptr<FakeTextModel> model;
+  FakeTextContext* const context;
+  const std::shared_ptr<KvStore> store;
+  Scheduler scheduler;
+  std::map<uint64_t, std::string> expected, texts;
+  std::map<uint64_t, RequestOutput> last;
+};
+
+const std::string kHead(300, 'h');
+
+TEST(prefix_cache, a_finished_prompt_is_forked_by_the_next) {
+  Fixture f(info_with_hot(4));
+  f.submit(1, kHead + "one", "first");
+  f.run();
+  f.submit(2, kHead + "onefirst and more", "second");
+  f.run();
+  // All but the token that was generated last, which was never computed.
+  CHECK_EQ(f.last[2].cache.num_hot_tokens, 300 + 3 + 5);
+  CHECK_EQ(f.context->num_forks(), 1);
+  f.submit(3, kHead + "two", "third");
+  f.run();
+  CHECK_EQ(f.cached(3), 300);
+}
+
+TEST(prefix_cache, without_room_in_the_kv_memory_the_store_restores) {
+  Fixture f(info_with_hot(0));
+  f.submit(1, kHead + "one", "first");
+  f.run();
+  f.submit(2, kHead + "onefirst!", "second");
+  f.run();
+  CHECK_EQ(f.last[2].cache.num_warm_tokens, 308);
+  CHECK_EQ(f.context->num_restores(), 2);
+}
+
+TEST(prefix_cache, a_failed_restore_computes_the_prompt) {
+  Fixture f(info_with_hot(0));
+  f.submit(1, kHead + "one", "first");
+  f.run();
+  f.context->fail_next_restore();
+  f.submit(2, kHead + "one", "first");
+  f.run();
+  CHECK_EQ(f.cached(2), 0);
+  CHECK_EQ(f.scheduler.stats().num_failed_restores, 1);
+}
+
+TEST(prefix_cache, requests_that_come_together_compute_their_common_prefix_once) {
+  for (const int32_t num_hot : {0, 1, 4}) {
+    Fixture f(info_with_hot(num_hot), /*with_store=*/false);
+    const std::string head(400, 'x');
+    for (uint64_t id = 1; id <= 4; ++id) f.submit(id, head + std::to_string(id), "answer", 20);
+    f.run();
+    CHECK_EQ(f.cached(1), 0);
+    for (uint64_t id = 2; id <= 4; ++id) CHECK_EQ(f.cached(id), 400);
+  }
+}
+
+TEST(prefix_cache, hot_prefixes_give_way_to_running_requests) {
+  Fixture f(info_with_hot(4));
+  for (uint64_t id = 1; id <= 3; ++id) {
+    f.submit(id, std::string(300, static_cast<char>('a' + id)), "short");
+    f.run();
+  }
+  CHECK_EQ(f.scheduler.stats().num_hot_prefixes, 3);
+  f.submit(9, std::string(1500, 'z'), "large", 500);
+  f.run();
+  CHECK(f.scheduler.stats().num_hot_prefixes < 3);
+}
+
+TEST(prefix_cache, checkpoint_models_reuse_whole_states_only) {
+  Fixture f(info_with_hot(2, "checkpoints"));
+  f.submit(1, kHead, "first");
+  f.run();
+  f.submit(2, kHead + "other", "second");
+  f.run();
+  CHECK_EQ(f.cached(2), 0);  // the state went on with the first answer
+  f.submit(3, kHead + "firstx", "third");
+  f.run();
+  CHECK_EQ(f.cached(3), 305);
+}
+
+TEST(prefix_cache, a_promoted_prefix_is_hot_until_it_is_demoted) {
+  Fixture f(info_with_hot(2));
+  f.submit(1, kHead, "first");
+  f.run();
+  const Tokens head = to_tokens(kHead);
+  const Hash128 root;
+  f.scheduler.demote(root, head);
+  CHECK(!f.scheduler.is_hot(root, head));
+  const StoreScope scope{f.model->fingerprint(), root, KvKind::kBlocks};
+  const auto stored = f.store->match(scope, head, 300, true);
+  REQUIRE(stored.num_tokens == 300);
+  CHECK(f.scheduler.promote(root, head, stored).ok());
+  CHECK(f.scheduler.is_hot(root, head));
+  f.submit(2, kHead + "two", "second");
+  f.run();
+  CHECK_EQ(f.last[2].cache.num_hot_tokens, 300);
+  CHECK(f.scheduler.is_hot(root, head));
+  f.scheduler.demote(root, head);
+  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 0);
+  CHECK_EQ(f.context->num_cells(), 0);
+}
+
+TEST(prefix_cache, checkpoints_are_cut_at_the_first_and_the_last_two_turns) {
+  // 1 opens a turn.
+  const Tokens prompt = {1, 5, 5, 5, 1, 5, 5, 5, 1, 5, 5, 5, 1, 5};
+  std::vector<bool> is_control;
+  for (const Token token : prompt) is_control.push_back(token == 1);
+  CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, 1), (std::vector<int32_t>{4, 8, 12}));
+  CHECK_EQ(checkpoint_cuts(prompt, is_control, 8, 1), (std::vector<int32_t>{12}));
+  CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, 6), (std::vector<int32_t>{8}));
+  CHECK_EQ(checkpoint_cuts(prompt, std::vector<bool>(prompt.size()), 0, 1), std::vector<int32_t>{});
+}
+
+}  // namespace
+}  // namespace snapllm

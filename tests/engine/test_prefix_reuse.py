@@ -1,0 +1,255 @@
+"""What is reused of earlier prompts never changes an answer, on any kind of model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from nano_models import GEMMA3_WINDOW, Architecture, make_nano_model
+
+import snapllm
+from snapllm import _core
+from snapllm.outputs import CacheUse, TokenLogprob, Usage
+
+ARCHITECTURES = get_args(Architecture)
+GREEDY = {"temperature": 0.0, "ignore_eos": True}
+# Around blocks of 256, the window of gemma3, physical batches of 512.
+LENGTHS = (17, GEMMA3_WINDOW, GEMMA3_WINDOW + 1, 255, 256, 257, 511, 512, 513, 700, 1025)
+
+
+def random_tokens(seed: int, count: int) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(250) for _ in range(count)]
+
+
+Logprobs = dict[int, float]
+
+
+def ask(model: snapllm.Model, prompt: list[int]) -> tuple[Logprobs, int, Usage, CacheUse]:
+    """The likeliest next tokens, the likeliest of all, and what was reused."""
+    [*_, last] = model.generate(prompt, stream=True, max_tokens=1, num_logprobs=20, **GREEDY)
+    assert last.finish is not None
+    usage, use = last.finish.usage, last.finish.cache
+    assert use.num_hot_tokens + use.num_warm_tokens + use.num_cold_tokens == usage.num_cached_tokens
+    return _top(last.logprobs[0]), last.tokens[0], usage, use
+
+
+def plain(model: snapllm.Model, prompt: list[int]) -> Logprobs:
+    """The same computed from the beginning."""
+    result = model.generate(prompt, max_tokens=1, num_logprobs=20, reuse_prefix=False, **GREEDY)
+    assert result.usage.num_cached_tokens == 0
+    return _top(result.logprobs[0])
+
+
+def _top(entry: TokenLogprob) -> Logprobs:
+    return {alternative.token: alternative.logprob for alternative in entry.top}
+
+
+def check_same(model: snapllm.Model, got: Logprobs, expected: Logprobs) -> None:
+    """The same but for rounding, which depends on where in the KV memory the cells lie.
+
+    Of random weights, anything else that is lost, doubled or mixed up is far larger.
+    """
+    tolerance = 0.2 if model.info.architecture == "gemma3" else 0.01
+    common = got.keys() & expected.keys()
+    assert len(common) > 10
+    assert max(abs(got[token] - expected[token]) for token in common) < tolerance
+
+
+def to_warm(engine: snapllm.Engine, model: snapllm.Model, tokens: list[int]) -> None:
+    """Takes everything that begins with the tokens out of the KV memory."""
+    info = model.info
+    if info.kv_kind == "checkpoints":
+        return  # nothing of it stays there by itself
+    ref = _core.PrefixRef(
+        model_id=info.id, fingerprint=info.fingerprint, kv_kind=info.kv_kind, tokens=tokens
+    )
+    engine.runner.core.move_prefix(ref, "warm")
+
+
+def open_engine(path: Path, workspace: Path | None = None) -> tuple[snapllm.Engine, snapllm.Model]:
+    engine = snapllm.Engine(num_threads=1, workspace=workspace)
+    return engine, engine.load(path, "m", context_size=2048)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return make_nano_model(tmp_path / "m.gguf", request.param)
+
+
+def turns(model: snapllm.Model, length: int) -> Iterator[tuple[list[int], Logprobs]]:
+    """A conversation of three turns: each prompt, and what it answers on its own."""
+    prompt = random_tokens(length, length)
+    for turn in range(3):
+        yield prompt, plain(model, prompt)
+        prompt = prompt + random_tokens(1000 * turn + length, 23)
+
+
+def test_each_turn_computes_only_what_is_new(path: Path) -> None:
+    engine, model = open_engine(path)
+    with engine:
+        for length in LENGTHS:
+            known = 0
+            for prompt, expected in turns(model, length):
+                got, _, usage, _ = ask(model, prompt)
+                check_same(model, got, expected)
+                assert usage.num_cached_tokens >= known
+                known = len(prompt)
+
+
+def test_the_generated_tokens_are_kept_too(path: Path) -> None:
+    engine, model = open_engine(path)
+    with engine:
+        prompt = random_tokens(1, 300)
+        first = model.generate(prompt, max_tokens=50, **GREEDY)
+        longer = prompt + first.tokens + random_tokens(2, 20)
+        expected = plain(model, longer)
+        got, _, usage, _ = ask(model, longer)
+        # All but the token that was generated last.
+        assert usage.num_cached_tokens == 300 + 49
+        check_same(model, got, expected)
+
+
+def test_warm_and_cold_prefixes_answer_as_computed_ones(path: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    conversations: list[list[tuple[list[int], Logprobs]]] = []
+    engine, model = open_engine(path, workspace)
+    with engine:
+        for length in LENGTHS:
+            conversations.append(list(turns(model, length)))
+            first, second = conversations[-1][:2]
+            ask(model, first[0])
+            to_warm(engine, model, first[0][:16])
+            got, _, usage, use = ask(model, second[0])
+            check_same(model, got, second[1])
+            assert use.num_warm_tokens == usage.num_cached_tokens >= len(first[0])
+    engine, model = open_engine(path, workspace)
+    with engine:
+        for (second_prompt, _), (prompt, expected) in [c[1:] for c in conversations]:
+            got, _, usage, use = ask(model, prompt)
+            check_same(model, got, expected)
+            assert use.num_cold_tokens == usage.num_cached_tokens >= len(second_prompt)
+        stats = engine.stats()
+        assert stats.models[0].num_failed_restores == 0
+        assert stats.kv_store.num_damaged == 0
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_in_the_same_cells_a_restored_prompt_is_bitwise_the_computed_one(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", architecture)
+    for length in LENGTHS:
+        prompt = random_tokens(length, length)
+        longer = prompt + random_tokens(length + 1, 40)
+        engine, model = open_engine(path)
+        with engine:
+            expected = plain(model, longer)
+        engine, model = open_engine(path, tmp_path / str(length))
+        with engine:
+            ask(model, prompt)
+        engine, model = open_engine(path, tmp_path / str(length))
+        with engine:
+            got, _, _, use = ask(model, longer)
+            assert use.num_cold_tokens >= length - 7
+            assert got == expected
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_a_branch_reuses_what_is_common(tmp_path: Path, architecture: Architecture) -> None:
+    engine, model = open_engine(make_nano_model(tmp_path / "m.gguf", architecture))
+    with engine:
+        common = random_tokens(1, 700)
+        for common_length in (40, 255, 256, 257, 300, 512, 650):
+            branch = common[:common_length] + random_tokens(common_length, 90)
+            expected = plain(model, branch)
+            ask(model, common)
+            got, _, usage, _ = ask(model, branch)
+            check_same(model, got, expected)
+            assert usage.num_cached_tokens >= common_length
+            to_warm(engine, model, common[:16])
+            got, _, _, use = ask(model, branch)
+            check_same(model, got, expected)
+            assert use.num_warm_tokens == len(branch) - 1
+
+
+def test_many_forks_at_once_answer_as_each_alone(path: Path) -> None:
+    engine, model = open_engine(path)
+    with engine, ThreadPoolExecutor(16) as threads:
+        common = random_tokens(5, 600)
+        prompts = [common + random_tokens(100 + i, 5 + i) for i in range(16)]
+        expected = [plain(model, prompt) for prompt in prompts]
+        results = list(threads.map(lambda prompt: ask(model, prompt), prompts))
+        for (got, _, _, _), alone in zip(results, expected, strict=True):
+            check_same(model, got, alone)
+        if model.info.kv_kind == "blocks":
+            usages = [usage for _, _, usage, _ in results]
+            num_computed = sum(u.num_prompt_tokens - u.num_cached_tokens for u in usages)
+            assert num_computed < 2 * len(common)
+
+
+def test_conversations_never_mix_while_everything_is_evicted(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", "llama")
+    with snapllm.Engine(
+        num_threads=1, workspace=tmp_path / "w", kv_ram_bytes=1 << 20, kv_disk_bytes=2 << 20
+    ) as engine:
+        model = engine.load(path, context_size=1024, kv_cells=2048)
+        rng = random.Random(3)
+        heads = [random_tokens(i, n) for i, n in enumerate((20, 256, 300, 512))]
+        prompts = [rng.choice(heads) + random_tokens(50 + i, rng.randrange(1, 300)) for i in range(60)]
+        expected = [plain(model, prompt) for prompt in prompts]
+        with ThreadPoolExecutor(12) as threads:
+            for _ in range(2):
+                order = rng.sample(range(len(prompts)), len(prompts))
+                got = threads.map(lambda i: (i, ask(model, prompts[i])[0]), order)
+                for i, logprobs in got:
+                    check_same(model, logprobs, expected[i])
+        stats = engine.stats()
+        assert stats.kv_store.num_ram_evictions > 0
+        assert stats.kv_store.num_disk_evictions > 0
+        assert stats.kv_store.ram_bytes <= stats.kv_store.max_ram_bytes
+        assert stats.models[0].num_cached_tokens > 0
+
+
+def test_another_model_or_cache_type_or_namespace_is_a_miss(tmp_path: Path) -> None:
+    workspace, prompt = tmp_path / "w", random_tokens(9, 400)
+    engine, model = open_engine(make_nano_model(tmp_path / "m.gguf", "llama"), workspace)
+    with engine:
+        assert ask(model, prompt)[2].num_cached_tokens == 0
+        assert ask(model, prompt)[2].num_cached_tokens == 399
+        other = _core.GenerateRequest(model_id="m", prompt=prompt, cache_namespace="other", max_tokens=1)
+        outputs = _core.OutputQueue()
+        engine.runner.core.submit(other, outputs)
+        outputs.wait()
+        assert outputs.drain()[-1].num_cached_tokens == 0
+    engine, model = open_engine(make_nano_model(tmp_path / "m.gguf", "llama", seed=2), workspace)
+    with engine:
+        assert ask(model, prompt)[2].num_cached_tokens == 0
+        other_type = engine.load(tmp_path / "m.gguf", "f32", context_size=2048, kv_type="f32")
+        assert ask(other_type, prompt)[2].num_cached_tokens == 0
+
+
+def test_a_chat_reuses_the_turns_before(demo: snapllm.Model) -> None:
+    messages = [{"role": "user", "content": "Hello! Who are you?"}]
+    first = demo.chat(messages, temperature=0, max_tokens=60)
+    messages += [
+        {"role": "assistant", "content": first.content},
+        {"role": "user", "content": "Count to 5"},
+    ]
+    second = demo.chat(messages, temperature=0, max_tokens=30)
+    assert second.usage.num_cached_tokens >= first.usage.num_prompt_tokens
+    alone = demo.chat(messages, temperature=0, max_tokens=30, reuse_prefix=False)
+    assert alone.usage.num_cached_tokens == 0
+    assert second.content == alone.content
+
+
+def test_a_workspace_in_use_is_refused(tmp_path: Path) -> None:
+    with (
+        snapllm.Engine(workspace=tmp_path / "w"),
+        pytest.raises(snapllm.InvalidRequestError, match="in use by another process"),
+    ):
+        snapllm.Engine(workspace=tmp_path / "w")
