@@ -146,7 +146,9 @@ def test_leaving_a_stream_early_frees_its_sequence(
     next(stream)
     del stream
     deadline = time.monotonic() + 10
-    while any(s.num_running or s.num_kv_cells_used > s.num_hot_tokens for s in engine.stats().models):
+    while any(
+        s.num_running or s.num_kv_cells_used > s.num_hot_tokens for s in engine.stats().models
+    ):
         assert time.monotonic() < deadline, "the abandoned request is still running"
         time.sleep(0.005)
 

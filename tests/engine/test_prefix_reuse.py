@@ -200,7 +200,9 @@ def test_conversations_never_mix_while_everything_is_evicted(tmp_path: Path) -> 
         model = engine.load(path, context_size=1024, kv_cells=2048)
         rng = random.Random(3)
         heads = [random_tokens(i, n) for i, n in enumerate((20, 256, 300, 512))]
-        prompts = [rng.choice(heads) + random_tokens(50 + i, rng.randrange(1, 300)) for i in range(60)]
+        prompts = [
+            rng.choice(heads) + random_tokens(50 + i, rng.randrange(1, 300)) for i in range(60)
+        ]
         expected = [plain(model, prompt) for prompt in prompts]
         with ThreadPoolExecutor(12) as threads:
             for _ in range(2):
@@ -221,7 +223,9 @@ def test_another_model_or_cache_type_or_namespace_is_a_miss(tmp_path: Path) -> N
     with engine:
         assert ask(model, prompt)[2].num_cached_tokens == 0
         assert ask(model, prompt)[2].num_cached_tokens == 399
-        other = _core.GenerateRequest(model_id="m", prompt=prompt, cache_namespace="other", max_tokens=1)
+        other = _core.GenerateRequest(
+            model_id="m", prompt=prompt, cache_namespace="other", max_tokens=1
+        )
         outputs = _core.OutputQueue()
         engine.runner.core.submit(other, outputs)
         outputs.wait()
