@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -25,7 +26,7 @@ class Server:
             [sys.executable, "-m", "snapllm.serve", "--port", "0", "--threads", "1", *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env={"XDG_DATA_HOME": tempfile.mkdtemp()} | os.environ | {"PYTHONUNBUFFERED": "1"},
         )
         self.lines: list[str] = []
         self._new_lines: queue.Queue[str | None] = queue.Queue()

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <thread>
 #include <utility>
 
@@ -25,14 +26,21 @@ const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
 constexpr uint64_t kMaxAutoRamBytes = uint64_t{8} << 30;
 constexpr uint64_t kRamDivisor = 8;  // of the memory that is free
 constexpr uint64_t kAutoDiskBytes = uint64_t{20} << 30;
+constexpr uint64_t kDiskDivisor = 4;  // of the space that is free
 
 KvStoreOptions store_options(const EngineOptions& options) {
   KvStoreOptions store;
   store.ram_bytes = options.kv_ram_bytes > 0
                         ? options.kv_ram_bytes
                         : std::min(available_memory_bytes() / kRamDivisor, kMaxAutoRamBytes);
-  store.disk_bytes = options.kv_disk_bytes > 0 ? options.kv_disk_bytes : kAutoDiskBytes;
-  if (!options.workspace.empty()) store.folder = options.workspace + "/kv";
+  if (options.workspace.empty()) return store;
+  store.folder = options.workspace + "/kv";
+  store.disk_bytes = options.kv_disk_bytes;
+  if (store.disk_bytes == 0) {
+    std::error_code error;
+    const auto space = std::filesystem::space(options.workspace, error);
+    store.disk_bytes = error ? kAutoDiskBytes : std::min<uint64_t>(kAutoDiskBytes, space.available / kDiskDivisor);
+  }
   return store;
 }
 

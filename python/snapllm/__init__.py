@@ -21,6 +21,7 @@ from snapllm._core import __version__
 from snapllm.engine import Engine, load, load_demo
 from snapllm.errors import (
     ContextLengthExceededError,
+    ContextNotFoundError,
     EngineClosedError,
     GenerationFailedError,
     InvalidModelError,
@@ -30,9 +31,11 @@ from snapllm.errors import (
     OutOfMemoryError,
     QueueFullError,
     SnapLLMError,
+    StorageError,
 )
 from snapllm.model import Model
 from snapllm.outputs import (
+    CacheUse,
     ChatEvent,
     ChatResult,
     Completion,
@@ -48,11 +51,13 @@ from snapllm.outputs import (
 )
 
 __all__ = [
+    "CacheUse",
     "ChatEvent",
     "ChatResult",
     "Completion",
     "CompletionChunk",
     "ContextLengthExceededError",
+    "ContextNotFoundError",
     "Engine",
     "EngineClosedError",
     "Finish",
@@ -66,6 +71,7 @@ __all__ = [
     "QueueFullError",
     "ReasoningDelta",
     "SnapLLMError",
+    "StorageError",
     "TextDelta",
     "Timings",
     "ToolCall",

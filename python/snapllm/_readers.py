@@ -210,6 +210,7 @@ def fold_chat(events: Iterable[ChatEvent]) -> ChatResult:
         logprobs=logprobs,
         seed=finish.seed,
         usage=finish.usage,
+        cache=finish.cache,
         timings=finish.timings,
     )
 
@@ -236,5 +237,6 @@ def fold_completion(chunks: Iterable[CompletionChunk]) -> Completion:
         logprobs=logprobs,
         seed=finish.seed,
         usage=finish.usage,
+        cache=finish.cache,
         timings=finish.timings,
     )

@@ -60,13 +60,15 @@ class Runner:
 
     def __init__(self, core: _core.Engine) -> None:
         self.core = core
+        self.resolve: Callable[[ChatRequest], ChatRequest] = lambda request: request
+        """Applied to every chat: turns ``model@context`` into the document's chat."""
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPump] = (
             weakref.WeakKeyDictionary()
         )
 
     def chat(self, request: ChatRequest) -> Iterator[ChatEvent]:
         """The events of one answer; refuses bad requests before the first."""
-        lowered = lower_chat(self.core, request)
+        lowered = lower_chat(self.core, self.resolve(request))
         assert lowered.chat is not None
         outputs = OutputIterator(self.core, next(lowered.core_requests()))
         return _events(outputs, ChatReader(lowered.chat).read)
@@ -82,7 +84,7 @@ class Runner:
 
         Every refusal is raised here.
         """
-        lowered, subscriptions = await self._submit(request, lower_chat)
+        lowered, subscriptions = await self._submit(self.resolve(request), lower_chat)
         assert lowered.chat is not None
         return [Answer(s, ChatReader(lowered.chat).read) for s in subscriptions]
 

@@ -11,7 +11,8 @@ from typing_extensions import Self, Unpack
 
 from snapllm import _core
 from snapllm._runner import Runner
-from snapllm.errors import InvalidRequestError, ModelFileNotFoundError
+from snapllm.contexts import ContextManager
+from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
 from snapllm.params import LoadOptions
 
@@ -74,6 +75,9 @@ class Engine:
             kv_disk_bytes=kv_disk_bytes,
         )
         self._runner = Runner(_core.Engine(options))
+        folder = None if workspace is None else Path(workspace) / "contexts"
+        self.contexts = ContextManager(self._runner, folder)
+        """Documents whose KV is computed once and kept."""
 
     def __enter__(self) -> Self:
         return self
@@ -154,10 +158,20 @@ class Engine:
     def model(self, model_id: str | None = None) -> Model:
         """A resident model; the active one by default.
 
+        Args:
+            model_id: Its id, or ``model@context`` for a chat about a context's document.
+
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        return Model(self._runner, self._runner.core.model_info(model_id or "").id)
+        base, separator, context = (model_id or "").rpartition("@")
+        try:
+            return Model(self._runner, self._runner.core.model_info(model_id or "").id)
+        except ModelNotFoundError:
+            if not separator or not context:
+                raise
+        self._runner.core.model_info(base)
+        return Model(self._runner, model_id or "")
 
     def models(self) -> list[Model]:
         """All resident models, ordered by id."""

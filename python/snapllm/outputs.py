@@ -86,6 +86,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     """The seed that was used; giving it again repeats the answer."""
     usage: Usage = Usage()
+    cache: CacheUse = CacheUse()
     timings: Timings = Timings()
 
 
@@ -115,6 +116,7 @@ class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
     """Of the tokens that make up `content`."""
     seed: int = 0
     usage: Usage = Usage()
+    cache: CacheUse = CacheUse()
     timings: Timings = Timings()
 
 

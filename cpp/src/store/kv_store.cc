@@ -96,9 +96,7 @@ StoredPrefix KvStore::match(const StoreScope& scope, std::span<const Token> prom
       StoredPiece& piece = *part.piece;
       if (piece.state == nullptr && !load_cold) break;
       touch(piece);
-      plan.push_back({piece.id, piece.fingerprint, piece.file_bytes,
-                      piece.on_disk ? path_of(piece) : "", piece.state, part.num_tokens,
-                      piece.state == nullptr});
+      plan.push_back(plan_part(piece, part.num_tokens));
     }
   }
   for (PlannedPart& part : plan) {
@@ -108,6 +106,27 @@ StoredPrefix KvStore::match(const StoreScope& scope, std::span<const Token> prom
     if (part.is_cold) prefix.num_cold_tokens += part.num_tokens;
   }
   return prefix;
+}
+
+KvStore::PlannedPart KvStore::plan_part(const StoredPiece& piece, int32_t num_tokens) const {
+  return {piece.id,    piece.fingerprint, piece.file_bytes,         piece.on_disk ? path_of(piece) : "",
+          piece.state, num_tokens,        piece.state == nullptr};
+}
+
+bool KvStore::load_to_ram(const StoreScope& scope, std::span<const Token> tokens) {
+  std::vector<PlannedPart> plan;
+  {
+    std::lock_guard lock(mutex_);
+    ++clock_;
+    for (StoredPiece* piece : index_.chain(scope, tokens)) {
+      touch(*piece);
+      plan.push_back(plan_part(*piece, piece->id.end - piece->id.begin));
+    }
+  }
+  const auto num_pieces = cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size())).size();
+  return plan.size() == num_pieces && std::all_of(plan.begin(), plan.end(), [&](PlannedPart& part) {
+           return !part.is_cold || load_part(part);
+         });
 }
 
 bool KvStore::load_part(PlannedPart& part) {

@@ -76,6 +76,8 @@ class KvStore {
   // Exempts the pieces from eviction (unpin ends it); they may still leave RAM for the disk.
   void pin(const StoreScope& scope, std::span<const Token> tokens);
   void unpin(const StoreScope& scope, std::span<const Token> tokens);
+  // Promotes to warm; false when a piece is not stored.
+  bool load_to_ram(const StoreScope& scope, std::span<const Token> tokens);
   // Demotes to cold; fails when something is not on disk.
   Status drop_from_ram(const StoreScope& scope, std::span<const Token> tokens);
   // Removes the pieces that nobody pins and nothing builds on.
@@ -91,6 +93,8 @@ class KvStore {
   struct PlannedPart;
   std::string folder_of(const Hash128& fingerprint) const;
   std::string path_of(const StoredPiece& piece) const;
+  // REQUIRES: mutex_ held
+  PlannedPart plan_part(const StoredPiece& piece, int32_t num_tokens) const;
   // Reads the part's state without the lock; false when the file is of no use.
   bool load_part(PlannedPart& part);
   // REQUIRES, all below: mutex_ held

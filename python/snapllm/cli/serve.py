@@ -58,7 +58,17 @@ def add_parser(commands: Any) -> None:
         "--no-demo", action="store_true", help="start empty when no --model is given"
     )
     parser.add_argument(
-        "--workspace", type=Path, metavar="DIR", help="folder for what is kept across restarts"
+        "--workspace",
+        type=Path,
+        metavar="DIR",
+        help="folder for what is kept across restarts (default: the user's data folder)",
+    )
+    parser.add_argument("--no-workspace", action="store_true", help="keep nothing across restarts")
+    parser.add_argument(
+        "--kv-ram", type=_count, default=0, metavar="MB", help="MB of KV kept in RAM; 0 = chosen"
+    )
+    parser.add_argument(
+        "--kv-disk", type=_count, default=0, metavar="MB", help="MB of KV kept on disk; 0 = chosen"
     )
     parser.add_argument("--threads", type=_count, default=0, help="compute threads; 0 = all cores")
     parser.add_argument(
@@ -90,6 +100,9 @@ def handle(options: argparse.Namespace) -> int:
         port=options.port,
         models=tuple(options.model),
         workspace=options.workspace,
+        persist=not options.no_workspace,
+        kv_ram_bytes=options.kv_ram * 1_000_000,
+        kv_disk_bytes=options.kv_disk * 1_000_000,
         demo=not options.no_demo,
         num_threads=options.threads,
         context_size=options.context_size,

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
 from aiohttp import web
 
 from snapllm.engine import Engine
-from snapllm.server import routes_admin, routes_native, routes_openai
+from snapllm.errors import SnapLLMError
+from snapllm.server import routes_admin, routes_contexts, routes_native, routes_openai
 from snapllm.server.keys import ENGINE, STATE, ServerState
 from snapllm.server.middleware import errors, request_log
+
+log = logging.getLogger("snapllm.server")
 
 
 async def _clean_up(app: web.Application) -> None:
     app[ENGINE].runner.close_pump()
     app[STATE].loader.shutdown(wait=False)
+
+
+EXPIRY_INTERVAL_S = 5.0
+
+
+async def _expire_contexts(app: web.Application) -> AsyncIterator[None]:
+    """Removes contexts whose time is over, while the application runs."""
+
+    async def loop() -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_INTERVAL_S)
+            try:
+                await asyncio.to_thread(app[ENGINE].contexts.remove_expired)
+            except SnapLLMError as error:
+                log.warning("expired contexts cannot be removed: %s", error)
+
+    task = asyncio.create_task(loop())
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def create_app(engine: Engine, *, max_body_bytes: int = 64 << 20) -> web.Application:
@@ -23,5 +52,7 @@ def create_app(engine: Engine, *, max_body_bytes: int = 64 << 20) -> web.Applica
     routes_admin.add_routes(app)
     routes_openai.add_routes(app)
     routes_native.add_routes(app)
+    routes_contexts.add_routes(app)
     app.on_cleanup.append(_clean_up)
+    app.cleanup_ctx.append(_expire_contexts)
     return app

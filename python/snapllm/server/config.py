@@ -15,7 +15,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[tuple[str, Path], ...] = ()
     """Models to load at the start, as id and file, in this order."""
     workspace: Path | None = None
-    """Folder for what the server keeps across restarts; made when missing."""
+    """Folder for what the server keeps across restarts; made when missing. None = a
+    folder of the user's, if no other server uses it."""
+    persist: bool = True
+    """Keep contexts and prompts across restarts at all."""
+    kv_ram_bytes: int = 0
+    """Bound of the KV kept in RAM; 0 = an eighth of the free memory."""
+    kv_disk_bytes: int = 0
+    """Bound of the KV kept on disk; 0 = 20 GiB or a quarter of the free space."""
     demo: bool = True
     """Load the demo model when `models` is empty."""
     num_threads: int = 0

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp import web
 
 from snapllm.engine import Engine
+from snapllm.server.cache_reports import CacheReports
 
 
 class ServerState:
@@ -18,6 +19,7 @@ class ServerState:
     def __init__(self) -> None:
         self.started_at = time.time()
         self.is_draining = False
+        self.cache_reports = CacheReports()
         # Loading takes seconds: threads of its own, so that it never keeps the
         # formatting of requests waiting.
         self.loader = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-load")
@@ -55,6 +57,12 @@ STATE: web.AppKey[ServerState] = web.AppKey("state", ServerState)
 def engine_of(request: web.Request) -> Engine:
     """The engine that serves a request."""
     return request.app[ENGINE]
+
+
+def cache_namespace_of(request: web.Request) -> str:
+    """Whose prompts may be reused for a request: those of the same API key."""
+    namespace: str = request.get("cache_namespace", "")
+    return namespace
 
 
 async def model_ready(request: web.Request, model_id: str) -> None:

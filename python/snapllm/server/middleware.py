@@ -13,6 +13,7 @@ from aiohttp import web
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatResult, Finish
 from snapllm.protocol.error_codes import RETRY_AFTER_S, ApiError, api_error, encode_error
+from snapllm.server.cache_reports import cache_header
 from snapllm.server.keys import STATE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,7 +40,9 @@ def error_response(error: ApiError) -> web.Response:
 def note_answers(
     request: web.Request, model_id: str, answers: Sequence[Finish | ChatResult]
 ) -> None:
-    """Adds the model and the token counts of a request's answers to its log line."""
+    """Adds the model and token counts to the request's log line and its cache report."""
+    request.app[STATE].cache_reports.note(request["request_id"], model_id, answers)
+    request["cache_header"] = cache_header(answers)
     usages = [answer.usage for answer in answers]
     request["facts"] = {
         "model": model_id,
@@ -63,6 +66,8 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
         status = response.status
         if not response.prepared:
             response.headers["x-request-id"] = request_id
+            if "cache_header" in request:
+                response.headers["x-snapllm-cache"] = request["cache_header"]
         return response
     finally:
         access_log.info(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import msgspec
@@ -10,9 +11,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from snapllm import __version__
+from snapllm.errors import SnapLLMError
 from snapllm.metrics import EngineCollector
+from snapllm.protocol.error_codes import ApiError
 from snapllm.server.keys import ENGINE, STATE, engine_of
-from snapllm.server.middleware import json_response
+from snapllm.server.middleware import error_response, json_response
 
 REGISTRY: web.AppKey[CollectorRegistry] = web.AppKey("registry", CollectorRegistry)
 
@@ -54,6 +57,29 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+async def request_cache(request: web.Request) -> web.Response:
+    """GET /api/v1/requests/{request_id}/cache"""
+    request_id = request.match_info["request_id"]
+    reports = request.app[STATE].cache_reports.find(request_id)
+    if reports is None:
+        return error_response(ApiError("not_found", f"Request not found: {request_id}"))
+    answers = [
+        {**report, "cached_text": _text(request, report["model"], report["cached_token"])}
+        for report in reports
+    ]
+    body = {"status": "success", "request_id": request_id, "answers": answers}
+    return json_response(msgspec.json.encode(body))
+
+
+def _text(request: web.Request, model_id: str, token: int | None) -> str | None:
+    """The text of a cached token, while its model is loaded."""
+    if token is None:
+        return None
+    with contextlib.suppress(SnapLLMError):
+        return engine_of(request).model(model_id).detokenize([token])
+    return None
+
+
 def add_routes(app: web.Application) -> None:
     """Adds the endpoints about the server."""
     registry = CollectorRegistry()
@@ -62,3 +88,4 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/", index)
     app.router.add_get("/health", health)
     app.router.add_get("/metrics", metrics)
+    app.router.add_get("/api/v1/requests/{request_id}/cache", request_cache)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import signal
+from pathlib import Path
 
 from aiohttp import web
 
@@ -32,13 +34,7 @@ async def serve(config: ServerConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if config.workspace is not None:
-        config.workspace.mkdir(parents=True, exist_ok=True)
-    engine = Engine(
-        num_threads=config.num_threads,
-        memory_budget_bytes=config.memory_budget_bytes,
-        max_queued_requests=config.max_queued_requests,
-    )
+    engine = _open_engine(config)
     app = create_app(engine, max_body_bytes=config.max_body_bytes)
     # A client that leaves cancels its handler, and that its request.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
@@ -61,6 +57,34 @@ async def serve(config: ServerConfig) -> None:
     finally:
         await asyncio.to_thread(engine.close, config.drain_timeout_s)
         await runner.cleanup()
+
+
+def default_workspace() -> Path:
+    """The user's folder for what outlives the server."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "snapllm"
+
+
+def _open_engine(config: ServerConfig) -> Engine:
+    def open_in(workspace: Path | None) -> Engine:
+        return Engine(
+            num_threads=config.num_threads,
+            memory_budget_bytes=config.memory_budget_bytes,
+            max_queued_requests=config.max_queued_requests,
+            workspace=workspace,
+            kv_ram_bytes=config.kv_ram_bytes,
+            kv_disk_bytes=config.kv_disk_bytes,
+        )
+
+    if not config.persist:
+        return open_in(None)
+    try:
+        return open_in(config.workspace or default_workspace())
+    except SnapLLMError as error:
+        if config.workspace is not None:
+            raise StartupError(str(error)) from None
+        log.warning("nothing is kept across restarts: %s", error)
+        return open_in(None)
 
 
 async def _load_models(

@@ -1,0 +1,80 @@
+"""The contexts there are: by id, by name, on disk when there is a workspace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from snapllm.contexts.record import ContextRecord, read_records, write_record
+from snapllm.errors import ContextNotFoundError
+
+
+class ContextCatalog:
+    """Any thread may use it.
+
+    Args:
+        folder: Where the records outlive the process; None keeps them in RAM only.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._records: dict[str, ContextRecord] = {}
+        self.num_damaged = 0
+        """Files of an earlier run that could not be read."""
+        if folder is not None and folder.is_dir():
+            records, self.num_damaged = read_records(folder)
+            self._records = {record.id: record for record in records}
+
+    def put(self, record: ContextRecord) -> None:
+        """Adds or replaces a record; it is on disk when this returns.
+
+        Raises:
+            StorageError: The workspace cannot be written.
+        """
+        if self._folder is not None:
+            write_record(self._folder, record)
+        with self._lock:
+            self._records[record.id] = record
+
+    def remove(self, context_id: str) -> ContextRecord | None:
+        """Takes a record out; None when it was not there."""
+        with self._lock:
+            record = self._records.pop(context_id, None)
+        if record is not None and self._folder is not None:
+            (self._folder / f"{context_id}.json").unlink(missing_ok=True)
+        return record
+
+    def find(self, reference: str, cache_namespace: str = "") -> ContextRecord:
+        """The context of that id, or else the newest of that name.
+
+        Raises:
+            ContextNotFoundError: There is none, or it has expired.
+        """
+        for record in sorted(self.all(cache_namespace), key=lambda r: -r.created_at):
+            if reference in (record.id, record.name):
+                return record
+        raise ContextNotFoundError(f"Context not found: {reference}")
+
+    def all(self, cache_namespace: str | None = "") -> list[ContextRecord]:
+        """The contexts that have not expired, oldest first; of all namespaces for None."""
+        now = time.time()
+        with self._lock:
+            records = list(self._records.values())
+        return sorted(
+            (
+                record
+                for record in records
+                if (record.expires_at is None or record.expires_at > now)
+                and cache_namespace in (None, record.cache_namespace)
+            ),
+            key=lambda record: record.created_at,
+        )
+
+    def expired(self) -> list[ContextRecord]:
+        """The contexts whose time is over and that are still to be removed."""
+        now = time.time()
+        with self._lock:
+            records = list(self._records.values())
+        return [r for r in records if r.expires_at is not None and r.expires_at <= now]

@@ -1,0 +1,388 @@
+"""Ingests, questions, moves and removes contexts."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+from typing_extensions import Unpack
+
+from snapllm import _core
+from snapllm._pump import OutputIterator
+from snapllm._readers import fold_chat
+from snapllm._runner import Runner
+from snapllm.contexts.catalog import ContextCatalog
+from snapllm.contexts.prompt import context_tokens, document_messages
+from snapllm.contexts.record import ContextRecord
+from snapllm.errors import (
+    ContextNotFoundError,
+    InvalidRequestError,
+    OutOfMemoryError,
+    SnapLLMError,
+)
+from snapllm.outputs import ChatResult, Usage
+from snapllm.params import ChatOptions, ChatRequest, chat_request
+
+Tier: TypeAlias = Literal["hot", "warm", "cold"]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the tokens computed so far and all of them."""
+
+DEFAULT_TTL_SECONDS = 86_400
+
+
+class ContextView(msgspec.Struct, frozen=True, kw_only=True):
+    """A context and where its KV is right now."""
+
+    record: ContextRecord
+    tier: Tier | None
+    """None: its KV was lost; the next question computes it again."""
+    hot_bytes: int
+    ram_bytes: int
+    disk_bytes: int
+    ingest_ms: float = 0.0
+    num_cached_tokens: int = 0
+    """At ingest: tokens that had been computed before."""
+
+    @property
+    def storage_bytes(self) -> int:
+        """Size of its KV in the tier that holds it whole."""
+        return self.disk_bytes or self.ram_bytes or self.hot_bytes
+
+
+class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a question to a context."""
+
+    record: ContextRecord
+    answer: ChatResult
+    cache_hit: bool
+    latency_ms: float
+
+
+class ContextStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts over all contexts, and of the questions since the start."""
+
+    num_contexts: int
+    num_hot: int
+    num_warm: int
+    num_cold: int
+    memory_bytes: int
+    disk_bytes: int
+    num_hits: int
+    num_misses: int
+    total_latency_ms: float
+
+
+class ContextManager:
+    """The contexts of an engine. Any thread may use it; calls wait for the model.
+
+    Args:
+        runner: The engine's runner.
+        folder: Where contexts outlive the process; None keeps them in RAM only.
+    """
+
+    def __init__(self, runner: Runner, folder: Path | None) -> None:
+        self._runner = runner
+        self._core = runner.core
+        self._catalog = ContextCatalog(folder)
+        self._lock = threading.Lock()
+        self._num_hits = self._num_misses = 0
+        self._total_latency_ms = 0.0
+        for record in self._catalog.all(None):
+            self._core.pin_prefix(record.prefix())
+        runner.resolve = self.resolve
+
+    def ingest(
+        self,
+        content: str,
+        model_id: str = "",
+        *,
+        name: str | None = None,
+        ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
+        cache_namespace: str = "",
+        progress: Progress | None = None,
+    ) -> ContextView:
+        """Computes a document's KV and keeps it; with a workspace it is on disk then.
+
+        Args:
+            content: The document.
+            model_id: The model to compute it with; empty = the active one.
+            name: To find it by, besides its id; made from the id by default.
+            ttl_seconds: Seconds until it expires; None = never.
+            cache_namespace: Only questions of the same namespace find it.
+            progress: Called as the prefill goes on.
+
+        Raises:
+            InvalidRequestError: The content is empty or an argument out of range.
+            ModelNotFoundError: No such model is loaded.
+            ContextLengthExceededError: The document does not fit the model's context.
+            StorageError: The workspace cannot be written.
+        """
+        if not content:
+            raise InvalidRequestError("content must not be empty", param="content")
+        if ttl_seconds is not None and ttl_seconds < 1:
+            raise InvalidRequestError("ttl_seconds must be positive", param="ttl_seconds")
+        self.remove_expired()
+        context_id = f"ctx_{secrets.token_hex(6)}"
+        info = self._core.model_info(model_id)
+        record = ContextRecord(
+            id=context_id,
+            name=name or context_id,
+            model_id=info.id,
+            content=content,
+            tokens=context_tokens(self._core, info.id, content),
+            fingerprint=info.fingerprint,
+            kv_kind=info.kv_kind,
+            created_at=time.time(),
+            ttl_seconds=ttl_seconds,
+            cache_namespace=cache_namespace,
+        )
+        return self._add(record, progress)
+
+    def append(self, reference: str, content: str, *, cache_namespace: str = "") -> ContextView:
+        """Adds text to the end of a context's document; computes only what is new."""
+        if not content:
+            raise InvalidRequestError("content must not be empty", param="content")
+        old = self._catalog.find(reference, cache_namespace)
+        info = self._core.model_info(old.model_id)
+        text = f"{old.content}\n{content}"
+        record = msgspec.structs.replace(
+            old,
+            content=text,
+            tokens=context_tokens(self._core, old.model_id, text),
+            fingerprint=info.fingerprint,
+            kv_kind=info.kv_kind,
+        )
+        view = self._add(record, None)
+        self._core.discard_prefix(old.prefix())
+        return view
+
+    def fork(
+        self,
+        reference: str,
+        *,
+        name: str | None = None,
+        ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
+        cache_namespace: str = "",
+    ) -> ContextView:
+        """A second context of the same document, which lives and grows on its own."""
+        old = self._catalog.find(reference, cache_namespace)
+        context_id = f"ctx_{secrets.token_hex(6)}"
+        record = msgspec.structs.replace(
+            old,
+            id=context_id,
+            name=name or context_id,
+            created_at=time.time(),
+            ttl_seconds=ttl_seconds,
+        )
+        return self._add(record, None)
+
+    def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
+        """The context of that id or name.
+
+        Raises:
+            ContextNotFoundError: There is none, or it has expired.
+        """
+        return self._view(self._catalog.find(reference, cache_namespace))
+
+    def list(
+        self, *, tier: str | None = None, model_id: str | None = None, cache_namespace: str = ""
+    ) -> list[ContextView]:
+        """The contexts, oldest first; of one tier or model only where that is given."""
+        self.remove_expired()
+        views = [
+            self._view(record)
+            for record in self._catalog.all(cache_namespace)
+            if model_id in (None, record.model_id)
+        ]
+        return [view for view in views if tier in (None, view.tier)]
+
+    def move(self, reference: str, tier: str, *, cache_namespace: str = "") -> ContextView:
+        """Moves a context's KV to a tier: into the KV memory, to RAM, or to disk only.
+
+        Raises:
+            OutOfMemoryError: The model's KV memory has no room for it.
+            ModelNotFoundError: Hot, but its model is not loaded.
+            StorageError: It cannot be written to disk, or there is no workspace.
+        """
+        record = self._catalog.find(reference, cache_namespace)
+        if tier not in ("hot", "warm", "cold"):
+            raise InvalidRequestError("tier must be hot, warm or cold", param="tier")
+        if self._core.prefix_info(record.prefix()).tier is None:
+            self._compute(record, None)
+        self._core.move_prefix(record.prefix(), tier)
+        return self._view(record)
+
+    def delete(self, reference: str, *, cache_namespace: str = "") -> ContextRecord:
+        """Removes a context and what of its KV no other needs."""
+        record = self._catalog.find(reference, cache_namespace)
+        self._drop(record)
+        return record
+
+    def query(
+        self,
+        reference: str,
+        question: str,
+        *,
+        cache_namespace: str = "",
+        **options: Unpack[ChatOptions],
+    ) -> QueryResult:
+        """Answers a question about a context's document.
+
+        The answer is that of a chat with the document as its system turn.
+
+        Args:
+            reference: The context's id or name.
+            question: What to ask.
+            cache_namespace: The context's namespace.
+            **options: See `snapllm.params.ChatOptions`; the temperature is 0 by default.
+        """
+        start = time.perf_counter()
+        record, request = self.query_request(reference, question, cache_namespace, options)
+        answer = fold_chat(self._runner.chat(request))
+        latency_ms = (time.perf_counter() - start) * 1000
+        hit = self.note_query(record, answer.usage, latency_ms)
+        return QueryResult(record=record, answer=answer, cache_hit=hit, latency_ms=latency_ms)
+
+    def query_request(
+        self, reference: str, question: str, cache_namespace: str, options: ChatOptions
+    ) -> tuple[ContextRecord, ChatRequest]:
+        """The chat that asks the question; `note_query` is to be told of its end."""
+        record = self._catalog.find(reference, cache_namespace)
+        if not question:
+            raise InvalidRequestError("query must not be empty", param="query")
+        options = {"temperature": 0.0, **options}
+        request = chat_request(record.model_id, question, options)
+        return record, msgspec.structs.replace(
+            request,
+            messages=document_messages(record.content, request.messages),
+            cache_namespace=cache_namespace,
+        )
+
+    def note_query(self, record: ContextRecord, usage: Usage, latency_ms: float) -> bool:
+        """Counts a question that was answered; returns whether its document was cached.
+
+        After a miss the document's KV is kept anew.
+        """
+        hit = usage.num_cached_tokens >= len(record.tokens)
+        with self._lock:
+            self._num_hits += hit
+            self._num_misses += not hit
+            self._total_latency_ms += latency_ms
+        if not hit:
+            self._restore_kv(record)
+        return hit
+
+    def stats(self, *, cache_namespace: str = "") -> ContextStats:
+        """Counts of contexts by tier, of memory, hits and misses."""
+        views = self.list(cache_namespace=cache_namespace)
+        tiers = [view.tier for view in views]
+        with self._lock:
+            return ContextStats(
+                num_contexts=len(views),
+                num_hot=tiers.count("hot"),
+                num_warm=tiers.count("warm"),
+                num_cold=tiers.count("cold"),
+                memory_bytes=sum(view.hot_bytes + view.ram_bytes for view in views),
+                disk_bytes=sum(view.disk_bytes for view in views),
+                num_hits=self._num_hits,
+                num_misses=self._num_misses,
+                total_latency_ms=self._total_latency_ms,
+            )
+
+    def remove_expired(self) -> int:
+        """Removes the contexts whose time is over; returns their number."""
+        expired = self._catalog.expired()
+        for record in expired:
+            self._drop(record)
+        return len(expired)
+
+    def resolve(self, request: ChatRequest) -> ChatRequest:
+        """Turns the model name ``model@context`` into the model and the document.
+
+        A model that was loaded under such an id goes first.
+
+        Raises:
+            ContextNotFoundError: There is no such context.
+            InvalidRequestError: The context was computed for another model.
+        """
+        model_id, separator, reference = request.model.rpartition("@")
+        if not separator or not reference:
+            return request
+        if any(info.id == request.model for info in self._core.models()):
+            return request
+        record = self._catalog.find(reference, request.cache_namespace)
+        if model_id and model_id != record.model_id:
+            raise ContextNotFoundError(f"Context {reference} is of model {record.model_id}")
+        return msgspec.structs.replace(
+            request,
+            model=record.model_id,
+            messages=document_messages(record.content, request.messages),
+        )
+
+    def _add(self, record: ContextRecord, progress: Progress | None) -> ContextView:
+        start = time.perf_counter()
+        num_cached = self._compute(record, progress)
+        try:
+            self._catalog.put(record)
+        except SnapLLMError:
+            self._core.discard_prefix(record.prefix())
+            raise
+        with contextlib.suppress(OutOfMemoryError):  # then it stays warm
+            self._core.move_prefix(record.prefix(), "hot")
+        ingest_ms = (time.perf_counter() - start) * 1000
+        return msgspec.structs.replace(
+            self._view(record), ingest_ms=ingest_ms, num_cached_tokens=num_cached
+        )
+
+    def _compute(self, record: ContextRecord, progress: Progress | None) -> int:
+        """Prefills the document, keeps its KV, and returns how much was there already."""
+        request = _core.GenerateRequest(
+            model_id=record.model_id,
+            prompt=record.tokens,
+            cache_namespace=record.cache_namespace,
+            prefill_only=True,
+            report_progress=progress is not None,
+        )
+        num_cached = 0
+        for output in OutputIterator(self._core, request):
+            if output.error is not None:
+                raise output.error
+            num_cached = output.num_cached_tokens
+            if progress is not None:
+                progress(output.num_computed_prompt_tokens, len(record.tokens))
+        self._core.keep_prefix(record.prefix())
+        return num_cached
+
+    def _restore_kv(self, record: ContextRecord) -> None:
+        """Keeps the KV anew that was lost, or belongs to another file under the same id."""
+        info = self._core.model_info(record.model_id)
+        self._core.discard_prefix(record.prefix())
+        if info.fingerprint != record.fingerprint:
+            record = msgspec.structs.replace(
+                record,
+                tokens=context_tokens(self._core, record.model_id, record.content),
+                fingerprint=info.fingerprint,
+                kv_kind=info.kv_kind,
+            )
+        self._compute(record, None)
+        self._catalog.put(record)
+
+    def _drop(self, record: ContextRecord) -> None:
+        if self._catalog.remove(record.id) is not None:
+            self._core.discard_prefix(record.prefix())
+
+    def _view(self, record: ContextRecord) -> ContextView:
+        info = self._core.prefix_info(record.prefix())
+        return ContextView(
+            record=record,
+            tier=info.tier,
+            hot_bytes=info.hot_bytes,
+            ram_bytes=info.ram_bytes,
+            disk_bytes=info.disk_bytes,
+        )

@@ -1,0 +1,103 @@
+"""What is known of a context, and its file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from snapllm import _core
+from snapllm.errors import StorageError
+
+
+class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A context as the catalog keeps it; its KV is in the core's store."""
+
+    id: str
+    name: str
+    model_id: str
+    content: str
+    tokens: list[int]
+    """The prompt's beginning that every question to the context shares."""
+    fingerprint: str
+    """Of the model that the KV belongs to (`ModelInfo.fingerprint`)."""
+    kv_kind: str
+    created_at: float
+    """Unix time in seconds."""
+    ttl_seconds: int | None = None
+    """Seconds it lives from `created_at` on; None = until it is deleted."""
+    cache_namespace: str = ""
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it expires, in Unix time; None = never."""
+        return None if self.ttl_seconds is None else self.created_at + self.ttl_seconds
+
+    def prefix(self) -> _core.PrefixRef:
+        """What the core's store knows it by."""
+        return _core.PrefixRef(
+            model_id=self.model_id,
+            fingerprint=self.fingerprint,
+            kv_kind=self.kv_kind,
+            cache_namespace=self.cache_namespace,
+            tokens=self.tokens,
+        )
+
+
+class _File(msgspec.Struct, frozen=True):
+    """A record's file: JSON, with the SHA-256 of the record's own JSON."""
+
+    sha256: str
+    record: msgspec.Raw
+
+
+_file_decoder = msgspec.json.Decoder(_File)
+_record_decoder = msgspec.json.Decoder(ContextRecord)
+
+
+def write_record(folder: Path, record: ContextRecord) -> None:
+    """Writes the record's file whole or not at all; it is there after a crash.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    body = msgspec.json.encode(record)
+    data = msgspec.json.encode(_File(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
+    path = folder / f"{record.id}.json"
+    scratch = path.with_suffix(".tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_records(folder: Path) -> tuple[list[ContextRecord], int]:
+    """All records of a folder, and how many files were damaged (they are renamed)."""
+    records: list[ContextRecord] = []
+    num_damaged = 0
+    for path in sorted(folder.glob("*.json")):
+        try:
+            file = _file_decoder.decode(path.read_bytes())
+            if hashlib.sha256(file.record).hexdigest() != file.sha256:
+                raise ValueError("checksum")
+            record = _record_decoder.decode(file.record)
+            if path.stem != record.id:
+                raise ValueError("name")
+            records.append(record)
+        except (OSError, ValueError, msgspec.DecodeError):
+            num_damaged += 1
+            path.replace(path.with_suffix(".damaged"))
+    return records, num_damaged

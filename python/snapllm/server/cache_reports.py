@@ -1,0 +1,53 @@
+"""Why a request computed what it computed: reports on the latest requests."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from snapllm.outputs import ChatResult, Finish
+
+MAX_REPORTS = 1000
+
+
+class CacheReports:
+    """The reports of the latest requests, by request id. Event loop only."""
+
+    def __init__(self) -> None:
+        self._reports: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+
+    def note(self, request_id: str, model_id: str, finishes: Sequence[Finish | ChatResult]) -> None:
+        """Keeps the reports of a request's answers; drops the oldest."""
+        self._reports[request_id] = [_report(model_id, finish) for finish in finishes]
+        while len(self._reports) > MAX_REPORTS:
+            self._reports.popitem(last=False)
+
+    def find(self, request_id: str) -> list[dict[str, Any]] | None:
+        """The reports of a request's answers; None when it is not known."""
+        return self._reports.get(request_id)
+
+
+def _report(model_id: str, finish: Finish | ChatResult) -> dict[str, Any]:
+    usage, cache = finish.usage, finish.cache
+    return {
+        "model": model_id,
+        "prompt_tokens": usage.num_prompt_tokens,
+        "cached_tokens": usage.num_cached_tokens,
+        "computed_tokens": usage.num_prompt_tokens - usage.num_cached_tokens,
+        "hot_tokens": cache.num_hot_tokens,
+        "warm_tokens": cache.num_warm_tokens,
+        "cold_tokens": cache.num_cold_tokens,
+        "differs_at": usage.num_cached_tokens if cache.cached_token is not None else None,
+        "cached_token": cache.cached_token,
+    }
+
+
+def cache_header(finishes: Sequence[Finish | ChatResult]) -> str:
+    """The value of the x-snapllm-cache header."""
+    total = sum(finish.usage.num_prompt_tokens for finish in finishes)
+    return (
+        f"hot={sum(f.cache.num_hot_tokens for f in finishes)}, "
+        f"warm={sum(f.cache.num_warm_tokens for f in finishes)}, "
+        f"cold={sum(f.cache.num_cold_tokens for f in finishes)}, prompt={total}"
+    )

@@ -1,0 +1,210 @@
+"""The Context API under /api/v1/contexts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from snapllm._readers import fold_chat
+from snapllm.contexts import ContextManager, ContextView
+from snapllm.errors import SnapLLMError
+from snapllm.outputs import Finish
+from snapllm.protocol import contexts as wire
+from snapllm.protocol.error_codes import api_error, encode_error
+from snapllm.server.answers import closing_all, collect
+from snapllm.server.keys import cache_namespace_of, engine_of, model_ready
+from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.sse import DONE, event_stream, stream_response
+
+_T = TypeVar("_T")
+
+
+def _manager(request: web.Request) -> ContextManager:
+    return engine_of(request).contexts
+
+
+async def _in_thread(call: Callable[[], _T]) -> _T:
+    """Runs what waits for the model or the disk; a client that leaves does not stop it."""
+    return await asyncio.shield(asyncio.to_thread(call))
+
+
+def _json(body: dict[str, object]) -> web.Response:
+    return json_response(msgspec.json.encode(body))
+
+
+async def ingest(request: web.Request) -> web.StreamResponse:
+    """POST /api/v1/contexts/ingest"""
+    wanted = wire.parse_ingest(await request.read())
+    await model_ready(request, wanted.model_id)
+    loop = asyncio.get_running_loop()
+    steps: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+
+    def note(num_computed: int, num_tokens: int) -> None:
+        loop.call_soon_threadsafe(steps.put_nowait, (num_computed, num_tokens))
+
+    def work() -> ContextView:
+        return _manager(request).ingest(
+            wanted.content,
+            wanted.model_id,
+            name=wanted.name,
+            ttl_seconds=wanted.ttl_seconds,
+            cache_namespace=cache_namespace_of(request),
+            progress=note if wanted.stream else None,
+        )
+
+    if not wanted.stream:
+        return _json(wire.ingested_object(await _in_thread(work)))
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    task.add_done_callback(lambda _: steps.put_nowait(None))
+    async with event_stream(request) as stream:
+        while (step := await steps.get()) is not None:
+            await stream.send([wire.progress_object(*step)])
+        try:
+            body = {"type": "result", **wire.ingested_object(await task)}
+            await stream.send([msgspec.json.encode(body), DONE])
+        except SnapLLMError as error:
+            await stream.send([encode_error(api_error(error))])
+    return stream_response(request)
+
+
+async def query(request: web.Request) -> web.StreamResponse:
+    """POST /api/v1/contexts/{context_id}/query"""
+    wanted = wire.parse_query(await request.read())
+    start = time.perf_counter()
+    manager = _manager(request)
+    record, chat = manager.query_request(
+        request.match_info["context_id"],
+        wanted.query,
+        cache_namespace_of(request),
+        wanted.options(),
+    )
+    await model_ready(request, record.model_id)
+    answers = await engine_of(request).runner.start_chat(chat)
+    with closing_all(answers):
+        if not wanted.stream:
+            result = fold_chat(events := await collect(answers[0]))
+            finish = events[-1]
+            assert isinstance(finish, Finish)
+            latency_ms = (time.perf_counter() - start) * 1000
+            hit = await _in_thread(lambda: manager.note_query(record, result.usage, latency_ms))
+            note_answers(request, record.model_id, [finish])
+            return _json(wire.query_object(record, result.content, finish, hit, latency_ms))
+        async with event_stream(request) as stream:
+            try:
+                while batch := await answers[0].next():
+                    pieces = [piece for e in batch if (piece := wire.query_piece(e)) is not None]
+                    finish = batch[-1]
+                    if isinstance(finish, Finish):
+                        latency_ms = (time.perf_counter() - start) * 1000
+                        hit = await asyncio.to_thread(
+                            manager.note_query, record, finish.usage, latency_ms
+                        )
+                        note_answers(request, record.model_id, [finish])
+                        body = wire.query_object(record, "", finish, hit, latency_ms)
+                        pieces += [wire.query_end(body), DONE]
+                    await stream.send(pieces)
+            except SnapLLMError as error:
+                await stream.send([encode_error(api_error(error))])
+        return stream_response(request)
+
+
+async def list_contexts(request: web.Request) -> web.Response:
+    """GET /api/v1/contexts"""
+    tier, model_id = wire.parse_filters(request.query.get("tier"), request.query.get("model_id"))
+    namespace = cache_namespace_of(request)
+    views = await _in_thread(
+        lambda: _manager(request).list(tier=tier, model_id=model_id, cache_namespace=namespace)
+    )
+    return _json(wire.list_object(views))
+
+
+async def get_context(request: web.Request) -> web.Response:
+    """GET /api/v1/contexts/{context_id}"""
+    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    view = await _in_thread(lambda: _manager(request).get(context_id, cache_namespace=namespace))
+    return _json({"status": "success", **wire.context_object(view)})
+
+
+async def _move(request: web.Request, *, promote: bool) -> web.Response:
+    body = await request.read()
+    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    manager = _manager(request)
+
+    def work() -> tuple[ContextView, str | None]:
+        before = manager.get(context_id, cache_namespace=namespace).tier
+        tier = wire.parse_tier(body, before, promote=promote)
+        return manager.move(context_id, tier, cache_namespace=namespace), before
+
+    view, before = await _in_thread(work)
+    return _json(wire.moved_object(view, before))
+
+
+async def promote(request: web.Request) -> web.Response:
+    """POST /api/v1/contexts/{context_id}/promote"""
+    return await _move(request, promote=True)
+
+
+async def demote(request: web.Request) -> web.Response:
+    """POST /api/v1/contexts/{context_id}/demote"""
+    return await _move(request, promote=False)
+
+
+async def append(request: web.Request) -> web.Response:
+    """POST /api/v1/contexts/{context_id}/append"""
+    wanted = wire.parse_append(await request.read())
+    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    view = await _in_thread(
+        lambda: _manager(request).append(context_id, wanted.content, cache_namespace=namespace)
+    )
+    return _json(wire.ingested_object(view))
+
+
+async def fork(request: web.Request) -> web.Response:
+    """POST /api/v1/contexts/{context_id}/fork"""
+    wanted = wire.parse_fork(await request.read())
+    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    view = await _in_thread(
+        lambda: _manager(request).fork(
+            context_id,
+            name=wanted.name,
+            ttl_seconds=wanted.ttl_seconds,
+            cache_namespace=namespace,
+        )
+    )
+    return _json(wire.ingested_object(view))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """DELETE /api/v1/contexts/{context_id}"""
+    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    record = await _in_thread(
+        lambda: _manager(request).delete(context_id, cache_namespace=namespace)
+    )
+    return _json({"status": "success", "context_id": record.id, "deleted": True})
+
+
+async def stats(request: web.Request) -> web.Response:
+    """GET /api/v1/contexts/stats"""
+    namespace = cache_namespace_of(request)
+    found = await _in_thread(lambda: _manager(request).stats(cache_namespace=namespace))
+    return _json(wire.stats_object(found))
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds the Context API."""
+    prefix = "/api/v1/contexts"
+    app.router.add_post(f"{prefix}/ingest", ingest)
+    app.router.add_get(prefix, list_contexts)
+    app.router.add_get(f"{prefix}/stats", stats)
+    app.router.add_get(f"{prefix}/{{context_id}}", get_context)
+    app.router.add_delete(f"{prefix}/{{context_id}}", delete)
+    app.router.add_post(f"{prefix}/{{context_id}}/query", query)
+    app.router.add_post(f"{prefix}/{{context_id}}/promote", promote)
+    app.router.add_post(f"{prefix}/{{context_id}}/demote", demote)
+    app.router.add_post(f"{prefix}/{{context_id}}/append", append)
+    app.router.add_post(f"{prefix}/{{context_id}}/fork", fork)

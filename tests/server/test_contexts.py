@@ -1,0 +1,237 @@
+"""The Context API as the specification describes it, over a real socket."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from server_process import Server
+
+HANDBOOK = (
+    "The vacation policy is 20 days of paid vacation. "
+    "The remote policy is two days a week from home. "
+    "The travel policy is economy class below six hours."
+)
+API = "/api/v1/contexts"
+
+
+def ingest(server: Server, content: str = HANDBOOK, **fields: Any) -> dict[str, Any]:
+    body = {"content": content, "model_id": "demo", **fields}
+    answer: dict[str, Any] = server.post(f"{API}/ingest", body)
+    return answer
+
+
+def query(server: Server, context_id: str, text: str) -> dict[str, Any]:
+    answer: dict[str, Any] = server.post(f"{API}/{context_id}/query", {"query": text})
+    return answer
+
+
+@pytest.fixture
+def context_id(demo_server: Server) -> Iterator[str]:
+    context_id = ingest(demo_server)["context_id"]
+    yield context_id
+    demo_server.request("DELETE", f"{API}/{context_id}")
+
+
+def test_ingest_answers_with_the_specified_fields(demo_server: Server) -> None:
+    answer = ingest(demo_server, name="handbook", ttl_seconds=60)
+    assert answer["status"] == "success"
+    assert answer["context_id"].startswith("ctx_")
+    assert answer["token_count"] > 30
+    assert answer["storage_size_mb"] > 0
+    assert answer["tier"] == "hot"
+    assert answer["ingest_time_ms"] > 0
+    found = demo_server.get(f"{API}/{answer['context_id']}")
+    assert (found["name"], found["ttl_seconds"]) == ("handbook", 60)
+    status, deleted, _ = demo_server.request("DELETE", f"{API}/{answer['context_id']}")
+    assert (status, deleted["status"]) == (200, "success")
+
+
+def test_a_query_reads_the_document_from_the_cache(demo_server: Server, context_id: str) -> None:
+    answer = query(demo_server, context_id, "What is the vacation policy?")
+    assert answer["status"] == "success"
+    assert answer["context_id"] == context_id
+    assert "20 days" in answer["response"]
+    assert answer["cache_hit"] is True
+    usage = answer["usage"]
+    assert usage["context_tokens"] == usage["cached_tokens"] > 30
+    assert usage["query_tokens"] > 0
+    assert usage["generated_tokens"] > 0
+    assert answer["latency_ms"] > 0
+
+
+def test_the_answer_is_that_of_a_plain_chat(demo_server: Server, context_id: str) -> None:
+    question = "What is the remote policy?"
+    answer = query(demo_server, context_id, question)
+    client = openai.OpenAI(base_url=demo_server.url + "/v1", api_key="x")
+    messages: list[Any] = [{"role": "user", "content": question}]
+    whole = client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "system", "content": HANDBOOK}, *messages],
+        temperature=0,
+    )
+    through_alias = client.chat.completions.create(
+        model=f"demo@{context_id}", messages=messages, temperature=0
+    )
+    assert whole.choices[0].message.content == answer["response"]
+    assert through_alias.choices[0].message.content == answer["response"]
+    assert through_alias.usage is not None
+    assert through_alias.usage.prompt_tokens_details is not None
+    cached = through_alias.usage.prompt_tokens_details.cached_tokens
+    assert cached is not None and cached >= answer["usage"]["context_tokens"]
+
+
+def test_every_tier_answers_alike_and_moves_the_bytes(demo_server: Server, context_id: str) -> None:
+    expected = query(demo_server, context_id, "What is the travel policy?")["response"]
+    for move, tier in (
+        ("demote", "warm"),
+        ("demote", "cold"),
+        ("promote", "warm"),
+        ("promote", "hot"),
+        ("demote", "cold"),
+        ("promote", "hot"),
+    ):
+        moved = demo_server.post(f"{API}/{context_id}/{move}", {"tier": tier})
+        assert moved["tier"] == tier
+        assert demo_server.get(f"{API}/{context_id}")["tier"] == tier
+        listed = demo_server.get(f"{API}?tier={tier}")["contexts"]
+        assert context_id in [c["context_id"] for c in listed]
+        assert (moved["memory_mb"] > 0) == (tier != "cold")
+        assert moved["disk_mb"] > 0
+        answer = query(demo_server, context_id, "What is the travel policy?")
+        assert (answer["response"], answer["cache_hit"]) == (expected, True)
+
+
+def test_lists_and_statistics_count_what_there_is(demo_server: Server, context_id: str) -> None:
+    assert context_id in [
+        c["context_id"] for c in demo_server.get(f"{API}?model_id=demo")["contexts"]
+    ]
+    assert demo_server.get(f"{API}?model_id=other")["contexts"] == []
+    before = demo_server.get(f"{API}/stats")["stats"]
+    query(demo_server, context_id, "What is the vacation policy?")
+    after = demo_server.get(f"{API}/stats")["stats"]
+    assert after["cache_hits"] == before["cache_hits"] + 1
+    assert after["total_contexts"] >= 1
+    assert (
+        after["hot_contexts"] + after["warm_contexts"] + after["cold_contexts"]
+        == after["total_contexts"]
+    )
+    assert after["total_memory_mb"] > 0
+    assert 0 < after["hit_rate"] <= 1
+    assert after["avg_query_latency_ms"] > 0
+
+
+def test_appending_and_forking(demo_server: Server, context_id: str) -> None:
+    forked = demo_server.post(f"{API}/{context_id}/fork", {"name": "second"})
+    appended = demo_server.post(
+        f"{API}/{forked['context_id']}/append",
+        {"content": "The parking policy is free parking for all employees."},
+    )
+    assert appended["context_id"] == forked["context_id"]
+    assert appended["cached_tokens"] > 0
+    answer = query(demo_server, forked["context_id"], "What is the parking policy?")
+    assert "free parking" in answer["response"]
+    demo_server.request("DELETE", f"{API}/{forked['context_id']}")
+    assert query(demo_server, context_id, "What is the vacation policy?")["cache_hit"] is True
+
+
+def test_ingest_and_query_stream(demo_server: Server) -> None:
+    def events(path: str, body: Any) -> list[Any]:
+        import json
+
+        status, text, _ = demo_server.request("POST", path, body)
+        assert status == 200
+        data = [line.removeprefix("data: ") for line in text.split("\n") if line[:5] == "data:"]
+        assert data.pop() == "[DONE]"
+        return [json.loads(line) for line in data]
+
+    body = {"content": HANDBOOK * 8, "model_id": "demo", "stream": True}
+    *steps, result = events(f"{API}/ingest", body)
+    assert result["type"] == "result"
+    assert all(0 <= s["computed_tokens"] <= s["token_count"] for s in steps)
+    context_id = result["context_id"]
+    body = {"query": "What is the vacation policy?", "stream": True}
+    *pieces, end = events(f"{API}/{context_id}/query", body)
+    assert end["finished"] is True
+    assert end["usage"]["context_tokens"] == result["token_count"]
+    text = "".join(piece["token"] for piece in pieces)
+    assert text == query(demo_server, context_id, "What is the vacation policy?")["response"]
+    demo_server.request("DELETE", f"{API}/{context_id}")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/ctx_000000000000/query", {"query": "x"}, 404, "context_not_found"),
+        ("GET", "/ctx_000000000000", None, 404, "context_not_found"),
+        ("DELETE", "/ctx_000000000000", None, 404, "context_not_found"),
+        ("POST", "/ctx_000000000000/promote", {"tier": "hot"}, 404, "context_not_found"),
+        ("POST", "/ingest", {"model_id": "demo"}, 400, "invalid_request"),
+        ("POST", "/ingest", {"content": "", "model_id": "demo"}, 400, "invalid_request"),
+        ("POST", "/ingest", {"content": "x", "model_id": "nope"}, 404, "model_not_found"),
+        (
+            "POST",
+            "/ingest",
+            {"content": "x", "model_id": "demo", "ttl_seconds": 0},
+            400,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/ingest",
+            {"content": "many words " * 20_000, "model_id": "demo"},
+            400,
+            "context_length_exceeded",
+        ),
+        ("GET", "?tier=lukewarm", None, 400, "invalid_request"),
+    ],
+)
+def test_bad_requests_are_explained(
+    demo_server: Server, method: str, path: str, body: Any, status: int, code: str
+) -> None:
+    got, answer, _ = demo_server.request(method, API + path, body)
+    assert (got, answer["error"]["code"]) == (status, code)
+
+
+def test_a_context_expires(demo_server: Server) -> None:
+    context_id = ingest(demo_server, ttl_seconds=1)["context_id"]
+    time.sleep(1.1)
+    status, answer, _ = demo_server.request("GET", f"{API}/{context_id}")
+    assert (status, answer["error"]["code"]) == (404, "context_not_found")
+
+
+def test_a_request_says_what_it_reused_and_what_ended_it(demo_server: Server) -> None:
+    prompt = "Say after me: one two three four five six seven eight nine ten"
+    body: dict[str, Any] = {"prompt": prompt, "max_tokens": 1, "raw": True}
+    demo_server.post("/api/v1/generate", body)
+    body["prompt"] = prompt.replace("nine", "zebra")
+    status, _, headers = demo_server.request("POST", "/api/v1/generate", body)
+    assert status == 200
+    assert "prompt=" in headers["x-snapllm-cache"]
+    [report] = demo_server.get(f"/api/v1/requests/{headers['x-request-id']}/cache")["answers"]
+    assert report["cached_tokens"] > 0
+    assert report["cached_tokens"] + report["computed_tokens"] == report["prompt_tokens"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_contexts_survive_a_restart(tmp_path: Path, number: signal.Signals) -> None:
+    first = Server("--workspace", str(tmp_path / "w")).start(1)
+    context = ingest(first, name="handbook")
+    expected = query(first, context["context_id"], "What is the vacation policy?")
+    first.process.send_signal(number)
+    first.process.wait(30)
+    second = Server("--workspace", str(tmp_path / "w")).start(1)
+    try:
+        found = second.get(f"{API}/{context['context_id']}")
+        assert (found["name"], found["tier"]) == ("handbook", "cold")
+        answer = query(second, context["context_id"], "What is the vacation policy?")
+        assert (answer["response"], answer["cache_hit"]) == (expected["response"], True)
+        status = Server("--workspace", str(tmp_path / "w")).process.wait(30)
+        assert status == 1, "a second server took the same workspace"
+    finally:
+        assert second.stop() == 0
