@@ -46,8 +46,10 @@ PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   const auto prompt = sequence.prompt();
   const bool whole_only = kind_ == KvKind::kCheckpoints;
   const auto hot = hot_.match(sequence.root(), prompt, sequence.max_reusable(), whole_only);
-  plan.hot = hot.prefix;
-  plan.num_tokens = hot.num_tokens;
+  if (hot.num_tokens >= kMinKeptTokens) {
+    plan.hot = hot.prefix;
+    plan.num_tokens = hot.num_tokens;
+  }
   if (!whole_only) {
     for (const auto& other : running) {
       if (other->root() != sequence.root() || !other->reuses_prefix()) continue;
