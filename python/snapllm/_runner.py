@@ -26,7 +26,9 @@ class Answer(Generic[_Event]):
         self,
         subscription: Subscription,
         read: Callable[[_core.RequestOutput], list[_Event]],
+        num_prompt_tokens: int = 0,
     ) -> None:
+        self.num_prompt_tokens = num_prompt_tokens
         self._subscription = subscription
         self._read = read
 
@@ -86,7 +88,8 @@ class Runner:
         """
         lowered, subscriptions = await self._submit(self.resolve(request), lower_chat)
         assert lowered.chat is not None
-        return [Answer(s, ChatReader(lowered.chat).read) for s in subscriptions]
+        num_tokens = len(lowered.tokens)
+        return [Answer(s, ChatReader(lowered.chat).read, num_tokens) for s in subscriptions]
 
     async def start_completion(self, request: CompletionRequest) -> list[Answer[CompletionChunk]]:
         """Submits a completion and returns its `n` answers, each to be closed."""

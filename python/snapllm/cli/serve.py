@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snapllm.server.config import ServerConfig
+from snapllm.server.options import AppOptions
 
 _DEFAULTS = ServerConfig()
 _LEVELS = ("debug", "info", "warning", "error")
@@ -20,6 +21,13 @@ def _model(text: str) -> tuple[str, Path]:
     if not separator or not model_id or not path:
         raise argparse.ArgumentTypeError(f"expected ID=PATH, not {text!r}")
     return model_id, Path(path)
+
+
+def _alias(text: str) -> tuple[str, str]:
+    name, separator, model_id = text.partition("=")
+    if not separator or not name or not model_id:
+        raise argparse.ArgumentTypeError(f"expected NAME=ID, not {text!r}")
+    return name, model_id
 
 
 def _port(text: str) -> int:
@@ -84,6 +92,33 @@ def add_parser(commands: Any) -> None:
         metavar="S",
         help="seconds running requests get at shutdown (%(default)s)",
     )
+    parser.add_argument(
+        "--alias",
+        type=_alias,
+        action="append",
+        default=[],
+        metavar="NAME=ID",
+        help="serve model ID under this name too; * stands for anything: 'claude-*=demo'",
+    )
+    parser.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="require this key; repeatable; keys share no cached prompts (default: no key)",
+    )
+    parser.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this origin ask; repeatable; * = all (default: none)",
+    )
+    parser.add_argument(
+        "--keep-billing-header",
+        action="store_true",
+        help="keep Claude Code's billing line, which changes with every request, in prompts",
+    )
     parser.add_argument("--log-level", choices=_LEVELS, default=d.log_level)
     parser.set_defaults(handler=handle)
 
@@ -109,6 +144,12 @@ def handle(options: argparse.Namespace) -> int:
         memory_budget_bytes=options.memory_budget * 1_000_000,
         drain_timeout_s=max(0.0, options.drain_timeout),
         log_level=options.log_level,
+        app=AppOptions(
+            aliases=tuple(options.alias),
+            api_keys=tuple(options.api_key),
+            cors_origins=tuple(options.cors_origin),
+            strip_billing_header=not options.keep_billing_header,
+        ),
     )
     try:
         asyncio.run(serve(config))

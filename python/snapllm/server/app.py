@@ -11,9 +11,17 @@ from aiohttp import web
 
 from snapllm.engine import Engine
 from snapllm.errors import SnapLLMError
-from snapllm.server import routes_admin, routes_contexts, routes_native, routes_openai
-from snapllm.server.keys import ENGINE, STATE, ServerState
+from snapllm.server import (
+    routes_admin,
+    routes_anthropic,
+    routes_contexts,
+    routes_native,
+    routes_openai,
+)
+from snapllm.server.access import add_headers, allow_origins, authenticate
+from snapllm.server.keys import ENGINE, OPTIONS, STATE, ServerState
 from snapllm.server.middleware import errors, request_log
+from snapllm.server.options import AppOptions
 
 log = logging.getLogger("snapllm.server")
 
@@ -44,15 +52,22 @@ async def _expire_contexts(app: web.Application) -> AsyncIterator[None]:
         await task
 
 
-def create_app(engine: Engine, *, max_body_bytes: int = 64 << 20) -> web.Application:
+def create_app(engine: Engine, options: AppOptions | None = None) -> web.Application:
     """Makes the application that serves an engine; the caller closes the engine."""
-    app = web.Application(middlewares=[request_log, errors], client_max_size=max_body_bytes)
+    options = options or AppOptions()
+    app = web.Application(
+        middlewares=[request_log, allow_origins, errors, authenticate],
+        client_max_size=options.max_body_bytes,
+    )
+    app[OPTIONS] = options
     app[ENGINE] = engine
     app[STATE] = ServerState()
     routes_admin.add_routes(app)
     routes_openai.add_routes(app)
+    routes_anthropic.add_routes(app)
     routes_native.add_routes(app)
     routes_contexts.add_routes(app)
+    app.on_response_prepare.append(add_headers)
     app.on_cleanup.append(_clean_up)
     app.cleanup_ctx.append(_expire_contexts)
     return app

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from snapllm.server.options import AppOptions
+
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Options of `snapllm serve`; the command line's defaults are these."""
@@ -29,7 +31,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     context_size: int = 0
     memory_budget_bytes: int = 0
     max_queued_requests: int = 256
-    max_body_bytes: int = 64 << 20
+    app: AppOptions = AppOptions()
     drain_timeout_s: float = 10.0
     """Seconds that running requests get to finish at shutdown."""
     log_level: str = "info"

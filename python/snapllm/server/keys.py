@@ -6,11 +6,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
 from snapllm.engine import Engine
+from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.server.cache_reports import CacheReports
+from snapllm.server.options import AppOptions
 
 
 class ServerState:
@@ -50,6 +54,9 @@ class ServerState:
                 await loaded.wait()
 
 
+_Request = TypeVar("_Request", bound=ChatRequest | CompletionRequest)
+
+OPTIONS: web.AppKey[AppOptions] = web.AppKey("options", AppOptions)
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 STATE: web.AppKey[ServerState] = web.AppKey("state", ServerState)
 
@@ -63,6 +70,16 @@ def cache_namespace_of(request: web.Request) -> str:
     """Whose prompts may be reused for a request: those of the same API key."""
     namespace: str = request.get("cache_namespace", "")
     return namespace
+
+
+async def prepare(request: web.Request, wanted: _Request) -> _Request:
+    """The request for the model that its name means, whose load has ended, if it is
+    being loaded, and within the namespace of the client."""
+    model_id = request.app[OPTIONS].resolve(wanted.model)
+    await model_ready(request, model_id.rpartition("@")[0] or model_id)
+    return msgspec.structs.replace(
+        wanted, model=model_id, cache_namespace=cache_namespace_of(request)
+    )
 
 
 async def model_ready(request: web.Request, model_id: str) -> None:

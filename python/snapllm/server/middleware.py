@@ -8,10 +8,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 from aiohttp import web
 
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatResult, Finish
+from snapllm.protocol.anthropic_answers import error_object
 from snapllm.protocol.error_codes import RETRY_AFTER_S, ApiError, api_error, encode_error
 from snapllm.server.cache_reports import cache_header
 from snapllm.server.keys import STATE
@@ -29,9 +31,17 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json")
 
 
-def error_response(error: ApiError) -> web.Response:
-    """An error as its HTTP response."""
-    response = json_response(encode_error(error), error.status)
+def _is_anthropic(request: web.Request) -> bool:
+    return request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
+
+
+def refuse(request: web.Request, error: ApiError) -> web.Response:
+    """An error as its HTTP response, in the shape of the request's protocol."""
+    if _is_anthropic(request):
+        body = msgspec.json.encode(error_object(error, request["request_id"]))
+    else:
+        body = encode_error(error)
+    response = json_response(body, error.status)
     if error.status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
@@ -64,10 +74,6 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         response = await handler(request)
         status = response.status
-        if not response.prepared:
-            response.headers["x-request-id"] = request_id
-            if "cache_header" in request:
-                response.headers["x-snapllm-cache"] = request["cache_header"]
         return response
     finally:
         access_log.info(
@@ -85,16 +91,16 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever a handler raises into the API's error shape."""
     if request.app[STATE].is_draining:
-        return error_response(ApiError("closed", "the server is shutting down"))
+        return refuse(request, ApiError("closed", "the server is shutting down"))
     try:
         return await handler(request)
     except SnapLLMError as error:
-        return error_response(api_error(error))
+        return refuse(request, api_error(error))
     except web.HTTPException as error:
         if error.status < 400:
             raise
         code = _HTTP_CODES.get(error.status, "invalid_request")
-        response = error_response(ApiError(code, _explain(request, error)))
+        response = refuse(request, ApiError(code, _explain(request, error)))
         response.set_status(error.status)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
@@ -105,7 +111,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if "response" in request:
             raise  # the answer has begun: all that is left is to cut it off
         log.exception("request %s failed", request["request_id"])
-        return error_response(ApiError("internal_error", "internal error; see the server's log"))
+        explained = ApiError("internal_error", "internal error; see the server's log")
+        return refuse(request, explained)
 
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:

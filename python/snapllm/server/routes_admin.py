@@ -15,7 +15,7 @@ from snapllm.errors import SnapLLMError
 from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
 from snapllm.server.keys import ENGINE, STATE, engine_of
-from snapllm.server.middleware import error_response, json_response
+from snapllm.server.middleware import json_response, refuse
 
 REGISTRY: web.AppKey[CollectorRegistry] = web.AppKey("registry", CollectorRegistry)
 
@@ -62,7 +62,7 @@ async def request_cache(request: web.Request) -> web.Response:
     request_id = request.match_info["request_id"]
     reports = request.app[STATE].cache_reports.find(request_id)
     if reports is None:
-        return error_response(ApiError("not_found", f"Request not found: {request_id}"))
+        return refuse(request, ApiError("not_found", f"Request not found: {request_id}"))
     answers = [
         {**report, "cached_text": _text(request, report["model"], report["cached_token"])}
         for report in reports

@@ -18,7 +18,7 @@ from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.server.answers import closing_all, collect
-from snapllm.server.keys import STATE, engine_of, model_ready
+from snapllm.server.keys import STATE, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -42,9 +42,9 @@ async def _answer(request: web.Request, wanted: _Request) -> tuple[dict[str, Any
 
 async def _name_model(request: web.Request, wanted: list[_Request]) -> list[_Request]:
     """The requests with their model's id, the active one where they name none."""
-    await model_ready(request, wanted[0].model)
-    model_id = engine_of(request).model(wanted[0].model).id
-    return [msgspec.structs.replace(each, model=model_id) for each in wanted]
+    prepared = [await prepare(request, each) for each in wanted]
+    model_id = engine_of(request).model(prepared[0].model).id
+    return [msgspec.structs.replace(each, model=model_id) for each in prepared]
 
 
 async def generate(request: web.Request) -> web.StreamResponse:

@@ -8,10 +8,10 @@ from snapllm._readers import fold_chat
 from snapllm._runner import Answer
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
-from snapllm.protocol import openai
+from snapllm.protocol import anthropic_answers, openai
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.server.answers import closing_all, collect_all, merge
-from snapllm.server.keys import engine_of, model_ready
+from snapllm.server.keys import OPTIONS, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -19,17 +19,17 @@ from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions"""
     parsed = openai.parse_chat(await request.read())
-    await model_ready(request, parsed.request.model)
+    chat = await prepare(request, parsed.request)
     encoder = openai.Encoder(parsed.request.model)
-    answers = await engine_of(request).runner.start_chat(parsed.request)
+    answers = await engine_of(request).runner.start_chat(chat)
     with closing_all(answers):
         if not parsed.stream:
             results = [fold_chat(events) for events in await collect_all(answers)]
-            note_answers(request, parsed.request.model, results)
+            note_answers(request, chat.model, results)
             return json_response(encoder.response(results))
         async with event_stream(request) as stream:
             finishes = await _send_answers(stream, answers, encoder, parsed.include_usage)
-            note_answers(request, parsed.request.model, finishes)
+            note_answers(request, chat.model, finishes)
         return stream_response(request)
 
 
@@ -59,15 +59,17 @@ async def _send_answers(
 async def list_models(request: web.Request) -> web.Response:
     """GET /v1/models"""
     infos = [model.info for model in engine_of(request).models()]
-    return json_response(
-        openai.models_object([(info.id, info.loaded_at_ms // 1000) for info in infos])
-    )
+    models = [(info.id, info.loaded_at_ms // 1000) for info in infos]
+    protocol = anthropic_answers if "anthropic-version" in request.headers else openai
+    return json_response(protocol.models_object(models))
 
 
 async def get_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}"""
-    info = engine_of(request).model(request.match_info["model_id"]).info
-    return json_response(openai.model_object(info.id, info.loaded_at_ms // 1000))
+    model_id = request.app[OPTIONS].resolve(request.match_info["model_id"])
+    info = engine_of(request).model(model_id).info
+    protocol = anthropic_answers if "anthropic-version" in request.headers else openai
+    return json_response(protocol.model_object(info.id, info.loaded_at_ms // 1000))
 
 
 def add_routes(app: web.Application) -> None:

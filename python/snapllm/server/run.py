@@ -35,7 +35,7 @@ async def serve(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     engine = _open_engine(config)
-    app = create_app(engine, max_body_bytes=config.max_body_bytes)
+    app = create_app(engine, config.app)
     # A client that leaves cancels its handler, and that its request.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()

@@ -54,7 +54,6 @@ async def event_stream(
 ) -> AsyncIterator[EventStream]:
     """Opens a stream and keeps it alive; the handler returns `stream_response`."""
     response = web.StreamResponse(headers=_HEADERS)
-    response.headers["x-request-id"] = request["request_id"]
     await response.prepare(request)
     request["response"] = response
     stream = EventStream(response, keep_alive)

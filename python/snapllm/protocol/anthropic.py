@@ -1,0 +1,298 @@
+"""Anthropic's Messages API: requests in.
+
+Reference: Anthropic API, "Create a Message", "Count tokens". The answers are written by
+`anthropic_answers`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from snapllm.conversation import (
+    ContentPart,
+    FunctionCall,
+    FunctionDefinition,
+    Message,
+    MessageToolCall,
+    Tool,
+    ToolMode,
+    offer_tools,
+)
+from snapllm.errors import InvalidRequestError
+from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions
+from snapllm.protocol.anthropic_types import (
+    Block,
+    CacheControl,
+    CountTokensRequest,
+    InputMessage,
+    MessagesRequest,
+    OutputFormat,
+    ToolDefinition,
+)
+from snapllm.protocol.decoding import decode_body
+
+_messages_decoder = msgspec.json.Decoder(MessagesRequest)
+_count_decoder = msgspec.json.Decoder(CountTokensRequest)
+
+TOOL_ID_PREFIX = "toolu_"
+# Differs in every request of one client, and would end every common prefix.
+_BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
+
+
+class Breakpoint(msgspec.Struct, frozen=True):
+    """The last `cache_control` of a request."""
+
+    messages: list[Message]
+    """The conversation up to it."""
+    ttl: str
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """A request and how its answer is to be written."""
+
+    request: ChatRequest
+    stream: bool
+    breakpoint: Breakpoint | None
+
+
+def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
+    """Reads the body of POST /v1/messages.
+
+    Args:
+        body: The body.
+        strip_billing: Leave the client's billing line out of the system prompt.
+
+    Raises:
+        InvalidRequestError: The body does not fit; `param` names the field at fault.
+    """
+    return _parse(decode_body(body, _messages_decoder), strip_billing)
+
+
+def parse_count(body: bytes, *, strip_billing: bool = True) -> ChatRequest:
+    """Reads the body of POST /v1/messages/count_tokens."""
+    return _parse(decode_body(body, _count_decoder), strip_billing).request
+
+
+def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
+    if wire.mcp_servers:
+        raise InvalidRequestError("mcp_servers is not supported", param="mcp_servers")
+    if wire.messages[-1].role == "assistant":
+        raise InvalidRequestError(
+            "messages: the last message must be the user's; answers cannot be prefilled",
+            param="messages",
+        )
+    messages: list[Message] = []
+    marks: list[tuple[int, str]] = []  # length of the conversation at a cache_control, ttl
+    system = _system_text(wire.system, strip_billing)
+    if system:
+        messages.append(Message("system", system))
+    for tool in wire.tools or ():
+        _mark(marks, messages, tool.cache_control)
+    if isinstance(wire.system, list):
+        for block in wire.system:
+            _mark(marks, messages, block.cache_control)
+    for i, message in enumerate(wire.messages):
+        _add_message(messages, message, f"messages[{i}]")
+        if isinstance(message.content, list):
+            for block in message.content:
+                _mark(marks, messages, block.cache_control)
+    _mark(marks, messages, wire.cache_control)
+    tools, mode = _tools(wire)
+    thinking = wire.thinking is not None and wire.thinking.type != "disabled"
+    request = ChatRequest(
+        model=wire.model,
+        messages=messages,
+        tools=tools,
+        tool_choice=mode,
+        parallel_tool_calls=not (
+            wire.tool_choice is not None and wire.tool_choice.disable_parallel_tool_use
+        ),
+        thinking=thinking,
+        thinking_budget_tokens=_budget(wire) if thinking else UNLIMITED,
+        json_schema=_json_schema(wire),
+        sampling=_sampling(wire),
+        max_tokens=wire.max_tokens,
+        stop=tuple(wire.stop_sequences or ()),
+    )
+    mark = Breakpoint(messages[: marks[-1][0]], marks[-1][1]) if marks else None
+    return Parsed(request, bool(wire.stream), mark)
+
+
+def _mark(
+    marks: list[tuple[int, str]], messages: Sequence[Message], control: CacheControl | None
+) -> None:
+    if control is not None:
+        marks.append((len(messages), control.ttl))
+
+
+def _budget(wire: MessagesRequest) -> int:
+    budget = wire.thinking.budget_tokens if wire.thinking is not None else None
+    if budget is None:
+        return UNLIMITED
+    if budget >= wire.max_tokens:
+        raise InvalidRequestError(
+            "thinking.budget_tokens must be less than max_tokens", param="thinking.budget_tokens"
+        )
+    return budget
+
+
+def _system_text(system: str | list[Block] | None, strip_billing: bool) -> str:
+    if system is None:
+        return ""
+    texts = [system] if isinstance(system, str) else _texts(system, "system")
+    if strip_billing:
+        texts = [_BILLING_LINE.sub("", text) for text in texts]
+    return "\n\n".join(text for text in texts if text)
+
+
+def _texts(blocks: Sequence[Block], where: str) -> list[str]:
+    return [_block_text(block, f"{where}[{i}]") for i, block in enumerate(blocks)]
+
+
+def _block_text(block: Block, where: str) -> str:
+    """The text of a text or document block."""
+    if block.type == "text":
+        if block.text is None:
+            raise InvalidRequestError(f"{where}.text is required", param=f"{where}.text")
+        return block.text
+    if block.type == "document":
+        source = block.source
+        if source is not None and source.type == "text" and source.data is not None:
+            return f"{block.title}\n{source.data}" if block.title else source.data
+        raise InvalidRequestError(
+            f"{where}: only documents of type text are supported", param=f"{where}.source"
+        )
+    raise InvalidRequestError(
+        f"{where}: content of type {block.type!r} is not supported here", param=f"{where}.type"
+    )
+
+
+def _add_message(messages: list[Message], message: InputMessage, where: str) -> None:
+    content = message.content
+    blocks = [Block("text", text=content)] if isinstance(content, str) else content
+    where = f"{where}.content"
+    if message.role == "assistant":
+        _add_assistant(messages, blocks, where)
+    elif message.role == "system":
+        # Templates take system turns at the beginning only.
+        text = "\n".join(_texts(blocks, where))
+        _add_user_part(messages, ContentPart("text", f"<system>\n{text}\n</system>"))
+    else:
+        for i, block in enumerate(blocks):
+            if block.type == "tool_result":
+                messages.append(_tool_result(block, f"{where}[{i}]"))
+            elif block.type == "image":
+                _add_user_part(messages, _image_part(block, f"{where}[{i}]"))
+            else:
+                text = _block_text(block, f"{where}[{i}]")
+                _add_user_part(messages, ContentPart("text", text))
+
+
+def _add_user_part(messages: list[Message], part: ContentPart) -> None:
+    """Adds to the user's turn; turns of the user that follow each other are one."""
+    if messages and messages[-1].role == "user" and isinstance(messages[-1].content, list):
+        messages[-1].content.append(part)
+    else:
+        messages.append(Message("user", [part]))
+
+
+def _image_part(block: Block, where: str) -> ContentPart:
+    """An image in the neutral form: a data URL, or the URL it was given by."""
+    source = block.source
+    if source is not None and source.type == "base64" and source.data and source.media_type:
+        url = f"data:{source.media_type};base64,{source.data}"
+    elif source is not None and source.type == "url" and source.url:
+        url = source.url
+    else:
+        raise InvalidRequestError(f"{where}.source is not an image", param=f"{where}.source")
+    return msgspec.convert({"type": "image_url", "image_url": {"url": url}}, ContentPart)
+
+
+def _tool_result(block: Block, where: str) -> Message:
+    if not block.tool_use_id:
+        raise InvalidRequestError(f"{where}.tool_use_id is required", param=f"{where}.tool_use_id")
+    content = block.content
+    if content is None:
+        text = ""
+    elif isinstance(content, str):
+        text = content
+    else:
+        text = "\n".join(_texts(content, f"{where}.content"))
+    if block.is_error:
+        text = f"Error: {text}"
+    return Message("tool", text, tool_call_id=block.tool_use_id.removeprefix(TOOL_ID_PREFIX))
+
+
+def _add_assistant(messages: list[Message], blocks: Sequence[Block], where: str) -> None:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[MessageToolCall] = []
+    for i, block in enumerate(blocks):
+        if block.type == "thinking":
+            thoughts.append(block.thinking or "")
+        elif block.type == "redacted_thinking":
+            continue
+        elif block.type == "tool_use":
+            if not block.name or not block.id:
+                raise InvalidRequestError(
+                    f"{where}[{i}]: a tool_use needs an id and a name", param=f"{where}[{i}]"
+                )
+            call = FunctionCall(block.name, block.input or {})
+            calls.append(MessageToolCall(call, block.id.removeprefix(TOOL_ID_PREFIX)))
+        else:
+            texts.append(_block_text(block, f"{where}[{i}]"))
+    messages.append(
+        Message(
+            "assistant",
+            "\n".join(texts),
+            tool_calls=calls or None,
+            reasoning_content="\n".join(thoughts) or None,
+        )
+    )
+
+
+def _tools(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
+    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(wire.tools or ())]
+    choice = wire.tool_choice
+    if choice is None or choice.type == "auto":
+        return offer_tools(tools, "auto")
+    if choice.type == "tool":
+        if not choice.name:
+            raise InvalidRequestError("tool_choice.name is required", param="tool_choice.name")
+        return offer_tools(tools, "required", [choice.name])
+    return offer_tools(tools, "required" if choice.type == "any" else "none")
+
+
+def _tool(tool: ToolDefinition, where: str) -> Tool:
+    if tool.type not in (None, "custom"):
+        raise InvalidRequestError(
+            f"{where}: tools of type {tool.type!r} run on Anthropic's servers only",
+            param=f"{where}.type",
+        )
+    return Tool(FunctionDefinition(tool.name, tool.description, tool.input_schema))
+
+
+def _json_schema(wire: MessagesRequest) -> str:
+    form: OutputFormat | None = wire.output_format
+    if form is None and wire.output_config is not None:
+        form = wire.output_config.format
+    if form is None:
+        return ""
+    if form.type != "json_schema" or form.schema is None:
+        raise InvalidRequestError(
+            "output_config.format must be a json_schema", param="output_config.format"
+        )
+    return msgspec.json.encode(form.schema).decode()
+
+
+def _sampling(wire: MessagesRequest) -> SamplingOptions:
+    chosen: dict[str, Any] = {
+        name: value
+        for name in ("temperature", "top_p", "top_k")
+        if (value := getattr(wire, name)) is not None
+    }
+    return SamplingOptions(**chosen)

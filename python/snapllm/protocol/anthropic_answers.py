@@ -1,0 +1,264 @@
+"""Anthropic's Messages API: answers, events and errors out.
+
+Reference: Anthropic API, "Create a Message", "Streaming Messages", "Errors".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from snapllm.outputs import (
+    ChatEvent,
+    ChatResult,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallStart,
+    Usage,
+)
+from snapllm.protocol.anthropic import TOOL_ID_PREFIX
+from snapllm.protocol.error_codes import ApiError
+
+_encode = msgspec.json.encode
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def encode_event(name: str, data: dict[str, Any]) -> bytes:
+    """An event of a stream as it goes over the wire."""
+    return b"event: " + name.encode() + b"\ndata: " + _encode(data) + b"\n\n"
+
+
+PING = encode_event("ping", {"type": "ping"})
+
+
+def error_object(error: ApiError, request_id: str) -> dict[str, Any]:
+    """An error in Anthropic's shape, with the API's own code."""
+    return {
+        "type": "error",
+        "error": {
+            "type": _ERROR_TYPES.get(error.status, "api_error"),
+            "message": error.message,
+            "code": error.code,
+        },
+        "request_id": request_id,
+    }
+
+
+def _stop(finish: Finish | ChatResult, stops: Sequence[str]) -> tuple[str, str | None]:
+    """Stop reason and stop sequence; the template's own stop strings are no news."""
+    if finish.finish_reason == "tool_calls":
+        return "tool_use", None
+    if finish.finish_reason == "length":
+        return "max_tokens", None
+    if finish.stop_sequence is not None and finish.stop_sequence in stops:
+        return "stop_sequence", finish.stop_sequence
+    return "end_turn", None
+
+
+def signature(thinking: str) -> str:
+    """What a thinking block is signed with; nothing depends on it."""
+    return base64.b64encode(hashlib.sha256(thinking.encode()).digest()).decode()
+
+
+def _tool_input(arguments: str) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(arguments) if arguments.strip() else {}
+    except msgspec.DecodeError:
+        return {"arguments": arguments}
+    return value if isinstance(value, dict) else {"arguments": value}
+
+
+class Answer:
+    """Writes the answer to one request.
+
+    Args:
+        model: The model's name as the client gave it.
+        stops: The client's stop sequences.
+        num_marked_tokens: Tokens of the prompt up to the last cache_control; 0 = none.
+        ttl: The time to live that it asked for.
+    """
+
+    def __init__(
+        self, model: str, stops: Sequence[str], num_marked_tokens: int = 0, ttl: str = "5m"
+    ) -> None:
+        self.id = f"msg_{secrets.token_hex(12)}"
+        self._model = model
+        self._stops = stops
+        self._num_marked_tokens = num_marked_tokens
+        self._ttl = ttl
+
+    def usage(self, usage: Usage) -> dict[str, Any]:
+        """Token counts; those of the prompt are disjoint, as Anthropic has them."""
+        created = max(0, self._num_marked_tokens - usage.num_cached_tokens)
+        return {
+            "input_tokens": usage.num_prompt_tokens - usage.num_cached_tokens - created,
+            "cache_creation_input_tokens": created,
+            "cache_read_input_tokens": usage.num_cached_tokens,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": created if self._ttl == "5m" else 0,
+                "ephemeral_1h_input_tokens": created if self._ttl == "1h" else 0,
+            },
+            "output_tokens": usage.num_generated_tokens,
+            "service_tier": "standard",
+        }
+
+    def message(self, result: ChatResult) -> bytes:
+        """The body of an answer that is not streamed."""
+        content: list[dict[str, Any]] = []
+        if result.reasoning:
+            content.append(
+                {
+                    "type": "thinking",
+                    "thinking": result.reasoning,
+                    "signature": signature(result.reasoning),
+                }
+            )
+        if result.content:
+            content.append({"type": "text", "text": result.content})
+        content += [
+            {
+                "type": "tool_use",
+                "id": TOOL_ID_PREFIX + call.id,
+                "name": call.name,
+                "input": _tool_input(call.arguments),
+            }
+            for call in result.tool_calls
+        ]
+        reason, sequence = _stop(result, self._stops)
+        return _encode(
+            self._head(content)
+            | {
+                "stop_reason": reason,
+                "stop_sequence": sequence,
+                "usage": self.usage(result.usage),
+            }
+        )
+
+    def _head(self, content: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._model,
+            "content": content,
+        }
+
+    def start(self, num_prompt_tokens: int) -> bytes:
+        """The events that open a stream; what was cached is told at its end."""
+        usage = Usage(num_prompt_tokens=num_prompt_tokens)
+        message = self._head([]) | {
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": self.usage(usage),
+        }
+        return encode_event("message_start", {"type": "message_start", "message": message}) + PING
+
+    def end(self, finish: Finish) -> bytes:
+        """The events that close a stream."""
+        reason, sequence = _stop(finish, self._stops)
+        delta = {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": sequence},
+            "usage": self.usage(finish.usage),
+        }
+        return encode_event("message_delta", delta) + encode_event(
+            "message_stop", {"type": "message_stop"}
+        )
+
+
+class BlockStream:
+    """Turns the events of a chat into the events of content blocks."""
+
+    def __init__(self) -> None:
+        self._index = -1
+        self._type: str | None = None
+        self._thinking: list[str] = []
+
+    def events(self, event: ChatEvent) -> bytes:
+        """The block events of a chat event; those that close the last for a `Finish`."""
+        if isinstance(event, Finish):
+            return self._close()
+        if isinstance(event, TextDelta):
+            opened = self._open("text", {"type": "text", "text": ""})
+            return opened + self._delta({"type": "text_delta", "text": event.text})
+        if isinstance(event, ReasoningDelta):
+            opened = self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+            self._thinking.append(event.text)
+            return opened + self._delta({"type": "thinking_delta", "thinking": event.text})
+        if isinstance(event, ToolCallStart):
+            block = {
+                "type": "tool_use",
+                "id": TOOL_ID_PREFIX + event.id,
+                "name": event.name,
+                "input": {},
+            }
+            opened = self._close() + self._open("tool_use", block)
+            return opened + self._delta({"type": "input_json_delta", "partial_json": ""})
+        return self._delta({"type": "input_json_delta", "partial_json": event.arguments})
+
+    def _open(self, kind: str, block: dict[str, Any]) -> bytes:
+        if self._type == kind:
+            return b""
+        closed = self._close()
+        self._index += 1
+        self._type = kind
+        return closed + encode_event(
+            "content_block_start",
+            {"type": "content_block_start", "index": self._index, "content_block": block},
+        )
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        data = {"type": "content_block_delta", "index": self._index, "delta": delta}
+        return encode_event("content_block_delta", data)
+
+    def _close(self) -> bytes:
+        if self._type is None:
+            return b""
+        signed = b""
+        if self._type == "thinking":
+            text = "".join(self._thinking)
+            self._thinking.clear()
+            signed = self._delta({"type": "signature_delta", "signature": signature(text)})
+        self._type = None
+        return signed + encode_event(
+            "content_block_stop", {"type": "content_block_stop", "index": self._index}
+        )
+
+
+def models_object(models: Sequence[tuple[str, int]]) -> bytes:
+    """The body of GET /v1/models; `models` are ids and Unix times of loading."""
+    data = [_model(model_id, created) for model_id, created in models]
+    return _encode(
+        {
+            "data": data,
+            "has_more": False,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+        }
+    )
+
+
+def model_object(model_id: str, created: int) -> bytes:
+    """The body of GET /v1/models/{id}."""
+    return _encode(_model(model_id, created))
+
+
+def _model(model_id: str, created: int) -> dict[str, Any]:
+    at = datetime.fromtimestamp(created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"type": "model", "id": model_id, "display_name": model_id, "created_at": at}

@@ -1,0 +1,126 @@
+"""The fields of Anthropic's Messages API that SnapLLM reads.
+
+Reference: Anthropic API, "Create a Message". Fields not listed are ignored, so that
+clients with newer betas are served.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from snapllm.params import MaxTokens, StopSequence, TopK, TopP
+
+ModelName = Annotated[str, Meta(min_length=1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+
+
+class CacheControl(msgspec.Struct):
+    """Marks the end of a prefix worth caching; every prefix is cached here anyway."""
+
+    type: str = "ephemeral"
+    ttl: Literal["5m", "1h"] = "5m"
+
+
+class Source(msgspec.Struct):
+    """Where the data of an image or document comes from."""
+
+    type: str
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+
+
+class Block(msgspec.Struct):
+    """A content block of any type; the fields of the others stay unset."""
+
+    type: str
+    text: str | None = None
+    source: Source | None = None
+    title: str | None = None
+    # tool_use
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+    # tool_result
+    tool_use_id: str | None = None
+    content: str | list[Block] | None = None
+    is_error: bool | None = None
+    # thinking
+    thinking: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class InputMessage(msgspec.Struct):
+    """One message of the conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+
+
+class ToolDefinition(msgspec.Struct):
+    """A tool; `input_schema` is a JSON schema."""
+
+    name: str
+    type: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    cache_control: CacheControl | None = None
+
+
+class ToolChoice(msgspec.Struct):
+    """Whether and which tool is to be called."""
+
+    type: Literal["auto", "any", "tool", "none"] = "auto"
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(msgspec.Struct):
+    """Whether the model thinks first, and for how many tokens at most."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Meta(ge=1)] | None = None
+
+
+class OutputFormat(msgspec.Struct):
+    """The form the answer must have."""
+
+    type: str
+    schema: dict[str, Any] | None = None
+
+
+class OutputConfig(msgspec.Struct):
+    """How the answer is to be given."""
+
+    format: OutputFormat | None = None
+    effort: str | None = None
+
+
+class MessagesRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/messages."""
+
+    model: ModelName
+    messages: Annotated[list[InputMessage], Meta(min_length=1)]
+    max_tokens: MaxTokens
+    system: str | list[Block] | None = None
+    tools: list[ToolDefinition] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    stop_sequences: list[StopSequence] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    stream: bool | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    cache_control: CacheControl | None = None
+    mcp_servers: list[Any] | None = None
+
+
+class CountTokensRequest(MessagesRequest, kw_only=True):
+    """The body of POST /v1/messages/count_tokens."""
+
+    max_tokens: MaxTokens = 1

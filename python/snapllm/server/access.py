@@ -1,0 +1,83 @@
+"""Who may ask: API keys, and browsers of other origins."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from snapllm.protocol.error_codes import ApiError
+from snapllm.server.keys import OPTIONS
+from snapllm.server.middleware import refuse
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_OPEN_PATHS = {"/", "/health"}
+_ALLOWED_HEADERS = (
+    "authorization, content-type, x-api-key, anthropic-version, anthropic-beta, x-request-id"
+)
+
+
+def given_key(request: web.Request) -> str:
+    """The API key of a request, in any of the headers that clients use."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    for name in ("x-api-key", "anthropic-api-key", "api-key"):
+        if name in request.headers:
+            return request.headers[name]
+    return ""
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses requests without one of the keys, where there are keys.
+
+    Prompts of different keys share nothing.
+    """
+    keys = request.app[OPTIONS].api_keys
+    if not keys or request.path in _OPEN_PATHS or request.method == "OPTIONS":
+        return await handler(request)
+    given = given_key(request).encode()
+    # All of them, so that the time says nothing about which one is nearly right.
+    matches = [hmac.compare_digest(given, key.encode()) for key in keys]
+    if not any(matches):
+        return refuse(request, ApiError("unauthorized", "a valid API key is required"))
+    request["cache_namespace"] = hashlib.sha256(given).hexdigest()[:16]
+    return await handler(request)
+
+
+@web.middleware
+async def allow_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers browsers of the allowed origins (CORS); off where there are none."""
+    origins = request.app[OPTIONS].cors_origins
+    origin = request.headers.get("Origin")
+    if not origins or origin is None or not (origin in origins or "*" in origins):
+        return await handler(request)
+    request["cors_origin"] = origin
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Origin": origin,
+                "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+                "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+                "Access-Control-Max-Age": "600",
+                "Vary": "Origin",
+            },
+        )
+    return await handler(request)
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler: puts the request's id and its allowed origin on every response."""
+    request_id = request.get("request_id")
+    if request_id is not None:
+        response.headers["x-request-id"] = response.headers["request-id"] = request_id
+    if "cache_header" in request:
+        response.headers["x-snapllm-cache"] = request["cache_header"]
+    if "cors_origin" in request:
+        response.headers["Access-Control-Allow-Origin"] = request["cors_origin"]
+        response.headers["Access-Control-Expose-Headers"] = "x-request-id, x-snapllm-cache"
+        response.headers.add("Vary", "Origin")

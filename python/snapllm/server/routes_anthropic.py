@@ -1,0 +1,98 @@
+"""Anthropic's endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+
+from snapllm import _core
+from snapllm._lowering import lower_chat
+from snapllm._readers import fold_chat
+from snapllm._runner import Answer as EngineAnswer
+from snapllm.errors import SnapLLMError
+from snapllm.outputs import ChatEvent, Finish
+from snapllm.params import ChatRequest
+from snapllm.protocol import anthropic
+from snapllm.protocol.anthropic_answers import PING, Answer, BlockStream, encode_event, error_object
+from snapllm.protocol.error_codes import api_error
+from snapllm.server.answers import closing_all, collect
+from snapllm.server.keys import OPTIONS, engine_of, prepare
+from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.sse import EventStream, event_stream, stream_response
+
+
+def _num_common_tokens(core: _core.Engine, request: ChatRequest, prefix: ChatRequest) -> int:
+    """How many tokens of the request's prompt its beginning `prefix` makes up."""
+    whole = lower_chat(core, request).tokens
+    try:
+        part = lower_chat(core, prefix).tokens
+    except SnapLLMError:
+        return len(whole)  # the template takes no such conversation
+    pairs = zip(whole, part, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(whole), len(part)))
+
+
+async def messages(request: web.Request) -> web.StreamResponse:
+    """POST /v1/messages"""
+    options = request.app[OPTIONS]
+    parsed = anthropic.parse_messages(
+        await request.read(), strip_billing=options.strip_billing_header
+    )
+    runner = engine_of(request).runner
+    chat = await prepare(request, parsed.request)
+    num_marked, ttl = 0, "5m"
+    if parsed.breakpoint is not None:
+        ttl = parsed.breakpoint.ttl
+        prefix = msgspec.structs.replace(chat, messages=parsed.breakpoint.messages)
+        num_marked = await asyncio.to_thread(
+            _num_common_tokens, runner.core, runner.resolve(chat), runner.resolve(prefix)
+        )
+    answer = Answer(parsed.request.model, chat.stop, num_marked, ttl)
+    answers = await runner.start_chat(chat)
+    with closing_all(answers):
+        if not parsed.stream:
+            result = fold_chat(await collect(answers[0]))
+            note_answers(request, chat.model, [result])
+            return json_response(answer.message(result))
+        async with event_stream(request, keep_alive=PING) as stream:
+            finish = await _send(request, stream, answer, answers[0])
+            if finish is not None:
+                note_answers(request, chat.model, [finish])
+        return stream_response(request)
+
+
+async def _send(
+    request: web.Request, stream: EventStream, answer: Answer, events: EngineAnswer[ChatEvent]
+) -> Finish | None:
+    blocks = BlockStream()
+    await stream.send_raw(answer.start(events.num_prompt_tokens))
+    finish: Finish | None = None
+    try:
+        while batch := await events.next():
+            data = b"".join(blocks.events(event) for event in batch)
+            if isinstance(batch[-1], Finish):
+                finish = batch[-1]
+                data += answer.end(finish)
+            await stream.send_raw(data)
+    except SnapLLMError as error:
+        body = error_object(api_error(error), request["request_id"])
+        await stream.send_raw(encode_event("error", body))
+    return finish
+
+
+async def count_tokens(request: web.Request) -> web.Response:
+    """POST /v1/messages/count_tokens"""
+    options = request.app[OPTIONS]
+    parsed = anthropic.parse_count(await request.read(), strip_billing=options.strip_billing_header)
+    runner = engine_of(request).runner
+    chat = runner.resolve(await prepare(request, parsed))
+    lowered = await asyncio.to_thread(lower_chat, runner.core, chat)
+    return json_response(msgspec.json.encode({"input_tokens": len(lowered.tokens)}))
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds Anthropic's endpoints; its form of /v1/models is in `routes_openai`."""
+    app.router.add_post("/v1/messages", messages)
+    app.router.add_post("/v1/messages/count_tokens", count_tokens)

@@ -1,0 +1,307 @@
+"""The official Anthropic SDK against the server, and what Claude Code sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from server_process import Server
+
+GREEDY: dict[str, Any] = {"extra_body": {"temperature": 0}}
+WEATHER: dict[str, Any] = {
+    "name": "get_weather",
+    "description": "Get the current weather for a location",
+    "input_schema": {
+        "type": "object",
+        "properties": {"location": {"type": "string"}},
+        "required": ["location"],
+    },
+}
+HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
+ASK: list[Any] = [{"role": "user", "content": "What's the weather in Tokyo?"}]
+
+
+@pytest.fixture
+def claude(demo_server: Server) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=demo_server.url, api_key="snapllm", max_retries=0)
+
+
+def raw(server: Server, **fields: Any) -> tuple[int, Any]:
+    body = {"model": "demo", "max_tokens": 20, "messages": HELLO, **fields}
+    status, answer, _ = server.request("POST", "/v1/messages?beta=true", body)
+    return status, answer
+
+
+def test_a_message_is_answered(claude: anthropic.Anthropic) -> None:
+    message = claude.messages.create(model="demo", max_tokens=60, messages=HELLO, **GREEDY)
+    assert message.role == "assistant"
+    [block] = message.content
+    assert block.type == "text" and block.text
+    assert message.stop_reason == "end_turn"
+    assert message.usage.output_tokens > 0
+    assert message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0) > 5
+
+
+def test_the_stream_is_the_message(claude: anthropic.Anthropic) -> None:
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 60, "messages": HELLO, **GREEDY}
+    whole = claude.messages.create(**options)
+    with claude.messages.stream(**options) as stream:
+        types = [event.type for event in stream]
+        final = stream.get_final_message()
+    assert [b.to_dict() for b in final.content] == [b.to_dict() for b in whole.content]
+    assert final.stop_reason == whole.stop_reason
+    assert final.usage.output_tokens == whole.usage.output_tokens
+    assert types[0] == "message_start"
+    assert types[-2:] == ["message_delta", "message_stop"]
+
+
+def test_the_event_stream_has_the_documented_form(demo_server: Server) -> None:
+    status, text = raw(demo_server, stream=True, temperature=0)
+    assert status == 200
+    events = []
+    for piece in text.strip().split("\n\n"):
+        name, data = piece.split("\n")
+        events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    assert all(name == data["type"] for name, data in events)
+    names = [name for name, _ in events]
+    assert names[:3] == ["message_start", "ping", "content_block_start"]
+    assert names[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+    assert events[0][1]["message"]["usage"]["input_tokens"] > 0
+    assert events[-2][1]["delta"]["stop_reason"] == "end_turn"
+
+
+@pytest.mark.parametrize("kind", ["auto", "any", "tool"])
+def test_a_tool_is_called_and_its_result_used(claude: anthropic.Anthropic, kind: str) -> None:
+    choice: Any = {"type": kind, **({"name": "get_weather"} if kind == "tool" else {})}
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 200, "tools": [WEATHER], **GREEDY}
+    message = claude.messages.create(messages=ASK, tool_choice=choice, **options)
+    assert message.stop_reason == "tool_use"
+    call = message.content[-1]
+    assert call.type == "tool_use" and call.id.startswith("toolu_")
+    assert (call.name, call.input) == ("get_weather", {"location": "Tokyo"})
+    with claude.messages.stream(messages=ASK, tool_choice=choice, **options) as stream:
+        streamed = stream.get_final_message().content[-1]
+    assert streamed.type == "tool_use" and streamed.input == call.input
+    result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "22 degrees, sunny"}
+    answer = claude.messages.create(
+        messages=[
+            *ASK,
+            {"role": "assistant", "content": [b.to_dict() for b in message.content]},
+            {"role": "user", "content": [result]},
+        ],
+        **options,
+    )
+    assert answer.stop_reason == "end_turn"
+    assert answer.content[0].type == "text" and "22" in answer.content[0].text
+
+
+def test_no_tool_is_called_when_none_is_allowed(claude: anthropic.Anthropic) -> None:
+    message = claude.messages.create(
+        model="demo",
+        max_tokens=40,
+        messages=ASK,
+        tools=[WEATHER],
+        tool_choice={"type": "none"},  # type: ignore[arg-type]
+        **GREEDY,
+    )
+    assert all(block.type == "text" for block in message.content)
+
+
+def test_thinking_comes_first_signed_and_within_its_budget(claude: anthropic.Anthropic) -> None:
+    question: list[Any] = [{"role": "user", "content": "What is 27 + 45?"}]
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 300, "messages": question, **GREEDY}
+    for thinking in ({"type": "enabled", "budget_tokens": 200}, {"type": "adaptive"}):
+        message = claude.messages.create(thinking=thinking, **options)
+        assert [block.type for block in message.content] == ["thinking", "text"]
+        assert message.content[0].type == "thinking" and message.content[0].signature
+        with claude.messages.stream(thinking=thinking, **options) as stream:
+            assert stream.get_final_message().content[0].to_dict() == message.content[0].to_dict()
+        history = [
+            *question,
+            {"role": "assistant", "content": [b.to_dict() for b in message.content]},
+            *HELLO,
+        ]
+        assert claude.messages.create(thinking=thinking, **(options | {"messages": history}))
+    short = claude.messages.create(thinking={"type": "enabled", "budget_tokens": 3}, **options)
+    assert short.content[0].type == "thinking"
+    assert len(short.content[0].thinking) < 30
+    plain = claude.messages.create(thinking={"type": "disabled"}, **options)
+    assert [block.type for block in plain.content] == ["text"]
+
+
+def test_stop_sequences_and_limits_are_told_apart(claude: anthropic.Anthropic) -> None:
+    options: dict[str, Any] = {"model": "demo", "messages": HELLO, **GREEDY}
+    whole = claude.messages.create(max_tokens=60, **options).content[0]
+    assert whole.type == "text"
+    word = whole.text.split()[1]
+    stopped = claude.messages.create(max_tokens=60, stop_sequences=[word], **options)
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", word)
+    assert claude.messages.create(max_tokens=2, **options).stop_reason == "max_tokens"
+
+
+def test_cached_prompts_are_counted_apart(claude: anthropic.Anthropic) -> None:
+    system: Any = [
+        {
+            "type": "text",
+            "text": "You answer shortly. " * 30,
+            "cache_control": {"type": "ephemeral"},
+        }
+    ]
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 5, "system": system}
+    first = claude.messages.create(messages=HELLO, **options).usage
+    second = claude.messages.create(messages=ASK, **options).usage
+    assert first.cache_creation_input_tokens and first.cache_creation_input_tokens > 100
+    assert first.cache_creation is not None
+    assert first.cache_creation.ephemeral_5m_input_tokens == first.cache_creation_input_tokens
+    assert second.cache_read_input_tokens
+    assert second.cache_read_input_tokens >= first.cache_creation_input_tokens
+    assert second.cache_creation_input_tokens == 0
+    assert second.input_tokens > 0
+
+
+def test_tokens_are_counted_as_they_are_used(claude: anthropic.Anthropic) -> None:
+    options: dict[str, Any] = {"model": "demo", "messages": ASK, "tools": [WEATHER]}
+    counted = claude.messages.count_tokens(**options).input_tokens
+    usage = claude.messages.create(max_tokens=1, **options).usage
+    assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == counted
+
+
+def test_models_have_anthropics_form_for_its_clients(
+    claude: anthropic.Anthropic, demo_server: Server
+) -> None:
+    assert [model.id for model in claude.models.list()] == ["demo"]
+    assert claude.models.retrieve("demo").type == "model"
+    assert demo_server.get("/v1/models")["object"] == "list"
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "code"),
+    [
+        ({"model": "nope"}, anthropic.NotFoundError, "not_found_error"),
+        ({"max_tokens": 0}, anthropic.BadRequestError, "invalid_request_error"),
+        ({"messages": []}, anthropic.BadRequestError, "invalid_request_error"),
+        (
+            {"messages": [{"role": "user", "content": "word " * 20_000}]},
+            anthropic.BadRequestError,
+            "invalid_request_error",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "odd"}]}]},
+            anthropic.BadRequestError,
+            "invalid_request_error",
+        ),
+        (
+            {"tool_choice": {"type": "tool", "name": "nope"}},
+            anthropic.BadRequestError,
+            "invalid_request_error",
+        ),
+    ],
+)
+def test_errors_raise_the_sdks_own_exceptions(
+    claude: anthropic.Anthropic, fields: dict[str, Any], kind: type[Exception], code: str
+) -> None:
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 5, "messages": HELLO} | fields
+    with pytest.raises(kind) as caught:
+        claude.messages.create(**options)
+    assert isinstance(caught.value, anthropic.APIStatusError)
+    body: Any = caught.value.body
+    assert (body["type"], body["error"]["type"]) == ("error", code)
+    assert caught.value.request_id
+
+
+def test_what_claude_code_sends_is_accepted(demo_server: Server) -> None:
+    def tool(i: int) -> dict[str, Any]:
+        properties = {f"p{j}": {"type": "string", "description": "x" * 40} for j in range(3)}
+        schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        return {"name": f"Tool{i}", "description": "Does something.", "input_schema": schema}
+
+    status, answer = raw(
+        demo_server,
+        system=[
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.0; cch=abc;"},
+            {"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral"}},
+        ],
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "<system-reminder>be brief</system-reminder>"},
+                    {"type": "text", "text": "Hello!", "cache_control": {"type": "ephemeral"}},
+                ],
+            },
+            {"role": "assistant", "content": [{"type": "text", "text": "Hi."}]},
+            {"role": "system", "content": "The user switched to plan mode."},
+            {"role": "user", "content": "Go on."},
+        ],
+        tools=[tool(i) for i in range(14)],
+        thinking={"type": "adaptive"},
+        output_config={"effort": "high"},
+        context_management={"edits": [{"type": "clear_thinking_20251015"}]},
+        metadata={"user_id": "someone"},
+        some_future_field={"a": 1},
+    )
+    assert status == 200, answer
+    assert answer["type"] == "message"
+
+
+def test_the_billing_line_does_not_end_the_common_prefix(demo_server: Server) -> None:
+    def cached(cch: str) -> int:
+        system = f"x-anthropic-billing-header: cc_version=2.0; cch={cch};\n" + "Be kind. " * 40
+        status, answer = raw(demo_server, system=system)
+        assert status == 200
+        read: int = answer["usage"]["cache_read_input_tokens"]
+        return read
+
+    cached("aaa")
+    assert cached("bbb") > 100
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    server = Server(
+        *("--api-key", "first", "--api-key", "second", "--alias", "claude-*=demo"),
+        *("--cors-origin", "https://page.example"),
+    ).start(1)
+    yield server
+    assert server.stop() == 0
+
+
+def test_keys_are_required_where_there_are_keys(guarded: Server) -> None:
+    assert guarded.get("/health")["status"] == "ok"
+    options: dict[str, Any] = {"model": "claude-x", "max_tokens": 3, "messages": HELLO}
+    for wrong in ("", "firs", "third"):
+        claude = anthropic.Anthropic(base_url=guarded.url, api_key=wrong or "-", max_retries=0)
+        with pytest.raises(anthropic.AuthenticationError):
+            claude.messages.create(**options)
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(
+                base_url=guarded.url + "/v1", api_key=wrong or "-", max_retries=0
+            ).chat.completions.create(model="demo", messages=HELLO)
+    long: list[Any] = [{"role": "user", "content": "Tell me about rivers. " * 20}]
+    options["messages"] = long
+    for key in ("first", "second"):
+        claude = anthropic.Anthropic(base_url=guarded.url, api_key=key, max_retries=0)
+        first = claude.messages.create(**options)
+        assert first.model == "claude-x"
+        # What another key has asked is not shared.
+        assert first.usage.cache_read_input_tokens == 0
+        assert claude.messages.create(**options).usage.cache_read_input_tokens
+
+
+def test_other_origins_are_answered_only_when_allowed(guarded: Server) -> None:
+    preflight = {"Access-Control-Request-Method": "POST"}
+    allowed = guarded.request(
+        "OPTIONS", "/v1/messages", headers=preflight | {"Origin": "https://page.example"}
+    )
+    assert allowed[0] == 204
+    assert allowed[2]["Access-Control-Allow-Origin"] == "https://page.example"
+    other = guarded.request(
+        "OPTIONS", "/v1/messages", headers=preflight | {"Origin": "https://other.example"}
+    )
+    assert "Access-Control-Allow-Origin" not in other[2]
+    got = guarded.request("GET", "/health", headers={"Origin": "https://page.example"})
+    assert got[2]["Access-Control-Allow-Origin"] == "https://page.example"
