@@ -26,8 +26,9 @@ from snapllm.outputs import (
     Usage,
     tokens_per_second,
 )
-from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest, SamplingOptions
+from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_types import ChatCompletionRequest, NamedToolChoice, ResponseFormat
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
@@ -61,7 +62,7 @@ def parse_chat(body: bytes) -> Parsed:
         thinking=thinking,
         json_schema=_json_schema(wire.response_format),
         template_kwargs=template_kwargs,
-        sampling=_sampling(wire),
+        sampling=sampling_options(wire, (wire.top_logprobs or 0) if wire.logprobs else None),
         max_tokens=wire.max_completion_tokens or wire.max_tokens or DEFAULT_MAX_TOKENS,
         stop=_stop(wire),
         n=wire.n or 1,
@@ -110,36 +111,6 @@ def _json_schema(form: ResponseFormat | None) -> str:
             raise InvalidRequestError(f"{param} is required", param=param)
         return _encode(form.json_schema.schema).decode()
     return _encode(form.schema or {"type": "object"}).decode()
-
-
-def _sampling(wire: ChatCompletionRequest) -> SamplingOptions:
-    chosen = {
-        name: value
-        for name in (
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_p",
-            "repeat_penalty",
-            "frequency_penalty",
-            "presence_penalty",
-            "seed",
-        )
-        if (value := getattr(wire, name)) is not None
-    }
-    if wire.logprobs:
-        chosen["num_logprobs"] = wire.top_logprobs or 0
-    if wire.logit_bias:
-        chosen["logit_bias"] = tuple(
-            (_token_id(token), bias) for token, bias in wire.logit_bias.items()
-        )
-    return SamplingOptions(**chosen)
-
-
-def _token_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return int(text)
-    raise InvalidRequestError(f"logit_bias: {text!r} is not a token id", param="logit_bias")
 
 
 def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from snapllm.errors import SnapLLMError
 from snapllm.server import (
     routes_admin,
     routes_anthropic,
+    routes_completions,
     routes_contexts,
     routes_native,
     routes_openai,
@@ -64,6 +65,7 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     app[STATE] = ServerState()
     routes_admin.add_routes(app)
     routes_openai.add_routes(app)
+    routes_completions.add_routes(app)
     routes_anthropic.add_routes(app)
     routes_native.add_routes(app)
     routes_contexts.add_routes(app)

@@ -1,0 +1,217 @@
+"""OpenAI's legacy completions: a prompt is continued as it is.
+
+Reference: OpenAI API, "Create completion".
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import (
+    Completion,
+    CompletionChunk,
+    Finish,
+    TokenLogprob,
+    Usage,
+    tokens_per_second,
+)
+from snapllm.params import (
+    CompletionRequest,
+    MaxTokens,
+    MinP,
+    Penalty,
+    RepeatPenalty,
+    SamplingOptions,
+    Seed,
+    StopSequence,
+    Temperature,
+    TopK,
+    TopP,
+)
+from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.openai import finish_reason, usage_object
+from snapllm.protocol.openai_sampling import sampling_options
+from snapllm.protocol.openai_types import LogitBias, ModelName, StreamOptions
+
+_encode = msgspec.json.encode
+_DEFAULT_MAX_TOKENS = 16  # OpenAI's own
+MAX_CHOICES = 256
+
+
+class CompletionsRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/completions."""
+
+    model: ModelName
+    prompt: str | list[str | int | list[int]]
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    seed: Seed | None = None
+    stop: StopSequence | list[StopSequence] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=64)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=64)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logit_bias: dict[str, LogitBias] | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+
+
+_decoder = msgspec.json.Decoder(CompletionsRequest)
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """A request, one for each prompt, and how its answer is to be written."""
+
+    requests: list[CompletionRequest]
+    echoes: list[str]
+    """Text that goes before the answer to each prompt; empty without `echo`."""
+    stream: bool
+    include_usage: bool
+
+
+def parse(body: bytes) -> Parsed:
+    """Reads the body of POST /v1/completions.
+
+    Raises:
+        InvalidRequestError: The body does not fit; `param` names the field at fault.
+    """
+    wire = decode_body(body, _decoder)
+    if wire.suffix:
+        raise InvalidRequestError("suffix is not supported", param="suffix")
+    if wire.best_of is not None and wire.best_of != (wire.n or 1):
+        raise InvalidRequestError("best_of other than n is not supported", param="best_of")
+    prompts = _prompts(wire.prompt)
+    if len(prompts) * (wire.n or 1) > MAX_CHOICES:
+        raise InvalidRequestError(f"more than {MAX_CHOICES} choices", param="prompt")
+    if wire.echo and (wire.logprobs is not None or any(not isinstance(p, str) for p in prompts)):
+        raise InvalidRequestError(
+            "echo is supported for text prompts without logprobs only", param="echo"
+        )
+    stop = wire.stop if wire.stop is not None else ()
+    requests = [
+        CompletionRequest(
+            model=wire.model,
+            prompt=prompt,
+            sampling=_sampling(wire),
+            max_tokens=wire.max_tokens or _DEFAULT_MAX_TOKENS,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            n=wire.n or 1,
+        )
+        for prompt in prompts
+    ]
+    echoes = [p if wire.echo and isinstance(p, str) else "" for p in prompts]
+    include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
+    return Parsed(requests, echoes, bool(wire.stream), include_usage)
+
+
+def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise InvalidRequestError("prompt must not be empty", param="prompt")
+    tokens = [part for part in prompt if isinstance(part, int)]
+    if len(tokens) == len(prompt):
+        return [tokens]
+    if tokens:
+        raise InvalidRequestError("prompt mixes tokens and texts", param="prompt")
+    return [part for part in prompt if not isinstance(part, int)]
+
+
+def _sampling(wire: CompletionsRequest) -> SamplingOptions:
+    return sampling_options(wire, wire.logprobs)
+
+
+def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any] | None:
+    if not entries:
+        return None
+    tokens = [entry.bytes.decode(errors="replace") for entry in entries]
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [entry.logprob for entry in entries],
+        "top_logprobs": [
+            {a.bytes.decode(errors="replace"): a.logprob for a in entry.top} for entry in entries
+        ],
+        "text_offset": offsets,
+    }
+
+
+class Encoder:
+    """Writes the answer to one request, whole or as chunks."""
+
+    def __init__(self, model: str) -> None:
+        self._id = f"cmpl-{secrets.token_hex(12)}"
+        self._model = model
+        self._created = int(time.time())
+        self._offsets: dict[int, int] = {}
+
+    def response(self, results: Sequence[tuple[str, Completion]], usage: dict[str, Any]) -> bytes:
+        """The body of an answer that is not streamed; each result with its echo."""
+        choices = [
+            {
+                "index": index,
+                "text": echo + result.text,
+                "logprobs": _logprobs_object(result.logprobs, len(echo)),
+                "finish_reason": finish_reason(result.finish_reason),
+            }
+            for index, (echo, result) in enumerate(results)
+        ]
+        return _encode(self._head() | {"choices": choices, "usage": usage})
+
+    def echo(self, index: int, text: str) -> bytes:
+        """The chunk that repeats the prompt."""
+        return self._chunk(index, text, None, None)
+
+    def chunk(self, index: int, chunk: CompletionChunk) -> bytes:
+        """A chunk of one choice."""
+        offset = self._offsets.get(index, 0)
+        self._offsets[index] = offset + len(chunk.text)
+        reason = finish_reason(chunk.finish_reason) if chunk.finish_reason else None
+        return self._chunk(index, chunk.text, _logprobs_object(chunk.logprobs, offset), reason)
+
+    def usage_chunk(self, usage: dict[str, Any]) -> bytes:
+        """The last chunk of a stream whose client asked for usage."""
+        return _encode(self._head() | {"choices": [], "usage": usage})
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": None,
+        }
+
+    def _chunk(
+        self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None
+    ) -> bytes:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return _encode(self._head() | {"choices": [choice]})
+
+
+def add_usage(groups: Sequence[Sequence[Finish | Completion]]) -> dict[str, Any]:
+    """The usage of all answers; each prompt counts once."""
+    answers = [answer for group in groups for answer in group]
+    usage = Usage(
+        num_prompt_tokens=sum(group[0].usage.num_prompt_tokens for group in groups),
+        num_cached_tokens=sum(group[0].usage.num_cached_tokens for group in groups),
+        num_generated_tokens=sum(answer.usage.num_generated_tokens for answer in answers),
+    )
+    return usage_object(usage, sum(tokens_per_second(a.usage, a.timings) for a in answers))

@@ -1,0 +1,42 @@
+"""The sampling fields that OpenAI's endpoints share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snapllm.errors import InvalidRequestError
+from snapllm.params import SamplingOptions
+
+_FIELDS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+)
+
+
+def sampling_options(wire: Any, num_logprobs: int | None) -> SamplingOptions:
+    """Those of a request's sampling fields that it sets.
+
+    Args:
+        wire: The request; fields of its kind that it lacks are left alone.
+        num_logprobs: Alternatives to return with each token; None = no log probabilities.
+    """
+    chosen = {name: value for name in _FIELDS if (value := getattr(wire, name, None)) is not None}
+    if num_logprobs is not None:
+        chosen["num_logprobs"] = num_logprobs
+    if wire.logit_bias:
+        chosen["logit_bias"] = tuple(
+            (_token_id(token), bias) for token, bias in wire.logit_bias.items()
+        )
+    return SamplingOptions(**chosen)
+
+
+def _token_id(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    raise InvalidRequestError(f"logit_bias: {text!r} is not a token id", param="logit_bias")

@@ -1,0 +1,96 @@
+"""OpenAI's /v1/completions and /v1/responses."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from aiohttp import web
+
+from snapllm._readers import fold_completion
+from snapllm._runner import Answer
+from snapllm.errors import SnapLLMError
+from snapllm.outputs import CompletionChunk, Finish
+from snapllm.protocol import openai_completions as completions_protocol
+from snapllm.protocol import responses as responses_protocol
+from snapllm.protocol.error_codes import api_error, encode_error
+from snapllm.server.answers import closing_all, collect, collect_all, merge
+from snapllm.server.keys import engine_of, prepare
+from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.sse import DONE, event_stream, stream_response
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    """POST /v1/completions"""
+    parsed = completions_protocol.parse(await request.read())
+    runner = engine_of(request).runner
+    wanted = [await prepare(request, each) for each in parsed.requests]
+    encoder = completions_protocol.Encoder(parsed.requests[0].model)
+    with ExitStack() as stack:
+        groups: list[list[Answer[CompletionChunk]]] = []
+        for each in wanted:
+            groups.append(await runner.start_completion(each))
+            stack.enter_context(closing_all(groups[-1]))
+        answers = [answer for group in groups for answer in group]
+        echoes = [echo for echo, group in zip(parsed.echoes, groups, strict=True) for _ in group]
+        if not parsed.stream:
+            results = [fold_completion(chunks) for chunks in await collect_all(answers)]
+            finished = iter(results)
+            usage = completions_protocol.add_usage([[next(finished) for _ in g] for g in groups])
+            return json_response(encoder.response(list(zip(echoes, results, strict=True)), usage))
+        async with event_stream(request) as stream:
+            await stream.send(encoder.echo(i, echo) for i, echo in enumerate(echoes) if echo)
+            finishes: dict[int, Finish] = {}
+            try:
+                async for index, chunks in merge(answers):
+                    if (finish := chunks[-1].finish) is not None:
+                        finishes[index] = finish
+                    await stream.send(encoder.chunk(index, chunk) for chunk in chunks)
+                ordered = iter([finishes[i] for i in range(len(answers))])
+                usage = completions_protocol.add_usage(
+                    [[next(ordered) for _ in group] for group in groups]
+                )
+                note_answers(request, wanted[0].model, list(finishes.values()))
+                last = [encoder.usage_chunk(usage)] if parsed.include_usage else []
+                await stream.send([*last, DONE])
+            except SnapLLMError as error:
+                await stream.send([encode_error(api_error(error))])
+        return stream_response(request)
+
+
+async def responses(request: web.Request) -> web.StreamResponse:
+    """POST /v1/responses"""
+    parsed, wire = responses_protocol.parse(await request.read())
+    chat = await prepare(request, parsed)
+    builder = responses_protocol.ResponseStream(wire)
+    answers = await engine_of(request).runner.start_chat(chat)
+    with closing_all(answers):
+        if not wire.stream:
+            events = await collect(answers[0])
+            for event in events:
+                for _ in builder.events(event):
+                    pass
+            note_answers(request, chat.model, [e for e in events if isinstance(e, Finish)])
+            return json_response(responses_protocol.encode_response(builder.response))
+        async with event_stream(request) as stream:
+            await stream.send_raw(
+                b"".join(responses_protocol.encode_event(e) for e in builder.start())
+            )
+            try:
+                while batch := await answers[0].next():
+                    data = [
+                        responses_protocol.encode_event(out)
+                        for event in batch
+                        for out in builder.events(event)
+                    ]
+                    await stream.send_raw(b"".join(data))
+                    if isinstance(batch[-1], Finish):
+                        note_answers(request, chat.model, [batch[-1]])
+            except SnapLLMError as error:
+                await stream.send([encode_error(api_error(error))])
+        return stream_response(request)
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds the endpoints."""
+    app.router.add_post("/v1/completions", completions)
+    app.router.add_post("/v1/responses", responses)

@@ -1,0 +1,125 @@
+"""The official OpenAI SDK against /v1/completions and /v1/responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the current weather for a location",
+    "parameters": {
+        "type": "object",
+        "properties": {"location": {"type": "string"}},
+        "required": ["location"],
+    },
+}
+
+
+def test_a_completion_continues_the_prompt(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "llama", "prompt": "One two", "temperature": 0}
+    whole = client.completions.create(max_tokens=12, **options)
+    assert whole.object == "text_completion"
+    assert whole.usage is not None and 0 < whole.usage.completion_tokens <= 12
+    chunks = list(
+        client.completions.create(
+            max_tokens=12, stream=True, stream_options={"include_usage": True}, **options
+        )
+    )
+    assert "".join(c.choices[0].text for c in chunks if c.choices) == whole.choices[0].text
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    reasons = [c.choices[0].finish_reason for c in chunks if c.choices]
+    assert reasons[-1] == whole.choices[0].finish_reason
+    cut = client.completions.create(max_tokens=1, **options)
+    assert cut.choices[0].finish_reason == "length"
+
+
+def test_many_prompts_and_choices_come_in_order(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "llama", "temperature": 0, "max_tokens": 5}
+    both = client.completions.create(prompt=["One two", "Red green"], n=2, echo=True, **options)
+    assert [choice.index for choice in both.choices] == [0, 1, 2, 3]
+    alone = [
+        client.completions.create(prompt=prompt, **options).choices[0].text
+        for prompt in ("One two", "Red green")
+    ]
+    assert [choice.text for choice in both.choices] == [
+        "One two" + alone[0],
+        "One two" + alone[0],
+        "Red green" + alone[1],
+        "Red green" + alone[1],
+    ]
+    as_tokens = client.completions.create(prompt=[72, 101, 108], logprobs=2, **options)
+    logprobs = as_tokens.choices[0].logprobs
+    assert logprobs is not None and logprobs.token_logprobs is not None
+    assert len(logprobs.token_logprobs) == 5
+
+
+@pytest.mark.parametrize(
+    "fields", [{"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"max_tokens": -1}]
+)
+def test_completions_that_cannot_be_given_are_refused(
+    client: openai.OpenAI, fields: dict[str, Any]
+) -> None:
+    options: dict[str, Any] = {"model": "llama", "prompt": "x"} | fields
+    with pytest.raises(openai.BadRequestError):
+        client.completions.create(**options)
+
+
+def test_a_response_is_answered_and_streamed_alike(demo_client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "demo", "input": "Hello!", "temperature": 0}
+    whole = demo_client.responses.create(**options)
+    assert whole.status == "completed"
+    assert whole.output_text
+    assert whole.usage is not None and whole.usage.output_tokens > 0
+    with demo_client.responses.stream(**options) as stream:
+        types = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert final.output_text == whole.output_text
+    assert types[0] == "response.created"
+    assert types[-1] == "response.completed"
+    assert types.count("response.output_item.added") == types.count("response.output_item.done")
+    cut = demo_client.responses.create(max_output_tokens=2, **options)
+    assert cut.status == "incomplete"
+
+
+def test_a_response_calls_a_tool_and_uses_its_result(demo_client: openai.OpenAI) -> None:
+    question: list[Any] = [{"role": "user", "content": "What's the weather in Tokyo?"}]
+    options: dict[str, Any] = {"model": "demo", "tools": [TOOL], "temperature": 0}
+    first = demo_client.responses.create(input=question, **options)
+    [call] = [item for item in first.output if item.type == "function_call"]
+    assert (call.name, call.arguments.replace(" ", "")) == ("get_weather", '{"location":"Tokyo"}')
+    with demo_client.responses.stream(input=question, **options) as stream:
+        for _ in stream:
+            pass
+        streamed = stream.get_final_response().output[-1]
+    assert streamed.type == "function_call" and streamed.arguments == call.arguments
+    answer = demo_client.responses.create(
+        input=[
+            *question,
+            {
+                "type": "function_call",
+                "call_id": call.call_id,
+                "name": call.name,
+                "arguments": call.arguments,
+            },
+            {"type": "function_call_output", "call_id": call.call_id, "output": "22 degrees"},
+        ],
+        **options,
+    )
+    assert "22" in answer.output_text
+
+
+def test_reasoning_is_an_item_of_its_own(demo_client: openai.OpenAI) -> None:
+    response = demo_client.responses.create(
+        model="demo", input="What is 27 + 45?", reasoning={"effort": "low"}, temperature=0
+    )
+    assert [item.type for item in response.output] == ["reasoning", "message"]
+
+
+def test_stored_responses_are_refused(demo_client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="not stored"):
+        demo_client.responses.create(model="demo", input="x", previous_response_id="resp_1")
