@@ -81,6 +81,18 @@ void bind_engine(py::module_& module) {
           },
           py::arg("request"), py::arg("outputs"))
       .def(
+          "embed",
+          [](Engine& self, const EmbedRequest& request) {
+            const auto vectors = unwrap(without_gil([&] { return self.embed(request); }));
+            py::list list;
+            for (const Embedding& vector : vectors) {
+              list.append(py::bytes(reinterpret_cast<const char*>(vector.data()),
+                                    vector.size() * sizeof(float)));
+            }
+            return list;
+          },
+          py::arg("request"))
+      .def(
           "prefix_info",
           [](Engine& self, const PrefixRef& prefix) {
             return unwrap(without_gil([&] { return self.prefix_info(prefix); }));

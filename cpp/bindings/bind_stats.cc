@@ -29,6 +29,8 @@ void bind_stats(py::module_& module) {
       .def_readonly("kv_kind", &ModelInfo::kv_kind)
       .def_readonly("num_threads", &ModelInfo::num_threads)
       .def_readonly("flash_attention", &ModelInfo::flash_attention)
+      .def_readonly("embedding_size", &ModelInfo::embedding_size)
+      .def_readonly("supports_generation", &ModelInfo::supports_generation)
       .def_readonly("has_chat_template", &ModelInfo::has_chat_template)
       .def_readonly("supports_thinking", &ModelInfo::supports_thinking)
       .def_readonly("supports_tools", &ModelInfo::supports_tools)

@@ -16,6 +16,7 @@ namespace py = pybind11;
 void bind_options(py::module_& module);
 void bind_request(py::module_& module);
 void bind_chat(py::module_& module);
+void bind_embedding(py::module_& module);
 void bind_output(py::module_& module);
 void bind_prefix(py::module_& module);
 void bind_stats(py::module_& module);

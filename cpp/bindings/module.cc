@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, module) {
   bind_options(module);
   bind_request(module);
   bind_chat(module);
+  bind_embedding(module);
   bind_output(module);
   bind_prefix(module);
   bind_stats(module);

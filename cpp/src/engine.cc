@@ -9,6 +9,7 @@
 
 #include "backend/llama_backend.h"
 #include "base/machine.h"
+#include "embedding_service.h"
 #include "prefix_service.h"
 #include "registry/model_registry.h"
 #include "scheduler/compute_thread.h"
@@ -57,6 +58,7 @@ class Engine::Impl {
   Result<ModelInfo> load(const std::string& model_id, const ModelOptions& options);
   Status unload(const std::string& model_id);
   Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
+  Result<std::vector<Embedding>> embed(const EmbedRequest& request);
   bool cancel(uint64_t request_id);
   void close(int64_t drain_timeout_ms);
 
@@ -96,6 +98,10 @@ class Engine::Impl {
 namespace {
 
 Status check_prompt(const GenerateRequest& request, const ModelInfo& info) {
+  if (!info.supports_generation) {
+    return {StatusCode::kInvalidRequest,
+            "model " + info.id + " is an embedding model: it cannot generate text"};
+  }
   if (request.prompt.empty()) return {StatusCode::kInvalidRequest, "the prompt is empty"};
   if (request.max_tokens == 0 || request.max_tokens < -1) {
     return {StatusCode::kInvalidRequest, "max_tokens must be positive, or -1"};
@@ -218,6 +224,13 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
   return request_id;
 }
 
+Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) {
+  auto lease = find(request.model_id);
+  if (!lease.ok()) return lease.status();
+  const ResidentModel& resident = *lease.value();
+  return snapllm::embed(compute_, *resident.model, resident.scheduler->context(), request);
+}
+
 bool Engine::Impl::cancel(uint64_t request_id) {
   for (const Lease& lease : registry_.all()) {
     if (lease->scheduler->cancel(request_id)) {
@@ -338,6 +351,10 @@ Status Engine::discard_prefix(const PrefixRef& prefix) {
 
 Status Engine::move_prefix(const PrefixRef& prefix, Tier tier) {
   return impl_->prefixes().move(prefix, tier);
+}
+
+Result<std::vector<Embedding>> Engine::embed(const EmbedRequest& request) {
+  return impl_->embed(request);
 }
 
 bool Engine::cancel(uint64_t request_id) { return impl_->cancel(request_id); }

@@ -98,6 +98,36 @@ class FakeTextModel : public TextModel {
   const int32_t ubatch_tokens_;
 };
 
+// The vector of an input is its length and its first token.
+class FakeEmbedder : public Embedder {
+ public:
+  static constexpr int32_t kMaxInput = 8;
+
+  Status check(Pooling pooling) const override {
+    if (pooling != Pooling::kLast) return {};
+    return {StatusCode::kInvalidRequest, "the fake has no last pooling"};
+  }
+  int32_t max_input_tokens() const override { return kMaxInput; }
+  Status step(EmbedJob& job) override {
+    ++num_steps_;
+    if (failure_) return *failure_;
+    const auto& input = job.inputs.at(job.vectors.size());
+    REQUIRE(!input.empty() && input.size() <= kMaxInput);
+    // Two tokens a step.
+    job.num_computed += 2;
+    if (job.num_computed < static_cast<int32_t>(input.size())) return {};
+    job.num_computed = 0;
+    job.vectors.push_back({static_cast<float>(input.size()), static_cast<float>(input.front())});
+    return {};
+  }
+  void fail(Status status) { failure_ = std::move(status); }
+  int num_steps() const { return num_steps_; }
+
+ private:
+  std::optional<Status> failure_;
+  int num_steps_ = 0;
+};
+
 // Reports every breach of the interface's contract as a failure of the test.
 class FakeTextContext : public TextContext {
  public:
@@ -196,6 +226,8 @@ class FakeTextContext : public TextContext {
   void fail_next_restore() { fail_restore_ = true; }
   int num_forks() const { return num_forks_; }
   int num_restores() const { return num_restores_; }
+  Result<Embedder*> embedder() override { return &embedder_; }
+  FakeEmbedder& fake_embedder() { return embedder_; }
   void calibrate() override {}
   int32_t num_threads() const override { return 1; }
 
@@ -210,6 +242,7 @@ class FakeTextContext : public TextContext {
   }
 
   const std::shared_ptr<const FakeTextModel> model_;
+  FakeEmbedder embedder_;
   bool fail_restore_ = false;
   int num_forks_ = 0;
   int num_restores_ = 0;

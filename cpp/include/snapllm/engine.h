@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "snapllm/chat_prompt.h"
+#include "snapllm/embedding.h"
 #include "snapllm/options.h"
 #include "snapllm/output_queue.h"
 #include "snapllm/prefix.h"
@@ -55,6 +56,9 @@ class Engine {
 
   // Ends the request within one step; false when it is not running (any more).
   bool cancel(uint64_t request_id);
+
+  // The vectors of the request's inputs, each of length 1, in their order. Waits for them.
+  Result<std::vector<Embedding>> embed(const EmbedRequest& request);
 
   // Prefixes kept on purpose (see PrefixService). These wait for the disk.
   Result<PrefixInfo> prefix_info(const PrefixRef& prefix);

@@ -31,6 +31,8 @@ struct ModelInfo {
   std::string kv_kind;            // "blocks", or "checkpoints" where it cannot be cut
   int32_t num_threads = 0;
   bool flash_attention = false;
+  int32_t embedding_size = 0;  // components of an embedding
+  bool supports_generation = true;  // false: the model only computes embeddings
   bool has_chat_template = false;
   bool supports_thinking = false;
   bool supports_tools = false;

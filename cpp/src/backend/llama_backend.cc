@@ -6,6 +6,7 @@
 
 #include "backend/fingerprint.h"
 #include "backend/gguf_header.h"
+#include "backend/llama_embedder.h"
 #include "backend/llama_runtime.h"
 #include "backend/llama_text_context.h"
 #include "backend/llama_text_model.h"
@@ -104,12 +105,13 @@ Result<LlamaModelPtr> load_weights(const ModelOptions& options) {
   return model;
 }
 
-Result<LlamaContextPtr> create_context(const LlamaTextModel& model, const ModelOptions& options) {
+Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info,
+                                       const ModelOptions& options) {
   llama_context_params params = llama_context_default_params();
-  params.n_ctx = static_cast<uint32_t>(model.info().kv_cells);
-  params.n_batch = static_cast<uint32_t>(model.batch_tokens());
-  params.n_ubatch = static_cast<uint32_t>(model.ubatch_tokens());
-  params.n_seq_max = static_cast<uint32_t>(model.info().num_kv_sequences);
+  params.n_ctx = static_cast<uint32_t>(info.kv_cells);
+  params.n_batch = static_cast<uint32_t>(std::min(options.batch_tokens, info.kv_cells));
+  params.n_ubatch = std::min(static_cast<uint32_t>(options.ubatch_tokens), params.n_batch);
+  params.n_seq_max = static_cast<uint32_t>(info.num_kv_sequences);
   // One row of logits for each sequence; the default reserves one for each token
   // of a batch.
   params.n_outputs_max = params.n_seq_max;
@@ -120,7 +122,7 @@ Result<LlamaContextPtr> create_context(const LlamaTextModel& model, const ModelO
   params.type_v = to_ggml(options.kv_type);
   params.no_perf = true;
   LlamaLogCapture log;
-  LlamaContextPtr context(llama_init_from_model(model.get(), params));
+  LlamaContextPtr context(llama_init_from_model(model, params));
   if (!context) {
     return Status(StatusCode::kOutOfMemory, "no context for " + options.path + ": " + log.errors());
   }
@@ -142,6 +144,7 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.num_parameters = llama_model_n_params(model);
   info.num_layers = llama_model_n_layer(model);
   info.vocab_size = llama_vocab_n_tokens(llama_model_get_vocab(model));
+  info.embedding_size = llama_model_n_embd_out(model);
   info.train_context_size = llama_model_n_ctx_train(model);
   info.context_size = plan.context_size;
   info.kv_cells = plan.kv_cells;
@@ -195,15 +198,25 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
         describe(model_id, options, header.value(), plan.value(), weights.value().get());
     const auto fingerprint = kv_fingerprint(options, info.flash_attention);
     if (!fingerprint.ok()) return fingerprint.status();
+    auto context = create_context(weights.value().get(), info, options);
+    if (!context.ok()) return context.status();
+    // Without a KV memory there is nothing to generate from.
+    info.supports_generation = llama_get_memory(context.value().get()) != nullptr;
     auto model =
         std::make_shared<const LlamaTextModel>(std::move(weights).value(),
                                                std::move(chat_format).value(), options,
                                                fingerprint.value(), std::move(info));
-    auto context = create_context(*model, options);
-    if (!context.ok()) return context.status();
     const int32_t threads = std::min(options.num_threads, available_cpus());
-    return LoadedModel{model, std::make_unique<LlamaTextContext>(
-                                  model, std::move(context).value(), threads, max_threads_)};
+    if (model->info().supports_generation) {
+      return LoadedModel{model, std::make_unique<LlamaTextContext>(
+                                    model, std::move(context).value(), threads, max_threads_)};
+    }
+    context.value().reset();
+    const int32_t embed_threads = threads > 0 ? threads : max_threads_;
+    auto embedder = LlamaEmbedder::create(model, embed_threads);
+    if (!embedder.ok()) return embedder.status();
+    return LoadedModel{model, std::make_unique<EmbeddingOnlyContext>(std::move(embedder).value(),
+                                                                     embed_threads)};
   });
 }
 

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "backend/llama_embedder.h"
 #include "backend/llama_runtime.h"
 #include "backend/llama_sampler.h"
 
@@ -152,6 +153,15 @@ TokenLogprobs LlamaTextContext::logprobs_of(Token token, int32_t batch_index,
     result.top.push_back({*it, model_->token_bytes(*it, /*special=*/true), logits[*it] - log_sum});
   }
   return result;
+}
+
+Result<Embedder*> LlamaTextContext::embedder() {
+  if (embedder_ == nullptr) {
+    auto created = LlamaEmbedder::create(model_, max_threads_);
+    if (!created.ok()) return created.status();
+    embedder_ = std::move(created).value();
+  }
+  return embedder_.get();
 }
 
 double LlamaTextContext::time_decode(int32_t num_tokens, int32_t threads) {

@@ -29,6 +29,7 @@ class LlamaTextContext : public TextContext {
   Result<StateBytes> save_state(SequenceId sequence, TokenRange range) override;
   bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
                      int32_t num_tokens) override;
+  Result<Embedder*> embedder() override;
   void calibrate() override;
   int32_t num_threads() const override { return num_threads_; }
 
@@ -47,6 +48,7 @@ class LlamaTextContext : public TextContext {
   const int32_t max_threads_;
   int32_t num_threads_;
   llama_batch batch_;
+  std::unique_ptr<Embedder> embedder_;
 };
 
 }  // namespace snapllm

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/embedder.h"
 #include "snapllm/chat_prompt.h"
 #include "snapllm/options.h"
 #include "snapllm/output.h"
@@ -69,6 +70,8 @@ class TextContext {
   // sequence is empty.
   virtual bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
                              int32_t num_tokens) = 0;
+  // Made when it is first asked for; the context keeps it.
+  virtual Result<Embedder*> embedder() = 0;
   // Chooses the threads that decode this model fastest (see ModelOptions).
   virtual void calibrate() = 0;
   virtual int32_t num_threads() const = 0;

@@ -1,0 +1,244 @@
+#include "backend/llama_embedder.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "backend/llama_runtime.h"
+#include "base/machine.h"
+
+namespace snapllm {
+namespace {
+
+// Inputs computed together. A recurrent state is allocated for each of them.
+constexpr int32_t kMaxPacked = 16;
+constexpr int32_t kMaxPackedRecurrent = 4;
+// llama.cpp keeps a row of logits for every token of a batch that embeds.
+constexpr uint64_t kMaxRowBytes = uint64_t{64} << 20;
+constexpr int32_t kMinStepTokens = 32;
+
+bool sees_all_tokens(const llama_model* model, const std::string& architecture) {
+  std::array<char, 16> value{};
+  const std::string key = architecture + ".attention.causal";
+  return llama_model_meta_val_str(model, key.c_str(), value.data(), value.size()) >= 0 &&
+         std::string_view(value.data()) == "false";
+}
+
+bool names_pooling(const llama_model* model, const std::string& architecture) {
+  std::array<char, 16> value{};
+  const std::string key = architecture + ".pooling_type";
+  return llama_model_meta_val_str(model, key.c_str(), value.data(), value.size()) >= 0 &&
+         std::string_view(value.data()) != "0";
+}
+
+}  // namespace
+
+struct LlamaEmbedder::Limits {
+  bool takes_whole = false;
+  int32_t max_input_tokens = 0;
+  int32_t step_tokens = 0;
+};
+
+namespace {
+
+llama_context_params context_params(const LlamaTextModel& model, int32_t num_cells,
+                                    int32_t batch_tokens, bool takes_whole, int32_t num_threads) {
+  const bool is_recurrent =
+      llama_model_is_recurrent(model.get()) || llama_model_is_hybrid(model.get());
+  llama_context_params params = llama_context_default_params();
+  params.n_ctx = static_cast<uint32_t>(num_cells);
+  params.n_seq_max = static_cast<uint32_t>(is_recurrent ? kMaxPackedRecurrent : kMaxPacked);
+  params.n_batch = std::max(static_cast<uint32_t>(batch_tokens), params.n_seq_max);
+  params.n_ubatch = params.n_batch;
+  params.n_outputs_max = params.n_batch;
+  params.embeddings = true;
+  params.kv_unified = true;
+  params.swa_full = false;
+  // An input taken whole would need the square of its length otherwise.
+  params.flash_attn_type = takes_whole || model.info().flash_attention
+                               ? LLAMA_FLASH_ATTN_TYPE_AUTO
+                               : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  params.pooling_type = takes_whole ? LLAMA_POOLING_TYPE_UNSPECIFIED : LLAMA_POOLING_TYPE_NONE;
+  params.n_threads = params.n_threads_batch = num_threads;
+  params.no_perf = true;
+  return params;
+}
+
+}  // namespace
+
+LlamaEmbedder::LlamaEmbedder(std::shared_ptr<const LlamaTextModel> model, LlamaContextPtr context,
+                             const Limits& limits)
+    : model_(std::move(model)),
+      context_(std::move(context)),
+      takes_whole_(limits.takes_whole),
+      max_input_tokens_(limits.max_input_tokens),
+      step_tokens_(limits.step_tokens),
+      batch_(llama_batch_init(max_input_tokens_, /*embd=*/0, /*n_seq_max=*/1)) {}
+
+LlamaEmbedder::~LlamaEmbedder() { llama_batch_free(batch_); }
+
+Result<std::unique_ptr<LlamaEmbedder>> LlamaEmbedder::create(
+    std::shared_ptr<const LlamaTextModel> model, int32_t num_threads) {
+  const ModelInfo& info = model->info();
+  Limits limits;
+  limits.takes_whole = !info.supports_generation ||
+                       sees_all_tokens(model->get(), info.architecture) ||
+                       names_pooling(model->get(), info.architecture);
+  limits.max_input_tokens =
+      std::min({info.context_size, std::max(info.train_context_size, 1), model->batch_tokens()});
+  const uint64_t row_bytes =
+      sizeof(float) * static_cast<uint64_t>(info.vocab_size + info.embedding_size);
+  const auto affordable_rows = static_cast<int32_t>(std::min<uint64_t>(
+      kMaxRowBytes / row_bytes, static_cast<uint64_t>(model->ubatch_tokens())));
+  limits.step_tokens = std::min(std::max(affordable_rows, kMinStepTokens), limits.max_input_tokens);
+  const int32_t batch_tokens = limits.takes_whole ? limits.max_input_tokens : limits.step_tokens;
+  if (static_cast<uint64_t>(batch_tokens) * row_bytes > available_memory_bytes()) {
+    return Status(StatusCode::kOutOfMemory,
+                  "not enough memory for the embeddings of model " + info.id);
+  }
+  return guard_llama(StatusCode::kOutOfMemory, [&]() -> Result<std::unique_ptr<LlamaEmbedder>> {
+    LlamaLogCapture log;
+    LlamaContextPtr context(
+        llama_init_from_model(model->get(), context_params(*model, limits.max_input_tokens,
+                                                           batch_tokens, limits.takes_whole,
+                                                           num_threads)));
+    if (!context) {
+      return Status(StatusCode::kOutOfMemory,
+                    "no context for the embeddings of model " + info.id + ": " + log.errors());
+    }
+    if (llama_pooling_type(context.get()) == LLAMA_POOLING_TYPE_RANK) {
+      return Status(StatusCode::kInvalidModel,
+                    "model " + info.id + " ranks texts and has no embeddings");
+    }
+    return std::unique_ptr<LlamaEmbedder>(
+        new LlamaEmbedder(model, std::move(context), limits));
+  });
+}
+
+Status LlamaEmbedder::check(Pooling pooling) const {
+  if (pooling == Pooling::kAuto || llama_pooling_type(context_.get()) == LLAMA_POOLING_TYPE_NONE) {
+    return {};
+  }
+  return {StatusCode::kInvalidRequest,
+          "model " + model_->info().id + " has a pooling of its own; leave it at auto"};
+}
+
+void LlamaEmbedder::append(const std::vector<Token>& input, int32_t begin, int32_t end,
+                           int32_t id) {
+  for (int32_t position = begin; position < end; ++position) {
+    const int32_t row = batch_.n_tokens++;
+    batch_.token[row] = input[static_cast<size_t>(position)];
+    batch_.pos[row] = position;
+    batch_.n_seq_id[row] = 1;
+    batch_.seq_id[row][0] = id;
+    batch_.logits[row] = 1;
+  }
+}
+
+Status LlamaEmbedder::compute() {
+  LlamaLogCapture log;
+  const int32_t result = llama_decode(context_.get(), batch_);
+  if (result == 0) return {};
+  return {StatusCode::kGenerationFailed,
+          "embedding failed (" + std::to_string(result) + "). " + log.errors()};
+}
+
+void LlamaEmbedder::clear_memory() {
+  if (const llama_memory_t memory = llama_get_memory(context_.get())) {
+    llama_memory_clear(memory, /*data=*/false);
+  }
+}
+
+Status LlamaEmbedder::step(EmbedJob& job) {
+  const bool is_long =
+      job.inputs[job.vectors.size()].size() > static_cast<size_t>(step_tokens_);
+  Status status = guard_llama(StatusCode::kGenerationFailed, [&]() -> Status {
+    return is_long && !takes_whole_ ? step_chunk(job) : step_whole_inputs(job);
+  });
+  if (!status.ok()) clear_memory();
+  return status;
+}
+
+// As many of the next inputs as a step takes; one at least.
+Status LlamaEmbedder::step_whole_inputs(EmbedJob& job) {
+  batch_.n_tokens = 0;
+  const size_t first = job.vectors.size();
+  const size_t most = llama_n_seq_max(context_.get());
+  size_t count = 0;
+  while (first + count < job.inputs.size() && count < most) {
+    const auto& input = job.inputs[first + count];
+    const auto num_tokens = static_cast<int32_t>(input.size());
+    if (count > 0 && batch_.n_tokens + num_tokens > step_tokens_) break;
+    append(input, 0, num_tokens, static_cast<int32_t>(count));
+    ++count;
+  }
+  if (Status status = compute(); !status.ok()) return status;
+  int32_t row = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const auto num_tokens = static_cast<int32_t>(job.inputs[first + i].size());
+    if (llama_pooling_type(context_.get()) == LLAMA_POOLING_TYPE_NONE) {
+      auto pooled = pool_rows(row, num_tokens, job.pooling == Pooling::kLast);
+      if (!pooled.ok()) return pooled.status();
+      job.vectors.push_back(std::move(pooled).value());
+    } else {
+      const float* vector = llama_get_embeddings_seq(context_.get(), static_cast<int32_t>(i));
+      if (vector == nullptr) return {StatusCode::kGenerationFailed, "the model has no embeddings"};
+      job.vectors.emplace_back(vector, vector + model_->info().embedding_size);
+    }
+    row += num_tokens;
+  }
+  clear_memory();
+  return {};
+}
+
+Status LlamaEmbedder::step_chunk(EmbedJob& job) {
+  batch_.n_tokens = 0;
+  const auto& input = job.inputs[job.vectors.size()];
+  const auto num_tokens = static_cast<int32_t>(input.size());
+  const int32_t end = std::min(job.num_computed + step_tokens_, num_tokens);
+  const bool last_only = job.pooling == Pooling::kLast;
+  append(input, job.num_computed, end, 0);
+  if (Status status = compute(); !status.ok()) return status;
+  auto pooled = pool_rows(0, batch_.n_tokens, last_only);
+  if (!pooled.ok()) return pooled.status();
+  Embedding vector = std::move(pooled).value();
+  if (!last_only) {
+    job.sum.resize(vector.size());
+    for (size_t i = 0; i < vector.size(); ++i) {
+      job.sum[i] += static_cast<double>(vector[i]) * batch_.n_tokens;
+    }
+  }
+  job.num_computed = end;
+  if (end < num_tokens) return {};
+  if (!last_only) {
+    for (size_t i = 0; i < vector.size(); ++i) {
+      vector[i] = static_cast<float>(job.sum[i] / num_tokens);
+    }
+  }
+  job.vectors.push_back(std::move(vector));
+  job.num_computed = 0;
+  job.sum.clear();
+  clear_memory();
+  return {};
+}
+
+Result<Embedding> LlamaEmbedder::pool_rows(int32_t first, int32_t count, bool last_only) const {
+  const auto size = static_cast<size_t>(model_->info().embedding_size);
+  std::vector<double> sum(size);
+  const int32_t begin = last_only ? first + count - 1 : first;
+  for (int32_t row = begin; row < first + count; ++row) {
+    const float* vector = llama_get_embeddings_ith(context_.get(), row);
+    if (vector == nullptr) {
+      return Status(StatusCode::kGenerationFailed, "the model has no embeddings");
+    }
+    for (size_t i = 0; i < size; ++i) sum[i] += vector[i];
+  }
+  Embedding pooled(size);
+  const int32_t num_rows = first + count - begin;
+  for (size_t i = 0; i < size; ++i) pooled[i] = static_cast<float>(sum[i] / num_rows);
+  return pooled;
+}
+
+}  // namespace snapllm

@@ -1,0 +1,73 @@
+// Embeddings over a llama_context of their own.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend/embedder.h"
+#include "backend/llama_text_context.h"
+
+namespace snapllm {
+
+// Two ways to compute, by what the model is. A model that names a pooling, or looks at
+// all tokens at once, takes each input whole, and llama.cpp pools. A generative model
+// takes its input in chunks, and the vectors of its tokens are pooled here.
+class LlamaEmbedder : public Embedder {
+ public:
+  // Fails with kOutOfMemory, and with kInvalidModel for a model that ranks.
+  static Result<std::unique_ptr<LlamaEmbedder>> create(
+      std::shared_ptr<const LlamaTextModel> model, int32_t num_threads);
+  ~LlamaEmbedder() override;
+
+  Status check(Pooling pooling) const override;
+  int32_t max_input_tokens() const override { return max_input_tokens_; }
+  Status step(EmbedJob& job) override;
+
+ private:
+  struct Limits;
+  LlamaEmbedder(std::shared_ptr<const LlamaTextModel> model, LlamaContextPtr context,
+                const Limits& limits);
+
+  // Adds the input's tokens from `begin` to `end` to the batch, as sequence `id`.
+  void append(const std::vector<Token>& input, int32_t begin, int32_t end, int32_t id);
+  Status compute();
+  void clear_memory();
+  Status step_whole_inputs(EmbedJob& job);
+  Status step_chunk(EmbedJob& job);
+  // Pools rows [first, first + count) of the last batch.
+  Result<Embedding> pool_rows(int32_t first, int32_t count, bool last_only) const;
+
+  const std::shared_ptr<const LlamaTextModel> model_;  // outlives context_
+  const LlamaContextPtr context_;
+  const bool takes_whole_;
+  const int32_t max_input_tokens_;
+  const int32_t step_tokens_;
+  llama_batch batch_;
+};
+
+// The context of a model that only embeds: there is nothing to decode with.
+class EmbeddingOnlyContext : public TextContext {
+ public:
+  EmbeddingOnlyContext(std::unique_ptr<LlamaEmbedder> embedder, int32_t num_threads)
+      : embedder_(std::move(embedder)), num_threads_(num_threads) {}
+
+  Result<DecodeOutcome> decode(const std::vector<BatchEntry>&) override { return refusal(); }
+  Result<SampledToken> sample(Sampler&, int32_t) override { return refusal(); }
+  void clear_sequence(SequenceId) override {}
+  void fork_sequence(SequenceId, SequenceId, int32_t) override {}
+  Result<StateBytes> save_state(SequenceId, TokenRange) override { return refusal(); }
+  bool restore_state(SequenceId, TokenRange, const StateBytes&, int32_t) override { return false; }
+  Result<Embedder*> embedder() override { return embedder_.get(); }
+  void calibrate() override {}
+  int32_t num_threads() const override { return num_threads_; }
+
+ private:
+  static Status refusal() {
+    return {StatusCode::kGenerationFailed, "the model only computes embeddings"};
+  }
+
+  const std::unique_ptr<LlamaEmbedder> embedder_;
+  const int32_t num_threads_;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,68 @@
+#include "embedding_service.h"
+
+#include <cmath>
+#include <mutex>
+#include <string>
+
+namespace snapllm {
+namespace {
+
+Status check_inputs(const EmbedRequest& request, const ModelInfo& info, const Embedder& embedder) {
+  if (request.inputs.empty()) return {StatusCode::kInvalidRequest, "there is nothing to embed"};
+  if (request.dimensions < 0 || request.dimensions > info.embedding_size) {
+    return {StatusCode::kInvalidRequest, "dimensions must be between 1 and the model's " +
+                                             std::to_string(info.embedding_size)};
+  }
+  for (size_t i = 0; i < request.inputs.size(); ++i) {
+    const auto& input = request.inputs[i];
+    const std::string name = "input " + std::to_string(i);
+    if (input.empty()) return {StatusCode::kInvalidRequest, name + " is empty"};
+    if (input.size() > static_cast<size_t>(embedder.max_input_tokens())) {
+      return {StatusCode::kContextLengthExceeded,
+              name + " has " + std::to_string(input.size()) + " tokens, but model " + info.id +
+                  " embeds at most " + std::to_string(embedder.max_input_tokens()) + " together"};
+    }
+    for (const Token token : input) {
+      if (token < 0 || token >= info.vocab_size) {
+        return {StatusCode::kInvalidRequest, name + ": token " + std::to_string(token) +
+                                                 " is not in the model's vocabulary"};
+      }
+    }
+  }
+  return embedder.check(request.pooling);
+}
+
+}  // namespace
+
+Embedding normalized(Embedding vector, int32_t dimensions) {
+  if (dimensions > 0) vector.resize(static_cast<size_t>(dimensions));
+  double square = 0.0;
+  for (const float value : vector) square += static_cast<double>(value) * value;
+  if (square <= 0.0) return vector;
+  const double scale = 1.0 / std::sqrt(square);
+  for (float& value : vector) value = static_cast<float>(value * scale);
+  return vector;
+}
+
+Result<std::vector<Embedding>> embed(ComputeThread& compute, const TextModel& model,
+                                     TextContext& context, const EmbedRequest& request) {
+  Result<Embedder*> found(nullptr);
+  compute.run([&] { found = context.embedder(); });
+  if (!found.ok()) return found.status();
+  Embedder& embedder = *found.value();
+  if (Status status = check_inputs(request, model.info(), embedder); !status.ok()) return status;
+
+  std::lock_guard turn(embedder.turn());
+  EmbedJob job{request.inputs, request.pooling, {}, 0, {}};
+  Status status;
+  while (status.ok() && !job.is_done()) {
+    compute.run([&] { status = embedder.step(job); });
+  }
+  if (!status.ok()) return status;
+  for (Embedding& vector : job.vectors) {
+    vector = normalized(std::move(vector), request.dimensions);
+  }
+  return std::move(job.vectors);
+}
+
+}  // namespace snapllm
