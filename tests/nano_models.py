@@ -64,6 +64,44 @@ def make_nano_model(
     return path
 
 
+def make_embedding_model(
+    path: Path,
+    *,
+    pooling: gguf.PoolingType | None = gguf.PoolingType.MEAN,
+    context_size: int = 128,
+    seed: int = 1,
+) -> Path:
+    """Writes a BERT of 0.2 MB, which only computes embeddings."""
+    model = ModelFile(path, "bert", kind=gguf.GGMLQuantizationType.F16, seed=seed)
+    model.metadata.add_name("nano bert")
+    model.metadata.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    model.metadata.add_context_length(context_size)
+    shape = _Shape(kv_heads=4)
+    model.metadata.add_embedding_length(shape.width)
+    model.metadata.add_block_count(shape.layers)
+    model.metadata.add_feed_forward_length(shape.ffn)
+    model.metadata.add_head_count(shape.heads)
+    model.metadata.add_layer_norm_eps(1e-12)
+    model.metadata.add_causal_attention(False)
+    model.metadata.add_token_type_count(2)
+    if pooling is not None:
+        model.metadata.add_pooling_type(pooling)
+    model.add_matrix("token_embd", model.vocab_size, shape.width)
+    # Positions and types weigh little, or texts of the same length would be alike.
+    model.add_values("position_embd.weight", np.zeros((context_size, shape.width)))
+    model.add_values("token_types.weight", np.zeros((2, shape.width)))
+    _add_layer_norm(model, "token_embd_norm", shape.width)
+    for i in range(shape.layers):
+        _add_attention(model, i, shape)
+        _add_layer_norm(model, f"blk.{i}.attn_output_norm", shape.width)
+        model.add_matrix(f"blk.{i}.ffn_up", shape.ffn, shape.width)
+        model.add_matrix(f"blk.{i}.ffn_down", shape.width, shape.ffn)
+        _add_layer_norm(model, f"blk.{i}.layer_output_norm", shape.width)
+    model.add_tokenizer(None)
+    model.write()
+    return path
+
+
 def make_shape_model(path: Path, shape: Literal["1b"] = "1b", quant: Quant = "q4_0") -> Path:
     """Writes a llama model as large as Llama 3.2 1B (0.7 GB at q4_0), in some seconds."""
     kind = gguf.GGMLQuantizationType[quant.upper()]
@@ -174,6 +212,11 @@ def _add_sizes(model: ModelFile, shape: _Shape, kv_heads: list[int] | None = Non
     model.metadata.add_rope_dimension_count(shape.head_size)
     model.metadata.add_layer_norm_rms_eps(1e-6)
     model.metadata.add_rope_freq_base(10000.0)
+
+
+def _add_layer_norm(model: ModelFile, name: str, width: int) -> None:
+    model.add_norm(name, width)
+    model.add_values(f"{name}.bias", np.zeros(width))
 
 
 def _add_query_key_norms(model: ModelFile, i: int, shape: _Shape, weight: float = 1) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from snapllm import _core
+from snapllm._embedding import EmbeddingRunner
 from snapllm._lowering import Lowered, lower_chat, lower_completion
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
@@ -62,6 +63,7 @@ class Runner:
 
     def __init__(self, core: _core.Engine) -> None:
         self.core = core
+        self.embeddings = EmbeddingRunner(core)
         self.resolve: Callable[[ChatRequest], ChatRequest] = lambda request: request
         """Applied to every chat: turns ``model@context`` into the document's chat."""
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPump] = (

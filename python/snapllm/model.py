@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from typing_extensions import Unpack
 
 from snapllm import _core
+from snapllm._embedding import RawEmbeddings
 from snapllm._readers import fold_chat, fold_completion
 from snapllm._runner import Answer, Runner
-from snapllm.outputs import ChatEvent, ChatResult, Completion, CompletionChunk
+from snapllm.outputs import ChatEvent, ChatResult, Completion, CompletionChunk, Embeddings
 from snapllm.params import (
     ChatOptions,
     ChatRequest,
     CompletionRequest,
+    EmbeddingInput,
     GenerateOptions,
     chat_request,
     completion_request,
+    embedding_request,
 )
 
 if TYPE_CHECKING:
@@ -154,6 +158,41 @@ class Model:
         events = self._runner.chat(chat_request(self.id, messages, options))
         return events if stream else fold_chat(events)
 
+    def embed(
+        self,
+        inputs: EmbeddingInput,
+        *,
+        pooling: str = "auto",
+        dimensions: int | None = None,
+    ) -> Embeddings:
+        """Turns texts into vectors of length 1, whose dot products say how alike they are.
+
+        Args:
+            inputs: A text or several, or the tokens of one text or of several.
+            pooling: How the vectors of a text's tokens become one: ``"mean"``, ``"last"``,
+                or ``"auto"`` for what the model was made for (the mean where its file does
+                not say).
+            dimensions: Keep only so many first components; None = all.
+
+        Raises:
+            InvalidRequestError: An argument is wrong; `param` names it.
+            ContextLengthExceededError: An input is longer than the model can take at once.
+            OutOfMemoryError: There is no memory for the model's embeddings.
+        """
+        request = embedding_request(self.id, inputs, pooling=pooling, dimensions=dimensions)
+        return _embeddings(self._runner.embeddings.run(request))
+
+    async def aembed(
+        self,
+        inputs: EmbeddingInput,
+        *,
+        pooling: str = "auto",
+        dimensions: int | None = None,
+    ) -> Embeddings:
+        """`embed` for asyncio. Cancelling the task ends the request soon."""
+        request = embedding_request(self.id, inputs, pooling=pooling, dimensions=dimensions)
+        return _embeddings(await self._runner.embeddings.arun(request))
+
     async def agenerate(
         self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
     ) -> Completion:
@@ -189,6 +228,12 @@ class Model:
         [answer] = await self._runner.start_completion(request)
         async for chunk in _flatten(answer):
             yield chunk
+
+
+def _embeddings(raw: RawEmbeddings) -> Embeddings:
+    return Embeddings(
+        vectors=[array("f", vector).tolist() for vector in raw.vectors], num_tokens=raw.num_tokens
+    )
 
 
 async def _flatten(answer: Answer[_Event]) -> AsyncIterator[_Event]:

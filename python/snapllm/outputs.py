@@ -120,6 +120,15 @@ class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
     timings: Timings = Timings()
 
 
+class Embeddings(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `Model.embed`."""
+
+    vectors: list[list[float]]
+    """One of length 1 for each input, in their order."""
+    num_tokens: int
+    """Tokens of all inputs together."""
+
+
 class TextDelta(msgspec.Struct, frozen=True):
     """The next piece of the answer's content."""
 

@@ -92,6 +92,23 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Prompts of different namespaces share nothing."""
 
 
+Pooling: TypeAlias = Literal["auto", "mean", "last"]
+_Dimensions: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
+_TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
+MAX_EMBEDDING_INPUTS = 2048
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts, or token ids of texts, to be turned into vectors."""
+
+    inputs: list[str | list[_TokenId]]
+    """All of one kind."""
+    model: str = ""
+    pooling: Pooling = "auto"
+    dimensions: _Dimensions = 0
+    """The vectors' first components only, scaled to length 1 again; 0 = all."""
+
+
 class GenerateOptions(TypedDict, total=False):
     """Keyword arguments of `Model.generate` and of `Model.chat`.
 
@@ -235,6 +252,48 @@ def chat_request(
         sampling=_sampling(rest),
         **common,
     )
+
+
+EmbeddingInput: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
+
+
+def embedding_request(
+    model: str,
+    inputs: EmbeddingInput,
+    *,
+    pooling: str = "auto",
+    dimensions: int | None = None,
+) -> EmbeddingRequest:
+    """Builds an embedding request; `inputs` is one text or several, or tokens of them.
+
+    Raises:
+        InvalidRequestError: An argument does not fit; `param` names it.
+    """
+    if dimensions == 0:
+        raise InvalidRequestError("dimensions must be positive", param="dimensions")
+    fields = {
+        "model": model,
+        "inputs": _embedding_inputs(inputs),
+        "pooling": pooling,
+        "dimensions": dimensions or 0,
+    }
+    return convert(fields, EmbeddingRequest)
+
+
+def _embedding_inputs(inputs: EmbeddingInput) -> list[Any]:
+    items: list[Any] = [inputs] if isinstance(inputs, str) else list(inputs)
+    if items and all(isinstance(item, int) for item in items):
+        items = [items]
+    if not 1 <= len(items) <= MAX_EMBEDDING_INPUTS:
+        raise InvalidRequestError(
+            f"input must hold 1 to {MAX_EMBEDDING_INPUTS} texts", param="input"
+        )
+    for i, item in enumerate(items):
+        if not item:
+            raise InvalidRequestError(f"input[{i}] is empty", param=f"input[{i}]")
+    if len({isinstance(item, str) for item in items}) > 1:
+        raise InvalidRequestError("input mixes texts and tokens", param="input")
+    return convert(items, list[str | list[_TokenId]], "input")
 
 
 def _common(rest: dict[str, Any]) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def models_object(models: list[ModelInfo]) -> bytes:
         {
             "id": info.id,
             "name": info.name,
-            "type": "llm",
+            "type": "llm" if info.supports_generation else "embedding",
             "quantization": info.quantization,
             "size_gb": round(info.file_bytes / 1e9, 3),
             "active": info.active,
@@ -248,7 +248,7 @@ def loaded_object(info: ModelInfo) -> bytes:
             "status": "success",
             "message": f"Model loaded: {info.id}",
             "model": info.id,
-            "model_type": "Text LLM",
+            "model_type": "Text LLM" if info.supports_generation else "Embedding",
             "load_time_ms": round(info.load_ms, 3),
             "active": info.active,
             "context_size": info.context_size,

@@ -16,6 +16,7 @@ from snapllm.server import (
     routes_anthropic,
     routes_completions,
     routes_contexts,
+    routes_embeddings,
     routes_native,
     routes_openai,
 )
@@ -66,6 +67,7 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     routes_admin.add_routes(app)
     routes_openai.add_routes(app)
     routes_completions.add_routes(app)
+    routes_embeddings.add_routes(app)
     routes_anthropic.add_routes(app)
     routes_native.add_routes(app)
     routes_contexts.add_routes(app)

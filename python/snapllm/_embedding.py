@@ -1,0 +1,74 @@
+"""Runs embedding requests on the core: blocking, or on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from snapllm import _core
+from snapllm.errors import QueueFullError
+from snapllm.params import EmbeddingRequest
+
+# Inputs handed to the core at once: an abandoned request goes on no longer than these.
+_BATCH = 16
+_MAX_WAITING = 256
+
+
+class RawEmbeddings(msgspec.Struct, frozen=True):
+    """Vectors as little-endian 32-bit floats, in the order of the inputs."""
+
+    vectors: list[bytes]
+    num_tokens: int
+
+
+class EmbeddingRunner:
+    """Runs embedding requests; any thread may use it."""
+
+    def __init__(self, core: _core.Engine) -> None:
+        self._core = core
+        self._num_waiting = 0  # of those on an event loop
+        # Threads of their own: they wait for the compute thread, and must not keep the
+        # formatting of other requests waiting.
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-embed")
+
+    def run(
+        self, request: EmbeddingRequest, cancelled: threading.Event | None = None
+    ) -> RawEmbeddings:
+        """Computes the vectors of all inputs, or of the first ones until it is cancelled."""
+        inputs = [
+            self._core.tokenize(request.model, each, True, False) if isinstance(each, str) else each
+            for each in request.inputs
+        ]
+        vectors: list[bytes] = []
+        for first in range(0, len(inputs), _BATCH):
+            if cancelled is not None and cancelled.is_set():
+                break
+            vectors += self._core.embed(
+                _core.EmbedRequest(
+                    model_id=request.model,
+                    inputs=inputs[first : first + _BATCH],
+                    pooling=request.pooling,
+                    dimensions=request.dimensions,
+                )
+            )
+        return RawEmbeddings(vectors, sum(map(len, inputs)))
+
+    async def arun(self, request: EmbeddingRequest) -> RawEmbeddings:
+        """`run` for asyncio. Cancelling the task ends the request soon.
+
+        Raises:
+            QueueFullError: Too many requests wait.
+        """
+        if self._num_waiting >= _MAX_WAITING:
+            raise QueueFullError("too many embedding requests are waiting; try again later")
+        cancelled = threading.Event()
+        self._num_waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self.run, request, cancelled)
+        finally:
+            cancelled.set()
+            self._num_waiting -= 1

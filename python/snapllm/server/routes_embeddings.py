@@ -1,0 +1,29 @@
+"""OpenAI's embeddings endpoint."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from snapllm.protocol.openai_embeddings import embeddings_object, parse_embeddings
+from snapllm.server.keys import OPTIONS, engine_of, model_ready
+from snapllm.server.middleware import json_response
+
+
+async def embeddings(request: web.Request) -> web.Response:
+    """POST /v1/embeddings"""
+    parsed = parse_embeddings(await request.read())
+    model_id = request.app[OPTIONS].resolve(parsed.request.model)
+    await model_ready(request, model_id)
+    wanted = msgspec.structs.replace(parsed.request, model=model_id)
+    found = await engine_of(request).runner.embeddings.arun(wanted)
+    request["facts"] = {"model": model_id, "prompt_tokens": found.num_tokens}
+    body = embeddings_object(
+        parsed.request.model, found.vectors, found.num_tokens, as_base64=parsed.as_base64
+    )
+    return json_response(body)
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds the endpoint."""
+    app.router.add_post("/v1/embeddings", embeddings)
