@@ -14,6 +14,7 @@ from snapllm import __version__
 from snapllm.errors import SnapLLMError
 from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
+from snapllm.protocol.openapi import docs_page, openapi_document
 from snapllm.server.keys import ENGINE, STATE, engine_of
 from snapllm.server.middleware import json_response, refuse
 
@@ -26,6 +27,8 @@ async def index(request: web.Request) -> web.Response:
         "name": "SnapLLM",
         "version": __version__,
         "description": "Local inference server for many models",
+        "docs": "/docs",
+        "openapi": "/openapi.json",
         "endpoints": sorted(
             {
                 route.resource.canonical
@@ -49,6 +52,16 @@ async def health(request: web.Request) -> web.Response:
         "uptime_s": round(time.time() - state.started_at, 3),
     }
     return json_response(msgspec.json.encode(body))
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """GET /openapi.json"""
+    return json_response(msgspec.json.encode(openapi_document()))
+
+
+async def docs(request: web.Request) -> web.Response:
+    """GET /docs"""
+    return web.Response(text=docs_page(), content_type="text/html")
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -88,4 +101,6 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/", index)
     app.router.add_get("/health", health)
     app.router.add_get("/metrics", metrics)
+    app.router.add_get("/openapi.json", openapi)
+    app.router.add_get("/docs", docs)
     app.router.add_get("/api/v1/requests/{request_id}/cache", request_cache)

@@ -1,0 +1,212 @@
+"""The description of the HTTP API, made from the types that read its bodies.
+
+Reference: OpenAPI Specification 3.1.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from snapllm import __version__
+from snapllm.protocol import (
+    anthropic_types,
+    contexts,
+    native,
+    openai_completions,
+    openai_types,
+    responses,
+)
+
+
+class _Endpoint(NamedTuple):
+    method: str
+    path: str
+    summary: str
+    body: Any = None
+    streams: bool = False
+
+
+_ENDPOINTS = (
+    _Endpoint("get", "/health", "Whether the server answers, and which models it has"),
+    _Endpoint("get", "/metrics", "Counters in Prometheus' text format"),
+    _Endpoint("get", "/v1/models", "The loaded models, in OpenAI's or Anthropic's form"),
+    _Endpoint("get", "/v1/models/{model_id}", "One loaded model"),
+    _Endpoint(
+        "post",
+        "/v1/chat/completions",
+        "OpenAI: answers a conversation",
+        openai_types.ChatCompletionRequest,
+        True,
+    ),
+    _Endpoint(
+        "post",
+        "/v1/completions",
+        "OpenAI: continues a prompt",
+        openai_completions.CompletionsRequest,
+        True,
+    ),
+    _Endpoint(
+        "post",
+        "/v1/responses",
+        "OpenAI: answers, without keeping anything",
+        responses.ResponsesRequest,
+        True,
+    ),
+    _Endpoint(
+        "post",
+        "/v1/messages",
+        "Anthropic: answers a conversation",
+        anthropic_types.MessagesRequest,
+        True,
+    ),
+    _Endpoint(
+        "post",
+        "/v1/messages/count_tokens",
+        "Anthropic: counts the tokens of a prompt",
+        anthropic_types.CountTokensRequest,
+    ),
+    _Endpoint("post", "/api/v1/generate", "Answers one prompt", native.GenerateRequest, True),
+    _Endpoint("post", "/api/v1/generate/batch", "Answers several prompts", native.BatchRequest),
+    _Endpoint("get", "/api/v1/models", "The models and their facts"),
+    _Endpoint("post", "/api/v1/models/load", "Loads a model", native.LoadRequest),
+    _Endpoint("post", "/api/v1/models/switch", "Makes a model active", native.ModelIdRequest),
+    _Endpoint("post", "/api/v1/models/unload", "Unloads a model", native.ModelIdRequest),
+    _Endpoint("get", "/api/v1/models/cache/stats", "Memory and cache statistics"),
+    _Endpoint(
+        "post",
+        "/api/v1/contexts/ingest",
+        "Computes and keeps a document",
+        contexts.IngestRequest,
+        True,
+    ),
+    _Endpoint("get", "/api/v1/contexts", "The contexts; ?tier= and ?model_id= filter"),
+    _Endpoint("get", "/api/v1/contexts/stats", "Counts, memory and hits of the contexts"),
+    _Endpoint("get", "/api/v1/contexts/{context_id}", "One context"),
+    _Endpoint("delete", "/api/v1/contexts/{context_id}", "Removes a context"),
+    _Endpoint(
+        "post",
+        "/api/v1/contexts/{context_id}/query",
+        "Answers a question about a context",
+        contexts.QueryRequest,
+        True,
+    ),
+    _Endpoint(
+        "post",
+        "/api/v1/contexts/{context_id}/promote",
+        "Moves a context to a warmer tier",
+        contexts.TierRequest,
+    ),
+    _Endpoint(
+        "post",
+        "/api/v1/contexts/{context_id}/demote",
+        "Moves a context to a colder tier",
+        contexts.TierRequest,
+    ),
+    _Endpoint(
+        "post",
+        "/api/v1/contexts/{context_id}/append",
+        "Adds text to a context",
+        contexts.AppendRequest,
+    ),
+    _Endpoint(
+        "post",
+        "/api/v1/contexts/{context_id}/fork",
+        "A second context of the same document",
+        contexts.ForkRequest,
+    ),
+    _Endpoint(
+        "get", "/api/v1/requests/{request_id}/cache", "What a request reused, and what ended it"
+    ),
+)
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+def openapi_document() -> dict[str, Any]:
+    """The API as an OpenAPI 3.1 document."""
+    bodies = [endpoint.body for endpoint in _ENDPOINTS if endpoint.body is not None]
+    references, components = msgspec.json.schema_components(
+        bodies, ref_template="#/components/schemas/{name}"
+    )
+    schemas = dict(zip(map(id, bodies), references, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in _ENDPOINTS:
+        content: dict[str, Any] = {"application/json": {}}
+        if endpoint.streams:
+            content["text/event-stream"] = {}
+        operation: dict[str, Any] = {
+            "summary": endpoint.summary,
+            "responses": {
+                "200": {"description": "The answer", "content": content},
+                "default": {"description": "An error, in the shape of the protocol"},
+            },
+        }
+        if parameters := _PARAMETER.findall(endpoint.path):
+            operation["parameters"] = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in parameters
+            ]
+        if endpoint.body is not None:
+            schema = schemas[id(endpoint.body)]
+            operation["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": schema}},
+            }
+        paths.setdefault(endpoint.path, {})[endpoint.method] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "SnapLLM", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def docs_page() -> str:
+    """The same as a page to read."""
+    document = openapi_document()
+    schemas = document["components"]["schemas"]
+    rows = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            rows.append(
+                f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"
+                f"<p>{html.escape(operation['summary'])}</p>"
+            )
+            body = operation.get("requestBody")
+            if body is not None:
+                reference = body["content"]["application/json"]["schema"]["$ref"]
+                rows.append(_fields_table(schemas[reference.rpartition("/")[2]]))
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>SnapLLM API</title>"
+        "<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0}"
+        "h2{font-size:1rem;margin-top:2rem}</style>"
+        f"<h1>SnapLLM {__version__}</h1><p>As <a href=/openapi.json>OpenAPI document</a>.</p>"
+        + "".join(rows)
+        + "</html>"
+    )
+
+
+def _fields_table(schema: dict[str, Any]) -> str:
+    required = set(schema.get("required", ()))
+    rows = [
+        f"<tr><td><code>{html.escape(name)}</code><td>{html.escape(_type_of(field))}"
+        f"<td>{'required' if name in required else html.escape(repr(field.get('default')))}"
+        for name, field in schema.get("properties", {}).items()
+    ]
+    return f"<table><tr><th>Field<th>Type<th>Default{''.join(rows)}</table>"
+
+
+def _type_of(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return str(field["$ref"]).rpartition("/")[2]
+    if "enum" in field:
+        return " | ".join(repr(value) for value in field["enum"])
+    if "anyOf" in field:
+        return " | ".join(dict.fromkeys(_type_of(option) for option in field["anyOf"]))
+    if field.get("type") == "array" and isinstance(field.get("items"), dict):
+        return f"array of {_type_of(field['items'])}"
+    return str(field.get("type", "any"))
