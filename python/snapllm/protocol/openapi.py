@@ -17,6 +17,7 @@ from snapllm.protocol import (
     contexts,
     native,
     openai_completions,
+    openai_embeddings,
     openai_types,
     responses,
 )
@@ -48,6 +49,12 @@ _ENDPOINTS = (
         "OpenAI: continues a prompt",
         openai_completions.CompletionsRequest,
         True,
+    ),
+    _Endpoint(
+        "post",
+        "/v1/embeddings",
+        "OpenAI: embeds texts",
+        openai_embeddings.EmbeddingsRequest,
     ),
     _Endpoint(
         "post",

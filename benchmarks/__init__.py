@@ -1,0 +1,1 @@
+"""Measures SnapLLM, beside upstream where upstream can do the same."""

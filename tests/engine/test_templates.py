@@ -1,0 +1,88 @@
+"""Chats with tools and thinking, through the chat templates of every family upstream knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import snapllm
+
+FOLDER = (
+    Path(__file__).parents[2] / "third_party" / "llama.cpp" / "upstream" / "models" / "templates"
+)
+TEMPLATES = sorted(FOLDER.glob("*.jinja"))
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Current weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+HISTORY: list[dict[str, Any]] = [
+    {"role": "system", "content": "You are helpful."},
+    {"role": "user", "content": "What is the weather in Paris?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "abcdefghi",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "abcdefghi", "content": "Sunny"},
+    {"role": "assistant", "content": "It is sunny."},
+    {"role": "user", "content": "And in Rome?"},
+]
+# Templates that take no system turn, no tools or no thinking refuse some of these; each
+# refusal is an error that says so.
+REQUESTS: list[dict[str, Any]] = [
+    {"messages": "Hello"},
+    {"messages": "Hello", "thinking": True},
+    {"messages": "Hello", "thinking": 20},
+    {"messages": HISTORY, "tools": [TOOL]},
+    {"messages": HISTORY, "tools": [TOOL], "thinking": True},
+    {"messages": "Weather?", "tools": [TOOL], "tool_choice": "required"},
+    {"messages": "Weather?", "json_schema": {"type": "object", "properties": {"a": {}}}},
+]
+
+
+@pytest.mark.skipif(not TEMPLATES, reason="this checkout has no upstream sources")
+def test_the_templates_were_found() -> None:
+    assert len(TEMPLATES) > 40
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_every_family_answers_or_says_why_not(llama_path: Path, template: Path) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        try:
+            model = engine.load(
+                llama_path, "m", chat_template=template.read_text(), context_size=8192
+            )
+        except snapllm.InvalidRequestError as error:
+            pytest.fail(f"the template cannot be read: {error}")
+        num_answered = 0
+        for request in REQUESTS:
+            options = dict(request)
+            messages = options.pop("messages")
+            try:
+                whole = model.chat(messages, temperature=0, max_tokens=12, **options)
+                events = list(
+                    model.chat(messages, temperature=0, max_tokens=12, stream=True, **options)
+                )
+            except snapllm.InvalidRequestError:
+                continue
+            num_answered += 1
+            assert whole.usage.num_generated_tokens > 0
+            assert isinstance(events[-1], snapllm.Finish)
+        assert num_answered >= 3
+        assert model.chat("Hello", max_tokens=2).usage.num_generated_tokens > 0

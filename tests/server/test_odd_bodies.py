@@ -1,0 +1,95 @@
+"""No body, whatever it holds, gives a 500 or ends the server."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from server_process import Server
+
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/api/v1/generate",
+    "/api/v1/generate/batch",
+    "/api/v1/models/load",
+    "/api/v1/models/switch",
+    "/api/v1/contexts/ingest",
+    "/api/v1/contexts/ctx_0/query",
+    "/api/v1/contexts/ctx_0/promote",
+)
+FIELDS = (
+    *("model", "model_id", "messages", "prompt", "prompts", "input", "system", "tools", "stream"),
+    *("max_tokens", "temperature", "top_p", "stop", "n", "seed", "logprobs", "tool_choice"),
+    *("thinking", "response_format", "content", "query", "tier", "file_path", "stop_sequences"),
+    *("logit_bias", "max_output_tokens", "instructions", "text", "reasoning", "echo"),
+)
+SCALARS: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2**31, 2**63, -(2**70), 0.5, 1e300, "", "x", "llama"),
+    *("\x00", "\ud800", "user", "assistant", "<|im_end|>", "auto", "{}", "../../etc/passwd"),
+)
+MESSAGES: tuple[Any, ...] = (
+    [{"role": "user", "content": "Hi"}],
+    [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+    [{"role": "tool", "tool_call_id": "1", "content": "x"}],
+    [{"role": "assistant", "content": None}],
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}],
+    [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}],
+)
+
+
+def value(rng: random.Random, depth: int) -> Any:
+    kind = rng.randrange(8 if depth < 3 else 3)
+    if kind < 3:
+        return rng.choice(SCALARS)
+    if kind == 3:
+        return [value(rng, depth + 1) for _ in range(rng.randrange(4))]
+    if kind == 4:
+        return rng.choice(MESSAGES)
+    return {rng.choice(FIELDS): value(rng, depth + 1) for _ in range(rng.randrange(5))}
+
+
+def body(rng: random.Random) -> bytes:
+    fields: dict[str, Any] = {"model": "llama", "max_tokens": 2, "messages": MESSAGES[0]}
+    fields |= {"prompt": "x", "input": "x"} if rng.random() < 0.5 else {}
+    for _ in range(rng.randrange(5)):
+        fields[rng.choice(FIELDS)] = value(rng, 0)
+    data = json.dumps(fields).encode()
+    if rng.random() < 0.1:
+        data = data[: rng.randrange(len(data))]
+    if rng.random() < 0.05:
+        data = bytes(rng.randrange(256) for _ in range(40))
+    return data
+
+
+def test_no_body_gives_a_500_or_ends_the_server(server: Server) -> None:
+    rng = random.Random(4)
+    statuses: dict[int, int] = {}
+    for i in range(900):
+        path = PATHS[i % len(PATHS)]
+        data = body(rng)
+        status, answer, _ = server.request("POST", path, data)
+        assert status < 500, (path, data, answer)
+        if status >= 400 and isinstance(answer, dict):
+            assert answer["error"]["message"], (path, data)
+        statuses[status] = statuses.get(status, 0) + 1
+    assert statuses[200] > 30 and statuses[400] > 200, statuses
+    assert server.get("/health")["status"] == "ok"
+
+
+def test_deep_and_large_bodies_are_refused(server: Server) -> None:
+    for data in (
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b'{"model":"llama","messages":' + b"[" * 500 + b"]" * 500 + b"}",
+    ):
+        for path in PATHS:
+            status, _, _ = server.request("POST", path, data)
+            assert status in (400, 404)
+    status, answer, _ = server.request("POST", "/v1/messages", b'"' + b"x" * (65 << 20) + b'"')
+    assert (status, answer["error"]["type"]) == (413, "request_too_large")
