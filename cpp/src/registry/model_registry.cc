@@ -1,5 +1,8 @@
 #include "registry/model_registry.h"
 
+#include <algorithm>
+#include <filesystem>
+#include <thread>
 #include <utility>
 
 namespace snapllm {
@@ -10,44 +13,275 @@ Status not_found(const std::string& model_id) {
   return {StatusCode::kModelNotFound, "Model not found: " + model_id};
 }
 
+bool is_same_file(const std::string& a, const std::string& b) {
+  std::error_code error;
+  return a == b || std::filesystem::equivalent(a, b, error);
+}
+
+// Whether a load with `wanted` asks for nothing that `loaded` does not have; what is
+// left at its default asks for nothing.
+bool agrees(const ModelOptions& wanted, const ModelOptions& loaded) {
+  const ModelOptions defaults;
+  const auto same = [&](auto field) {
+    return wanted.*field == defaults.*field || wanted.*field == loaded.*field;
+  };
+  return same(&ModelOptions::gpu_layers) && same(&ModelOptions::context_size) &&
+         same(&ModelOptions::kv_cells) && same(&ModelOptions::max_sequences) &&
+         same(&ModelOptions::batch_tokens) && same(&ModelOptions::ubatch_tokens) &&
+         same(&ModelOptions::num_threads) && same(&ModelOptions::flash_attention) &&
+         same(&ModelOptions::kv_type) && same(&ModelOptions::chat_template);
+}
+
+double seconds_between(ModelRegistry::Clock::time_point from, ModelRegistry::Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+double keep_alive_of(const ModelOptions& options, double default_s) {
+  return options.keep_alive_s < 0.0 ? default_s : options.keep_alive_s;
+}
+
 }  // namespace
 
-Result<ModelRegistry::Lease> ModelRegistry::begin_load(const std::string& model_id,
-                                                       const std::string& path) {
+bool ModelRegistry::is_busy(const Entry& entry) const {
+  // Under the mutex a count of one means that nobody else has, or can get, a lease.
+  return entry.model != nullptr &&
+         (entry.model.use_count() > 1 || !entry.model->scheduler->is_idle());
+}
+
+// What can be said at once; nothing when the caller has to wait.
+std::optional<Result<ModelRegistry::Claim>> ModelRegistry::try_claim(Entry& entry) {
+  if (entry.ticket != nullptr || entry.draining || entry.leaving) return std::nullopt;
+  entry.used_at = Clock::now();
+  Claim claim;
+  claim.options = entry.options;
+  claim.last = entry.last;
+  if (entry.model != nullptr) {
+    claim.model = entry.model;
+  } else {
+    claim.ticket = entry.ticket = std::make_shared<LoadTicket>();
+  }
+  return claim;
+}
+
+// Waits for whatever is under way with the entry, which may be gone afterwards.
+Status ModelRegistry::wait_for_change(std::unique_lock<std::mutex>& lock, Entry& entry) {
+  if (const auto ticket = entry.ticket) {
+    changed_.wait(lock, [&] { return ticket->done; });
+    return ticket->cancelled ? Status() : ticket->status;
+  }
+  changed_.wait(lock);
+  return {};
+}
+
+Result<ModelRegistry::Claim> ModelRegistry::claim_load(const std::string& model_id,
+                                                       const ModelOptions& options) {
   if (model_id.empty()) return Status(StatusCode::kInvalidRequest, "model_id must not be empty");
-  std::lock_guard lock(mutex_);
-  if (const auto it = resident_.find(model_id); it != resident_.end()) {
-    if (it->second->info.path == path) return it->second;
-    return Status(StatusCode::kInvalidRequest,
-                  "model_id " + model_id + " is taken by " + it->second->info.path);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    const auto [it, is_new] = entries_.try_emplace(model_id);
+    Entry& entry = it->second;
+    if (is_new) {
+      entry.options = options;
+      entry.pinned = options.pinned;
+    } else if (!entry.leaving) {
+      if (!is_same_file(options.path, entry.options.path)) {
+        return Status(StatusCode::kInvalidRequest,
+                      "model_id " + model_id + " is taken by " + entry.options.path);
+      }
+      if (!agrees(options, entry.options)) {
+        return Status(StatusCode::kInvalidRequest,
+                      "model_id " + model_id + " is loaded with other options: unload it first");
+      }
+    }
+    if (auto claim = try_claim(entry)) return *std::move(claim);
+    if (Status status = wait_for_change(lock, entry); !status.ok()) return status;
   }
-  if (!loading_.insert(model_id).second) {
-    return Status(StatusCode::kInvalidRequest, "model_id " + model_id + " is being loaded");
-  }
-  return Lease();
 }
 
-void ModelRegistry::end_load(const std::string& model_id, Lease model) {
-  std::lock_guard lock(mutex_);
-  loading_.erase(model_id);
-  if (model == nullptr) return;
-  resident_[model_id] = std::move(model);
-  if (active_.empty()) active_ = model_id;
+Result<ModelRegistry::Claim> ModelRegistry::claim_use(const std::string& model_id) {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    const auto it = entries_.find(model_id.empty() ? active_ : model_id);
+    if (it == entries_.end() || it->second.leaving) return not_found(model_id);
+    if (auto claim = try_claim(it->second)) return *std::move(claim);
+    if (Status status = wait_for_change(lock, it->second); !status.ok()) return status;
+  }
 }
 
-Result<ModelRegistry::Lease> ModelRegistry::remove(const std::string& model_id) {
+void ModelRegistry::end_load(const std::string& model_id, LoadTicket& ticket,
+                             Result<Lease> loaded) {
   std::lock_guard lock(mutex_);
-  const auto it = resident_.find(model_id);
-  if (it == resident_.end()) return not_found(model_id);
-  Lease model = it->second;
-  resident_.erase(it);
-  if (active_ == model_id) active_ = resident_.empty() ? "" : resident_.begin()->first;
-  return model;
+  Entry& entry = entries_.at(model_id);
+  entry.ticket.reset();
+  entry.charge = {};
+  ticket.done = true;
+  entry.used_at = Clock::now();
+  if (loaded.ok()) {
+    entry.model = std::move(loaded).value();
+    entry.last = entry.model->info;
+    entry.charge = entry.model->charge;
+    ++entry.past.num_loads;
+    entry.past.load_ms += entry.model->info.load_ms;
+    if (active_.empty()) active_ = model_id;
+  } else {
+    ticket.status = loaded.status();
+    if (!entry.last) entries_.erase(model_id);  // it never was there
+  }
+  changed_.notify_all();
+}
+
+Result<ModelRegistry::Lease> ModelRegistry::begin_remove(const std::string& model_id) {
+  std::unique_lock lock(mutex_);
+  bool was_loading = false;
+  for (;;) {
+    const auto it = entries_.find(model_id);
+    if (it == entries_.end() || it->second.leaving) {
+      if (was_loading) return Lease();  // the load was cancelled, and that is that
+      return not_found(model_id);
+    }
+    Entry& entry = it->second;
+    if (entry.ticket == nullptr && !entry.draining) {
+      entry.leaving = true;
+      pass_active_on(model_id);
+      return std::exchange(entry.model, nullptr);
+    }
+    if (entry.ticket != nullptr) {
+      was_loading = true;
+      entry.ticket->cancelled = true;
+    }
+    (void)wait_for_change(lock, entry);
+  }
+}
+
+void ModelRegistry::end_remove(const std::string& model_id) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(model_id);
+  if (it != entries_.end() && it->second.leaving) entries_.erase(it);
+  changed_.notify_all();
+}
+
+void ModelRegistry::pass_active_on(const std::string& model_id) {
+  if (active_ != model_id) return;
+  active_.clear();
+  for (const auto& [id, entry] : entries_) {
+    if (entry.leaving || !entry.last) continue;
+    // One in memory, if there is one.
+    if (active_.empty() || (entry.model != nullptr && entries_.at(active_).model == nullptr)) {
+      active_ = id;
+    }
+  }
+}
+
+bool ModelRegistry::reserve(const std::string& model_id, const Charge& charge,
+                            const MemoryUse& use) {
+  std::lock_guard lock(mutex_);
+  Entry& entry = entries_.at(model_id);
+  entry.charge = charge;
+  const uint64_t taken = charged_bytes(holdings_locked()) + use.snapshot_bytes + use.external_bytes;
+  if (taken <= use.budget_bytes) return true;
+  entry.charge = {};
+  return false;
+}
+
+std::vector<Holding> ModelRegistry::holdings_locked() const {
+  std::vector<Holding> holdings;
+  const auto now = Clock::now();
+  for (const auto& [id, entry] : entries_) {
+    if (entry.charge.weights_bytes + entry.charge.own_bytes == 0) continue;
+    Holding holding;
+    holding.id = id;
+    holding.charge = entry.charge;
+    holding.rebuild_ms = entry.last ? entry.last->load_ms : 0.0;
+    holding.idle_s = seconds_between(entry.used_at, now);
+    holding.pinned = entry.pinned;
+    holding.in_use = is_busy(entry);
+    holding.moving = entry.ticket != nullptr || entry.draining || entry.leaving;
+    holdings.push_back(std::move(holding));
+  }
+  return holdings;
+}
+
+std::vector<Holding> ModelRegistry::holdings() const {
+  std::lock_guard lock(mutex_);
+  return holdings_locked();
+}
+
+bool ModelRegistry::begin_eviction(const std::vector<std::string>& model_ids, Victims allowed) {
+  std::lock_guard lock(mutex_);
+  for (const std::string& id : model_ids) {
+    const auto it = entries_.find(id);
+    if (it == entries_.end()) return false;
+    const Entry& entry = it->second;
+    if (entry.model == nullptr || entry.draining || entry.leaving || entry.pinned) return false;
+    if (allowed == Victims::kIdle && is_busy(entry)) return false;
+  }
+  for (const std::string& id : model_ids) entries_.at(id).draining = true;
+  return true;
+}
+
+ModelRegistry::Lease ModelRegistry::take_idle(const std::string& model_id,
+                                              Clock::time_point deadline,
+                                              const std::atomic<bool>& cancelled) {
+  // How often a lease held by a thread between two calls, and a cancellation, are seen.
+  constexpr std::chrono::milliseconds kPatience{20};
+  std::unique_lock lock(mutex_);
+  Entry& entry = entries_.at(model_id);
+  while (is_busy(entry)) {
+    if (cancelled || Clock::now() >= deadline) {
+      entry.draining = false;
+      changed_.notify_all();
+      return nullptr;
+    }
+    const auto scheduler = entry.model->scheduler;
+    const auto until = std::min(deadline, Clock::now() + kPatience);
+    lock.unlock();
+    scheduler->wait_idle(until);
+    if (scheduler->is_idle()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    lock.lock();
+  }
+  entry.past.add_counters(entry.model->scheduler->stats());
+  ++entry.past.num_evictions;
+  return std::exchange(entry.model, nullptr);
+}
+
+void ModelRegistry::end_eviction(const std::string& model_id) {
+  std::lock_guard lock(mutex_);
+  Entry& entry = entries_.at(model_id);
+  entry.draining = false;
+  entry.charge = {};
+  changed_.notify_all();
+}
+
+std::vector<std::string> ModelRegistry::expired(Clock::time_point now, double default_keep_alive_s) {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> ids;
+  for (auto& [id, entry] : entries_) {
+    const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
+    if (entry.model == nullptr || entry.draining || entry.pinned || keep_alive_s <= 0.0) continue;
+    if (is_busy(entry)) entry.used_at = now;
+    if (seconds_between(entry.used_at, now) >= keep_alive_s) ids.push_back(id);
+  }
+  return ids;
+}
+
+std::optional<ModelRegistry::Clock::time_point> ModelRegistry::next_expiry(
+    double default_keep_alive_s) const {
+  std::lock_guard lock(mutex_);
+  std::optional<Clock::time_point> next;
+  for (const auto& [id, entry] : entries_) {
+    const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
+    if (entry.model == nullptr || entry.pinned || keep_alive_s <= 0.0) continue;
+    const auto expiry = entry.used_at + std::chrono::duration_cast<Clock::duration>(
+                                            std::chrono::duration<double>(keep_alive_s));
+    if (!next || expiry < *next) next = expiry;
+  }
+  return next;
 }
 
 Status ModelRegistry::set_active(const std::string& model_id) {
   std::lock_guard lock(mutex_);
-  if (resident_.count(model_id) == 0) return not_found(model_id);
+  const auto it = entries_.find(model_id);
+  if (it == entries_.end() || it->second.leaving || !it->second.last) return not_found(model_id);
   active_ = model_id;
   return {};
 }
@@ -57,25 +291,89 @@ std::string ModelRegistry::active() const {
   return active_;
 }
 
+Status ModelRegistry::set_pinned(const std::string& model_id, bool pinned) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(model_id);
+  if (it == entries_.end() || it->second.leaving || !it->second.last) return not_found(model_id);
+  it->second.pinned = pinned;
+  return {};
+}
+
 Result<ModelRegistry::Lease> ModelRegistry::find(const std::string& model_id) const {
   std::lock_guard lock(mutex_);
-  const auto it = resident_.find(model_id.empty() ? active_ : model_id);
-  if (it == resident_.end()) return not_found(model_id);
-  return it->second;
+  const auto it = entries_.find(model_id.empty() ? active_ : model_id);
+  if (it == entries_.end() || it->second.model == nullptr || it->second.draining) {
+    return not_found(model_id);
+  }
+  return it->second.model;
 }
 
-std::vector<ModelRegistry::Lease> ModelRegistry::all() const {
-  std::lock_guard lock(mutex_);
-  std::vector<Lease> models;
-  for (const auto& [id, model] : resident_) models.push_back(model);
-  return models;
+ModelInfo ModelRegistry::describe(const std::string& model_id, const Entry& entry) const {
+  ModelInfo info = *entry.last;
+  info.active = model_id == active_;
+  info.pinned = entry.pinned;
+  info.keep_alive_s = entry.options.keep_alive_s;
+  info.state = entry.leaving            ? "unloading"
+               : entry.ticket != nullptr ? "loading"
+               : entry.draining          ? "evicting"
+               : entry.model != nullptr  ? "resident"
+                                         : "evicted";
+  return info;
 }
 
-uint64_t ModelRegistry::resident_bytes() const {
+Result<ModelInfo> ModelRegistry::info(const std::string& model_id) const {
   std::lock_guard lock(mutex_);
-  uint64_t bytes = 0;
-  for (const auto& [id, model] : resident_) bytes += model->info.weights_bytes + model->info.kv_bytes;
-  return bytes;
+  const auto it = entries_.find(model_id.empty() ? active_ : model_id);
+  if (it == entries_.end() || it->second.leaving || !it->second.last) return not_found(model_id);
+  return describe(it->first, it->second);
+}
+
+std::vector<ModelInfo> ModelRegistry::infos() const {
+  std::lock_guard lock(mutex_);
+  std::vector<ModelInfo> infos;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.last && !entry.leaving) infos.push_back(describe(id, entry));
+  }
+  return infos;
+}
+
+std::vector<ModelStats> ModelRegistry::stats() const {
+  std::lock_guard lock(mutex_);
+  std::vector<ModelStats> all;
+  for (const auto& [id, entry] : entries_) {
+    if (!entry.last) continue;
+    ModelStats stats;
+    if (entry.model != nullptr) stats = entry.model->scheduler->stats();
+    stats.id = id;
+    stats.resident = entry.model != nullptr;
+    stats.add_counters(entry.past);
+    all.push_back(std::move(stats));
+  }
+  return all;
+}
+
+std::vector<std::shared_ptr<Scheduler>> ModelRegistry::schedulers() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Scheduler>> all;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.model != nullptr) all.push_back(entry.model->scheduler);
+  }
+  return all;
+}
+
+std::vector<std::string> ModelRegistry::cancel_loads() {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> ids;
+  for (const auto& [id, entry] : entries_) {
+    ids.push_back(id);
+    if (entry.ticket != nullptr) entry.ticket->cancelled = true;
+  }
+  return ids;
+}
+
+void ModelRegistry::wait_unless_empty(Clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  if (!entries_.empty()) changed_.wait_until(lock, deadline);
 }
 
 }  // namespace snapllm

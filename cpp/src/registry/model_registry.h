@@ -1,15 +1,19 @@
-// Which models are resident, and which of them is active.
+// Which models the engine knows, which of them are in memory, and which is active.
 #pragma once
 
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "backend/text_backend.h"
+#include "registry/governor.h"
 #include "scheduler/scheduler.h"
 #include "snapllm/stats.h"
 #include "snapllm/status.h"
@@ -21,36 +25,109 @@ struct ResidentModel {
   std::shared_ptr<const TextModel> model;
   std::shared_ptr<Scheduler> scheduler;
   ModelInfo info;  // with the facts that only loading tells
+  Charge charge;
 };
 
-// States of an id: absent > loading > resident > absent. Thread-safe; holds no
-// lock while anything is loaded or freed.
+// A load under way; everybody who wants the model waits for it.
+struct LoadTicket {
+  std::atomic<bool> cancelled{false};  // by an unload, or the engine's end
+  // Guarded by the registry's mutex:
+  bool done = false;
+  Status status;
+};
+
+// States of an id: unknown > loading > resident > (draining > evicted > loading ...) >
+// leaving > unknown. An evicted model stays known with its options and counters, so that
+// it can come back by itself. Thread-safe; holds no lock while anything is loaded,
+// freed or computed.
 class ModelRegistry {
  public:
   using Lease = std::shared_ptr<const ResidentModel>;
+  using Clock = std::chrono::steady_clock;
 
-  // Claims the id for a load. Returns the resident model when the same file is
-  // there already, null when the caller is to load it; fails when the id is taken
-  // by another file or is being loaded.
-  Result<Lease> begin_load(const std::string& model_id, const std::string& path);
-  // Ends a load begun: with its model, or with null when it failed.
-  void end_load(const std::string& model_id, Lease model);
-  // Takes the model out; running requests keep their lease.
-  Result<Lease> remove(const std::string& model_id);
+  // The model, or else the duty to load it and to call end_load.
+  struct Claim {
+    Lease model;
+    std::shared_ptr<LoadTicket> ticket;
+    ModelOptions options;
+    std::optional<ModelInfo> last;  // of an earlier residency
+  };
+
+  // For a load: takes the id. Fails when it stands for another file or for other
+  // options. Waits for a load or an eviction of the same id, and fails as that load does.
+  Result<Claim> claim_load(const std::string& model_id, const ModelOptions& options);
+  // For a request: the model of that id, an empty one meaning the active model. Waits
+  // like claim_load. Fails with kModelNotFound for an id that was never loaded.
+  Result<Claim> claim_use(const std::string& model_id);
+  // Ends a load begun: with its model, or with the reason why there is none.
+  void end_load(const std::string& model_id, LoadTicket& ticket, Result<Lease> loaded);
+
+  // Takes the model out; its id stays taken until end_remove. Null when it was not in
+  // memory. Cancels a load under way.
+  Result<Lease> begin_remove(const std::string& model_id);
+  void end_remove(const std::string& model_id);
+
+  // Sets what the loading model is going to take; false when the budget has no room.
+  bool reserve(const std::string& model_id, const Charge& charge, const MemoryUse& use);
+  std::vector<Holding> holdings() const;
+  // Keeps new requests away from the models; false (and nothing done) when one of them
+  // can no longer go, or when it is busy and only idle ones are allowed.
+  bool begin_eviction(const std::vector<std::string>& model_ids, Victims allowed);
+  // Waits for the model's requests to end and takes it out of the registry. Null when
+  // the deadline or a cancellation comes first; then it is resident as before.
+  Lease take_idle(const std::string& model_id, Clock::time_point deadline,
+                  const std::atomic<bool>& cancelled);
+  // Says that the memory of a model taken is free.
+  void end_eviction(const std::string& model_id);
+
+  // Models unused for longer than their keep-alive, and when to look again.
+  std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s);
+  std::optional<Clock::time_point> next_expiry(double default_keep_alive_s) const;
 
   Status set_active(const std::string& model_id);
   std::string active() const;
-  // The model of that id; an empty id means the active one.
+  Status set_pinned(const std::string& model_id, bool pinned);
+
+  // The model in memory of that id; an empty id means the active one.
   Result<Lease> find(const std::string& model_id) const;
-  std::vector<Lease> all() const;
-  // Bytes that the resident models were planned to take.
-  uint64_t resident_bytes() const;
+  // Models known, whether in memory or evicted, by id.
+  Result<ModelInfo> info(const std::string& model_id) const;
+  std::vector<ModelInfo> infos() const;
+  std::vector<ModelStats> stats() const;
+  // Of the models in memory. No leases: they do not keep a model from being evicted.
+  std::vector<std::shared_ptr<Scheduler>> schedulers() const;
+  // Cancels every load under way; returns the ids of all entries.
+  std::vector<std::string> cancel_loads();
+  // Waits for anything to change unless nothing is left.
+  void wait_unless_empty(Clock::time_point deadline);
 
  private:
+  struct Entry {
+    ModelOptions options;
+    Lease model;                         // null unless resident
+    std::shared_ptr<LoadTicket> ticket;  // while it loads
+    bool draining = false;               // being evicted
+    bool leaving = false;                // being unloaded
+    bool pinned = false;
+    Charge charge;
+    std::optional<ModelInfo> last;  // once it has been resident
+    ModelStats past;                // counters of earlier residencies
+    Clock::time_point used_at = Clock::now();
+  };
+  using Entries = std::map<std::string, Entry>;
+
+  // REQUIRES, all below: mutex_ held
+  bool is_busy(const Entry& entry) const;
+  std::optional<Result<Claim>> try_claim(Entry& entry);
+  Status wait_for_change(std::unique_lock<std::mutex>& lock, Entry& entry);
+  ModelInfo describe(const std::string& model_id, const Entry& entry) const;
+  std::vector<Holding> holdings_locked() const;
+  void pass_active_on(const std::string& model_id);
+
   mutable std::mutex mutex_;
+  std::condition_variable changed_;
   // Guarded by mutex_:
-  std::map<std::string, Lease> resident_;
-  std::set<std::string> loading_;
+  Entries entries_;
   std::string active_;
 };
 

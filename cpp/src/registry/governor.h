@@ -1,0 +1,64 @@
+// The memory governor: what fits beside what, and who goes when something does not.
+// Pure functions over values; the caller holds whatever lock keeps the values true.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace snapllm {
+
+// What one model takes of the memory.
+struct Charge {
+  std::string weights_key;     // models of one key share their weights
+  uint64_t weights_bytes = 0;
+  uint64_t own_bytes = 0;      // KV memory and compute buffers
+};
+
+// One model in memory, or on its way in or out.
+struct Holding {
+  std::string id;
+  Charge charge;
+  double rebuild_ms = 0.0;  // what loading it again takes
+  double idle_s = 0.0;      // since it was last used
+  bool pinned = false;
+  bool in_use = false;  // by a request, or by whoever holds a lease
+  bool moving = false;  // loading or leaving: its memory cannot be disposed of
+};
+
+// Memory that is spoken for besides the models.
+struct MemoryUse {
+  uint64_t budget_bytes = 0;
+  uint64_t snapshot_bytes = 0;  // KV kept in RAM
+  uint64_t external_bytes = 0;  // image models and the like
+};
+
+// Bytes that the holdings take together; shared weights count once.
+uint64_t charged_bytes(std::span<const Holding> holdings);
+
+// Whether the holdings have weights of that key.
+bool has_weights(std::span<const Holding> holdings, std::string_view weights_key);
+
+// What the budget leaves beside the holdings and the rest.
+uint64_t free_bytes(std::span<const Holding> holdings, const MemoryUse& use);
+
+enum class Victims { kIdle, kIdleAndBusy };
+
+// The ids of the models to evict so that at least `missing_bytes` are freed: those whose
+// rebuilding costs least per byte, the longer unused the cheaper; busy ones, where they
+// are allowed, only after all idle ones. Never one that is pinned or moving, and none
+// that is not needed. Nothing when all of them together would not do.
+std::optional<std::vector<std::string>> choose_victims(std::span<const Holding> holdings,
+                                                       uint64_t missing_bytes, Victims allowed);
+
+// "1.5 GiB"; for messages.
+std::string format_bytes(uint64_t bytes);
+
+// Why `needed_bytes` cannot be had, who holds the memory, and what would help.
+std::string explain_refusal(std::string_view what, uint64_t needed_bytes,
+                            std::span<const Holding> holdings, const MemoryUse& use);
+
+}  // namespace snapllm

@@ -1,0 +1,296 @@
+#include "registry/residency.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "registry/room.h"
+
+namespace snapllm {
+namespace {
+
+using Claim = ModelRegistry::Claim;
+
+const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
+const std::atomic<bool> kNeverCancelled{false};
+
+int64_t unix_time_ms() {
+  using std::chrono::duration_cast;
+  return duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::chrono::nanoseconds to_duration(double seconds) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(seconds));
+}
+
+}  // namespace
+
+Residency::Residency(TextBackend& backend, ModelRegistry& registry, ComputeThread& compute,
+                     CalibrationFile* calibrations, Environment environment,
+                     ResidencyOptions options)
+    : backend_(backend),
+      registry_(registry),
+      compute_(compute),
+      calibrations_(calibrations),
+      environment_(std::move(environment)),
+      options_(options),
+      watcher_([this] { watch_keep_alive(); }) {}
+
+Residency::~Residency() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  watcher_.join();
+}
+
+Result<Residency::Lease> Residency::load(const std::string& model_id, const ModelOptions& options) {
+  if (closed_) return kClosedStatus;
+  auto claim = registry_.claim_load(model_id, options);
+  if (!claim.ok()) return claim.status();
+  if (claim.value().model != nullptr) return claim.value().model;
+  return bring_in(model_id, std::move(claim).value(), Patience::kNone);
+}
+
+Result<Residency::Lease> Residency::acquire(const std::string& model_id) {
+  if (closed_) return kClosedStatus;
+  const std::string id = model_id.empty() ? registry_.active() : model_id;
+  auto claim = registry_.claim_use(id);
+  if (!claim.ok()) return claim.status();
+  if (claim.value().model != nullptr) return claim.value().model;
+  auto lease = bring_in(id, std::move(claim).value(), Patience::kWaitForBusy);
+  if (lease.ok()) num_reloads_.fetch_add(1, std::memory_order_relaxed);
+  return lease;
+}
+
+Result<Residency::Lease> Residency::bring_in(const std::string& model_id, Claim claim,
+                                             Patience patience) {
+  auto loaded = closed_ ? Result<Lease>(kClosedStatus) : load_claimed(model_id, claim, patience);
+  if (loaded.ok()) {
+    // Attached first: whoever finds the model may submit to it at once.
+    compute_.attach(loaded.value()->scheduler);
+  }
+  registry_.end_load(model_id, *claim.ticket, loaded);
+  {
+    std::lock_guard lock(mutex_);
+    recheck_ = true;
+  }
+  wake_.notify_all();
+  return loaded;
+}
+
+Result<Residency::Lease> Residency::load_claimed(const std::string& model_id, const Claim& claim,
+                                                 Patience patience) {
+  const auto start = Clock::now();
+  auto plan = make_room(model_id, claim, patience);
+  if (!plan.ok()) return plan.status();
+  auto loaded = backend_.load(model_id, claim.options, plan.value(), claim.ticket->cancelled);
+  if (!loaded.ok()) return loaded.status();
+  auto resident = std::make_shared<ResidentModel>();
+  resident->model = loaded.value().model;
+  resident->info = resident->model->info();
+  resident->scheduler = environment_.make_scheduler(std::move(loaded).value());
+  TextContext& context = resident->scheduler->context();
+  choose_threads(*resident->model, context, claim.options);
+  ModelInfo& info = resident->info;
+  info.num_threads = context.num_threads();
+  info.loaded_at_ms = unix_time_ms();
+  info.load_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  resident->charge = {plan.value().weights_key, info.weights_bytes,
+                      info.kv_bytes + info.compute_bytes};
+  return Lease(std::move(resident));
+}
+
+void Residency::choose_threads(const TextModel& model, TextContext& context,
+                               const ModelOptions& options) {
+  if (options.num_threads > 0) return;
+  const int32_t max_threads = context.num_threads();
+  const std::string key = model.fingerprint().hex() + " " + std::to_string(max_threads);
+  if (calibrations_ != nullptr) {
+    if (const auto known = calibrations_->find(key)) {
+      context.set_num_threads(std::clamp(*known, 1, max_threads));
+      return;
+    }
+  }
+  // One decode at a time: the other models' streams go on in between.
+  const int32_t best = fastest_num_threads(max_threads, [&](int32_t num_threads) {
+    double us = 0.0;
+    compute_.run([&] { us = context.time_decode(num_threads); });
+    return us;
+  });
+  compute_.run([&] { context.set_num_threads(best); });
+  if (calibrations_ != nullptr) calibrations_->remember(key, best);
+}
+
+Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim& claim,
+                                        Patience patience) {
+  const auto deadline = Clock::now() + to_duration(options_.max_wait_s);
+  const auto plan = [&](const ModelOptions& options, uint64_t max_bytes) {
+    return backend_.plan(options, max_bytes);
+  };
+  for (;;) {
+    if (closed_ || claim.ticket->cancelled) {
+      return Status(StatusCode::kClosed, "the load of model " + model_id + " was cancelled");
+    }
+    const MemoryUse use = memory_use();
+    const auto holdings = registry_.holdings();
+    const auto choose = [&](Victims allowed) {
+      return choose_room(model_id, claim.options, claim.last, holdings, use, allowed, plan);
+    };
+    Victims allowed = Victims::kIdle;
+    auto choice = choose(allowed);
+    const bool is_full = !choice.ok() && choice.status().code() == StatusCode::kOutOfMemory;
+    if (is_full && patience == Patience::kWaitForBusy) {
+      allowed = Victims::kIdleAndBusy;
+      auto patient_choice = choose(allowed);
+      const bool is_moving = std::any_of(holdings.begin(), holdings.end(),
+                                         [](const Holding& h) { return h.moving; });
+      if (!patient_choice.ok() && is_moving && Clock::now() < deadline) {
+        // Memory is being given back, or is about to belong to a model that can go.
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        continue;
+      }
+      choice = std::move(patient_choice);
+    }
+    if (!choice.ok()) return choice.status();
+    if (choice.value().victims.empty()) {
+      if (registry_.reserve(model_id, choice.value().charge, memory_use())) {
+        return choice.value().plan;
+      }
+    } else if (!evict(choice.value().victims, allowed, deadline, claim.ticket->cancelled) &&
+               Clock::now() >= deadline) {
+      return Status(StatusCode::kOutOfMemory,
+                    explain_refusal("model " + model_id, choice.value().plan.total_bytes,
+                                    registry_.holdings(), use));
+    }
+  }
+}
+
+bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
+                      Clock::time_point deadline, const std::atomic<bool>& cancelled) {
+  if (!registry_.begin_eviction(victims, allowed)) return false;
+  bool all_gone = true;
+  for (const std::string& id : victims) {
+    Lease lease = registry_.take_idle(id, deadline, cancelled);
+    if (lease == nullptr) {
+      all_gone = false;
+      continue;
+    }
+    drop(std::move(lease), {});
+    registry_.end_eviction(id);
+    num_evictions_.fetch_add(1, std::memory_order_relaxed);
+  }
+  return all_gone;
+}
+
+void Residency::drop(Lease lease, const Status& reason) {
+  const auto scheduler = lease->scheduler;
+  scheduler->close();
+  compute_.run([&] { scheduler->abort_all(reason); });
+  compute_.detach(scheduler.get());
+}
+
+Status Residency::unload(const std::string& model_id) {
+  if (closed_) return kClosedStatus;
+  auto removed = registry_.begin_remove(model_id);
+  if (!removed.ok()) return removed.status();
+  if (removed.value() != nullptr) {
+    drop(std::move(removed).value(), {StatusCode::kClosed, "model " + model_id + " was unloaded"});
+  }
+  registry_.end_remove(model_id);
+  return {};
+}
+
+Status Residency::set_external(const std::string& name, uint64_t bytes) {
+  for (;;) {
+    if (closed_) return kClosedStatus;
+    uint64_t before = 0;
+    {
+      // Spoken for first, so that a load at the same time sees it.
+      std::lock_guard lock(mutex_);
+      uint64_t& entry = external_bytes_[name];
+      before = std::exchange(entry, bytes);
+      if (bytes == 0) external_bytes_.erase(name);
+    }
+    if (bytes <= before) return {};
+    const MemoryUse use = memory_use();
+    const auto holdings = registry_.holdings();
+    const uint64_t taken = charged_bytes(holdings) + use.snapshot_bytes + use.external_bytes;
+    if (taken <= use.budget_bytes) return {};
+    const auto victims = choose_victims(holdings, taken - use.budget_bytes, Victims::kIdle);
+    if (victims && evict(*victims, Victims::kIdle, Clock::now(), kNeverCancelled)) continue;
+    std::lock_guard lock(mutex_);
+    if (before > 0) external_bytes_[name] = before;
+    else external_bytes_.erase(name);
+    if (victims) continue;  // overtaken: look again
+    MemoryUse without = use;
+    without.external_bytes -= bytes - before;
+    return {StatusCode::kOutOfMemory, explain_refusal(name, bytes, holdings, without)};
+  }
+}
+
+MemoryUse Residency::memory_use() const {
+  MemoryUse use;
+  use.budget_bytes = options_.budget_bytes;
+  use.snapshot_bytes = environment_.snapshot_bytes();
+  std::lock_guard lock(mutex_);
+  for (const auto& [name, bytes] : external_bytes_) use.external_bytes += bytes;
+  return use;
+}
+
+MemoryStats Residency::memory() const {
+  const MemoryUse use = memory_use();
+  const auto holdings = registry_.holdings();
+  MemoryStats stats;
+  stats.budget_bytes = use.budget_bytes;
+  stats.models_bytes = charged_bytes(holdings);
+  stats.snapshot_bytes = use.snapshot_bytes;
+  stats.external_bytes = use.external_bytes;
+  stats.used_bytes = stats.models_bytes + use.snapshot_bytes + use.external_bytes;
+  stats.num_evictions = num_evictions_.load(std::memory_order_relaxed);
+  stats.num_reloads = num_reloads_.load(std::memory_order_relaxed);
+  return stats;
+}
+
+void Residency::watch_keep_alive() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    recheck_ = false;
+    lock.unlock();
+    for (const std::string& id : registry_.expired(Clock::now(), options_.keep_alive_s)) {
+      (void)evict({id}, Victims::kIdle, Clock::now(), kNeverCancelled);
+    }
+    const auto next = registry_.next_expiry(options_.keep_alive_s);
+    lock.lock();
+    const auto is_woken = [&] { return stopping_ || recheck_; };
+    if (next) {
+      // Not at once: a model that expired and could not go is looked at again later.
+      constexpr std::chrono::milliseconds kLeastPause{20};
+      wake_.wait_until(lock, std::max(*next, Clock::now() + kLeastPause), is_woken);
+    } else {
+      wake_.wait(lock, is_woken);
+    }
+  }
+}
+
+void Residency::close(Clock::time_point drain_deadline) {
+  closed_ = true;
+  std::vector<std::string> ids = registry_.cancel_loads();
+  const auto schedulers = registry_.schedulers();
+  for (const auto& scheduler : schedulers) scheduler->close();
+  for (const auto& scheduler : schedulers) scheduler->wait_idle(drain_deadline);
+  // Until nothing is left: a load that was about to begin may still come and go.
+  for (; !ids.empty(); ids = registry_.cancel_loads()) {
+    for (const std::string& id : ids) {
+      auto removed = registry_.begin_remove(id);
+      if (!removed.ok()) continue;  // leaving already
+      if (removed.value() != nullptr) drop(std::move(removed).value(), {});
+      registry_.end_remove(id);
+    }
+    registry_.wait_unless_empty(Clock::now() + std::chrono::milliseconds(5));
+  }
+}
+
+}  // namespace snapllm

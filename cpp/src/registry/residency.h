@@ -1,0 +1,105 @@
+// Brings models into memory and takes them out again, as far as the budget goes.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "backend/text_backend.h"
+#include "registry/calibration.h"
+#include "registry/model_registry.h"
+#include "scheduler/compute_thread.h"
+#include "snapllm/options.h"
+#include "snapllm/stats.h"
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+struct ResidencyOptions {
+  uint64_t budget_bytes = 0;
+  double keep_alive_s = 0.0;  // 0 = as long as memory allows
+  // How long a request whose model has to come back waits for others to make room.
+  double max_wait_s = 60.0;
+};
+
+// Thread-safe. Only the caller of load, acquire of an evicted model, unload and close
+// waits; models in memory go on computing meanwhile.
+class Residency {
+ public:
+  using Lease = ModelRegistry::Lease;
+  using Clock = ModelRegistry::Clock;
+  struct Environment {
+    std::function<std::shared_ptr<Scheduler>(LoadedModel)> make_scheduler;
+    std::function<uint64_t()> snapshot_bytes;   // of the KV store in RAM
+    std::function<uint64_t()> available_bytes;  // that the machine has left
+  };
+
+  // The references must outlive it; `calibrations` may be null.
+  Residency(TextBackend& backend, ModelRegistry& registry, ComputeThread& compute,
+            CalibrationFile* calibrations, Environment environment, ResidencyOptions options);
+  ~Residency();
+  Residency(const Residency&) = delete;
+  Residency& operator=(const Residency&) = delete;
+
+  // Makes the model resident, at the cost of idle models where memory is short. Fails
+  // with kOutOfMemory, before anything is allocated or evicted, when it cannot fit.
+  Result<Lease> load(const std::string& model_id, const ModelOptions& options);
+  // The model of that id, empty = the active one. One that was evicted comes back;
+  // where memory is short that waits for busy models to become idle.
+  Result<Lease> acquire(const std::string& model_id);
+  Status unload(const std::string& model_id);
+  // Sets what something else than a text model holds, 0 = nothing any more. Evicts idle
+  // models to make room; fails with kOutOfMemory, changing nothing, when there is none.
+  Status set_external(const std::string& name, uint64_t bytes);
+  MemoryStats memory() const;
+
+  // Refuses everything from now on.
+  void stop_accepting() { closed_ = true; }
+  // Waits until `drain_deadline` for running requests, cancels the rest, unloads all.
+  void close(Clock::time_point drain_deadline);
+
+ private:
+  enum class Patience { kNone, kWaitForBusy };
+
+  Result<Lease> bring_in(const std::string& model_id, ModelRegistry::Claim claim, Patience patience);
+  Result<Lease> load_claimed(const std::string& model_id, const ModelRegistry::Claim& claim,
+                             Patience patience);
+  Result<MemoryPlan> make_room(const std::string& model_id, const ModelRegistry::Claim& claim,
+                               Patience patience);
+  // Evicts what the choice says; false when it was overtaken by events.
+  bool evict(const std::vector<std::string>& victims, Victims allowed, Clock::time_point deadline,
+             const std::atomic<bool>& cancelled);
+  void choose_threads(const TextModel& model, TextContext& context, const ModelOptions& options);
+  // Ends what runs and frees the memory.
+  void drop(Lease lease, const Status& reason);
+  MemoryUse memory_use() const;
+  void watch_keep_alive();
+
+  TextBackend& backend_;
+  ModelRegistry& registry_;
+  ComputeThread& compute_;
+  CalibrationFile* const calibrations_;
+  const Environment environment_;
+  const ResidencyOptions options_;
+  std::atomic<bool> closed_{false};
+  std::atomic<uint64_t> num_evictions_{0};
+  std::atomic<uint64_t> num_reloads_{0};
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  // Guarded by mutex_:
+  std::map<std::string, uint64_t> external_bytes_;
+  bool stopping_ = false;
+  bool recheck_ = false;  // something that may expire has changed
+
+  std::thread watcher_;  // last: started when all else is there
+};
+
+}  // namespace snapllm
