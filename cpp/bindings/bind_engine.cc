@@ -42,6 +42,24 @@ void bind_engine(py::module_& module) {
           "switch_model",
           [](Engine& self, const std::string& model_id) { unwrap(self.switch_model(model_id)); },
           py::arg("model_id"))
+      .def(
+          "set_pinned",
+          [](Engine& self, const std::string& model_id, bool pinned) {
+            unwrap(self.set_pinned(model_id, pinned));
+          },
+          py::arg("model_id"), py::arg("pinned"))
+      .def(
+          "ensure_resident",
+          [](Engine& self, const std::string& model_id) {
+            unwrap(without_gil([&] { return self.ensure_resident(model_id); }));
+          },
+          py::arg("model_id"))
+      .def(
+          "set_external_memory",
+          [](Engine& self, const std::string& name, uint64_t bytes) {
+            unwrap(without_gil([&] { return self.set_external_memory(name, bytes); }));
+          },
+          py::arg("name"), py::arg("bytes"))
       .def("active_model", &Engine::active_model)
       .def(
           "model_info",

@@ -27,6 +27,7 @@ void bind_options(py::module_& module) {
       .def(keyword_constructor<EngineOptions>())
       .def_readwrite("num_threads", &EngineOptions::num_threads)
       .def_readwrite("memory_budget_bytes", &EngineOptions::memory_budget_bytes)
+      .def_readwrite("keep_alive_s", &EngineOptions::keep_alive_s)
       .def_readwrite("max_queued_requests", &EngineOptions::max_queued_requests)
       .def_readwrite("workspace", &EngineOptions::workspace)
       .def_readwrite("kv_ram_bytes", &EngineOptions::kv_ram_bytes)
@@ -44,7 +45,9 @@ void bind_options(py::module_& module) {
       .def_readwrite("num_threads", &ModelOptions::num_threads)
       .def_property("flash_attention", &flash_attention_name, &set_flash_attention)
       .def_readwrite("kv_type", &ModelOptions::kv_type)
-      .def_readwrite("chat_template", &ModelOptions::chat_template);
+      .def_readwrite("chat_template", &ModelOptions::chat_template)
+      .def_readwrite("pinned", &ModelOptions::pinned)
+      .def_readwrite("keep_alive_s", &ModelOptions::keep_alive_s);
 }
 
 }  // namespace snapllm::bindings

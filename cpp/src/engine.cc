@@ -12,12 +12,11 @@
 #include "embedding_service.h"
 #include "prefix_service.h"
 #include "registry/model_registry.h"
+#include "registry/residency.h"
 #include "scheduler/compute_thread.h"
 #include "scheduler/scheduler.h"
 
 namespace snapllm {
-
-using Lease = ModelRegistry::Lease;
 
 namespace {
 
@@ -31,9 +30,12 @@ constexpr uint64_t kDiskDivisor = 4;  // of the space that is free
 
 KvStoreOptions store_options(const EngineOptions& options) {
   KvStoreOptions store;
+  const uint64_t memory_bytes = options.memory_budget_bytes > 0
+                                    ? std::min(options.memory_budget_bytes, available_memory_bytes())
+                                    : available_memory_bytes();
   store.ram_bytes = options.kv_ram_bytes > 0
                         ? options.kv_ram_bytes
-                        : std::min(available_memory_bytes() / kRamDivisor, kMaxAutoRamBytes);
+                        : std::min(memory_bytes / kRamDivisor, kMaxAutoRamBytes);
   if (options.workspace.empty()) return store;
   store.folder = options.workspace + "/kv";
   store.disk_bytes = options.kv_disk_bytes;
@@ -49,14 +51,8 @@ KvStoreOptions store_options(const EngineOptions& options) {
 
 class Engine::Impl {
  public:
-  Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_lock)
-      : options_(options),
-        workspace_lock_(std::move(workspace_lock)),
-        backend_(std::make_unique<LlamaBackend>(options.num_threads)),
-        store_(std::make_shared<KvStore>(store_options(options), posix_file_env())) {}
+  Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_lock);
 
-  Result<ModelInfo> load(const std::string& model_id, const ModelOptions& options);
-  Status unload(const std::string& model_id);
   Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
   Result<std::vector<Embedding>> embed(const EmbedRequest& request);
   bool cancel(uint64_t request_id);
@@ -68,24 +64,19 @@ class Engine::Impl {
     if (status.ok()) num_switches_.fetch_add(1, std::memory_order_relaxed);
     return status;
   }
-  ModelInfo info_of(const Lease& lease) const {
-    ModelInfo info = lease->info;
-    info.active = registry_.active() == info.id;
-    return info;
-  }
-  Result<Lease> find(const std::string& model_id) const;
-  const ModelRegistry& registry() const { return registry_; }
+  Status check_open() const { return closed_ ? kClosedStatus : Status(); }
+  ModelRegistry& registry() { return registry_; }
+  Residency& residency() { return residency_; }
   PrefixService& prefixes() { return prefixes_; }
   EngineStats stats() const;
 
  private:
-  Result<Lease> make_resident(const std::string& model_id, const ModelOptions& options);
-  void drop(const Lease& lease, const Status& reason);
-  uint64_t free_bytes() const;
+  Residency::Environment environment();
 
   const EngineOptions options_;
   std::unique_ptr<FolderLock> workspace_lock_;  // null without a workspace, and once closed
   const std::unique_ptr<TextBackend> backend_;
+  const std::unique_ptr<CalibrationFile> calibrations_;  // null without a workspace
   const std::shared_ptr<KvStore> store_;
   ModelRegistry registry_;
   std::atomic<uint64_t> next_request_id_{1};
@@ -93,7 +84,39 @@ class Engine::Impl {
   std::atomic<bool> closed_{false};
   ComputeThread compute_;  // after the models: it stops before they go
   PrefixService prefixes_{*store_, registry_, compute_};
+  Residency residency_;
 };
+
+namespace {
+
+std::unique_ptr<CalibrationFile> open_calibrations(const EngineOptions& options) {
+  if (options.workspace.empty()) return nullptr;
+  return std::make_unique<CalibrationFile>(options.workspace + "/calibration.txt",
+                                           machine_description(), posix_file_env());
+}
+
+}  // namespace
+
+Engine::Impl::Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_lock)
+    : options_(std::move(options)),
+      workspace_lock_(std::move(workspace_lock)),
+      backend_(std::make_unique<LlamaBackend>(options_.num_threads)),
+      calibrations_(open_calibrations(options_)),
+      store_(std::make_shared<KvStore>(store_options(options_), posix_file_env())),
+      residency_(*backend_, registry_, compute_, calibrations_.get(), environment(),
+                 {.budget_bytes = options_.memory_budget_bytes > 0 ? options_.memory_budget_bytes
+                                                                   : backend_->available_bytes(),
+                  .keep_alive_s = options_.keep_alive_s}) {}
+
+Residency::Environment Engine::Impl::environment() {
+  return {.make_scheduler =
+              [this](LoadedModel loaded) {
+                store_->open(loaded.model->fingerprint());
+                return std::make_shared<Scheduler>(std::move(loaded), options_.max_queued_requests,
+                                                   store_);
+              },
+          .snapshot_bytes = [this] { return store_->ram_bytes(); }};
+}
 
 namespace {
 
@@ -122,81 +145,11 @@ Status check_prompt(const GenerateRequest& request, const ModelInfo& info) {
   return {};
 }
 
-int64_t unix_time_ms() {
-  using std::chrono::duration_cast;
-  return duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 }  // namespace
-
-Result<Lease> Engine::Impl::find(const std::string& model_id) const {
-  if (closed_) return kClosedStatus;
-  return registry_.find(model_id);
-}
-
-uint64_t Engine::Impl::free_bytes() const {
-  const uint64_t available = available_memory_bytes();
-  if (options_.memory_budget_bytes == 0) return available;
-  const uint64_t used = registry_.resident_bytes();
-  const uint64_t budget = options_.memory_budget_bytes;
-  return std::min(available, budget > used ? budget - used : 0);
-}
-
-Result<Lease> Engine::Impl::make_resident(const std::string& model_id,
-                                          const ModelOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  auto loaded = backend_->load(model_id, options, free_bytes());
-  if (!loaded.ok()) return loaded.status();
-  auto resident = std::make_shared<ResidentModel>();
-  resident->model = loaded.value().model;
-  resident->info = resident->model->info();
-  resident->scheduler =
-      std::make_shared<Scheduler>(std::move(loaded).value(), options_.max_queued_requests, store_);
-  store_->open(resident->model->fingerprint());
-  TextContext& context = resident->scheduler->context();
-  compute_.run([&] { context.calibrate(); });
-  resident->info.num_threads = context.num_threads();
-  resident->info.loaded_at_ms = unix_time_ms();
-  resident->info.load_ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  return Lease(std::move(resident));
-}
-
-Result<ModelInfo> Engine::Impl::load(const std::string& model_id, const ModelOptions& options) {
-  if (closed_) return kClosedStatus;
-  auto claimed = registry_.begin_load(model_id, options.path);
-  if (!claimed.ok()) return claimed.status();
-  if (claimed.value() != nullptr) return info_of(claimed.value());
-  auto resident = make_resident(model_id, options);
-  if (!resident.ok()) {
-    registry_.end_load(model_id, nullptr);
-    return resident.status();
-  }
-  compute_.attach(resident.value()->scheduler);
-  registry_.end_load(model_id, resident.value());
-  return info_of(resident.value());
-}
-
-void Engine::Impl::drop(const Lease& lease, const Status& reason) {
-  const auto& scheduler = lease->scheduler;
-  scheduler->close();
-  compute_.run([&] { scheduler->abort_all(reason); });
-  compute_.detach(scheduler.get());
-}
-
-Status Engine::Impl::unload(const std::string& model_id) {
-  if (closed_) return kClosedStatus;
-  auto removed = registry_.remove(model_id);
-  if (!removed.ok()) return removed.status();
-  drop(removed.value(), {StatusCode::kClosed, "model " + model_id + " was unloaded"});
-  return {};
-}
 
 Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
                                       std::shared_ptr<OutputQueue> outputs) {
-  auto lease = find(request.model_id);
+  auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
   const TextModel& model = *lease.value()->model;
   if (Status status = check_prompt(request, model.info()); !status.ok()) return status;
@@ -232,8 +185,8 @@ Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) 
 }
 
 bool Engine::Impl::cancel(uint64_t request_id) {
-  for (const Lease& lease : registry_.all()) {
-    if (lease->scheduler->cancel(request_id)) {
+  for (const auto& scheduler : registry_.schedulers()) {
+    if (scheduler->cancel(request_id)) {
       compute_.notify();
       return true;
     }
@@ -243,15 +196,7 @@ bool Engine::Impl::cancel(uint64_t request_id) {
 
 void Engine::Impl::close(int64_t drain_timeout_ms) {
   if (closed_.exchange(true)) return;
-  const auto deadline =
-      std::chrono::steady_clock::now() + std::chrono::milliseconds(drain_timeout_ms);
-  for (const Lease& lease : registry_.all()) {
-    lease->scheduler->close();
-    lease->scheduler->wait_idle(deadline);
-  }
-  for (const Lease& lease : registry_.all()) {
-    if (registry_.remove(lease->info.id).ok()) drop(lease, {});
-  }
+  residency_.close(std::chrono::steady_clock::now() + std::chrono::milliseconds(drain_timeout_ms));
   store_->flush();
   workspace_lock_.reset();
 }
@@ -260,7 +205,8 @@ EngineStats Engine::Impl::stats() const {
   EngineStats stats;
   stats.num_switches = num_switches_.load(std::memory_order_relaxed);
   stats.kv_store = store_->stats();
-  for (const Lease& lease : registry_.all()) stats.models.push_back(lease->scheduler->stats());
+  stats.memory = residency_.memory();
+  stats.models = registry_.stats();
   return stats;
 }
 
@@ -280,39 +226,50 @@ Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() { impl_->close(0); }
 
 Result<ModelInfo> Engine::load(const std::string& model_id, const ModelOptions& options) {
-  return impl_->load(model_id, options);
+  auto lease = impl_->residency().load(model_id, options);
+  if (!lease.ok()) return lease.status();
+  return impl_->registry().info(model_id);
 }
 
-Status Engine::unload(const std::string& model_id) { return impl_->unload(model_id); }
+Status Engine::unload(const std::string& model_id) { return impl_->residency().unload(model_id); }
 
 Status Engine::switch_model(const std::string& model_id) { return impl_->switch_model(model_id); }
 
 std::string Engine::active_model() const { return impl_->registry().active(); }
 
-Result<ModelInfo> Engine::model_info(const std::string& model_id) const {
-  auto lease = impl_->find(model_id);
-  if (!lease.ok()) return lease.status();
-  return impl_->info_of(lease.value());
+Status Engine::set_pinned(const std::string& model_id, bool pinned) {
+  if (Status status = impl_->check_open(); !status.ok()) return status;
+  return impl_->registry().set_pinned(model_id, pinned);
 }
 
-std::vector<ModelInfo> Engine::models() const {
-  std::vector<ModelInfo> infos;
-  for (const Lease& lease : impl_->registry().all()) infos.push_back(impl_->info_of(lease));
-  return infos;
+Status Engine::ensure_resident(const std::string& model_id) {
+  const auto lease = impl_->residency().acquire(model_id);
+  return lease.ok() ? Status() : lease.status();
 }
+
+Status Engine::set_external_memory(const std::string& name, uint64_t bytes) {
+  return impl_->residency().set_external(name, bytes);
+}
+
+Result<ModelInfo> Engine::model_info(const std::string& model_id) const {
+  if (Status status = impl_->check_open(); !status.ok()) return status;
+  return impl_->registry().info(model_id);
+}
+
+std::vector<ModelInfo> Engine::models() const { return impl_->registry().infos(); }
 
 EngineStats Engine::stats() const { return impl_->stats(); }
 
 Result<std::vector<Token>> Engine::tokenize(const std::string& model_id, const std::string& text,
                                             bool add_special, bool parse_special) const {
-  auto lease = impl_->find(model_id);
+  auto lease = impl_->residency().acquire(model_id);
   if (!lease.ok()) return lease.status();
   return lease.value()->model->tokenize(text, add_special, parse_special);
 }
 
 Result<std::string> Engine::detokenize(const std::string& model_id,
                                        const std::vector<Token>& tokens, bool special) const {
-  auto lease = impl_->find(model_id);
+  auto lease = impl_->residency().acquire(model_id);
   if (!lease.ok()) return lease.status();
   const TextModel& model = *lease.value()->model;
   std::string bytes;
@@ -328,7 +285,7 @@ Result<std::string> Engine::detokenize(const std::string& model_id,
 
 Result<std::shared_ptr<const ChatPrompt>> Engine::format_chat(
     const std::string& model_id, const ChatFormatRequest& request) const {
-  auto lease = impl_->find(model_id);
+  auto lease = impl_->residency().acquire(model_id);
   if (!lease.ok()) return lease.status();
   return lease.value()->model->format_chat(request);
 }

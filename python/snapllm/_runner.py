@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from snapllm import _core
@@ -16,7 +17,7 @@ from snapllm._readers import ChatReader, read_chunk, read_text
 from snapllm.outputs import ChatEvent, CompletionChunk
 from snapllm.params import ChatRequest, CompletionRequest
 
-_Request = TypeVar("_Request")
+_Request = TypeVar("_Request", ChatRequest, CompletionRequest)
 _Event = TypeVar("_Event")
 
 
@@ -66,6 +67,12 @@ class Runner:
         self.embeddings = EmbeddingRunner(core)
         self.resolve: Callable[[ChatRequest], ChatRequest] = lambda request: request
         """Applied to every chat: turns ``model@context`` into the document's chat."""
+        # Loading takes seconds: threads of its own, so that it never keeps the formatting
+        # of requests waiting.
+        self._loader = ThreadPoolExecutor(max_workers=4, thread_name_prefix="snapllm-load")
+        self._returning: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[str, asyncio.Future[None]]
+        ] = weakref.WeakKeyDictionary()
         self._pumps: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPump] = (
             weakref.WeakKeyDictionary()
         )
@@ -105,6 +112,26 @@ class Runner:
         _, subscriptions = await self._submit(request, lower_completion)
         return [Answer(s, read_text) for s in subscriptions]
 
+    async def bring_back(self, model_id: str) -> None:
+        """Waits until the model is in memory, loading it again if it was evicted.
+
+        Raises:
+            ModelNotFoundError: No model is loaded under that id.
+            OutOfMemoryError: It was evicted and there is no room for it.
+        """
+        info = self.core.model_info(model_id)
+        if info.state == "resident":
+            return
+        loop = asyncio.get_running_loop()
+        returning = self._returning.setdefault(loop, {})
+        task = returning.get(info.id)
+        if task is None:
+            # One thread, however many requests wait.
+            task = loop.run_in_executor(self._loader, self.core.ensure_resident, info.id)
+            returning[info.id] = task
+            task.add_done_callback(lambda _: returning.pop(info.id))
+        await asyncio.shield(task)
+
     def close_pump(self) -> None:
         """Stops the pump of the running event loop."""
         pump = self._pumps.pop(asyncio.get_running_loop(), None)
@@ -121,6 +148,7 @@ class Runner:
     async def _submit(
         self, request: _Request, lower: Callable[[_core.Engine, _Request], Lowered]
     ) -> tuple[Lowered, list[Subscription]]:
+        await self.bring_back(request.model)
         pump = self._pump()
         submitted: list[int] = []
 

@@ -39,7 +39,10 @@ class Engine:
 
     Args:
         num_threads: Threads a model may compute with; 0 = the physical cores.
-        memory_budget_bytes: Memory that models may take; 0 = what the machine has free.
+        memory_budget_bytes: Memory that models, the KV kept in RAM and what is charged by
+            `set_external_memory` may take; 0 = what the machine has free.
+        keep_alive_s: Seconds after which a model that nobody uses is evicted, to come back
+            when it is asked for; 0 = never for that reason.
         max_queued_requests: Requests that wait per model before `QueueFullError`.
         workspace: Folder in which the KV of prompts outlives the process; made when
             missing. None keeps it in RAM only.
@@ -57,6 +60,7 @@ class Engine:
         *,
         num_threads: int = 0,
         memory_budget_bytes: int = 0,
+        keep_alive_s: float = 0.0,
         max_queued_requests: int = 256,
         workspace: str | PathLike[str] | None = None,
         kv_ram_bytes: int = 0,
@@ -64,11 +68,14 @@ class Engine:
     ) -> None:
         if min(num_threads, memory_budget_bytes, kv_ram_bytes, kv_disk_bytes) < 0:
             raise InvalidRequestError("num_threads and bounds in bytes must not be negative")
+        if not keep_alive_s >= 0:
+            raise InvalidRequestError("keep_alive_s must not be negative")
         if max_queued_requests < 1:
             raise InvalidRequestError("max_queued_requests must be positive")
         options = _core.EngineOptions(
             num_threads=num_threads,
             memory_budget_bytes=memory_budget_bytes,
+            keep_alive_s=keep_alive_s,
             max_queued_requests=max_queued_requests,
             workspace="" if workspace is None else fspath(workspace),
             kv_ram_bytes=kv_ram_bytes,
@@ -103,8 +110,10 @@ class Engine:
     ) -> Model:
         """Makes a GGUF model resident; the first one becomes the active model.
 
-        Takes as long as the file takes to load; other models go on meanwhile.
-        Loading the same file under the same id again returns the resident model.
+        Takes as long as the file takes to load; other models go on meanwhile. Where
+        memory is short, idle models are evicted; they come back when they are asked for.
+        Loading the same file under the same id again returns the resident model. Two ids
+        of one file share its weights.
 
         Args:
             path: The GGUF file.
@@ -142,8 +151,35 @@ class Engine:
         """
         self._runner.core.unload(model_id)
 
+    def pin(self, model_id: str) -> None:
+        """Exempts the model from eviction.
+
+        Raises:
+            ModelNotFoundError: No model is loaded under that id.
+        """
+        self._runner.core.set_pinned(model_id, True)
+
+    def unpin(self, model_id: str) -> None:
+        """Ends a pin; see `pin`."""
+        self._runner.core.set_pinned(model_id, False)
+
+    def set_external_memory(self, name: str, num_bytes: int) -> None:
+        """Charges memory that something outside of the engine holds to the budget.
+
+        Args:
+            name: Who holds it.
+            num_bytes: All that it holds from now on; 0 = nothing any more. Idle models
+                are evicted to make room.
+
+        Raises:
+            OutOfMemoryError: There is no room; what was charged before still is.
+        """
+        if num_bytes < 0:
+            raise InvalidRequestError("num_bytes must not be negative")
+        self._runner.core.set_external_memory(name, num_bytes)
+
     def switch(self, model_id: str) -> None:
-        """Makes a resident model the default for requests that name none.
+        """Makes a loaded model the default for requests that name none.
 
         Raises:
             ModelNotFoundError: No model is loaded under that id.
@@ -156,7 +192,7 @@ class Engine:
         return self._runner.core.active_model() or None
 
     def model(self, model_id: str | None = None) -> Model:
-        """A resident model; the active one by default.
+        """A loaded model, in memory or evicted; the active one by default.
 
         Args:
             model_id: Its id, or ``model@context`` for a chat about a context's document.
@@ -174,7 +210,7 @@ class Engine:
         return Model(self._runner, model_id or "")
 
     def models(self) -> list[Model]:
-        """All resident models, ordered by id."""
+        """All loaded models, ordered by id; `Model.info.state` tells which are in memory."""
         return [Model(self._runner, info.id) for info in self._runner.core.models()]
 
     def stats(self) -> _core.EngineStats:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from snapllm import _core
 from snapllm.engine import Engine
 
 # Metric name, field of `ModelStats`, help.
@@ -19,12 +25,48 @@ _COUNTERS = (
     ("snapllm_cached_tokens", "num_cached_tokens", "Prompt tokens restored, not computed"),
     ("snapllm_generated_tokens", "num_generated_tokens", "Tokens generated"),
     ("snapllm_steps", "num_steps", "Batches computed"),
+    ("snapllm_batch_tokens", "num_batch_tokens", "Tokens computed in batches"),
+    ("snapllm_batch_sequences", "num_batch_sequences", "Sequences in batches"),
+    ("snapllm_model_loads", "num_loads", "Loads of the model, returns from eviction included"),
+    ("snapllm_model_evictions", "num_evictions", "Evictions of the model"),
+    ("snapllm_failed_restores", "num_failed_restores", "Stored prefixes that were of no use"),
 )
 _GAUGES = (
     ("snapllm_requests_waiting", "num_waiting", "Requests waiting for admission"),
     ("snapllm_requests_running", "num_running", "Requests being computed"),
     ("snapllm_kv_cells_used", "num_kv_cells_used", "KV cells reserved by running requests"),
+    ("snapllm_model_resident", "resident", "1 while the model is in memory, else 0"),
 )
+_HISTOGRAMS = (
+    ("snapllm_queue_time_seconds", "queue_time", "From submission to admission"),
+    (
+        "snapllm_time_to_first_token_seconds",
+        "time_to_first_token",
+        "From submission to the first token",
+    ),
+    (
+        "snapllm_inter_token_latency_seconds",
+        "inter_token_latency",
+        "From one token of a request to the next",
+    ),
+)
+# Metric name, field of `MemoryStats`, help.
+_MEMORY = (
+    ("snapllm_memory_budget_bytes", "budget_bytes", "Memory that may be taken"),
+    ("snapllm_memory_used_bytes", "used_bytes", "Memory taken, of all kinds"),
+    ("snapllm_memory_models_bytes", "models_bytes", "Weights, KV memory and buffers"),
+    ("snapllm_memory_snapshots_bytes", "snapshot_bytes", "KV of prompts kept in RAM"),
+    ("snapllm_memory_external_bytes", "external_bytes", "Image models"),
+)
+
+
+def _buckets(histogram: _core.LatencyHistogram) -> list[tuple[str, float]]:
+    bounds = [str(ms / 1000) for ms in histogram.bounds_ms] + ["+Inf"]
+    total, buckets = 0, []
+    for bound, count in zip(bounds, histogram.counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets
 
 
 class EngineCollector(Collector):
@@ -46,6 +88,19 @@ class EngineCollector(Collector):
             for model in stats.models:
                 gauge.add_metric([model.id], getattr(model, field))
             yield gauge
+        for name, field, text in _HISTOGRAMS:
+            family = HistogramMetricFamily(name, text, labels=["model"])
+            for model in stats.models:
+                histogram = getattr(model, field)
+                family.add_metric([model.id], _buckets(histogram), histogram.sum_ms / 1000)
+            yield family
+        for name, field, text in _MEMORY:
+            yield GaugeMetricFamily(name, text, value=getattr(stats.memory, field))
+        yield CounterMetricFamily(
+            "snapllm_model_reloads",
+            "Models that came back from eviction for a request",
+            value=stats.memory.num_reloads,
+        )
         yield CounterMetricFamily(
             "snapllm_model_switches", "Switches of the active model", value=stats.num_switches
         )

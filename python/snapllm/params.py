@@ -357,6 +357,9 @@ class LoadOptions(TypedDict, total=False):
         flash_attention: ``"auto"``, ``"on"`` or ``"off"``.
         kv_type: Type of the KV cache: ``"f16"``, ``"q8_0"`` or ``"f32"``.
         chat_template: A Jinja chat template in place of the file's own.
+        pinned: Never evicted, whoever else wants the memory. Default False.
+        keep_alive_s: Seconds after which the unused model is evicted, to come back when
+            it is asked for; 0 = never for that reason. Default: the engine's.
     """
 
     gpu_layers: int
@@ -369,3 +372,5 @@ class LoadOptions(TypedDict, total=False):
     flash_attention: FlashAttention
     kv_type: str
     chat_template: str
+    pinned: bool
+    keep_alive_s: float

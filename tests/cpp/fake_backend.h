@@ -228,8 +228,10 @@ class FakeTextContext : public TextContext {
   int num_restores() const { return num_restores_; }
   Result<Embedder*> embedder() override { return &embedder_; }
   FakeEmbedder& fake_embedder() { return embedder_; }
-  void calibrate() override {}
-  int32_t num_threads() const override { return 1; }
+  double time_decode(int32_t) override { return 1.0; }
+  int32_t num_threads() const override { return num_threads_; }
+  void set_num_threads(int32_t num_threads) override { num_threads_ = num_threads; }
+  ContextMemory memory() const override { return {model_->info().kv_bytes, 0, 0}; }
 
  private:
   static bool begins_with(const std::vector<Token>& tokens, const std::vector<Token>& prefix) {
@@ -243,6 +245,7 @@ class FakeTextContext : public TextContext {
 
   const std::shared_ptr<const FakeTextModel> model_;
   FakeEmbedder embedder_;
+  int32_t num_threads_ = 1;
   bool fail_restore_ = false;
   int num_forks_ = 0;
   int num_restores_ = 0;

@@ -1,5 +1,6 @@
 #include "registry/governor.h"
 
+#include <algorithm>
 #include <random>
 
 #include "check.h"

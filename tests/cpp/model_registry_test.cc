@@ -1,115 +1,294 @@
 #include "registry/model_registry.h"
 
+#include <future>
+#include <thread>
+
 #include "check.h"
+#include "fake_backend.h"
 
 namespace snapllm {
 namespace {
 
-ModelRegistry::Lease make_model(const std::string& id, uint64_t weights_bytes = 0) {
-  auto model = std::make_shared<ResidentModel>();
-  model->info.id = id;
-  model->info.path = "/models/" + id;
-  model->info.weights_bytes = weights_bytes;
-  model->info.kv_bytes = weights_bytes / 10;
-  return model;
+using testing::fake_info;
+using testing::FakeTextContext;
+using testing::FakeTextModel;
+using testing::make_sequence;
+using Claim = ModelRegistry::Claim;
+using Lease = ModelRegistry::Lease;
+
+const std::atomic<bool> kNeverCancelled{false};
+
+ModelOptions options_of(const std::string& id) {
+  ModelOptions options;
+  options.path = "/models/" + id;
+  return options;
 }
 
-void load(ModelRegistry& registry, const ModelRegistry::Lease& model) {
-  auto claim = registry.begin_load(model->info.id, model->info.path);
-  REQUIRE(claim.ok() && claim.value() == nullptr);
-  registry.end_load(model->info.id, model);
+Lease make_model(const std::string& id, uint64_t bytes = 100) {
+  ModelInfo info = fake_info();
+  info.id = id;
+  auto model = std::make_shared<FakeTextModel>(info, 2048, 512);
+  auto resident = std::make_shared<ResidentModel>();
+  resident->model = model;
+  resident->info = info;
+  resident->charge = {"/models/" + id, bytes, bytes / 10};
+  resident->scheduler = std::make_shared<Scheduler>(
+      LoadedModel{model, std::make_unique<FakeTextContext>(model)}, 8);
+  return resident;
+}
+
+void load(ModelRegistry& registry, const std::string& id, ModelOptions options) {
+  auto claim = registry.claim_load(id, options);
+  REQUIRE(claim.ok() && claim.value().model == nullptr);
+  registry.end_load(id, *claim.value().ticket, make_model(id));
+}
+void load(ModelRegistry& registry, const std::string& id) { load(registry, id, options_of(id)); }
+
+void unload(ModelRegistry& registry, const std::string& id) {
+  CHECK(registry.begin_remove(id).ok());
+  registry.end_remove(id);
+}
+
+void evict(ModelRegistry& registry, const std::string& id) {
+  REQUIRE(registry.begin_eviction({id}, Victims::kIdle));
+  REQUIRE(registry.take_idle(id, testing::far_deadline(), kNeverCancelled) != nullptr);
+  registry.end_eviction(id);
 }
 
 TEST(model_registry, first_model_becomes_active_and_later_ones_do_not) {
   ModelRegistry registry;
   CHECK_EQ(registry.active(), "");
-  const auto b = make_model("b");
-  load(registry, b);
-  load(registry, make_model("a"));
+  load(registry, "b");
+  load(registry, "a");
   CHECK_EQ(registry.active(), "b");
-  REQUIRE(registry.find("").ok());
-  CHECK(registry.find("").value() == b);
+  CHECK_EQ(registry.find("").value()->info.id, "b");
   CHECK_EQ(registry.find("a").value()->info.id, "a");
-  CHECK_EQ(registry.all().size(), 2);
+  CHECK_EQ(registry.infos().size(), 2);
+  CHECK(registry.infos()[1].active);
 }
 
 TEST(model_registry, unknown_models_are_not_found) {
   ModelRegistry registry;
-  CHECK_EQ(registry.find("").status().code(), StatusCode::kModelNotFound);
-  load(registry, make_model("a"));
-  CHECK_EQ(registry.find("b").status().code(), StatusCode::kModelNotFound);
-  CHECK(registry.find("b").status().message().find("b") != std::string::npos);
+  CHECK_EQ(registry.claim_use("").status().code(), StatusCode::kModelNotFound);
+  load(registry, "a");
+  CHECK_EQ(registry.claim_use("b").status().code(), StatusCode::kModelNotFound);
+  CHECK(registry.claim_use("b").status().message().find("b") != std::string::npos);
   CHECK_EQ(registry.set_active("b").code(), StatusCode::kModelNotFound);
-  CHECK_EQ(registry.remove("b").status().code(), StatusCode::kModelNotFound);
+  CHECK_EQ(registry.set_pinned("b", true).code(), StatusCode::kModelNotFound);
+  CHECK_EQ(registry.begin_remove("b").status().code(), StatusCode::kModelNotFound);
+  CHECK_EQ(registry.claim_load("", options_of("b")).status().code(), StatusCode::kInvalidRequest);
   CHECK_EQ(registry.active(), "a");
 }
 
 TEST(model_registry, switch_changes_the_default) {
   ModelRegistry registry;
-  load(registry, make_model("a"));
-  load(registry, make_model("b"));
+  load(registry, "a");
+  load(registry, "b");
   CHECK(registry.set_active("b").ok());
-  CHECK_EQ(registry.find("").value()->info.id, "b");
+  CHECK_EQ(registry.claim_use("").value().model->info.id, "b");
 }
 
-TEST(model_registry, id_is_claimed_while_it_loads) {
+TEST(model_registry, a_second_load_of_the_id_waits_and_gets_the_same_model) {
   ModelRegistry registry;
-  REQUIRE(registry.begin_load("a", "/models/a").ok());
-  CHECK_EQ(registry.begin_load("a", "/models/a").status().code(), StatusCode::kInvalidRequest);
-  CHECK(registry.begin_load("b", "/models/b").ok());
-  CHECK_EQ(registry.find("a").status().code(), StatusCode::kModelNotFound);
-  CHECK_EQ(registry.remove("a").status().code(), StatusCode::kModelNotFound);
+  auto claim = registry.claim_load("a", options_of("a"));
+  REQUIRE(claim.ok());
+  auto second = std::async(std::launch::async,
+                           [&] { return registry.claim_load("a", options_of("a")); });
+  auto request = std::async(std::launch::async, [&] { return registry.claim_use("a"); });
+  CHECK(second.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  const Lease model = make_model("a");
+  registry.end_load("a", *claim.value().ticket, model);
+  CHECK(second.get().value().model == model);
+  const auto used = request.get();  // before the id was known it may have been refused
+  CHECK(!used.ok() || used.value().model == model);
 }
 
-TEST(model_registry, failed_load_frees_the_id) {
+TEST(model_registry, whoever_waits_for_a_load_fails_with_it) {
   ModelRegistry registry;
-  REQUIRE(registry.begin_load("a", "/models/a").ok());
-  registry.end_load("a", nullptr);
+  auto claim = registry.claim_load("a", options_of("a"));
+  auto second = std::async(std::launch::async,
+                           [&] { return registry.claim_load("a", options_of("a")); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  registry.end_load("a", *claim.value().ticket, Status(StatusCode::kOutOfMemory, "too large"));
+  CHECK_EQ(second.get().status().code(), StatusCode::kOutOfMemory);
   CHECK_EQ(registry.active(), "");
-  CHECK(registry.all().empty());
-  CHECK(registry.begin_load("a", "/models/other").ok());
+  CHECK(registry.infos().empty());
+  auto other = options_of("other");
+  CHECK(registry.claim_load("a", other).value().ticket != nullptr);  // the id is free
 }
 
-TEST(model_registry, second_load_of_the_same_file_returns_the_resident_model) {
+TEST(model_registry, an_id_stands_for_one_file_and_its_options) {
   ModelRegistry registry;
-  const auto a = make_model("a");
-  load(registry, a);
-  auto again = registry.begin_load("a", "/models/a");
-  REQUIRE(again.ok());
-  CHECK(again.value() == a);
-  CHECK_EQ(registry.begin_load("a", "/models/x").status().code(), StatusCode::kInvalidRequest);
-  CHECK_EQ(registry.begin_load("", "/models/x").status().code(), StatusCode::kInvalidRequest);
+  ModelOptions options = options_of("a");
+  options.context_size = 1000;
+  load(registry, "a", options);
+  const auto again = [&](const ModelOptions& wanted) { return registry.claim_load("a", wanted); };
+  CHECK(again(options).value().model != nullptr);
+  CHECK(again(options_of("a")).value().model != nullptr);  // asks for nothing in particular
+  CHECK_EQ(again(options_of("x")).status().code(), StatusCode::kInvalidRequest);
+  options.context_size = 2000;
+  CHECK_EQ(again(options).status().code(), StatusCode::kInvalidRequest);
+  options.context_size = 1000;
+  options.kv_type = "q8_0";
+  CHECK_EQ(again(options).status().code(), StatusCode::kInvalidRequest);
+}
+
+TEST(model_registry, an_unload_cancels_the_load_under_way) {
+  ModelRegistry registry;
+  auto claim = registry.claim_load("a", options_of("a"));
+  auto removal = std::async(std::launch::async, [&] { return registry.begin_remove("a"); });
+  while (!claim.value().ticket->cancelled) std::this_thread::yield();
+  registry.end_load("a", *claim.value().ticket, Status(StatusCode::kClosed, "cancelled"));
+  const auto removed = removal.get();
+  CHECK(removed.ok() && removed.value() == nullptr);
+  CHECK(registry.infos().empty());
 }
 
 TEST(model_registry, removing_the_active_model_passes_the_role_on) {
   ModelRegistry registry;
-  load(registry, make_model("a"));
-  load(registry, make_model("b"));
-  CHECK(registry.remove("a").ok());
+  load(registry, "a");
+  load(registry, "b");
+  load(registry, "c");
+  evict(registry, "b");
+  unload(registry, "a");
+  CHECK_EQ(registry.active(), "c");  // in memory, unlike b
+  unload(registry, "c");
   CHECK_EQ(registry.active(), "b");
-  CHECK(registry.remove("b").ok());
+  unload(registry, "b");
   CHECK_EQ(registry.active(), "");
-  load(registry, make_model("c"));
-  CHECK_EQ(registry.active(), "c");
+  load(registry, "d");
+  CHECK_EQ(registry.active(), "d");
 }
 
-TEST(model_registry, lease_outlives_the_removal) {
+TEST(model_registry, an_id_being_unloaded_is_gone_for_requests_and_taken_for_loads) {
   ModelRegistry registry;
-  load(registry, make_model("a"));
-  const ModelRegistry::Lease lease = registry.find("a").value();
-  CHECK(registry.remove("a").ok());
+  load(registry, "a");
+  const Lease lease = registry.find("a").value();
+  CHECK(registry.begin_remove("a").value() == lease);
   CHECK_EQ(lease.use_count(), 1);
-  CHECK_EQ(lease->info.id, "a");
+  CHECK_EQ(registry.claim_use("a").status().code(), StatusCode::kModelNotFound);
+  CHECK_EQ(registry.begin_remove("a").status().code(), StatusCode::kModelNotFound);
+  CHECK_EQ(charged_bytes(registry.holdings()), 110);  // until its memory is free
+  auto next = std::async(std::launch::async,
+                         [&] { return registry.claim_load("a", options_of("new")); });
+  CHECK(next.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  registry.end_remove("a");
+  CHECK_EQ(next.get().value().options.path, "/models/new");
 }
 
-TEST(model_registry, bytes_of_resident_models_add_up) {
+TEST(model_registry, an_evicted_model_stays_known_with_its_options_and_counters) {
   ModelRegistry registry;
-  CHECK_EQ(registry.resident_bytes(), 0);
-  load(registry, make_model("a", 100));
-  load(registry, make_model("b", 1000));
-  CHECK_EQ(registry.resident_bytes(), 110 + 1100);
-  CHECK(registry.remove("b").ok());
-  CHECK_EQ(registry.resident_bytes(), 110);
+  ModelOptions options = options_of("a");
+  options.gpu_layers = 3;
+  load(registry, "a", options);
+  auto outputs = std::make_shared<OutputQueue>();
+  const auto scheduler = registry.schedulers()[0];
+  CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  scheduler->abort_all({});
+  evict(registry, "a");
+  CHECK_EQ(registry.info("a").value().state, "evicted");
+  CHECK(registry.infos()[0].active);
+  CHECK_EQ(charged_bytes(registry.holdings()), 0);
+  CHECK_EQ(registry.find("a").status().code(), StatusCode::kModelNotFound);
+  CHECK_EQ(registry.stats()[0].num_requests, 1);
+  auto claim = registry.claim_use("");
+  REQUIRE(claim.ok() && claim.value().ticket != nullptr);
+  CHECK_EQ(claim.value().options.gpu_layers, 3);
+  CHECK(claim.value().last.has_value());
+  CHECK_EQ(registry.info("a").value().state, "loading");
+  registry.end_load("a", *claim.value().ticket, make_model("a"));
+  const ModelStats stats = registry.stats()[0];
+  CHECK_EQ(stats.num_requests, 1);
+  CHECK_EQ(stats.num_loads, 2);
+  CHECK_EQ(stats.num_evictions, 1);
+  CHECK(stats.resident);
+}
+
+TEST(model_registry, a_model_that_fails_to_come_back_stays_known) {
+  ModelRegistry registry;
+  load(registry, "a");
+  evict(registry, "a");
+  auto claim = registry.claim_use("a");
+  registry.end_load("a", *claim.value().ticket, Status(StatusCode::kOutOfMemory, "no"));
+  CHECK_EQ(registry.info("a").value().state, "evicted");
+  CHECK(registry.claim_use("a").value().ticket != nullptr);
+}
+
+TEST(model_registry, leases_requests_and_pins_keep_a_model_from_eviction) {
+  ModelRegistry registry;
+  load(registry, "a");
+  {
+    const Lease lease = registry.find("a").value();
+    CHECK(!registry.begin_eviction({"a"}, Victims::kIdle));
+    CHECK(registry.holdings()[0].in_use);
+  }
+  CHECK(registry.set_pinned("a", true).ok());
+  CHECK(!registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  CHECK(registry.set_pinned("a", false).ok());
+  const auto scheduler = registry.schedulers()[0];
+  auto outputs = std::make_shared<OutputQueue>();
+  CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  CHECK(!registry.begin_eviction({"a"}, Victims::kIdle));
+  CHECK(!registry.begin_eviction({"a", "nobody"}, Victims::kIdleAndBusy));
+  REQUIRE(registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  const auto soon = ModelRegistry::Clock::now() + std::chrono::milliseconds(30);
+  CHECK(registry.take_idle("a", soon, kNeverCancelled) == nullptr);
+  CHECK_EQ(registry.info("a").value().state, "resident");
+  scheduler->abort_all({});
+  evict(registry, "a");
+}
+
+TEST(model_registry, new_requests_wait_while_a_model_drains) {
+  ModelRegistry registry;
+  load(registry, "a");
+  const auto scheduler = registry.schedulers()[0];
+  auto outputs = std::make_shared<OutputQueue>();
+  CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  REQUIRE(registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  auto taken = std::async(std::launch::async, [&] {
+    return registry.take_idle("a", testing::far_deadline(), kNeverCancelled);
+  });
+  auto request = std::async(std::launch::async, [&] { return registry.claim_use("a"); });
+  CHECK(request.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);
+  scheduler->abort_all({});
+  CHECK(taken.get() != nullptr);
+  registry.end_eviction("a");
+  CHECK(request.get().value().ticket != nullptr);  // it is to be loaded again
+}
+
+TEST(model_registry, reservations_respect_the_budget) {
+  ModelRegistry registry;
+  load(registry, "a");  // 110 bytes
+  auto claim = registry.claim_load("b", options_of("b"));
+  CHECK(!registry.reserve("b", {"/models/b", 100, 20}, {200, 0, 0}));
+  CHECK_EQ(charged_bytes(registry.holdings()), 110);
+  CHECK(registry.reserve("b", {"/models/a", 100, 20}, {200, 0, 0}));  // a's weights
+  CHECK_EQ(charged_bytes(registry.holdings()), 130);
+  CHECK(!registry.reserve("b", {"/models/a", 100, 20}, {200, 50, 21}));
+  registry.end_load("b", *claim.value().ticket, Status(StatusCode::kClosed, "no"));
+  CHECK_EQ(charged_bytes(registry.holdings()), 110);
+}
+
+TEST(model_registry, keep_alive_expires_idle_models_only) {
+  ModelRegistry registry;
+  load(registry, "engine");
+  ModelOptions own = options_of("own");
+  own.keep_alive_s = 100.0;
+  load(registry, "own", own);
+  own = options_of("forever");
+  own.keep_alive_s = 0.0;
+  load(registry, "forever", own);
+  load(registry, "pinned");
+  CHECK(registry.set_pinned("pinned", true).ok());
+  const auto now = ModelRegistry::Clock::now();
+  using Ids = std::vector<std::string>;
+  CHECK_EQ(registry.expired(now + std::chrono::seconds(50), 10.0), Ids{"engine"});
+  CHECK_EQ(registry.expired(now + std::chrono::seconds(500), 0.0), Ids{"own"});
+  CHECK(*registry.next_expiry(10.0) <= now + std::chrono::seconds(10));
+  const Lease lease = registry.find("engine").value();
+  // In use: its time starts anew.
+  CHECK_EQ(registry.expired(now + std::chrono::seconds(50), 10.0), Ids{});
+  CHECK(*registry.next_expiry(10.0) > now + std::chrono::seconds(50));
 }
 
 }  // namespace

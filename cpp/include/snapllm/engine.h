@@ -17,8 +17,9 @@
 
 namespace snapllm {
 
-// All methods may be called from any thread. None of them but load, unload and
-// close waits for a model to compute.
+// All methods may be called from any thread. None of them but load, unload and close
+// waits for a model to compute; those that use a model which was evicted wait until it is
+// back.
 class Engine {
  public:
   // Fails when the workspace cannot be used.
@@ -28,7 +29,8 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // Makes the model resident under `model_id`; the first one becomes active.
-  // Other models go on decoding meanwhile.
+  // Other models go on decoding meanwhile; idle ones are evicted where memory is short,
+  // and come back when they are asked for.
   Result<ModelInfo> load(const std::string& model_id, const ModelOptions& options);
 
   // Refuses new requests, cancels the model's own and frees its memory.
@@ -38,6 +40,15 @@ class Engine {
   Status switch_model(const std::string& model_id);
   std::string active_model() const;  // empty when none is loaded
 
+  // Exempts the model from eviction, or ends that.
+  Status set_pinned(const std::string& model_id, bool pinned);
+  // Brings the model back if it was evicted.
+  Status ensure_resident(const std::string& model_id);
+  // Charges what something outside of the engine holds to the memory budget, evicting idle
+  // models to make room; 0 = nothing any more. Fails with kOutOfMemory.
+  Status set_external_memory(const std::string& name, uint64_t bytes);
+
+  // Of models in memory and of evicted ones.
   Result<ModelInfo> model_info(const std::string& model_id) const;
   std::vector<ModelInfo> models() const;
   EngineStats stats() const;

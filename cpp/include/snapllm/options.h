@@ -10,8 +10,12 @@ namespace snapllm {
 struct EngineOptions {
   // Threads the compute thread may use; 0 = the machine's physical cores.
   int32_t num_threads = 0;
-  // Bytes that weights, KV memory and buffers may take together; 0 = detected.
+  // Bytes that models, KV in RAM and whatever else is charged may take together; 0 =
+  // what the machine has free when the engine starts.
   uint64_t memory_budget_bytes = 0;
+  // Seconds after which a model that nobody uses is evicted, to come back when it is
+  // asked for; 0 = never for that reason.
+  double keep_alive_s = 0.0;
   // Requests waiting per model before new ones are refused with queue_full.
   int32_t max_queued_requests = 256;
   // Folder in which the KV of prompts outlives the process; empty = it does not. One
@@ -48,6 +52,10 @@ struct ModelOptions {
   std::string kv_type = "f16";
   // Jinja chat template that replaces the file's own; empty = the file's.
   std::string chat_template;
+  // Never evicted, whoever else wants the memory.
+  bool pinned = false;
+  // As EngineOptions::keep_alive_s, for this model; -1 = the engine's.
+  double keep_alive_s = -1.0;
 };
 
 }  // namespace snapllm

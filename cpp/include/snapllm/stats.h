@@ -2,6 +2,7 @@
 // unless a field's comment says so.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -30,6 +31,7 @@ struct ModelInfo {
   std::string fingerprint;        // what its KV is stored under
   std::string kv_kind;            // "blocks", or "checkpoints" where it cannot be cut
   int32_t num_threads = 0;
+  int32_t gpu_layers = 0;  // as asked for; -1 = all
   bool flash_attention = false;
   int32_t embedding_size = 0;  // components of an embedding
   bool supports_generation = true;  // false: the model only computes embeddings
@@ -37,10 +39,40 @@ struct ModelInfo {
   bool supports_thinking = false;
   bool supports_tools = false;
   bool active = false;
-  double load_ms = 0.0;
+  // "resident", "loading" (again), "evicting", "evicted" or "unloading". All but the
+  // last take requests.
+  std::string state = "resident";
+  bool pinned = false;
+  double keep_alive_s = -1.0;
+  double load_ms = 0.0;      // of the last load
   int64_t loaded_at_ms = 0;  // Unix time
-  uint64_t weights_bytes = 0;
+  uint64_t weights_bytes = 0;  // perhaps shared with other ids of the same file
   uint64_t kv_bytes = 0;
+  uint64_t compute_bytes = 0;
+  uint64_t gpu_bytes = 0;  // of all these, what is on GPUs
+};
+
+// How long something took, counted in buckets.
+struct LatencyHistogram {
+  static constexpr std::array<double, 16> kBoundsMs = {0.5, 1,   2,   5,    10,   20,   50,   100,
+                                                       200, 500, 1000, 2000, 5000, 10000, 30000, 60000};
+  // Of each bound, those at most as long and longer than the bound before; then the rest.
+  std::array<uint64_t, kBoundsMs.size() + 1> counts{};
+  double sum_ms = 0.0;
+  uint64_t count = 0;
+
+  void add(double ms) {
+    size_t bucket = 0;
+    while (bucket < kBoundsMs.size() && ms > kBoundsMs[bucket]) ++bucket;
+    ++counts[bucket];
+    sum_ms += ms;
+    ++count;
+  }
+  void add(const LatencyHistogram& other) {
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];
+    sum_ms += other.sum_ms;
+    count += other.count;
+  }
 };
 
 struct ModelStats {
@@ -52,7 +84,17 @@ struct ModelStats {
   uint64_t num_prompt_tokens = 0;
   uint64_t num_cached_tokens = 0;
   uint64_t num_generated_tokens = 0;
-  uint64_t num_steps = 0;
+  uint64_t num_steps = 0;         // batches computed
+  uint64_t num_batch_tokens = 0;  // in all batches together
+  uint64_t num_batch_sequences = 0;
+  LatencyHistogram queue_time;            // submit to admission
+  LatencyHistogram time_to_first_token;   // submit to first token
+  LatencyHistogram inter_token_latency;   // token to token of one request
+  bool resident = false;
+  uint64_t num_loads = 0;      // the first, and all returns from eviction
+  uint64_t num_evictions = 0;
+  double load_ms = 0.0;        // of all loads together
+  // Below: now.
   int32_t num_waiting = 0;
   int32_t num_running = 0;
   int32_t num_kv_cells_used = 0;  // reserved by running sequences and hot prefixes
@@ -62,6 +104,9 @@ struct ModelStats {
   uint64_t num_warm_hits = 0;
   uint64_t num_cold_hits = 0;
   uint64_t num_failed_restores = 0;
+
+  // Adds what counts up, not what is now.
+  void add_counters(const ModelStats& other);
 };
 
 // Of the KV store, since the engine began.
@@ -81,8 +126,20 @@ struct KvStoreStats {
   uint64_t num_dropped = 0;     // pieces not kept: no room, or the writer is behind
 };
 
+// Bytes of the memory that models are loaded into.
+struct MemoryStats {
+  uint64_t budget_bytes = 0;
+  uint64_t used_bytes = 0;      // of these:
+  uint64_t models_bytes = 0;    // weights (shared ones once), KV memory and buffers
+  uint64_t snapshot_bytes = 0;  // KV of prompts kept in RAM
+  uint64_t external_bytes = 0;  // charged from outside: image models
+  uint64_t num_evictions = 0;
+  uint64_t num_reloads = 0;     // models that came back for a request
+};
+
 struct EngineStats {
   std::vector<ModelStats> models;
+  MemoryStats memory;
   KvStoreStats kv_store;
   uint64_t num_switches = 0;
 };

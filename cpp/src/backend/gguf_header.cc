@@ -123,6 +123,7 @@ Result<GgufHeader> header_facts(const gguf_context* gguf, const std::string& pat
   if (std::max({embedding, heads, kv_heads, key_size, value_size}) > kMaxDimension) {
     return invalid(path, "a dimension in its header is out of range");
   }
+  header.num_heads = static_cast<int32_t>(heads);
   header.kv_elements_per_token = layers * kv_heads * (key_size + value_size);
   return header;
 }

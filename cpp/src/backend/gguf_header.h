@@ -14,6 +14,7 @@ struct GgufHeader {
   std::string name;
   uint64_t file_bytes = 0;
   int32_t num_layers = 0;
+  int32_t num_heads = 0;
   int32_t train_context_size = 0;
   // KV cache elements (K and V together) of one token over all layers; an upper
   // bound where layers differ, 0 where the model keeps none.

@@ -87,11 +87,16 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options) {
                                                                   : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
-Result<LlamaModelPtr> load_weights(const ModelOptions& options) {
+Result<LlamaModelPtr> load_weights(const ModelOptions& options, const std::atomic<bool>& cancelled) {
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = options.gpu_layers;
+  params.progress_callback = [](float, void* flag) {
+    return !static_cast<const std::atomic<bool>*>(flag)->load();
+  };
+  params.progress_callback_user_data = const_cast<std::atomic<bool>*>(&cancelled);
   LlamaLogCapture log;
   LlamaModelPtr model(llama_model_load_from_file(options.path.c_str(), params));
+  if (!model && cancelled) return Status(StatusCode::kClosed, "the load was cancelled");
   if (!model) {
     return Status(StatusCode::kInvalidModel, "Cannot load " + options.path + ": " + log.errors());
   }
@@ -150,6 +155,7 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.kv_cells = plan.kv_cells;
   info.weights_bytes = llama_model_size(model);
   info.kv_bytes = plan.kv_bytes;
+  info.gpu_layers = options.gpu_layers;
   info.flash_attention = flash_attention_type(options) != LLAMA_FLASH_ATTN_TYPE_DISABLED;
   const bool is_recurrent = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
   info.max_sequences =
@@ -173,19 +179,42 @@ LlamaBackend::LlamaBackend(int32_t max_threads)
   init_llama_runtime();
 }
 
-Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelOptions& options,
-                                       uint64_t max_bytes) {
+Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_bytes) {
   if (Status status = check_options(options); !status.ok()) return status;
   auto header = read_gguf_header(options.path);
   if (!header.ok()) return header.status();
-  auto plan = plan_memory(header.value(), options, max_bytes);
+  ModelOptions decided = options;
+  const bool is_plain = flash_attention_type(options) == LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  decided.flash_attention = is_plain ? FlashAttention::kOff : FlashAttention::kOn;
+  auto plan = plan_memory(header.value(), decided, max_bytes);
   if (!plan.ok()) {
     return Status(plan.status().code(), "Cannot load " + options.path + ": " + plan.status().message());
   }
+  plan.value().weights_key = weights_key(options);
+  return plan;
+}
+
+uint64_t LlamaBackend::available_bytes() const {
+  uint64_t gpu_bytes = 0;
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_GPU) continue;
+    size_t free = 0, total = 0;
+    ggml_backend_dev_memory(device, &free, &total);
+    gpu_bytes += free;
+  }
+  return gpu_bytes > 0 ? gpu_bytes : available_memory_bytes();
+}
+
+Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelOptions& options,
+                                       const MemoryPlan& plan, const std::atomic<bool>& cancelled) {
+  auto header = read_gguf_header(options.path);
+  if (!header.ok()) return header.status();
   return guard_llama(StatusCode::kInvalidModel, [&]() -> Result<LoadedModel> {
     // Metadata can be wrong in more ways than the header check knows.
     LlamaAssertTrap trap;
-    auto weights = load_weights(options);
+    auto weights =
+        weights_.get(plan.weights_key, [&] { return load_weights(options, cancelled); });
     if (!weights.ok()) return weights.status();
     auto chat_format = LlamaChatFormat::create(weights.value().get(), options.chat_template);
     if (!chat_format.ok()) {
@@ -194,8 +223,7 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
                     "the chat template of " + options.path +
                         " cannot be read: " + chat_format.status().message());
     }
-    ModelInfo info =
-        describe(model_id, options, header.value(), plan.value(), weights.value().get());
+    ModelInfo info = describe(model_id, options, header.value(), plan, weights.value().get());
     const auto fingerprint = kv_fingerprint(options, info.flash_attention);
     if (!fingerprint.ok()) return fingerprint.status();
     auto context = create_context(weights.value().get(), info, options);

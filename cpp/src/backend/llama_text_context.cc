@@ -10,29 +10,19 @@
 #include "backend/llama_embedder.h"
 #include "backend/llama_runtime.h"
 #include "backend/llama_sampler.h"
+#include "llama-ext.h"
 
 namespace snapllm {
-namespace {
-
-// A step slower than this is compute-bound: more threads are better and trying
-// out fewer would only delay the load.
-constexpr double kSlowStepUs = 50'000.0;
-// Fewer threads win a near-tie: they leave cores to the server.
-constexpr double kTieFactor = 1.05;
-constexpr int kCalibrationRuns = 8;
-
-}  // namespace
 
 LlamaTextContext::LlamaTextContext(std::shared_ptr<const LlamaTextModel> model,
                                    LlamaContextPtr context, int32_t num_threads,
                                    int32_t max_threads)
     : model_(std::move(model)),
       context_(std::move(context)),
-      calibrates_(num_threads == 0),
-      max_threads_(max_threads),
-      num_threads_(num_threads == 0 ? max_threads : num_threads),
+      prefill_threads_(num_threads == 0 ? max_threads : num_threads),
+      num_threads_(prefill_threads_),
       batch_(llama_batch_init(model_->batch_tokens(), /*embd=*/0, /*n_seq_max=*/1)) {
-  llama_set_n_threads(context_.get(), num_threads_, num_threads_);
+  llama_set_n_threads(context_.get(), num_threads_, prefill_threads_);
 }
 
 LlamaTextContext::~LlamaTextContext() { llama_batch_free(batch_); }
@@ -157,46 +147,38 @@ TokenLogprobs LlamaTextContext::logprobs_of(Token token, int32_t batch_index,
 
 Result<Embedder*> LlamaTextContext::embedder() {
   if (embedder_ == nullptr) {
-    auto created = LlamaEmbedder::create(model_, max_threads_);
+    auto created = LlamaEmbedder::create(model_, prefill_threads_);
     if (!created.ok()) return created.status();
     embedder_ = std::move(created).value();
   }
   return embedder_.get();
 }
 
-double LlamaTextContext::time_decode(int32_t num_tokens, int32_t threads) {
+double LlamaTextContext::time_decode(int32_t num_threads) {
   using Clock = std::chrono::steady_clock;
-  llama_set_n_threads(context_.get(), threads, threads);
-  double fastest = std::numeric_limits<double>::max();
-  for (int run = 0; run < kCalibrationRuns; ++run) {
-    std::vector<BatchEntry> batch;
-    for (int32_t i = 0; i < num_tokens; ++i) batch.push_back({0, i, 0, i + 1 == num_tokens});
-    const auto start = Clock::now();
-    const bool done = decode(batch).ok();
-    llama_synchronize(context_.get());
-    const double us = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-    clear_sequence(0);
-    if (!done) return fastest;
-    // The first run also warms caches and reserves buffers.
-    if (run > 0) fastest = std::min(fastest, us);
-    if (us > kSlowStepUs) return us;
-  }
-  return fastest;
+  llama_set_n_threads(context_.get(), num_threads, prefill_threads_);
+  const auto start = Clock::now();
+  const bool done = decode({{0, 0, 0, true}}).ok();
+  llama_synchronize(context_.get());
+  const double us = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+  clear_sequence(0);
+  llama_set_n_threads(context_.get(), num_threads_, prefill_threads_);
+  return done ? us : std::numeric_limits<double>::max();
 }
 
-void LlamaTextContext::calibrate() {
-  if (!calibrates_) return;
-  int32_t best_threads = max_threads_;
-  double best_us = time_decode(1, max_threads_);
-  for (int32_t threads = max_threads_ / 2; threads >= 1 && best_us < kSlowStepUs; threads /= 2) {
-    const double us = time_decode(1, threads);
-    if (us > best_us * kTieFactor) break;
-    best_threads = threads;
-    best_us = std::min(best_us, us);
+void LlamaTextContext::set_num_threads(int32_t num_threads) {
+  num_threads_ = num_threads;
+  llama_set_n_threads(context_.get(), num_threads_, prefill_threads_);
+}
+
+ContextMemory LlamaTextContext::memory() const {
+  ContextMemory memory;
+  for (const auto& [type, bytes] : llama_get_memory_breakdown(context_.get())) {
+    memory.kv_bytes += bytes.context;
+    memory.compute_bytes += bytes.compute;
+    if (!ggml_backend_buft_is_host(type)) memory.gpu_bytes += bytes.total();
   }
-  num_threads_ = best_threads;
-  // Prefill is compute-bound even for small models.
-  llama_set_n_threads(context_.get(), best_threads, max_threads_);
+  return memory;
 }
 
 }  // namespace snapllm

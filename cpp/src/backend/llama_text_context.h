@@ -17,7 +17,7 @@ using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
 
 class LlamaTextContext : public TextContext {
  public:
-  // `num_threads` 0 = chosen by calibrate(), at most `max_threads`.
+  // Decodes with `num_threads`, 0 = max_threads, and computes prompts with max_threads.
   LlamaTextContext(std::shared_ptr<const LlamaTextModel> model, LlamaContextPtr context,
                    int32_t num_threads, int32_t max_threads);
   ~LlamaTextContext() override;
@@ -30,12 +30,12 @@ class LlamaTextContext : public TextContext {
   bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
                      int32_t num_tokens) override;
   Result<Embedder*> embedder() override;
-  void calibrate() override;
+  double time_decode(int32_t num_threads) override;
   int32_t num_threads() const override { return num_threads_; }
+  void set_num_threads(int32_t num_threads) override;
+  ContextMemory memory() const override;
 
  private:
-  // Microseconds of a decode of `num_tokens` on sequence 0, the fastest of a few.
-  double time_decode(int32_t num_tokens, int32_t threads);
   // Sets an empty sequence to the state and checks what came of it.
   bool set_state(SequenceId sequence, TokenRange range, const StateBytes& state);
   // The sequence id that states are cut and joined through (kBlocks only).
@@ -44,8 +44,7 @@ class LlamaTextContext : public TextContext {
 
   const std::shared_ptr<const LlamaTextModel> model_;  // outlives context_
   const LlamaContextPtr context_;
-  const bool calibrates_;
-  const int32_t max_threads_;
+  const int32_t prefill_threads_;
   int32_t num_threads_;
   llama_batch batch_;
   std::unique_ptr<Embedder> embedder_;

@@ -15,7 +15,7 @@ KvKind kv_kind_of(const llama_model* model) {
   return is_whole ? KvKind::kCheckpoints : KvKind::kBlocks;
 }
 
-LlamaTextModel::LlamaTextModel(LlamaModelPtr model, std::unique_ptr<LlamaChatFormat> chat_format,
+LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_ptr<LlamaChatFormat> chat_format,
                                const ModelOptions& options, const Hash128& fingerprint,
                                ModelInfo info)
     : model_(std::move(model)),

@@ -21,7 +21,7 @@ KvKind kv_kind_of(const llama_model* model);
 
 class LlamaTextModel : public TextModel {
  public:
-  LlamaTextModel(LlamaModelPtr model, std::unique_ptr<LlamaChatFormat> chat_format,
+  LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_ptr<LlamaChatFormat> chat_format,
                  const ModelOptions& options, const Hash128& fingerprint, ModelInfo info);
 
   const ModelInfo& info() const override { return info_; }
@@ -47,7 +47,7 @@ class LlamaTextModel : public TextModel {
   // Longer texts cannot fit the context whatever they say.
   size_t max_prompt_bytes() const;
 
-  const LlamaModelPtr model_;
+  const std::shared_ptr<llama_model> model_;  // perhaps shared with other ids
   const llama_vocab* const vocab_;
   const std::unique_ptr<LlamaChatFormat> chat_format_;
   const int32_t batch_tokens_;

@@ -27,10 +27,18 @@ int32_t round_up(int64_t tokens) {
 
 std::string megabytes(uint64_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
 
+// Attention scores of a physical batch are buffered for each cell, in full by the plain
+// kernels, and as a mask only by flash attention.
+double buffer_bytes_per_cell(const GgufHeader& header, const ModelOptions& options) {
+  const double mask_bytes = 4.0 * options.ubatch_tokens;
+  const bool is_flash = options.flash_attention == FlashAttention::kOn || options.kv_type == "q8_0";
+  return is_flash ? mask_bytes : mask_bytes + mask_bytes * header.num_heads;
+}
+
 // The most cells automatic sizing may take.
-int64_t affordable_cells(uint64_t free_bytes, double bytes_per_token) {
-  if (bytes_per_token <= 0.0) return INT32_MAX - kCellGranularity;
-  const double cells = kKvShare * static_cast<double>(free_bytes) / bytes_per_token;
+int64_t affordable_cells(uint64_t free_bytes, double bytes_per_cell) {
+  if (bytes_per_cell <= 0.0) return INT32_MAX - kCellGranularity;
+  const double cells = kKvShare * static_cast<double>(free_bytes) / bytes_per_cell;
   return static_cast<int64_t>(std::min<double>(cells, INT32_MAX - kCellGranularity));
 }
 
@@ -47,6 +55,7 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
                                uint64_t max_bytes) {
   const double bytes_per_token =
       static_cast<double>(header.kv_elements_per_token) * kv_element_bytes(options.kv_type);
+  const double buffer_per_cell = bytes_per_token > 0.0 ? buffer_bytes_per_cell(header, options) : 0.0;
   const int32_t train_context =
       header.train_context_size > 0 ? header.train_context_size : kUnknownTrainContext;
 
@@ -55,7 +64,7 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
   const uint64_t fixed_bytes = plan.weights_bytes + kOverheadBytes;
   const uint64_t free_bytes = max_bytes > fixed_bytes ? max_bytes - fixed_bytes : 0;
   const int64_t affordable =
-      std::max<int64_t>(affordable_cells(free_bytes, bytes_per_token), kMinContext);
+      std::max<int64_t>(affordable_cells(free_bytes, bytes_per_token + buffer_per_cell), kMinContext);
 
   if (options.context_size > 0) {
     plan.context_size = options.context_size;
@@ -71,13 +80,14 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
                                                  int64_t{4} * plan.context_size}));
   plan.kv_cells = round_up(std::max<int64_t>(cells, plan.context_size));
   plan.kv_bytes = static_cast<uint64_t>(std::ceil(bytes_per_token * plan.kv_cells));
-  plan.total_bytes = fixed_bytes + plan.kv_bytes;
+  const auto buffer_bytes = static_cast<uint64_t>(std::ceil(buffer_per_cell * plan.kv_cells));
+  plan.total_bytes = fixed_bytes + plan.kv_bytes + buffer_bytes;
   if (plan.total_bytes > max_bytes) {
     return Status(StatusCode::kOutOfMemory,
                   "the model needs about " + megabytes(plan.total_bytes) + " (weights " +
                       megabytes(plan.weights_bytes) + ", KV memory of " +
                       std::to_string(plan.kv_cells) + " tokens " + megabytes(plan.kv_bytes) +
-                      ", buffers " + megabytes(kOverheadBytes) + ") but " + megabytes(max_bytes) +
+                      ", buffers " + megabytes(kOverheadBytes + buffer_bytes) + ") but " + megabytes(max_bytes) +
                       " are free");
   }
   return plan;

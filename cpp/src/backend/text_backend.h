@@ -2,6 +2,7 @@
 // implements it over llama.cpp; the C++ tests implement it with a fake.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -45,6 +46,12 @@ struct SampledToken {
   TokenLogprobs logprobs;  // empty unless the sampler was asked for them
 };
 
+struct ContextMemory {
+  uint64_t kv_bytes = 0;
+  uint64_t compute_bytes = 0;
+  uint64_t gpu_bytes = 0;  // of these and of the weights, what is on GPUs
+};
+
 // KV memory and compute of one model. Only the compute thread may call it.
 class TextContext {
  public:
@@ -72,9 +79,15 @@ class TextContext {
                              int32_t num_tokens) = 0;
   // Made when it is first asked for; the context keeps it.
   virtual Result<Embedder*> embedder() = 0;
-  // Chooses the threads that decode this model fastest (see ModelOptions).
-  virtual void calibrate() = 0;
+  // Microseconds of one decode of one token with that many threads; the KV memory is
+  // empty before and after. For calibration.
+  // REQUIRES: 0 < num_threads <= what num_threads() was at first
+  virtual double time_decode(int32_t num_threads) = 0;
+  // Threads of decoding; at first as many as there may be, or as the options say.
   virtual int32_t num_threads() const = 0;
+  virtual void set_num_threads(int32_t num_threads) = 0;
+  // What was really allocated. Any thread.
+  virtual ContextMemory memory() const = 0;
 };
 
 // Weights, vocabulary and chat template. Immutable: any thread may call it.
@@ -113,13 +126,30 @@ struct LoadedModel {
   std::unique_ptr<TextContext> context;
 };
 
+// The sizes a model is loaded with and what it will take.
+struct MemoryPlan {
+  int32_t context_size = 0;
+  int32_t kv_cells = 0;
+  std::string weights_key;  // loads with the same key share their weights
+  uint64_t weights_bytes = 0;
+  uint64_t kv_bytes = 0;
+  uint64_t total_bytes = 0;  // with compute buffers and a margin
+};
+
+// Thread-safe; loads of different files run beside each other.
 class TextBackend {
  public:
   virtual ~TextBackend() = default;
-  // Checks the file before anything of it is trusted, then loads it. Takes at
-  // most `max_bytes` of memory.
+  // Checks options and file before anything of it is trusted, and fits the model into
+  // `max_bytes`. Sizes the options leave at 0 shrink with the memory there is. Fails
+  // with kOutOfMemory when the least does not fit. Allocates nothing.
+  virtual Result<MemoryPlan> plan(const ModelOptions& options, uint64_t max_bytes) = 0;
+  // Loads the model in the planned sizes; fails with kClosed when `cancelled` is set
+  // meanwhile.
   virtual Result<LoadedModel> load(const std::string& model_id, const ModelOptions& options,
-                                   uint64_t max_bytes) = 0;
+                                   const MemoryPlan& plan, const std::atomic<bool>& cancelled) = 0;
+  // Bytes that models may still take on the machine, or on its GPUs where they compute.
+  virtual uint64_t available_bytes() const = 0;
 };
 
 }  // namespace snapllm

@@ -47,4 +47,17 @@ int32_t available_cpus() {
   return std::max(1, static_cast<int32_t>(std::thread::hardware_concurrency()));
 }
 
+std::string machine_description() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line, processor = "unknown processor";
+  while (std::getline(file, line)) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) {
+      processor = line.substr(colon + 2);
+      break;
+    }
+  }
+  return processor + ", " + std::to_string(available_cpus()) + " CPUs";
+}
+
 }  // namespace snapllm

@@ -2,12 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace snapllm {
 
 // Bytes of RAM this process may still take: what the kernel reports as available,
 // or what is left of the control group's limit when that is less.
 uint64_t available_memory_bytes();
+
+// The machine as far as speed goes: its processor and the CPUs this process may run on,
+// in one line.
+std::string machine_description();
 
 // CPUs this process may run on.
 int32_t available_cpus();

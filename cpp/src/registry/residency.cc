@@ -1,6 +1,7 @@
 #include "registry/residency.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "registry/room.h"
@@ -12,6 +13,7 @@ using Claim = ModelRegistry::Claim;
 
 const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
 const std::atomic<bool> kNeverCancelled{false};
+constexpr std::chrono::seconds kLeaseTimeout{10};
 
 int64_t unix_time_ms() {
   using std::chrono::duration_cast;
@@ -95,6 +97,10 @@ Result<Residency::Lease> Residency::load_claimed(const std::string& model_id, co
   TextContext& context = resident->scheduler->context();
   choose_threads(*resident->model, context, claim.options);
   ModelInfo& info = resident->info;
+  const ContextMemory memory = context.memory();
+  info.kv_bytes = memory.kv_bytes;
+  info.compute_bytes = memory.compute_bytes;
+  info.gpu_bytes = memory.gpu_bytes;
   info.num_threads = context.num_threads();
   info.loaded_at_ms = unix_time_ms();
   info.load_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -134,8 +140,11 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     if (closed_ || claim.ticket->cancelled) {
       return Status(StatusCode::kClosed, "the load of model " + model_id + " was cancelled");
     }
-    const MemoryUse use = memory_use();
+    MemoryUse use = memory_use();
     const auto holdings = registry_.holdings();
+    // Others than we use the machine too.
+    const uint64_t taken = charged_bytes(holdings) + use.snapshot_bytes + use.external_bytes;
+    use.budget_bytes = std::min(use.budget_bytes, taken + backend_.available_bytes());
     const auto choose = [&](Victims allowed) {
       return choose_room(model_id, claim.options, claim.last, holdings, use, allowed, plan);
     };
@@ -190,6 +199,11 @@ void Residency::drop(Lease lease, const Status& reason) {
   scheduler->close();
   compute_.run([&] { scheduler->abort_all(reason); });
   compute_.detach(scheduler.get());
+  // Leases are held for the length of a call; the memory is free when the last is back.
+  const auto give_up = Clock::now() + kLeaseTimeout;
+  while (lease.use_count() > 1 && Clock::now() < give_up) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 Status Residency::unload(const std::string& model_id) {

@@ -37,8 +37,7 @@ class Residency {
   using Clock = ModelRegistry::Clock;
   struct Environment {
     std::function<std::shared_ptr<Scheduler>(LoadedModel)> make_scheduler;
-    std::function<uint64_t()> snapshot_bytes;   // of the KV store in RAM
-    std::function<uint64_t()> available_bytes;  // that the machine has left
+    std::function<uint64_t()> snapshot_bytes;  // of the KV store in RAM
   };
 
   // The references must outlive it; `calibrations` may be null.

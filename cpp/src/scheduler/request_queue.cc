@@ -55,6 +55,11 @@ bool RequestQueue::has_arrivals() const {
   return !arrivals_.empty() || !cancels_.empty();
 }
 
+bool RequestQueue::is_idle() const {
+  std::lock_guard lock(mutex_);
+  return live_.empty();
+}
+
 void RequestQueue::wait_idle(std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   idle_.wait_until(lock, deadline, [&] { return live_.empty(); });

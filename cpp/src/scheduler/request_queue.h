@@ -38,6 +38,8 @@ class RequestQueue {
   void note_finished(uint64_t request_id, bool was_waiting);
 
   bool has_arrivals() const;
+  // Whether no request is alive.
+  bool is_idle() const;
   // Waits until no request is alive, or for the deadline.
   void wait_idle(std::chrono::steady_clock::time_point deadline);
   int32_t num_waiting() const;

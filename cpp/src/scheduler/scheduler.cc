@@ -193,6 +193,8 @@ void Scheduler::sample(const std::vector<BatchShare>& shares,
   }
   std::lock_guard lock(stats_mutex_);
   ++stats_.num_steps;
+  stats_.num_batch_tokens += batch_.size();
+  stats_.num_batch_sequences += shares.size();
 }
 
 void Scheduler::accept_token(Sequence& sequence, SampledToken sampled) {
@@ -202,6 +204,9 @@ void Scheduler::accept_token(Sequence& sequence, SampledToken sampled) {
       is_end ? std::string()
              : model_->token_bytes(token, model_->is_preserved(sequence.chat(), token));
   sequence.accept(std::move(sampled), bytes, is_end);
+  const bool is_first = sequence.num_generated() == 1;
+  std::lock_guard lock(stats_mutex_);
+  (is_first ? stats_.time_to_first_token : stats_.inter_token_latency).add(sequence.token_wait_ms());
 }
 
 void Scheduler::fail_shares(const std::vector<BatchShare>& shares, const Status& status) {
@@ -260,6 +265,7 @@ void Scheduler::count_finished(const Sequence& sequence) {
   ++stats_.num_finished;
   if (sequence.finish_reason() == FinishReason::kCancelled) ++stats_.num_cancelled;
   if (sequence.finish_reason() == FinishReason::kError) ++stats_.num_failed;
+  stats_.queue_time.add(sequence.queue_ms());
   stats_.num_prompt_tokens += static_cast<uint64_t>(sequence.num_prompt_tokens());
   stats_.num_generated_tokens += static_cast<uint64_t>(sequence.num_generated());
   const CacheReport& cache = sequence.cache();

@@ -30,6 +30,8 @@ class Scheduler : public Steppable {
   bool cancel(uint64_t request_id) { return queue_.cancel(request_id); }
   // Any thread: refuses new requests.
   void close() { queue_.close(); }
+  // Any thread: whether no request is alive.
+  bool is_idle() const { return queue_.is_idle(); }
   // Waits until no request is alive, or for the deadline.
   void wait_idle(std::chrono::steady_clock::time_point deadline) { queue_.wait_idle(deadline); }
   ModelStats stats() const;

@@ -70,10 +70,13 @@ bool Sequence::take_cut() {
 void Sequence::advance(int32_t num_tokens) { num_computed_ += num_tokens; }
 
 void Sequence::accept(SampledToken sampled, std::string_view bytes, bool is_end) {
+  const auto now = Clock::now();
   if (state_ == SequenceState::kPrefilling) {
     state_ = SequenceState::kDecoding;
-    first_token_at_ = Clock::now();
+    first_token_at_ = now;
   }
+  token_wait_ms_ = ms_between(num_generated_ == 0 ? submitted_at_ : last_token_at_, now);
+  last_token_at_ = now;
   tokens_.push_back(sampled.token);
   ++num_generated_;
   if (is_end) return finish(FinishReason::kStop);
@@ -110,6 +113,11 @@ RequestOutput Sequence::take_output() {
   return output;
 }
 
+double Sequence::queue_ms() const {
+  const bool was_admitted = admitted_at_ != Clock::time_point{};
+  return ms_between(submitted_at_, was_admitted ? admitted_at_ : finished_at_);
+}
+
 void Sequence::fill_final(RequestOutput& output) const {
   output.finish_reason = finish_reason_;
   output.stop_sequence = stop_.match();
@@ -121,7 +129,7 @@ void Sequence::fill_final(RequestOutput& output) const {
   output.seed = sampler_->seed();
   const bool was_admitted = admitted_at_ != Clock::time_point{};
   const bool has_tokens = first_token_at_ != Clock::time_point{};
-  output.timings.queue_ms = ms_between(submitted_at_, was_admitted ? admitted_at_ : finished_at_);
+  output.timings.queue_ms = queue_ms();
   if (was_admitted) {
     output.timings.prefill_ms = ms_between(admitted_at_, has_tokens ? first_token_at_ : finished_at_);
   }

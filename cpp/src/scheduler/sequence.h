@@ -98,6 +98,10 @@ class Sequence {
   // generation. May finish the sequence.
   void accept(SampledToken sampled, std::string_view bytes, bool is_end);
   void finish(FinishReason reason, Status error = {});
+  // Milliseconds until it was admitted, or ended without having been.
+  double queue_ms() const;
+  // Milliseconds from the token before to the last, or from the submission to the first.
+  double token_wait_ms() const { return token_wait_ms_; }
 
   // The output since the last call; empty pieces are left out unless final.
   bool has_output() const;
@@ -130,6 +134,8 @@ class Sequence {
   Clock::time_point submitted_at_ = Clock::now();
   Clock::time_point admitted_at_{};
   Clock::time_point first_token_at_{};
+  Clock::time_point last_token_at_{};
+  double token_wait_ms_ = 0.0;
   Clock::time_point finished_at_{};
 };
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from snapllm.cli.units import parse_bytes, parse_seconds
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
 
@@ -83,7 +84,19 @@ def add_parser(commands: Any) -> None:
         "--context-size", type=_count, default=0, help="tokens per request; 0 = as the model allows"
     )
     parser.add_argument(
-        "--memory-budget", type=_count, default=0, metavar="MB", help="MB for models; 0 = detected"
+        "--memory-budget",
+        type=parse_bytes,
+        default=0,
+        metavar="SIZE",
+        help="memory for models, as 8GiB or 800MB; 0 = what the machine has free",
+    )
+    parser.add_argument(
+        "--keep-alive",
+        type=parse_seconds,
+        default=d.keep_alive_s,
+        metavar="TIME",
+        help="evict a model that nobody used for so long, as 90s, 10m or 2h, until it is "
+        "asked for again; 0 = only when memory is short (the default)",
     )
     parser.add_argument(
         "--drain-timeout",
@@ -141,7 +154,8 @@ def handle(options: argparse.Namespace) -> int:
         demo=not options.no_demo,
         num_threads=options.threads,
         context_size=options.context_size,
-        memory_budget_bytes=options.memory_budget * 1_000_000,
+        memory_budget_bytes=options.memory_budget,
+        keep_alive_s=options.keep_alive,
         drain_timeout_s=max(0.0, options.drain_timeout),
         log_level=options.log_level,
         app=AppOptions(

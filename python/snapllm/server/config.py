@@ -30,6 +30,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     num_threads: int = 0
     context_size: int = 0
     memory_budget_bytes: int = 0
+    keep_alive_s: float = 0.0
+    """Seconds after which an unused model is evicted; 0 = as long as memory allows."""
     max_queued_requests: int = 256
     app: AppOptions = AppOptions()
     drain_timeout_s: float = 10.0

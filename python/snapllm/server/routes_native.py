@@ -97,11 +97,7 @@ async def load_model(request: web.Request) -> web.Response:
     # The weights take a while to read: not on the loop. A client that leaves does
     # not stop a load that others may wait for.
     load = functools.partial(
-        engine.load,
-        wanted.file_path,
-        wanted.model_id,
-        gpu_layers=wanted.gpu_layers,
-        context_size=wanted.context_size,
+        engine.load, wanted.file_path, wanted.model_id, **native.load_options(wanted)
     )
     loop = asyncio.get_running_loop()
     model = await asyncio.shield(loop.run_in_executor(request.app[STATE].loader, load))
@@ -131,6 +127,20 @@ async def list_models(request: web.Request) -> web.Response:
     return json_response(native.models_object(infos))
 
 
+async def get_model(request: web.Request) -> web.Response:
+    """GET /api/v1/models/{id}"""
+    info = engine_of(request).model(request.match_info["model_id"]).info
+    return json_response(native.model_object(info))
+
+
+async def pin_model(request: web.Request) -> web.Response:
+    """POST /api/v1/models/pin"""
+    wanted = native.parse_pin(await request.read())
+    engine = engine_of(request)
+    (engine.pin if wanted.pinned else engine.unpin)(wanted.model_id)
+    return json_response(native.pinned_object(wanted))
+
+
 async def cache_stats(request: web.Request) -> web.Response:
     """GET /api/v1/models/cache/stats"""
     engine = engine_of(request)
@@ -146,4 +156,6 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post("/api/v1/models/load", load_model)
     app.router.add_post("/api/v1/models/switch", switch_model)
     app.router.add_post("/api/v1/models/unload", unload_model)
+    app.router.add_post("/api/v1/models/pin", pin_model)
     app.router.add_get("/api/v1/models/cache/stats", cache_stats)
+    app.router.add_get("/api/v1/models/{model_id:.+}", get_model)

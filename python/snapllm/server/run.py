@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
 
 from aiohttp import web
@@ -27,13 +28,15 @@ class StartupError(Exception):
 async def serve(config: ServerConfig) -> None:
     """Runs a server until SIGTERM or SIGINT, then drains and returns.
 
+    A second signal ends the process at once.
+
     Raises:
         StartupError: The address cannot be had, or a model cannot be loaded.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _stop_or_exit, stop, number)
     engine = _open_engine(config)
     app = create_app(engine, config.app)
     # A client that leaves cancels its handler, and that its request.
@@ -49,7 +52,7 @@ async def serve(config: ServerConfig) -> None:
             ) from None
         port = runner.addresses[0][1]
         log.info("listening on http://%s:%d", config.host, port)
-        await _load_models(engine, app[STATE], config, stop)
+        await _load_until(stop, _load_models(engine, app[STATE], config))
         await stop.wait()
         log.info("shutting down: running requests have %g s", config.drain_timeout_s)
         app[STATE].is_draining = True
@@ -70,6 +73,7 @@ def _open_engine(config: ServerConfig) -> Engine:
         return Engine(
             num_threads=config.num_threads,
             memory_budget_bytes=config.memory_budget_bytes,
+            keep_alive_s=config.keep_alive_s,
             max_queued_requests=config.max_queued_requests,
             workspace=workspace,
             kv_ram_bytes=config.kv_ram_bytes,
@@ -87,9 +91,26 @@ def _open_engine(config: ServerConfig) -> Engine:
         return open_in(None)
 
 
-async def _load_models(
-    engine: Engine, state: ServerState, config: ServerConfig, stop: asyncio.Event
-) -> None:
+def _stop_or_exit(stop: asyncio.Event, number: int) -> None:
+    if stop.is_set():
+        log.warning("second signal: exiting at once")
+        os._exit(128 + number)
+    stop.set()
+
+
+async def _load_until(stop: asyncio.Event, loads: Coroutine[None, None, None]) -> None:
+    """Loads, or gives up as soon as the server is to end; the engine's end ends a load."""
+    loading = asyncio.ensure_future(loads)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if loading.done():
+        loading.result()
+    else:
+        loading.cancel()
+
+
+async def _load_models(engine: Engine, state: ServerState, config: ServerConfig) -> None:
     """Loads the models of the command line, in order, while the server answers."""
     models = list(config.models)
     if not models and config.demo:
@@ -97,8 +118,6 @@ async def _load_models(
         log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
     state.announce([model_id for model_id, _ in models])
     for model_id, path in models:
-        if stop.is_set():
-            return
         try:
             load = functools.partial(engine.load, path, model_id, context_size=config.context_size)
             model = await asyncio.get_running_loop().run_in_executor(state.loader, load)

@@ -1,0 +1,141 @@
+"""`snapllm models`: the models of a running server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snapllm.cli.units import parse_seconds
+
+DEFAULT_URL = "http://127.0.0.1:6930"
+# A load takes as long as the file takes to read.
+_TIMEOUT_S = 3600.0
+
+
+class RequestError(Exception):
+    """The server refused or cannot be reached; the message says why."""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command and its actions."""
+    parser = commands.add_parser(
+        "models",
+        help="list, load, switch and unload a server's models",
+        description="Lists, loads, switches, pins and unloads the models of a running server.",
+    )
+    parser.add_argument("--url", default=DEFAULT_URL, help="the server (%(default)s)")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="list the models (the default)")
+    load = actions.add_parser("load", help="load a GGUF file that the server can read")
+    load.add_argument("model_id", metavar="ID")
+    load.add_argument("path", type=Path)
+    load.add_argument("--context-size", type=int, default=0)
+    load.add_argument("--gpu-layers", type=int, default=-1)
+    load.add_argument("--pin", action="store_true", help="never evict it")
+    load.add_argument("--keep-alive", type=parse_seconds, metavar="TIME")
+    for action, text in (
+        ("switch", "make a model the default"),
+        ("unload", "unload a model"),
+        ("pin", "exempt a model from eviction"),
+        ("unpin", "end that"),
+    ):
+        actions.add_parser(action, help=text).add_argument("model_id", metavar="ID")
+    actions.add_parser("stats", help="print the counters as JSON")
+    parser.set_defaults(handler=handle, action="list")
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Runs one action against the server."""
+    try:
+        print(_run(options))
+    except RequestError as error:
+        print(f"snapllm models: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    if options.action == "list":
+        return _table(_request(options.url, "/api/v1/models"))
+    if options.action == "stats":
+        return json.dumps(_request(options.url, "/api/v1/models/cache/stats")["stats"], indent=2)
+    if options.action == "load":
+        answer = _request(options.url, "/api/v1/models/load", _load_body(options))
+        return f"{answer['message']} ({answer['load_time_ms']:.0f} ms)"
+    if options.action in ("pin", "unpin"):
+        body = {"model_id": options.model_id, "pinned": options.action == "pin"}
+        return str(_request(options.url, "/api/v1/models/pin", body)["message"])
+    answer = _request(
+        options.url, f"/api/v1/models/{options.action}", {"model_id": options.model_id}
+    )
+    time_ms = answer.get("switch_time_ms")
+    took = f" ({time_ms} ms)" if time_ms is not None else ""
+    return f"{answer['message']}{took}"
+
+
+def _load_body(options: argparse.Namespace) -> dict[str, Any]:
+    body = {
+        "model_id": options.model_id,
+        "file_path": str(options.path.absolute()),
+        "context_size": options.context_size,
+        "gpu_layers": options.gpu_layers,
+        "pinned": options.pin,
+    }
+    if options.keep_alive is not None:
+        body["keep_alive_s"] = options.keep_alive
+    return body
+
+
+def _request(url: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise RequestError(f"not an http address: {url}")
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        url.rstrip("/") + path, data, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        raise RequestError(_explain(error)) from None
+    except urllib.error.URLError as error:
+        raise RequestError(f"cannot reach {url}: {error.reason}") from None
+    except (OSError, ValueError) as error:
+        raise RequestError(f"no answer from {url}: {error}") from None
+
+
+def _explain(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {error.code} {error.reason}"
+
+
+def _table(answer: Mapping[str, Any]) -> str:
+    rows = [("ID", "STATE", "QUANT", "SIZE", "CONTEXT", "THREADS", "")]
+    for model in answer["models"]:
+        marks = [name for name in ("active", "pinned") if model.get(name)]
+        rows.append(
+            (
+                model["id"],
+                model.get("state", ""),
+                model["quantization"] or "",
+                f"{model['size_gb']:.2f} GB",
+                str(model.get("context_size", "")),
+                str(model.get("num_threads", "")),
+                ", ".join(marks),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,37 @@
+"""Sizes and times as people write them on a command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+_BYTES = {
+    "": 1,
+    "b": 1,
+    **{unit: 1000**power for power, unit in enumerate(("kb", "mb", "gb", "tb"), 1)},
+    **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib"), 1)},
+}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)")
+
+
+def _parse(text: str, units: dict[str, int], example: str) -> float:
+    match = _AMOUNT.fullmatch(text.strip())
+    factor = units.get(match["unit"].lower()) if match else None
+    if match is None or factor is None:
+        raise argparse.ArgumentTypeError(f"expected something like {example}, not {text!r}")
+    value = float(match["number"]) * factor
+    if not math.isfinite(value) or value >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large")
+    return value
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of ``8GiB``, ``800MB`` or a plain number of bytes."""
+    return int(_parse(text, _BYTES, "8GiB"))
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of ``90s``, ``10m``, ``2h``, ``1d`` or a plain number of seconds."""
+    return _parse(text, _SECONDS, "10m")

@@ -1,0 +1,285 @@
+#include "registry/residency.h"
+
+#include <future>
+#include <thread>
+
+#include "check.h"
+#include "fake_backend.h"
+
+namespace snapllm {
+namespace {
+
+using testing::fake_info;
+using testing::FakeTextContext;
+using testing::FakeTextModel;
+using testing::make_sequence;
+
+constexpr uint64_t kWeightsBytes = 1000;
+constexpr uint64_t kOwnBytes = 100;
+constexpr uint64_t kModelBytes = kWeightsBytes + kOwnBytes;
+
+// Models of one size; counts what is in memory.
+class FakeBackend : public TextBackend {
+ public:
+  Result<MemoryPlan> plan(const ModelOptions& options, uint64_t max_bytes) override {
+    if (options.path == "/missing") return Status(StatusCode::kFileNotFound, "missing");
+    if (kModelBytes > max_bytes) return Status(StatusCode::kOutOfMemory, "too large");
+    MemoryPlan plan;
+    plan.context_size = plan.kv_cells = 4096;
+    plan.weights_key = options.path;
+    plan.weights_bytes = kWeightsBytes;
+    plan.kv_bytes = kOwnBytes;
+    plan.total_bytes = kModelBytes;
+    return plan;
+  }
+  Result<LoadedModel> load(const std::string& model_id, const ModelOptions& options,
+                           const MemoryPlan&, const std::atomic<bool>& cancelled) override {
+    ++num_loads;
+    const auto give_up = testing::far_deadline();
+    while (options.path == "/slow" && !cancelled && std::chrono::steady_clock::now() < give_up) {
+      std::this_thread::yield();
+    }
+    if (cancelled) return Status(StatusCode::kClosed, "cancelled");
+    if (options.path == "/broken") return Status(StatusCode::kInvalidModel, "broken");
+    const auto num_alive = num_alive_;
+    CHECK(++*num_alive <= max_alive);
+    ModelInfo info = fake_info();
+    info.id = model_id;
+    info.path = options.path;
+    info.weights_bytes = kWeightsBytes;
+    info.kv_bytes = kOwnBytes;
+    std::shared_ptr<FakeTextModel> model(new FakeTextModel(info, 2048, 512),
+                                         [num_alive](FakeTextModel* gone) {
+                                           delete gone;
+                                           --*num_alive;
+                                         });
+    auto context = std::make_unique<FakeTextContext>(model);
+    context->script("x", std::vector<Token>(4000, 'y'));
+    return LoadedModel{model, std::move(context)};
+  }
+  uint64_t available_bytes() const override { return uint64_t{1} << 40; }
+  int num_alive() const { return *num_alive_; }
+
+  int max_alive = 1000;
+  std::atomic<int> num_loads{0};
+
+ private:
+  std::shared_ptr<std::atomic<int>> num_alive_ = std::make_shared<std::atomic<int>>(0);
+};
+
+struct Fixture {
+  explicit Fixture(size_t max_models, double keep_alive_s = 0.0)
+      : residency(backend, registry, compute, nullptr,
+                  {.make_scheduler =
+                       [](LoadedModel loaded) {
+                         return std::make_shared<Scheduler>(std::move(loaded), 64);
+                       },
+                   .snapshot_bytes = [] { return uint64_t{0}; }},
+                  {.budget_bytes = max_models * kModelBytes,
+                   .keep_alive_s = keep_alive_s,
+                   .max_wait_s = 10.0}) {
+    backend.max_alive = static_cast<int>(max_models);
+  }
+  ~Fixture() { residency.close(ModelRegistry::Clock::now()); }
+
+  Status load(const std::string& id, const std::string& path = "") {
+    ModelOptions options;
+    options.path = path.empty() ? "/" + id : path;
+    const auto lease = residency.load(id, options);
+    return lease.ok() ? Status() : lease.status();
+  }
+  std::string state(const std::string& id) { return registry.info(id).value().state; }
+  // Runs until it is cancelled; returns its id.
+  uint64_t start(const std::string& id, int32_t max_tokens = 4000) {
+    const auto lease = residency.acquire(id);
+    REQUIRE(lease.ok());
+    const uint64_t request_id = ++last_request_id;
+    REQUIRE(lease.value()->scheduler->submit(make_sequence(request_id, "x", max_tokens, outputs)).ok());
+    compute.notify();
+    return request_id;
+  }
+
+  FakeBackend backend;
+  ModelRegistry registry;
+  ComputeThread compute;
+  std::shared_ptr<OutputQueue> outputs = std::make_shared<OutputQueue>();
+  uint64_t last_request_id = 0;
+  Residency residency;
+};
+
+TEST(residency, models_stay_as_far_as_the_budget_goes) {
+  Fixture f(2);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());
+  CHECK_EQ(f.residency.memory().used_bytes, 2 * kModelBytes);
+  CHECK(f.load("c").ok());
+  CHECK_EQ(f.backend.num_alive(), 2);
+  CHECK_EQ(f.residency.memory().num_evictions, 1);
+  CHECK_EQ(f.registry.infos().size(), 3);
+}
+
+TEST(residency, round_robin_over_more_models_than_fit_works) {
+  Fixture f(2);
+  for (const char* id : {"a", "b", "c"}) CHECK(f.load(id).ok());
+  for (int round = 0; round < 10; ++round) {
+    for (const char* id : {"a", "b", "c"}) {
+      const auto lease = f.residency.acquire(id);
+      REQUIRE(lease.ok());
+      CHECK_EQ(lease.value()->info.id, id);
+    }
+  }
+  const MemoryStats memory = f.residency.memory();
+  CHECK(memory.num_reloads >= 10);
+  CHECK_EQ(memory.num_evictions, memory.num_reloads + 1);
+  CHECK_EQ(memory.used_bytes, 2 * kModelBytes);
+}
+
+TEST(residency, a_load_that_cannot_fit_is_refused_and_harms_nobody) {
+  Fixture f(2);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());
+  const auto lease = f.residency.acquire("a").value();
+  CHECK(f.registry.set_pinned("b", true).ok());
+  const int loads_before = f.backend.num_loads;
+  const Status status = f.load("c");
+  CHECK_EQ(status.code(), StatusCode::kOutOfMemory);
+  for (const char* part : {"model c", "a 1.1 KiB (in use)", "b 1.1 KiB (pinned)"}) {
+    CHECK(status.message().find(part) != std::string::npos);
+  }
+  CHECK_EQ(f.backend.num_loads, loads_before);
+  CHECK_EQ(f.state("a"), "resident");
+  CHECK_EQ(f.registry.infos().size(), 2);
+}
+
+TEST(residency, a_request_for_an_evicted_model_waits_for_a_busy_one_to_end) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());  // evicts a
+  f.start("b", 50);
+  const auto lease = f.residency.acquire("a");
+  REQUIRE(lease.ok());
+  CHECK_EQ(f.state("b"), "evicted");
+  // The request ran to its end all the same.
+  int num_tokens = 0;
+  for (const RequestOutput& output : f.outputs->drain()) {
+    num_tokens += static_cast<int>(output.tokens.size());
+    if (output.finished()) CHECK_EQ(output.finish_reason, FinishReason::kLength);
+  }
+  CHECK_EQ(num_tokens, 50);
+}
+
+TEST(residency, ids_of_one_file_share_its_weights_in_the_budget) {
+  Fixture f(1);
+  CHECK(f.load("a", "/same").ok());
+  f.backend.max_alive = 2;
+  CHECK_EQ(f.load("b", "/same").code(), StatusCode::kOk);  // a had to go for b's own bytes
+  Fixture two(2);
+  CHECK(two.load("a", "/same").ok());
+  CHECK(two.load("b", "/same").ok());
+  CHECK_EQ(two.residency.memory().models_bytes, kWeightsBytes + 2 * kOwnBytes);
+}
+
+TEST(residency, failures_are_passed_on_and_leave_the_id_free) {
+  Fixture f(2);
+  CHECK_EQ(f.load("a", "/missing").code(), StatusCode::kFileNotFound);
+  CHECK_EQ(f.load("a", "/broken").code(), StatusCode::kInvalidModel);
+  CHECK_EQ(f.residency.memory().used_bytes, 0);
+  CHECK(f.load("a").ok());
+}
+
+TEST(residency, many_loads_of_one_id_make_one_model) {
+  Fixture f(2);
+  std::vector<std::future<Status>> loads;
+  for (int i = 0; i < 8; ++i) {
+    loads.push_back(std::async(std::launch::async, [&] { return f.load("a"); }));
+  }
+  for (auto& one : loads) CHECK(one.get().ok());
+  CHECK_EQ(f.backend.num_loads.load(), 1);
+}
+
+TEST(residency, an_unload_ends_a_slow_load) {
+  Fixture f(2);
+  auto load = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
+  while (f.backend.num_loads == 0) std::this_thread::yield();
+  CHECK(f.load("a").ok());  // and nobody waits for it
+  CHECK(f.residency.unload("s").ok());
+  CHECK_EQ(load.get().code(), StatusCode::kClosed);
+  CHECK_EQ(f.residency.memory().used_bytes, kModelBytes);
+}
+
+TEST(residency, closing_ends_loads_and_requests) {
+  Fixture f(3);
+  CHECK(f.load("a").ok());
+  f.start("a");
+  auto load = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
+  while (f.backend.num_loads < 2) std::this_thread::yield();
+  f.residency.close(ModelRegistry::Clock::now() + std::chrono::milliseconds(20));
+  CHECK_EQ(load.get().code(), StatusCode::kClosed);
+  CHECK_EQ(f.backend.num_alive(), 0);
+  const auto outputs = f.outputs->drain();
+  REQUIRE(!outputs.empty());
+  CHECK(outputs.back().finished());
+  CHECK_EQ(f.load("b").code(), StatusCode::kClosed);
+  CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kClosed);
+}
+
+TEST(residency, models_nobody_uses_expire_and_come_back) {
+  Fixture f(2, /*keep_alive_s=*/0.05);
+  CHECK(f.load("a").ok());
+  const auto deadline = testing::far_deadline();
+  while (f.state("a") != "evicted" && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK_EQ(f.state("a"), "evicted");
+  CHECK_EQ(f.backend.num_alive(), 0);
+  CHECK(f.residency.acquire("").ok());
+  CHECK_EQ(f.residency.memory().num_reloads, 1);
+}
+
+TEST(residency, external_memory_evicts_idle_models_or_is_refused) {
+  Fixture f(2);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());
+  CHECK(f.registry.set_pinned("b", true).ok());
+  CHECK(f.residency.set_external("image", kModelBytes).ok());
+  CHECK_EQ(f.state("a"), "evicted");
+  const Status refused = f.residency.set_external("image", kModelBytes + 1);
+  CHECK_EQ(refused.code(), StatusCode::kOutOfMemory);
+  CHECK_EQ(f.residency.memory().external_bytes, kModelBytes);
+  CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kOutOfMemory);
+  CHECK(f.residency.set_external("image", 0).ok());
+  CHECK(f.residency.acquire("a").ok());
+}
+
+TEST(residency, random_use_from_many_threads_stays_within_the_budget) {
+  Fixture f(2);
+  std::vector<std::future<void>> threads;
+  for (unsigned seed = 0; seed < 6; ++seed) {
+    threads.push_back(std::async(std::launch::async, [&f, seed] {
+      const std::string ids[] = {"a", "b", "c", "d"};
+      unsigned state = seed * 7919 + 1;
+      for (int i = 0; i < 150; ++i) {
+        state = state * 1664525u + 1013904223u;
+        const std::string& id = ids[state >> 30];
+        switch ((state >> 20) % 6) {
+          case 0: (void)f.residency.unload(id); break;
+          case 1: (void)f.load(id); break;
+          case 2: (void)f.registry.set_active(id); break;
+          default:
+            if (const auto lease = f.residency.acquire(id); lease.ok()) {
+              CHECK_EQ(lease.value()->info.id, id);
+              CHECK_EQ(lease.value()->info.path, "/" + id);
+            }
+        }
+      }
+    }));
+  }
+  for (auto& thread : threads) thread.get();
+  for (const char* id : {"a", "b", "c", "d"}) (void)f.residency.unload(id);
+  CHECK_EQ(f.backend.num_alive(), 0);
+  CHECK_EQ(f.residency.memory().used_bytes, 0);
+  CHECK(f.registry.infos().empty());
+}
+
+}  // namespace
+}  // namespace snapllm
