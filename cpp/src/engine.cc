@@ -228,7 +228,9 @@ Engine::~Engine() { impl_->close(0); }
 Result<ModelInfo> Engine::load(const std::string& model_id, const ModelOptions& options) {
   auto lease = impl_->residency().load(model_id, options);
   if (!lease.ok()) return lease.status();
-  return impl_->registry().info(model_id);
+  auto info = impl_->registry().info(model_id);
+  // Another thread may have unloaded it already; it was loaded all the same.
+  return info.ok() ? std::move(info).value() : lease.value()->info;
 }
 
 Status Engine::unload(const std::string& model_id) { return impl_->residency().unload(model_id); }

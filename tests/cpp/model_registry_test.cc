@@ -140,7 +140,7 @@ TEST(model_registry, an_unload_cancels_the_load_under_way) {
   while (!claim.value().ticket->cancelled) std::this_thread::yield();
   registry.end_load("a", *claim.value().ticket, Status(StatusCode::kClosed, "cancelled"));
   const auto removed = removal.get();
-  CHECK(removed.ok() && removed.value() == nullptr);
+  CHECK(removed.ok() && !removed.value());
   CHECK(registry.infos().empty());
 }
 
@@ -164,7 +164,7 @@ TEST(model_registry, an_id_being_unloaded_is_gone_for_requests_and_taken_for_loa
   ModelRegistry registry;
   load(registry, "a");
   const Lease lease = registry.find("a").value();
-  CHECK(registry.begin_remove("a").value() == lease);
+  CHECK(registry.begin_remove("a").value() == std::optional(lease));
   CHECK_EQ(lease.use_count(), 1);
   CHECK_EQ(registry.claim_use("a").status().code(), StatusCode::kModelNotFound);
   CHECK_EQ(registry.begin_remove("a").status().code(), StatusCode::kModelNotFound);

@@ -87,7 +87,7 @@ TEST(room, a_model_comes_back_as_it_was) {
   const auto choice = choose({other("a", 5000)}, 100'000, {}, last);
   CHECK_EQ(choice.value().plan.context_size, 700);
   last.context_size = last.kv_cells = 99'000;  // the budget has shrunk since
-  CHECK_EQ(choose({}, 6000, {}, last).value().plan.context_size, 2500);
+  CHECK_EQ(choose({}, 6000, {}, last).value().plan.context_size, 4096);
 }
 
 TEST(room, shared_weights_need_no_room) {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,62 @@ def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
     reader.join(10)
     assert b"[DONE]" in answers[1]
     assert not any("Traceback" in line for line in server.lines)
+
+
+def test_clients_that_leave_at_any_moment_free_everything(server: Server) -> None:
+    rng = random.Random(5)
+    address = urllib.parse.urlsplit(server.url)
+
+    def call_and_leave(number: int) -> None:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+        body = LONG | {
+            "model": ("llama", "qwen")[number % 2],
+            "stream": number % 3 != 0,
+            "messages": [{"role": "user", "content": f"{number} " * (number * 5 % 200 + 1)}],
+        }
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        time.sleep(delays[number])
+        if number % 3 and number % 5:
+            connection.getresponse().read(20)
+        connection.close()
+
+    delays = [rng.choice((0.0, 0.001, 0.01, 0.05)) for _ in range(60)]
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(call_and_leave, range(60)))
+    deadline = time.monotonic() + 20
+    while True:
+        stats = server.get("/api/v1/models/cache/stats")["stats"]["models"]
+        alive = sum(m["requests_running"] + m["requests_waiting"] for m in stats)
+        if alive == 0:
+            break
+        assert time.monotonic() < deadline, f"{alive} requests of clients that left still run"
+        time.sleep(0.02)
+    assert sum(m["requests_cancelled"] for m in stats) > 0
+    # Nothing holds the models: they can be used, and would be evictable.
+    assert server.post("/api/v1/generate", {"prompt": "x", "max_tokens": 2})["status"] == "success"
+
+
+def test_a_second_signal_ends_the_server_at_once(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "60").start(1)
+    body = LONG | {"max_tokens": None, "ignore_eos": True}
+    connections = [open_stream(server, body) for _ in range(20)]
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_line("shutting down")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=5) in (0, 128 + signal.SIGTERM)
+    for connection in connections:
+        connection.close()
+
+
+def test_the_drain_has_an_end(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "0.05").start(1)
+    connections = [open_stream(server, LONG) for _ in range(20)]
+    start = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - start < 15
+    assert not any("Traceback" in line for line in server.lines)
+    for connection in connections:
+        connection.close()
 
 
 def test_without_a_model_the_demo_answers_under_its_id(demo_server: Server) -> None:

@@ -130,20 +130,20 @@ void ModelRegistry::end_load(const std::string& model_id, LoadTicket& ticket,
   changed_.notify_all();
 }
 
-Result<ModelRegistry::Lease> ModelRegistry::begin_remove(const std::string& model_id) {
+Result<std::optional<ModelRegistry::Lease>> ModelRegistry::begin_remove(const std::string& model_id) {
   std::unique_lock lock(mutex_);
   bool was_loading = false;
   for (;;) {
     const auto it = entries_.find(model_id);
     if (it == entries_.end() || it->second.leaving) {
-      if (was_loading) return Lease();  // the load was cancelled, and that is that
+      if (was_loading) return std::optional<Lease>();
       return not_found(model_id);
     }
     Entry& entry = it->second;
     if (entry.ticket == nullptr && !entry.draining) {
       entry.leaving = true;
       pass_active_on(model_id);
-      return std::exchange(entry.model, nullptr);
+      return std::optional<Lease>(std::exchange(entry.model, nullptr));
     }
     if (entry.ticket != nullptr) {
       was_loading = true;

@@ -62,9 +62,10 @@ class ModelRegistry {
   // Ends a load begun: with its model, or with the reason why there is none.
   void end_load(const std::string& model_id, LoadTicket& ticket, Result<Lease> loaded);
 
-  // Takes the model out; its id stays taken until end_remove. Null when it was not in
-  // memory. Cancels a load under way.
-  Result<Lease> begin_remove(const std::string& model_id);
+  // Takes the model out, null when it was evicted; its id stays taken until end_remove.
+  // Cancels a load under way; nothing when that was all there was: then there is no
+  // end_remove to call.
+  Result<std::optional<Lease>> begin_remove(const std::string& model_id);
   void end_remove(const std::string& model_id);
 
   // Sets what the loading model is going to take; false when the budget has no room.

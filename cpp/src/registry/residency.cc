@@ -206,14 +206,18 @@ void Residency::drop(Lease lease, const Status& reason) {
   }
 }
 
+void Residency::finish_removal(const std::string& model_id, Lease lease, const Status& reason) {
+  if (lease != nullptr) drop(std::move(lease), reason);
+  registry_.end_remove(model_id);
+}
+
 Status Residency::unload(const std::string& model_id) {
   if (closed_) return kClosedStatus;
   auto removed = registry_.begin_remove(model_id);
   if (!removed.ok()) return removed.status();
-  if (removed.value() != nullptr) {
-    drop(std::move(removed).value(), {StatusCode::kClosed, "model " + model_id + " was unloaded"});
-  }
-  registry_.end_remove(model_id);
+  if (!removed.value()) return {};
+  finish_removal(model_id, *std::move(removed).value(),
+                 {StatusCode::kClosed, "model " + model_id + " was unloaded"});
   return {};
 }
 
@@ -299,9 +303,8 @@ void Residency::close(Clock::time_point drain_deadline) {
   for (; !ids.empty(); ids = registry_.cancel_loads()) {
     for (const std::string& id : ids) {
       auto removed = registry_.begin_remove(id);
-      if (!removed.ok()) continue;  // leaving already
-      if (removed.value() != nullptr) drop(std::move(removed).value(), {});
-      registry_.end_remove(id);
+      if (!removed.ok() || !removed.value()) continue;  // leaving, or gone already
+      finish_removal(id, *std::move(removed).value(), {});
     }
     registry_.wait_unless_empty(Clock::now() + std::chrono::milliseconds(5));
   }

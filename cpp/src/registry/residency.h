@@ -78,6 +78,7 @@ class Residency {
   void choose_threads(const TextModel& model, TextContext& context, const ModelOptions& options);
   // Ends what runs and frees the memory.
   void drop(Lease lease, const Status& reason);
+  void finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   MemoryUse memory_use() const;
   void watch_keep_alive();
 

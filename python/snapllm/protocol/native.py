@@ -347,19 +347,22 @@ def unloaded_object(model_id: str) -> bytes:
 def cache_stats_object(models: list[ModelInfo], stats: EngineStats) -> bytes:
     """The body of GET /api/v1/models/cache/stats.
 
-    Hits and misses count prompt tokens: restored, and computed.
+    Hits and misses count prompt tokens: restored, and computed. The specification shows
+    its six fields inside of `stats`, and reads them beside it: they are in both places.
     """
     hits = sum(m.num_cached_tokens for m in stats.models)
     misses = sum(m.num_prompt_tokens for m in stats.models) - hits
     memory = stats.memory
     gpu_bytes = sum(info.gpu_bytes for info in models if info.state == "resident")
-    body = {
+    body: dict[str, Any] = {
         "total_models_loaded": _num_resident(models),
         "gpu_memory_used_mb": _megabytes(gpu_bytes),
         "cpu_memory_used_mb": _megabytes(max(0, memory.used_bytes - gpu_bytes)),
         "cache_hits": hits,
         "cache_misses": misses,
         "hit_rate": round(hits / (hits + misses), 4) if hits + misses else 0.0,
+    }
+    more = {
         "memory_budget_mb": _megabytes(memory.budget_bytes),
         "snapshot_memory_mb": _megabytes(memory.snapshot_bytes),
         "external_memory_mb": _megabytes(memory.external_bytes),
@@ -368,7 +371,7 @@ def cache_stats_object(models: list[ModelInfo], stats: EngineStats) -> bytes:
         "switches": stats.num_switches,
         "models": [_model_stats(m) for m in stats.models],
     }
-    return _encode({"stats": body})
+    return _encode({"stats": body | more, **body})
 
 
 def _model_stats(stats: ModelStats) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""Models over HTTP and from the command line: states, pins, budget, counters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from server_process import Server
+
+SPECIFIED_STATS = {
+    "total_models_loaded",
+    "gpu_memory_used_mb",
+    "cpu_memory_used_mb",
+    "cache_hits",
+    "cache_misses",
+    "hit_rate",
+}
+
+
+def metric(server: Server, name: str) -> float:
+    lines = [line for line in server.get("/metrics").splitlines() if line.startswith(name)]
+    assert lines, name
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+def models_command(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "snapllm", "models", "--url", server.url, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_one_model_is_described(server: Server) -> None:
+    model = server.get("/api/v1/models/qwen")["model"]
+    assert model in server.get("/api/v1/models")["models"]
+    assert (model["id"], model["state"], model["pinned"]) == ("qwen", "resident", False)
+    assert model["context_size"] == model["train_context_size"] == 2048
+    assert model["gpu_layers"] == -1
+    assert min(model["weights_mb"], model["kv_mb"], model["compute_mb"]) > 0
+    status, answer, _ = server.request("GET", "/api/v1/models/nobody")
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+
+
+def test_cache_stats_have_the_specifications_fields_and_count(server: Server) -> None:
+    before = server.get("/api/v1/models/cache/stats")
+    body = {"prompt": "count me " * 20, "model": "qwen", "max_tokens": 3}
+    for _ in range(2):
+        server.post("/api/v1/generate", body)
+    after = server.get("/api/v1/models/cache/stats")
+    stats = after["stats"]
+    assert set(stats) >= SPECIFIED_STATS
+    assert {name: after[name] for name in SPECIFIED_STATS} == {
+        name: stats[name] for name in SPECIFIED_STATS
+    }
+    assert stats["cpu_memory_used_mb"] > 1
+    assert stats["cache_hits"] > before["stats"]["cache_hits"]
+    assert stats["cache_misses"] > before["stats"]["cache_misses"]
+    assert 0 < stats["hit_rate"] < 1
+    qwen = next(model for model in stats["models"] if model["id"] == "qwen")
+    assert qwen["requests"] >= 2
+    assert qwen["mean_ttft_ms"] > 0
+
+
+def test_metrics_count_latencies(server: Server) -> None:
+    name = 'snapllm_time_to_first_token_seconds_count{model="llama"}'
+    before = metric(server, name)
+    server.post("/api/v1/generate", {"prompt": "x", "model": "llama", "max_tokens": 4})
+    assert metric(server, name) == before + 1
+    assert metric(server, "snapllm_memory_budget_bytes") > metric(
+        server, "snapllm_memory_used_bytes"
+    )
+    assert metric(server, "snapllm_model_resident") >= 2
+
+
+def test_a_model_is_pinned_over_http(server: Server) -> None:
+    answer = server.post("/api/v1/models/pin", {"model_id": "qwen"})
+    assert answer == {
+        "status": "success",
+        "message": "Pinned model: qwen",
+        "model": "qwen",
+        "pinned": True,
+    }
+    assert server.get("/api/v1/models/qwen")["model"]["pinned"]
+    server.post("/api/v1/models/pin", {"model_id": "qwen", "pinned": False})
+    assert not server.get("/api/v1/models/qwen")["model"]["pinned"]
+
+
+def test_the_models_command_manages_a_server(server: Server, qwen_path: Path) -> None:
+    try:
+        loaded = models_command(server, "load", "cli", str(qwen_path), "--context-size", "512")
+        assert loaded.stdout.startswith("Model loaded: cli"), loaded.stderr
+        listing = models_command(server).stdout
+        assert [line.split()[0] for line in listing.splitlines()] == ["ID", "cli", "llama", "qwen"]
+        assert "512" in listing.splitlines()[1]
+        assert "active" in listing.splitlines()[2]
+        assert "Switched to model: cli" in models_command(server, "switch", "cli").stdout
+        assert "Pinned model: cli" in models_command(server, "pin", "cli").stdout
+        assert '"total_models_loaded": 3' in models_command(server, "stats").stdout
+    finally:
+        models_command(server, "switch", "llama")
+        assert models_command(server, "unload", "cli").stdout == "Model unloaded: cli\n"
+    refused = models_command(server, "unload", "cli")
+    assert (refused.returncode, refused.stderr) == (1, "snapllm models: Model not found: cli\n")
+
+
+def test_the_models_command_says_when_there_is_no_server() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "snapllm", "models", "--url", "http://127.0.0.1:9"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "cannot reach" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model_id": "m", "file_path": "x", "keep_alive_s": -1},
+        {"model_id": "m", "file_path": "x", "gpu_layers": -2},
+        {"model_id": "m", "file_path": "x", "pinned": "yes"},
+        {"model_id": "", "file_path": "x"},
+        {"model_id": "m"},
+    ],
+)
+def test_wrong_load_requests_name_the_field(server: Server, body: dict[str, object]) -> None:
+    status, answer, _ = server.request("POST", "/api/v1/models/load", body)
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert answer["error"]["param"] or "file_path" in answer["error"]["message"]
+
+
+def test_unused_models_are_evicted_and_come_back(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--keep-alive", "0.3s").start(1)
+    try:
+        body = {"prompt": "Hello", "max_tokens": 8, "temperature": 0}
+        before = server.post("/api/v1/generate", body)["response"]
+        deadline = time.monotonic() + 20
+        while server.get("/api/v1/models")["total_loaded"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert server.get("/api/v1/models/llama")["model"]["state"] == "evicted"
+        assert server.get("/v1/models")["data"][0]["id"] == "llama"
+        assert server.post("/api/v1/generate", body)["response"] == before
+        assert metric(server, "snapllm_model_reloads") == 1
+        assert metric(server, "snapllm_model_loads_total") == 2
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_model_over_the_budget_is_refused_with_the_numbers(llama_path: Path) -> None:
+    server = Server("--no-demo", "--memory-budget", "10MiB").start(0)
+    try:
+        body = {"model_id": "m", "file_path": str(llama_path)}
+        status, answer, _ = server.request("POST", "/api/v1/models/load", body)
+        assert (status, answer["error"]["code"]) == (500, "out_of_memory")
+        assert "budget of 10.0 MiB" in answer["error"]["message"]
+        assert server.get("/api/v1/models")["total_loaded"] == 0
+    finally:
+        assert server.stop() == 0

@@ -1,0 +1,41 @@
+"""Sizes and times on the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from snapllm.cli.units import parse_bytes, parse_seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0),
+        ("8GiB", 8 << 30),
+        ("8 gib", 8 << 30),
+        ("1.5MB", 1_500_000),
+        ("800MB", 800_000_000),
+        ("123", 123),
+        ("2TiB", 2 << 40),
+    ],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0", 0), ("90s", 90), ("10m", 600), ("2h", 7200), ("0.5", 0.5)]
+)
+def test_times(text: str, expected: float) -> None:
+    assert parse_seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "8QB", "1e9", "nan", "9999999999999TB", "1 2"])
+def test_nonsense_is_refused(text: str) -> None:
+    for parse in (parse_bytes, parse_seconds):
+        if parse is parse_seconds and text == "9999999999999TB":
+            continue
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse(text)
