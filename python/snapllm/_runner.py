@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,14 @@ def _events(
     with contextlib.closing(outputs):
         for output in outputs:
             yield from read(output)
+
+
+def _settle(
+    returning: dict[str, asyncio.Future[None]], model_id: str, task: asyncio.Future[None]
+) -> None:
+    returning.pop(model_id, None)
+    if not task.cancelled():
+        task.exception()  # whoever still waits sees it too
 
 
 class Runner:
@@ -129,7 +138,7 @@ class Runner:
             # One thread, however many requests wait.
             task = loop.run_in_executor(self._loader, self.core.ensure_resident, info.id)
             returning[info.id] = task
-            task.add_done_callback(lambda _: returning.pop(info.id))
+            task.add_done_callback(functools.partial(_settle, returning, info.id))
         await asyncio.shield(task)
 
     def close_pump(self) -> None:
