@@ -178,7 +178,7 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
 }
 
 Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) {
-  auto lease = find(request.model_id);
+  auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
   const ResidentModel& resident = *lease.value();
   return snapllm::embed(compute_, *resident.model, resident.scheduler->context(), request);

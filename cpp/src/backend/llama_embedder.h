@@ -58,8 +58,10 @@ class EmbeddingOnlyContext : public TextContext {
   Result<StateBytes> save_state(SequenceId, TokenRange) override { return refusal(); }
   bool restore_state(SequenceId, TokenRange, const StateBytes&, int32_t) override { return false; }
   Result<Embedder*> embedder() override { return embedder_.get(); }
-  void calibrate() override {}
+  double time_decode(int32_t) override { return 0.0; }
   int32_t num_threads() const override { return num_threads_; }
+  void set_num_threads(int32_t) override {}
+  ContextMemory memory() const override { return {}; }
 
  private:
   static Status refusal() {

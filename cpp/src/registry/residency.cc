@@ -111,7 +111,7 @@ Result<Residency::Lease> Residency::load_claimed(const std::string& model_id, co
 
 void Residency::choose_threads(const TextModel& model, TextContext& context,
                                const ModelOptions& options) {
-  if (options.num_threads > 0) return;
+  if (options.num_threads > 0 || !model.info().supports_generation) return;
   const int32_t max_threads = context.num_threads();
   const std::string key = model.fingerprint().hex() + " " + std::to_string(max_threads);
   if (calibrations_ != nullptr) {
