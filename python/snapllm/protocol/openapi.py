@@ -82,6 +82,8 @@ _ENDPOINTS = (
     _Endpoint("post", "/api/v1/models/load", "Loads a model", native.LoadRequest),
     _Endpoint("post", "/api/v1/models/switch", "Makes a model active", native.ModelIdRequest),
     _Endpoint("post", "/api/v1/models/unload", "Unloads a model", native.ModelIdRequest),
+    _Endpoint("post", "/api/v1/models/pin", "Exempts a model from eviction", native.PinRequest),
+    _Endpoint("get", "/api/v1/models/{model_id}", "One model and its facts"),
     _Endpoint("get", "/api/v1/models/cache/stats", "Memory and cache statistics"),
     _Endpoint(
         "post",
