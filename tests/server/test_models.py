@@ -146,6 +146,8 @@ def test_unused_models_are_evicted_and_come_back(llama_path: Path) -> None:
             time.sleep(0.05)
         assert server.get("/api/v1/models/llama")["model"]["state"] == "evicted"
         assert server.get("/v1/models")["data"][0]["id"] == "llama"
+        switched = server.post("/api/v1/models/switch", {"model_id": "llama"})
+        assert switched["state"] == "evicted"  # moved the default, and loaded nothing
         assert server.post("/api/v1/generate", body)["response"] == before
         assert metric(server, "snapllm_model_reloads") == 1
         assert metric(server, "snapllm_model_loads_total") == 2

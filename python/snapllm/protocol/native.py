@@ -314,14 +314,15 @@ def loaded_object(info: ModelInfo) -> bytes:
     )
 
 
-def switched_object(model_id: str, switch_ms: float) -> bytes:
-    """The body of POST /api/v1/models/switch."""
+def switched_object(info: ModelInfo, switch_ms: float) -> bytes:
+    """The body of POST /api/v1/models/switch; an evicted model loads with its next request."""
     return _encode(
         {
             "status": "success",
-            "message": f"Switched to model: {model_id}",
-            "model": model_id,
+            "message": f"Switched to model: {info.id}",
+            "model": info.id,
             "switch_time_ms": round(switch_ms, 6),
+            "state": info.state,
         }
     )
 

@@ -111,7 +111,7 @@ async def switch_model(request: web.Request) -> web.Response:
     start = time.perf_counter()
     engine.switch(model_id)
     switch_ms = (time.perf_counter() - start) * 1000
-    return json_response(native.switched_object(model_id, switch_ms))
+    return json_response(native.switched_object(engine.model(model_id).info, switch_ms))
 
 
 async def unload_model(request: web.Request) -> web.Response:
