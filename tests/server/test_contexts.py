@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,3 +237,19 @@ def test_contexts_survive_a_restart(tmp_path: Path, number: signal.Signals) -> N
         assert status == 1, "a second server took the same workspace"
     finally:
         assert second.stop() == 0
+
+
+def test_the_command_line_lists_and_moves_contexts(demo_server: Server, tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "snapllm", "contexts", "--url", demo_server.url]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    (tmp_path / "doc.txt").write_text(HANDBOOK)
+    context_id = run("ingest", str(tmp_path / "doc.txt"), "--model", "demo").split(":")[0]
+    assert context_id in run()
+    assert run("move", context_id, "cold").strip() == "cold"
+    assert "20 days" in run("query", context_id, "What is the vacation policy?")
+    assert "cache_hits" in run("stats")
+    assert "deleted" in run("delete", context_id)
+    assert context_id not in run("list")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from snapllm import __version__
-from snapllm.cli import models, run, serve
+from snapllm.cli import contexts, models, run, serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_parser(commands)
     run.add_parser(commands)
     models.add_parser(commands)
+    contexts.add_parser(commands)
     options = parser.parse_args(arguments)
     status: int = options.handler(options)
     return status

@@ -5,22 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from snapllm.cli.client import DEFAULT_URL, RequestError, request, table
 from snapllm.cli.units import parse_seconds
-
-DEFAULT_URL = "http://127.0.0.1:6930"
-# A load takes as long as the file takes to read.
-_TIMEOUT_S = 3600.0
-
-
-class RequestError(Exception):
-    """The server refused or cannot be reached; the message says why."""
 
 
 def add_parser(commands: Any) -> None:
@@ -63,16 +53,16 @@ def handle(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> str:
     if options.action == "list":
-        return _table(_request(options.url, "/api/v1/models"))
+        return _table(request(options.url, "/api/v1/models"))
     if options.action == "stats":
-        return json.dumps(_request(options.url, "/api/v1/models/cache/stats")["stats"], indent=2)
+        return json.dumps(request(options.url, "/api/v1/models/cache/stats")["stats"], indent=2)
     if options.action == "load":
-        answer = _request(options.url, "/api/v1/models/load", _load_body(options))
+        answer = request(options.url, "/api/v1/models/load", _load_body(options))
         return f"{answer['message']} ({answer['load_time_ms']:.0f} ms)"
     if options.action in ("pin", "unpin"):
         body = {"model_id": options.model_id, "pinned": options.action == "pin"}
-        return str(_request(options.url, "/api/v1/models/pin", body)["message"])
-    answer = _request(
+        return str(request(options.url, "/api/v1/models/pin", body)["message"])
+    answer = request(
         options.url, f"/api/v1/models/{options.action}", {"model_id": options.model_id}
     )
     time_ms = answer.get("switch_time_ms")
@@ -93,32 +83,6 @@ def _load_body(options: argparse.Namespace) -> dict[str, Any]:
     return body
 
 
-def _request(url: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise RequestError(f"not an http address: {url}")
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        url.rstrip("/") + path, data, {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
-    except urllib.error.HTTPError as error:
-        raise RequestError(_explain(error)) from None
-    except urllib.error.URLError as error:
-        raise RequestError(f"cannot reach {url}: {error.reason}") from None
-    except (OSError, ValueError) as error:
-        raise RequestError(f"no answer from {url}: {error}") from None
-
-
-def _explain(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {error.code} {error.reason}"
-
-
 def _table(answer: Mapping[str, Any]) -> str:
     rows = [("ID", "STATE", "QUANT", "SIZE", "CONTEXT", "THREADS", "")]
     for model in answer["models"]:
@@ -134,8 +98,4 @@ def _table(answer: Mapping[str, Any]) -> str:
                 ", ".join(marks),
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return table(rows)

@@ -1,0 +1,60 @@
+"""How the command line asks a running server."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DEFAULT_URL = "http://127.0.0.1:6930"
+# A load takes as long as the file takes to read, an ingest as long as the prefill.
+_TIMEOUT_S = 3600.0
+
+
+class RequestError(Exception):
+    """The server refused or cannot be reached; the message says why."""
+
+
+def request(
+    url: str, path: str, body: Mapping[str, Any] | None = None, *, method: str | None = None
+) -> dict[str, Any]:
+    """The answer of a GET, or of a POST where there is a body.
+
+    Raises:
+        RequestError: The server refused, or cannot be reached.
+    """
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise RequestError(f"not an http address: {url}")
+    data = None if body is None else json.dumps(body).encode()
+    wanted = urllib.request.Request(
+        url.rstrip("/") + path, data, {"Content-Type": "application/json"}, method=method
+    )
+    try:
+        with urllib.request.urlopen(wanted, timeout=_TIMEOUT_S) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        raise RequestError(_explain(error)) from None
+    except urllib.error.URLError as error:
+        raise RequestError(f"cannot reach {url}: {error.reason}") from None
+    except (OSError, ValueError) as error:
+        raise RequestError(f"no answer from {url}: {error}") from None
+
+
+def _explain(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {error.code} {error.reason}"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """The rows with their columns aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

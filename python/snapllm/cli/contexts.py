@@ -1,0 +1,94 @@
+"""`snapllm contexts`: the contexts of a running server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from snapllm.cli.client import DEFAULT_URL, RequestError, request, table
+from snapllm.cli.units import parse_seconds
+
+_API = "/api/v1/contexts"
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command and its actions."""
+    parser = commands.add_parser(
+        "contexts",
+        help="list, ingest, ask, move and delete a server's contexts",
+        description="Shows what a running server keeps of documents, where, and what it takes.",
+    )
+    parser.add_argument("--url", default=DEFAULT_URL, help="the server (%(default)s)")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="list the contexts (the default)")
+    ingest = actions.add_parser("ingest", help="compute and keep a text file")
+    ingest.add_argument("path", type=Path)
+    ingest.add_argument("--model", required=True, metavar="ID")
+    ingest.add_argument("--name")
+    ingest.add_argument("--ttl", type=parse_seconds, metavar="TIME", default=86_400.0)
+    query = actions.add_parser("query", help="ask a question")
+    query.add_argument("context", metavar="ID")
+    query.add_argument("question")
+    move = actions.add_parser("move", help="move a context to a tier")
+    move.add_argument("context", metavar="ID")
+    move.add_argument("tier", choices=("hot", "warm", "cold"))
+    delete = actions.add_parser("delete", help="delete a context")
+    delete.add_argument("context", metavar="ID")
+    actions.add_parser("stats", help="print the counters as JSON")
+    parser.set_defaults(handler=handle, action="list")
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Runs one action against the server."""
+    try:
+        print(_run(options))
+    except (RequestError, OSError) as error:
+        print(f"snapllm contexts: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    url = options.url
+    if options.action == "list":
+        return _table(request(url, _API)["contexts"])
+    if options.action == "stats":
+        return json.dumps(request(url, f"{_API}/stats")["stats"], indent=2)
+    if options.action == "ingest":
+        body = {
+            "content": options.path.read_text(),
+            "model_id": options.model,
+            "name": options.name,
+            "ttl_seconds": int(options.ttl) or None,
+        }
+        answer = request(url, f"{_API}/ingest", body)
+        return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
+    path = f"{_API}/{quote(options.context, safe='')}"
+    if options.action == "query":
+        return str(request(url, f"{path}/query", {"query": options.question})["response"])
+    if options.action == "move":
+        return str(request(url, f"{path}/promote", {"tier": options.tier})["tier"])
+    request(url, path, method="DELETE")
+    return f"{options.context} deleted"
+
+
+def _table(contexts: list[dict[str, Any]]) -> str:
+    rows = [("ID", "NAME", "MODEL", "TIER", "TOKENS", "MEMORY", "DISK", "EXPIRES")]
+    for context in contexts:
+        rows.append(
+            (
+                context["context_id"],
+                context["name"],
+                context["model_id"],
+                context["tier"],
+                str(context["token_count"]),
+                f"{context['memory_mb']:.1f} MB",
+                f"{context['disk_mb']:.1f} MB",
+                context["expires_at"] or "never",
+            )
+        )
+    return table(rows)
