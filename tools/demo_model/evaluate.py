@@ -53,7 +53,10 @@ def cases_of(row: str, dialogue: Dialogue) -> Iterator[Case]:
 def is_right(case: Case, result: snapllm.ChatResult) -> bool:
     """Calls must be exactly right; other answers must hold the right span."""
     wanted = case.wanted
-    calls = [(call.name, json.loads(call.arguments)) for call in result.tool_calls]
+    try:
+        calls = [(call.name, json.loads(call.arguments)) for call in result.tool_calls]
+    except json.JSONDecodeError:
+        return False  # the answer was cut off within its arguments
     if calls != [(call.name, call.arguments) for call in wanted.calls]:
         return False
     if wanted.calls:
