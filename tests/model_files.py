@@ -103,8 +103,12 @@ class ModelFile:
 
     def add_matrix(self, name: str, *shape: int, kind: Kind | None = None) -> None:
         """Adds random weights, outputs before inputs in the shape."""
+        self.add_matrix_named(f"{name}.weight", *shape, kind=kind)
+
+    def add_matrix_named(self, name: str, *shape: int, kind: Kind | None = None) -> None:
+        """`add_matrix` under a name that does not end in the usual way."""
         kind = self._kind if kind is None else kind
-        self._add(f"{name}.weight", shape, kind, lambda: _random_weights(self._random, shape, kind))
+        self._add(name, shape, kind, lambda: _random_weights(self._random, shape, kind))
 
     def add_values(self, name: str, values: np.ndarray) -> None:
         """Adds the given values, as 32-bit floats; the name is the full name."""

@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 from model_files import CHATML_TEMPLATE, ModelFile
 
-Architecture = Literal["llama", "qwen3", "gemma3", "mamba2", "lfm2"]
+Architecture = Literal["llama", "qwen3", "qwen2vl", "gemma3", "mamba2", "lfm2"]
 Quant = Literal["q4_0", "q8_0", "f16"]
 
 GEMMA3_WINDOW = 64
@@ -55,6 +55,7 @@ def make_nano_model(
     {
         "llama": _add_llama,
         "qwen3": _add_qwen3,
+        "qwen2vl": _add_qwen2vl,
         "gemma3": _add_gemma3,
         "mamba2": _add_mamba2,
         "lfm2": _add_lfm2,
@@ -135,6 +136,12 @@ def _add_qwen3(model: ModelFile, shape: _Shape) -> None:
         _add_query_key_norms(model, i, shape)
         _add_attention(model, i, shape)
         _add_feed_forward(model, i, shape)
+
+
+def _add_qwen2vl(model: ModelFile, shape: _Shape) -> None:
+    """Tokens have a place in two dimensions, which those of a text do not use."""
+    model.metadata.add_rope_dimension_sections([2, 3, 3, 0])
+    _add_llama(model, shape)
 
 
 def _add_gemma3(model: ModelFile, shape: _Shape) -> None:

@@ -29,9 +29,15 @@ void bind_chat(py::module_& module) {
   py::class_<ChatStreamParser>(module, "ChatStreamParser")
       .def("push", &ChatStreamParser::push, py::arg("text"), py::arg("final"));
 
+  py::class_<MediaSpan>(module, "MediaSpan")
+      .def_readonly("begin", &MediaSpan::begin)
+      .def_readonly("num_tokens", &MediaSpan::num_tokens)
+      .def_readonly("num_positions", &MediaSpan::num_positions);
+
   py::class_<ChatPrompt, std::shared_ptr<ChatPrompt>>(module, "ChatPrompt")
       .def_property_readonly("text", &ChatPrompt::text)
       .def_property_readonly("tokens", &ChatPrompt::tokens)
+      .def_property_readonly("media", &ChatPrompt::media)
       .def_property_readonly("stop", &ChatPrompt::stop)
       .def_property_readonly("supports_thinking", &ChatPrompt::supports_thinking)
       .def("create_parser", &ChatPrompt::create_parser);

@@ -36,6 +36,7 @@ void bind_options(py::module_& module) {
   py::class_<ModelOptions>(module, "ModelOptions")
       .def(keyword_constructor<ModelOptions>())
       .def_readwrite("path", &ModelOptions::path)
+      .def_readwrite("mmproj_path", &ModelOptions::mmproj_path)
       .def_readwrite("gpu_layers", &ModelOptions::gpu_layers)
       .def_readwrite("context_size", &ModelOptions::context_size)
       .def_readwrite("kv_cells", &ModelOptions::kv_cells)

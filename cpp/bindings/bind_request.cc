@@ -23,6 +23,30 @@ void set_tool_choice(ChatFormatRequest& request, const std::string& name) {
   else throw_status({StatusCode::kInvalidRequest, "tool_choice must be auto, required or none"});
 }
 
+std::string media_kind_name(const MediaInput& input) {
+  return input.kind == MediaKind::kAudio ? "audio" : "image";
+}
+
+void set_media_kind(MediaInput& input, const std::string& name) {
+  if (name == "image") input.kind = MediaKind::kImage;
+  else if (name == "audio") input.kind = MediaKind::kAudio;
+  else throw_status({StatusCode::kInvalidRequest, "kind must be image or audio"});
+}
+
+using MediaInputs = std::vector<std::shared_ptr<MediaInput>>;
+
+MediaInputs media_of(const ChatFormatRequest& request) {
+  MediaInputs inputs;
+  for (const auto& input : request.media) {
+    inputs.push_back(std::const_pointer_cast<MediaInput>(input));
+  }
+  return inputs;
+}
+
+void set_media(ChatFormatRequest& request, const MediaInputs& inputs) {
+  request.media.assign(inputs.begin(), inputs.end());
+}
+
 }  // namespace
 
 void bind_request(py::module_& module) {
@@ -43,6 +67,16 @@ void bind_request(py::module_& module) {
       .def_readwrite("logit_bias", &SamplingParams::logit_bias)
       .def_readwrite("grammar", &SamplingParams::grammar);
 
+  py::class_<MediaInput, std::shared_ptr<MediaInput>>(module, "MediaInput")
+      .def(keyword_constructor<MediaInput>())
+      .def_property("kind", &media_kind_name, &set_media_kind)
+      .def_readwrite("width", &MediaInput::width)
+      .def_readwrite("height", &MediaInput::height)
+      .def_property(
+          "data", [](const MediaInput& input) { return py::bytes(input.data); },
+          [](MediaInput& input, const py::bytes& data) { input.data = std::string(data); })
+      .def_readwrite("id", &MediaInput::id);
+
   py::class_<ChatFormatRequest>(module, "ChatFormatRequest")
       .def(keyword_constructor<ChatFormatRequest>())
       .def_readwrite("messages_json", &ChatFormatRequest::messages_json)
@@ -54,6 +88,8 @@ void bind_request(py::module_& module) {
       .def_readwrite("json_schema", &ChatFormatRequest::json_schema)
       .def_readwrite("grammar", &ChatFormatRequest::grammar)
       .def_readwrite("thinking_budget_tokens", &ChatFormatRequest::thinking_budget_tokens)
+      .def_property("media", &media_of, &set_media)
+      .def_readwrite("media_marker", &ChatFormatRequest::media_marker)
       .def_readwrite("template_kwargs", &ChatFormatRequest::template_kwargs);
 
   py::class_<GenerateRequest>(module, "GenerateRequest")

@@ -1,6 +1,7 @@
 // Table of contents of snapllm._core.
 #include "bindings.h"
 #include "snapllm/build.h"
+#include "snapllm/probe.h"
 
 PYBIND11_MODULE(_core, module) {
   using namespace snapllm::bindings;
@@ -8,6 +9,13 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = SNAPLLM_VERSION;
   module.def("system_info", &snapllm::system_info,
              "Backends and CPU features of this build in one line.");
+  module.def(
+      "probe_projector",
+      [](const std::string& model_path, const std::string& mmproj_path) {
+        snapllm::bindings::unwrap(without_gil(
+            [&] { return snapllm::probe_projector(model_path, mmproj_path); }));
+      },
+      pybind11::arg("model_path"), pybind11::arg("mmproj_path"));
   bind_options(module);
   bind_request(module);
   bind_chat(module);

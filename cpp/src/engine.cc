@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "embedding_service.h"
 #include "prefix_service.h"
+#include "prompt_check.h"
 #include "registry/model_registry.h"
 #include "registry/residency.h"
 #include "scheduler/compute_thread.h"
@@ -118,40 +119,12 @@ Residency::Environment Engine::Impl::environment() {
           .snapshot_bytes = [this] { return store_->ram_bytes(); }};
 }
 
-namespace {
-
-Status check_prompt(const GenerateRequest& request, const ModelInfo& info) {
-  if (!info.supports_generation) {
-    return {StatusCode::kInvalidRequest,
-            "model " + info.id + " is an embedding model: it cannot generate text"};
-  }
-  if (request.prompt.empty()) return {StatusCode::kInvalidRequest, "the prompt is empty"};
-  if (request.max_tokens == 0 || request.max_tokens < -1) {
-    return {StatusCode::kInvalidRequest, "max_tokens must be positive, or -1"};
-  }
-  const auto num_tokens = static_cast<int64_t>(request.prompt.size());
-  if (num_tokens >= info.context_size) {
-    return {StatusCode::kContextLengthExceeded,
-            "the prompt has " + std::to_string(num_tokens) + " tokens, but the context of model " +
-                info.id + " holds " + std::to_string(info.context_size) +
-                " with at least one for the answer"};
-  }
-  for (const Token token : request.prompt) {
-    if (token < 0 || token >= info.vocab_size) {
-      return {StatusCode::kInvalidRequest,
-              "token " + std::to_string(token) + " is not in the model's vocabulary"};
-    }
-  }
-  return {};
-}
-
-}  // namespace
-
 Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
                                       std::shared_ptr<OutputQueue> outputs) {
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
   const TextModel& model = *lease.value()->model;
+  attach_media(request);
   if (Status status = check_prompt(request, model.info()); !status.ok()) return status;
   auto sampler = model.create_sampler(request.sampling, request.chat.get(), request.prompt);
   if (!sampler.ok()) return sampler.status();

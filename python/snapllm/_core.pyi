@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 __version__: str
 
 def system_info() -> str: ...
+def probe_projector(model_path: str, mmproj_path: str) -> None: ...
 
 class EngineOptions:
     num_threads: int
@@ -18,6 +19,7 @@ class EngineOptions:
 
 class ModelOptions:
     path: str
+    mmproj_path: str
     gpu_layers: int
     context_size: int
     kv_cells: int
@@ -49,6 +51,14 @@ class SamplingParams:
     grammar: str
     def __init__(self, **attributes: Any) -> None: ...
 
+class MediaInput:
+    kind: Literal["image", "audio"]
+    width: int
+    height: int
+    data: bytes
+    id: str
+    def __init__(self, **attributes: Any) -> None: ...
+
 class ChatFormatRequest:
     messages_json: str
     tools_json: str
@@ -59,6 +69,8 @@ class ChatFormatRequest:
     json_schema: str
     grammar: str
     thinking_budget_tokens: int
+    media: list[MediaInput]
+    media_marker: str
     template_kwargs: list[tuple[str, str]]
     def __init__(self, **attributes: Any) -> None: ...
 
@@ -97,11 +109,21 @@ class ChatDelta:
 class ChatStreamParser:
     def push(self, text: str, final: bool) -> list[ChatDelta]: ...
 
+class MediaSpan:
+    @property
+    def begin(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_positions(self) -> int: ...
+
 class ChatPrompt:
     @property
     def text(self) -> str: ...
     @property
     def tokens(self) -> list[int]: ...
+    @property
+    def media(self) -> list[MediaSpan]: ...
     @property
     def stop(self) -> list[str]: ...
     @property
@@ -233,6 +255,14 @@ class ModelInfo:
     @property
     def supports_generation(self) -> bool: ...
     @property
+    def mmproj_path(self) -> str: ...
+    @property
+    def has_vision(self) -> bool: ...
+    @property
+    def has_audio(self) -> bool: ...
+    @property
+    def projector_bytes(self) -> int: ...
+    @property
     def has_chat_template(self) -> bool: ...
     @property
     def supports_thinking(self) -> bool: ...
@@ -285,6 +315,8 @@ class ModelStats:
     def num_cached_tokens(self) -> int: ...
     @property
     def num_generated_tokens(self) -> int: ...
+    @property
+    def num_encoded_media(self) -> int: ...
     @property
     def num_steps(self) -> int: ...
     @property

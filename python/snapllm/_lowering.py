@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from snapllm import _core
+from snapllm._media import MediaLoader, MediaPolicy
 from snapllm.conversation import render_messages, render_tools
 from snapllm.params import ChatRequest, CompletionRequest, SamplingOptions
 
@@ -45,10 +46,15 @@ class Lowered(msgspec.Struct, frozen=True):
             yield request
 
 
-def lower_chat(core: _core.Engine, request: ChatRequest) -> Lowered:
-    """Formats and tokenises a chat. May take milliseconds; releases the GIL."""
+def lower_chat(
+    core: _core.Engine, request: ChatRequest, policy: MediaPolicy | None = None
+) -> Lowered:
+    """Formats and tokenises a chat. May take milliseconds, with images longer, and seconds
+    where the policy lets it fetch them; releases the GIL."""
+    media = MediaLoader(policy or MediaPolicy())
+    messages_json = render_messages(request.messages, media.place)
     format_request = _core.ChatFormatRequest(
-        messages_json=render_messages(request.messages),
+        messages_json=messages_json,
         tools_json=render_tools(request.tools) if request.tool_choice != "none" else "",
         tool_choice=request.tool_choice,
         parallel_tool_calls=request.parallel_tool_calls,
@@ -56,6 +62,8 @@ def lower_chat(core: _core.Engine, request: ChatRequest) -> Lowered:
         thinking_budget_tokens=request.thinking_budget_tokens,
         json_schema=request.json_schema,
         grammar=request.sampling.grammar,
+        media=media.inputs,
+        media_marker=media.marker,
         template_kwargs=[
             (name, msgspec.json.encode(value).decode())
             for name, value in request.template_kwargs.items()

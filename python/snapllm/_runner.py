@@ -13,8 +13,10 @@ from typing import Generic, TypeVar
 from snapllm import _core
 from snapllm._embedding import EmbeddingRunner
 from snapllm._lowering import Lowered, lower_chat, lower_completion
+from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
+from snapllm.conversation import has_media
 from snapllm.outputs import ChatEvent, CompletionChunk
 from snapllm.params import ChatRequest, CompletionRequest
 
@@ -74,6 +76,9 @@ class Runner:
     def __init__(self, core: _core.Engine) -> None:
         self.core = core
         self.embeddings = EmbeddingRunner(core)
+        self.media_policy = MediaPolicy()
+        # Decoding or fetching images must not keep the formatting of texts waiting.
+        self._media_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="snapllm-media")
         self.resolve: Callable[[ChatRequest], ChatRequest] = lambda request: request
         """Applied to every chat: turns ``model@context`` into the document's chat."""
         # Loading takes seconds: threads of its own, so that it never keeps the formatting
@@ -86,9 +91,13 @@ class Runner:
             weakref.WeakKeyDictionary()
         )
 
+    def lower(self, request: ChatRequest) -> Lowered:
+        """The chat as it would be submitted."""
+        return lower_chat(self.core, self.resolve(request), self.media_policy)
+
     def chat(self, request: ChatRequest) -> Iterator[ChatEvent]:
         """The events of one answer; refuses bad requests before the first."""
-        lowered = lower_chat(self.core, self.resolve(request))
+        lowered = self.lower(request)
         assert lowered.chat is not None
         outputs = OutputIterator(self.core, next(lowered.core_requests()))
         return _events(outputs, ChatReader(lowered.chat).read)
@@ -104,7 +113,9 @@ class Runner:
 
         Every refusal is raised here.
         """
-        lowered, subscriptions = await self._submit(self.resolve(request), lower_chat)
+        lower = functools.partial(lower_chat, policy=self.media_policy)
+        threads = self._media_threads if has_media(request.messages) else None
+        lowered, subscriptions = await self._submit(self.resolve(request), lower, threads)
         assert lowered.chat is not None
         num_tokens = len(lowered.tokens)
         return [Answer(s, ChatReader(lowered.chat).read, num_tokens) for s in subscriptions]
@@ -155,7 +166,10 @@ class Runner:
         return pump
 
     async def _submit(
-        self, request: _Request, lower: Callable[[_core.Engine, _Request], Lowered]
+        self,
+        request: _Request,
+        lower: Callable[[_core.Engine, _Request], Lowered],
+        threads: ThreadPoolExecutor | None = None,
     ) -> tuple[Lowered, list[Subscription]]:
         await self.bring_back(request.model)
         pump = self._pump()
@@ -173,7 +187,7 @@ class Runner:
 
         # Formatting and compiling a grammar take milliseconds: not on the loop. The
         # shield lets the thread end, so that what it submitted can be abandoned.
-        task = asyncio.get_running_loop().run_in_executor(None, work)
+        task = asyncio.get_running_loop().run_in_executor(threads, work)
         try:
             lowered = await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -7,7 +7,7 @@ template gets to see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -18,11 +18,37 @@ Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 ToolMode: TypeAlias = Literal["auto", "required", "none"]
 
 
+class ImageUrl(msgspec.Struct, omit_defaults=True):
+    """Where an image is: a data URL, or an http(s) URL."""
+
+    url: str
+    detail: str | None = None
+
+
+class InputAudio(msgspec.Struct):
+    """A sound file in base64."""
+
+    data: str
+    format: Literal["wav", "mp3"]
+
+
 class ContentPart(msgspec.Struct, omit_defaults=True):
-    """A part of a message's content; only text parts are supported so far."""
+    """A part of a message's content: a text, an image or a sound."""
 
     type: str
     text: str | None = None
+    image_url: ImageUrl | str | None = None
+    input_audio: InputAudio | None = None
+
+
+class MediaPart(ContentPart):
+    """An image that is not part of a message as the caller wrote it. Never read from a
+    request's body."""
+
+    name: str = ""
+    """What to call it in an error."""
+    source: Any = None
+    """A path, bytes, an array or a Pillow image; None = see `image_url`."""
 
 
 class FunctionCall(msgspec.Struct):
@@ -66,7 +92,12 @@ class Tool(msgspec.Struct):
     type: Literal["function"] = "function"
 
 
-def render_messages(messages: Sequence[Message], field: str = "messages") -> str:
+PlaceMedia: TypeAlias = Callable[[ContentPart, str], str]
+"""Loads the image or sound of a part and returns the marker that stands for it; is given
+what to call the part in an error, too."""
+
+
+def render_messages(messages: Sequence[Message], place: PlaceMedia, field: str = "messages") -> str:
     """Returns the messages as the JSON array that the chat template is given.
 
     Raises:
@@ -74,13 +105,13 @@ def render_messages(messages: Sequence[Message], field: str = "messages") -> str
     """
     if not messages:
         raise InvalidRequestError(f"{field} must not be empty", param=field)
-    rendered = [_render(message, f"{field}[{i}]") for i, message in enumerate(messages)]
+    rendered = [_render(message, place, f"{field}[{i}]") for i, message in enumerate(messages)]
     return msgspec.json.encode(rendered).decode()
 
 
-def _render(message: Message, where: str) -> dict[str, Any]:
+def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
-    result: dict[str, Any] = {"role": role, "content": _text(message, f"{where}.content")}
+    result: dict[str, Any] = {"role": role, "content": _content(message, place, f"{where}.content")}
     if message.reasoning_content:
         result["reasoning_content"] = message.reasoning_content
     if message.tool_calls:
@@ -100,6 +131,50 @@ def _render(message: Message, where: str) -> dict[str, Any]:
     if message.name is not None:
         result["name"] = message.name
     return result
+
+
+_MEDIA_TYPES = ("image_url", "input_audio", "image")
+
+
+def add_media(messages: Sequence[Message], media: Sequence[ContentPart]) -> None:
+    """Shows media at the beginning of the last user message.
+
+    Raises:
+        InvalidRequestError: There is no user message.
+    """
+    if not media:
+        return
+    last = next((message for message in reversed(messages) if message.role == "user"), None)
+    if last is None:
+        raise InvalidRequestError("images: there is no user message to show them", param="images")
+    own = last.content
+    parts = own if isinstance(own, list) else [ContentPart("text", own or "")]
+    last.content = [*media, *parts]
+
+
+def has_media(messages: Sequence[Message]) -> bool:
+    """Whether any message shows an image or holds a sound."""
+    return any(
+        part.type in _MEDIA_TYPES
+        for message in messages
+        if isinstance(message.content, list)
+        for part in message.content
+    )
+
+
+def _content(message: Message, place: PlaceMedia, where: str) -> str | list[dict[str, str]]:
+    """The content as text, or as a list of parts where some of them are media."""
+    parts = message.content
+    if not isinstance(parts, list) or not any(part.type in _MEDIA_TYPES for part in parts):
+        return _text(message, where)
+    rendered = []
+    for i, part in enumerate(parts):
+        if part.type in _MEDIA_TYPES:
+            marker = place(part, f"{where}[{i}]")
+            rendered.append({"type": "media_marker", "text": marker})
+        else:
+            rendered.append({"type": "text", "text": _part_text(part, f"{where}[{i}]")})
+    return rendered
 
 
 def _text(message: Message, where: str) -> str:

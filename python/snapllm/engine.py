@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
@@ -10,6 +11,9 @@ from types import TracebackType
 from typing_extensions import Self, Unpack
 
 from snapllm import _core
+from snapllm._fetch import UrlFetcher
+from snapllm._media import MediaPolicy
+from snapllm._probe import check_projector
 from snapllm._runner import Runner
 from snapllm.contexts import ContextManager
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
@@ -48,6 +52,8 @@ class Engine:
             missing. None keeps it in RAM only.
         kv_ram_bytes: Bound of the KV kept in RAM; 0 = an eighth of the free memory.
         kv_disk_bytes: Bound of the KV kept in the workspace; 0 = 20 GiB.
+        image_hosts: Hosts that images may be fetched from where a chat names them by an
+            http(s) URL, ``*.example.org`` for all below one; none = URLs are refused.
 
     Raises:
         InvalidRequestError: An argument is out of range, or another process uses the
@@ -65,6 +71,7 @@ class Engine:
         workspace: str | PathLike[str] | None = None,
         kv_ram_bytes: int = 0,
         kv_disk_bytes: int = 0,
+        image_hosts: Sequence[str] = (),
     ) -> None:
         if min(num_threads, memory_budget_bytes, kv_ram_bytes, kv_disk_bytes) < 0:
             raise InvalidRequestError("num_threads and bounds in bytes must not be negative")
@@ -82,6 +89,8 @@ class Engine:
             kv_disk_bytes=kv_disk_bytes,
         )
         self._runner = Runner(_core.Engine(options))
+        if image_hosts:
+            self._runner.media_policy = MediaPolicy(fetch=UrlFetcher(image_hosts))
         folder = None if workspace is None else Path(workspace) / "contexts"
         self.contexts = ContextManager(self._runner, folder)
         """Documents whose KV is computed once and kept."""
@@ -131,11 +140,14 @@ class Engine:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
         model_id = Path(path).stem if model_id is None else model_id
         try:
+            mmproj_path = options["mmproj_path"] = fspath(options.get("mmproj_path", ""))
             core_options = _core.ModelOptions(path=fspath(path), **options)
         except (TypeError, ValueError) as error:
             if isinstance(error, InvalidRequestError):
                 raise
             raise InvalidRequestError(f"a load option has the wrong type: {error}") from None
+        if mmproj_path:
+            check_projector(fspath(path), mmproj_path)
         self._runner.core.load(model_id, core_options)
         return Model(self._runner, model_id)
 

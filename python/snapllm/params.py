@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from snapllm.conversation import Message, Tool, ToolMode, offer_tools
+from snapllm.conversation import MediaPart, Message, Tool, ToolMode, add_media, offer_tools
 from snapllm.errors import InvalidRequestError
 
 _INT32_MAX = 2**31 - 1
@@ -160,6 +161,9 @@ class ChatOptions(GenerateOptions, total=False):
     """Keyword arguments of `Model.chat`: those of `Model.generate` and these.
 
     Attributes:
+        images: Images for the last user message, shown before its text: each a path, the
+            bytes of an image file, a Pillow image, or an array of uint8 with the shape
+            (height, width, 3). They need a model that was loaded with its projector.
         tools: Tools the model may call, in the OpenAI form.
         tool_choice: ``"auto"``, ``"required"``, ``"none"`` or a tool's name.
         parallel_tool_calls: Whether one answer may call several tools. Default True.
@@ -170,6 +174,7 @@ class ChatOptions(GenerateOptions, total=False):
         template_kwargs: Further variables for the chat template.
     """
 
+    images: Sequence[Any]
     tools: Sequence[Mapping[str, Any]]
     tool_choice: str
     parallel_tool_calls: bool
@@ -232,12 +237,18 @@ def chat_request(
     common = _common(rest)
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
+    parsed = convert(list(messages), list[Message], "messages")
+    images = [
+        MediaPart("image", name=f"images[{i}]", source=source)
+        for i, source in enumerate(rest.pop("images", ()))
+    ]
+    add_media(parsed, images)
     tools = convert(list(rest.pop("tools", ())), list[Tool], "tools")
     offered, mode = _tool_choice(tools, rest.pop("tool_choice", "auto"))
     thinking, budget = _thinking(rest.pop("thinking", False))
     return ChatRequest(
         model=model,
-        messages=convert(list(messages), list[Message], "messages"),
+        messages=parsed,
         tools=offered,
         tool_choice=mode,
         parallel_tool_calls=convert(
@@ -346,6 +357,8 @@ class LoadOptions(TypedDict, total=False):
     """Keyword arguments of `Engine.load`.
 
     Attributes:
+        mmproj_path: The projector file of a model that takes images or audio; "" = the
+            model takes text only.
         gpu_layers: Layers on the GPU; -1 = all. Ignored by a build without one.
         context_size: Longest prompt plus answer of a request in tokens; 0 = what the
             model was trained for, as far as memory allows.
@@ -362,6 +375,7 @@ class LoadOptions(TypedDict, total=False):
             it is asked for; 0 = never for that reason. Default: the engine's.
     """
 
+    mmproj_path: str | PathLike[str]
     gpu_layers: int
     context_size: int
     kv_cells: int

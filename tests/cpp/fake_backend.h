@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,7 @@ class FakeChatPrompt : public ChatPrompt {
   explicit FakeChatPrompt(std::vector<std::string> stop) : stop_(std::move(stop)) {}
   const std::string& text() const override { return text_; }
   const std::vector<Token>& tokens() const override { return tokens_; }
+  const std::vector<MediaSpan>& media() const override { return media_; }
   const std::vector<std::string>& stop() const override { return stop_; }
   bool supports_thinking() const override { return false; }
   std::unique_ptr<ChatStreamParser> create_parser() const override { return nullptr; }
@@ -49,6 +51,7 @@ class FakeChatPrompt : public ChatPrompt {
   const std::vector<std::string> stop_;
   const std::string text_;
   const std::vector<Token> tokens_;
+  const std::vector<MediaSpan> media_;
 };
 
 class FakeSampler : public Sampler {
@@ -98,6 +101,32 @@ class FakeTextModel : public TextModel {
   const int32_t ubatch_tokens_;
 };
 
+// An image in a prompt. Its tokens beyond the first `num_positions` take no position.
+struct FakeMediaChunk : MediaChunk {
+  FakeMediaChunk(int32_t id, int32_t num_tokens, int32_t num_positions) {
+    for (int32_t i = 0; i < num_tokens; ++i) {
+      tokens.push_back(-2 - 2 * (100 * id + i) - (i >= num_positions ? 1 : 0));
+    }
+  }
+  static bool takes_position(Token token) { return token >= 0 || (-2 - token) % 2 == 0; }
+  std::vector<Token> tokens;
+};
+
+inline int32_t num_positions(const std::vector<Token>& tokens) {
+  return static_cast<int32_t>(std::ranges::count_if(tokens, FakeMediaChunk::takes_position));
+}
+
+// Appends the image to the request's prompt.
+inline void add_image(GenerateRequest& request, const std::shared_ptr<FakeMediaChunk>& image) {
+  MediaSpan span;
+  span.begin = static_cast<int32_t>(request.prompt.size());
+  span.num_tokens = static_cast<int32_t>(image->tokens.size());
+  span.num_positions = num_positions(image->tokens);
+  span.chunk = image;
+  request.media.push_back(span);
+  request.prompt.insert(request.prompt.end(), image->tokens.begin(), image->tokens.end());
+}
+
 // The vector of an input is its length and its first token.
 class FakeEmbedder : public Embedder {
  public:
@@ -135,7 +164,10 @@ class FakeTextContext : public TextContext {
 
   // What the model answers to the prompt; ends by itself after it.
   void script(const std::string& prompt, std::vector<Token> answer) {
-    scripts_[to_tokens(prompt)] = std::move(answer);
+    script(to_tokens(prompt), std::move(answer));
+  }
+  void script(const std::vector<Token>& prompt, std::vector<Token> answer) {
+    scripts_[prompt] = std::move(answer);
   }
   void fail_next_decode(Status status) { decode_failure_ = std::move(status); }
   void fill_next_decode() { cells_full_ = true; }
@@ -160,13 +192,35 @@ class FakeTextContext : public TextContext {
     for (const BatchEntry& entry : batch) {
       CHECK(entry.sequence >= 0 && entry.sequence < num_sequences());
       std::vector<Token>& tokens = cells_[entry.sequence];
-      CHECK_EQ(entry.position, tokens.size());
+      CHECK_EQ(entry.position, num_positions(tokens));
+      CHECK(entry.token >= 0);
       tokens.push_back(entry.token);
       if (entry.output) CHECK_EQ(++num_outputs[entry.sequence], 1);
     }
     CHECK(num_cells() <= static_cast<size_t>(model_->info().kv_cells));
     return DecodeOutcome::kDone;
   }
+
+  bool is_encoded(const MediaChunk& chunk) const override {
+    return encoded_.count(static_cast<const FakeMediaChunk&>(chunk).tokens) > 0;
+  }
+  Status encode_media(const MediaChunk& chunk) override {
+    if (media_failure_) return *std::exchange(media_failure_, std::nullopt);
+    ++num_encodes_;
+    encoded_.insert(static_cast<const FakeMediaChunk&>(chunk).tokens);
+    return {};
+  }
+  Result<DecodeOutcome> decode_media(const MediaChunk& chunk, SequenceId sequence,
+                                     int32_t position) override {
+    CHECK(is_encoded(chunk));
+    std::vector<Token>& tokens = cells_[sequence];
+    const auto& fake = static_cast<const FakeMediaChunk&>(chunk);
+    CHECK_EQ(position, num_positions(tokens));
+    tokens.insert(tokens.end(), fake.tokens.begin(), fake.tokens.end());
+    return DecodeOutcome::kDone;
+  }
+  void fail_next_encode(Status status) { media_failure_ = std::move(status); }
+  int num_encodes() const { return num_encodes_; }
 
   Result<SampledToken> sample(Sampler&, int32_t batch_index) override {
     const BatchEntry& entry = batches_.back().at(static_cast<size_t>(batch_index));
@@ -255,6 +309,9 @@ class FakeTextContext : public TextContext {
   std::vector<SequenceId> cleared_;
   std::vector<Token> failing_prompt_;
   std::optional<Status> decode_failure_;
+  std::optional<Status> media_failure_;
+  std::set<std::vector<Token>> encoded_;  // by content, as chunks come and go
+  int num_encodes_ = 0;
   bool cells_full_ = false;
 };
 

@@ -1,27 +1,19 @@
 """Greedy answers equal those of llama.cpp's own server, token by token.
 
-The server is built from the same pinned source (CMake option SNAPLLM_UPSTREAM_TOOLS).
-Environment: SNAPLLM_UPSTREAM_BIN is the folder it lies in; without it these tests are
-skipped, unless SNAPLLM_REQUIRE_UPSTREAM is set.
+How to get it: see `upstream`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from nano_models import Architecture, make_nano_model
+from upstream import post, serving, upstream_binary
 
 import snapllm
 from snapllm.engine import demo_model_path
@@ -31,57 +23,7 @@ NUM_TOKENS = 96
 
 @pytest.fixture(scope="module")
 def upstream_server() -> Path:
-    path = Path(os.environ.get("SNAPLLM_UPSTREAM_BIN", "")) / "llama-server"
-    if not path.is_file():
-        message = "SNAPLLM_UPSTREAM_BIN has no llama-server"
-        if os.environ.get("SNAPLLM_REQUIRE_UPSTREAM"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
-
-
-def post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=120) as response:
-        return json.load(response)
-
-
-@contextmanager
-def serving(binary: Path, model: snapllm.Model, log_path: Path) -> Iterator[str]:
-    """Runs upstream's server with the settings that our engine computes with.
-
-    They include the number of sequence ids: it decides how many cells the window layers have,
-    and sliding-window models round differently with another number of cells.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # fmt: off
-    command = [
-        binary, "--model", model.info.path, "--port", port, "--threads", 1, "--flash-attn", "off",
-        "--parallel", model.info.num_kv_sequences, "--kv-unified", "--ctx-size", 2048,
-        "--no-warmup", "--no-context-shift",
-    ]
-    # fmt: on
-    with log_path.open("wb") as log:
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            assert process.poll() is None, log_path.read_text()
-            assert time.monotonic() < deadline, log_path.read_text()
-            try:
-                with urllib.request.urlopen(url + "/health", timeout=5):
-                    break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
+    return upstream_binary()
 
 
 def prompts_of(model: snapllm.Model) -> list[list[int]]:

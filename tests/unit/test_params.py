@@ -60,7 +60,7 @@ def test_a_wrong_message_is_named(messages: list[Any], param: str) -> None:
     from snapllm.conversation import render_messages
 
     with pytest.raises(InvalidRequestError) as caught:
-        render_messages(chat_request("m", messages, {}).messages)
+        render_messages(chat_request("m", messages, {}).messages, lambda part, where: where)
     assert caught.value.param == param
 
 

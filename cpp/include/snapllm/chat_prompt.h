@@ -37,6 +37,8 @@ class ChatPrompt {
   virtual ~ChatPrompt() = default;
   virtual const std::string& text() const = 0;
   virtual const std::vector<Token>& tokens() const = 0;
+  // What stands behind the virtual tokens among them, by place.
+  virtual const std::vector<MediaSpan>& media() const = 0;
   virtual const std::vector<std::string>& stop() const = 0;
   // False where the template cannot switch thinking on.
   virtual bool supports_thinking() const = 0;

@@ -31,6 +31,8 @@ enum class FlashAttention { kAuto, kOn, kOff };
 
 struct ModelOptions {
   std::string path;
+  // The projector file of a model that takes images or audio; empty = text only.
+  std::string mmproj_path;
   // Layers on the GPU; -1 = all. Ignored by a build without one.
   int32_t gpu_layers = -1;
   // Longest prompt plus answer of one request in tokens; 0 = what the model was

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "snapllm/media.h"
+
 namespace snapllm {
 
 using Token = int32_t;
@@ -45,6 +47,11 @@ struct ChatFormatRequest {
   std::string grammar;      // GBNF the answer must match; empty = free text
   // Tokens of reasoning before its end is forced; -1 = unlimited.
   int32_t thinking_budget_tokens = -1;
+  // The images and sounds of the conversation, in the order of the markers that stand for
+  // them in the messages: content parts of type "media_marker" whose text is media_marker.
+  // The marker must be nothing that a message could hold otherwise.
+  std::vector<std::shared_ptr<const MediaInput>> media;
+  std::string media_marker;
   // Variables handed to the template as they are: name and JSON value.
   std::vector<std::pair<std::string, std::string>> template_kwargs;
 };
@@ -54,6 +61,9 @@ class ChatPrompt;  // chat_prompt.h
 struct GenerateRequest {
   std::string model_id;
   std::vector<Token> prompt;
+  // What stands behind the prompt's virtual tokens, by place. Where it is empty, the
+  // engine takes what the chat has for them.
+  std::vector<MediaSpan> media;
   // The formatted chat the prompt came from: brings stop strings, grammar and
   // thinking budget. Null for plain text.
   std::shared_ptr<const ChatPrompt> chat;

@@ -35,6 +35,10 @@ struct ModelInfo {
   bool flash_attention = false;
   int32_t embedding_size = 0;  // components of an embedding
   bool supports_generation = true;  // false: the model only computes embeddings
+  std::string mmproj_path;  // of the projector; empty = text only
+  bool has_vision = false;  // takes images
+  bool has_audio = false;
+  uint64_t projector_bytes = 0;  // weights and buffers
   bool has_chat_template = false;
   bool supports_thinking = false;
   bool supports_tools = false;
@@ -84,6 +88,7 @@ struct ModelStats {
   uint64_t num_prompt_tokens = 0;
   uint64_t num_cached_tokens = 0;
   uint64_t num_generated_tokens = 0;
+  uint64_t num_encoded_media = 0;  // pieces of images and sound; those reused are not
   uint64_t num_steps = 0;         // batches computed
   uint64_t num_batch_tokens = 0;  // in all batches together
   uint64_t num_batch_sequences = 0;

@@ -17,10 +17,10 @@ constexpr uint64_t kNumSamples = 256;
 
 }  // namespace
 
-Result<Hash128> kv_fingerprint(const ModelOptions& options, bool flash_attention) {
-  std::ifstream file(options.path, std::ios::binary | std::ios::ate);
+Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
   const auto size = static_cast<uint64_t>(std::max<std::streamoff>(file.tellg(), 0));
-  Hash128 hash = hash128(&size, sizeof size);
+  Hash128 hash = hash128(&size, sizeof size, parent);
   std::vector<char> buffer;
   const auto add = [&](uint64_t offset, uint64_t count) {
     buffer.resize(std::min(count, size - offset));
@@ -33,12 +33,22 @@ Result<Hash128> kv_fingerprint(const ModelOptions& options, bool flash_attention
     const uint64_t stride = std::max((size - kHeadBytes) / kNumSamples, kSampleBytes);
     for (uint64_t offset = kHeadBytes; offset < size; offset += stride) add(offset, kSampleBytes);
   }
-  if (!file) return Status(StatusCode::kFileNotFound, "Model file cannot be read: " + options.path);
+  if (!file) return Status(StatusCode::kFileNotFound, "Model file cannot be read: " + path);
+  return hash;
+}
+
+Result<Hash128> kv_fingerprint(const ModelOptions& options, bool flash_attention) {
+  auto files = file_fingerprint(options.path);
+  // A projector's images are part of the prompts.
+  if (files.ok() && !options.mmproj_path.empty()) {
+    files = file_fingerprint(options.mmproj_path, files.value());
+  }
+  if (!files.ok()) return files.status();
   const bool on_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
   const std::string settings = options.kv_type + (flash_attention ? " flash" : " plain") +
                                (on_gpu ? " gpu" : " cpu") + " ggml " + ggml_version() + " state " +
                                std::to_string(LLAMA_STATE_SEQ_VERSION);
-  return hash128(settings.data(), settings.size(), hash);
+  return hash128(settings.data(), settings.size(), files.value());
 }
 
 }  // namespace snapllm

@@ -7,6 +7,9 @@
 
 namespace snapllm {
 
+// Names a file by its size and what it holds: its head, and samples of the rest.
+Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent = {});
+
 // Of the file (its size, its first 4 MiB, which hold metadata and tensor table, and
 // samples across the rest), the KV types, flash attention, whether a GPU computes, and
 // the state format of this build.

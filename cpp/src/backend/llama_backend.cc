@@ -7,6 +7,7 @@
 #include "backend/fingerprint.h"
 #include "backend/gguf_header.h"
 #include "backend/llama_embedder.h"
+#include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
 #include "backend/llama_text_context.h"
 #include "backend/llama_text_model.h"
@@ -38,6 +39,9 @@ Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest
 Status check_options(const ModelOptions& options) {
   if (options.path.empty()) return invalid("the model's path is empty");
   if (options.path.find('\0') != std::string::npos) return invalid("the model's path holds a NUL");
+  if (options.mmproj_path.find('\0') != std::string::npos) {
+    return invalid("mmproj_path holds a NUL");
+  }
   if (options.gpu_layers < -1) return invalid("gpu_layers must be -1 or more");
   if (options.context_size != 0 && (options.context_size < 16 || options.context_size > kMaxContext)) {
     return invalid("context_size must be 0 or between 16 and " + std::to_string(kMaxContext));
@@ -85,6 +89,11 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options) {
   if (options.kv_type == "q8_0") return LLAMA_FLASH_ATTN_TYPE_ENABLED;
   return llama_supports_gpu_offload() && options.gpu_layers != 0 ? LLAMA_FLASH_ATTN_TYPE_AUTO
                                                                   : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+}
+
+ProjectorOptions projector_options(const ModelOptions& options, int32_t num_threads) {
+  const bool use_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
+  return {options.mmproj_path, use_gpu, num_threads, options.flash_attention};
 }
 
 Result<LlamaModelPtr> load_weights(const ModelOptions& options, const std::atomic<bool>& cancelled) {
@@ -135,7 +144,8 @@ Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info
 }
 
 ModelInfo describe(const std::string& model_id, const ModelOptions& options,
-                   const GgufHeader& header, const MemoryPlan& plan, const llama_model* model) {
+                   const GgufHeader& header, const MemoryPlan& plan, const llama_model* model,
+                   const LlamaProjector* projector) {
   ModelInfo info;
   info.id = model_id;
   info.path = options.path;
@@ -156,11 +166,13 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.weights_bytes = llama_model_size(model);
   info.kv_bytes = plan.kv_bytes;
   info.gpu_layers = options.gpu_layers;
+  info.projector_bytes = plan.projector_bytes;
   info.flash_attention = flash_attention_type(options) != LLAMA_FLASH_ATTN_TYPE_DISABLED;
   const bool is_recurrent = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
   info.max_sequences =
       is_recurrent ? std::min(options.max_sequences, kMaxRecurrentSequences) : options.max_sequences;
-  const bool is_block = kv_kind_of(model) == KvKind::kBlocks;
+  info.mmproj_path = options.mmproj_path;
+  const bool is_block = kv_kind_of(model, projector) == KvKind::kBlocks;
   info.num_hot_sequences = is_block ? kHotSequences : kHotCheckpoints;
   info.num_kv_sequences = info.max_sequences + info.num_hot_sequences + (is_block ? 1 : 0);
   info.max_hot_tokens = info.kv_cells / 2;
@@ -186,7 +198,13 @@ Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_
   ModelOptions decided = options;
   const bool is_plain = flash_attention_type(options) == LLAMA_FLASH_ATTN_TYPE_DISABLED;
   decided.flash_attention = is_plain ? FlashAttention::kOff : FlashAttention::kOn;
-  auto plan = plan_memory(header.value(), decided, max_bytes);
+  uint64_t projector_bytes = 0;
+  if (!options.mmproj_path.empty()) {
+    const auto needed = LlamaProjector::needed_bytes(projector_options(options, max_threads_));
+    if (!needed.ok()) return needed.status();
+    projector_bytes = needed.value();
+  }
+  auto plan = plan_memory(header.value(), decided, max_bytes, projector_bytes);
   if (!plan.ok()) {
     return Status(plan.status().code(), "Cannot load " + options.path + ": " + plan.status().message());
   }
@@ -216,14 +234,23 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     auto weights =
         weights_.get(plan.weights_key, [&] { return load_weights(options, cancelled); });
     if (!weights.ok()) return weights.status();
-    auto chat_format = LlamaChatFormat::create(weights.value().get(), options.chat_template);
+    std::shared_ptr<LlamaProjector> projector;
+    if (!options.mmproj_path.empty()) {
+      auto created = LlamaProjector::create(weights.value().get(),
+                                            projector_options(options, max_threads_));
+      if (!created.ok()) return created.status();
+      projector = std::move(created).value();
+    }
+    auto chat_format =
+        LlamaChatFormat::create(weights.value().get(), options.chat_template, projector);
     if (!chat_format.ok()) {
       return Status(options.chat_template.empty() ? StatusCode::kInvalidModel
                                                   : StatusCode::kInvalidRequest,
                     "the chat template of " + options.path +
                         " cannot be read: " + chat_format.status().message());
     }
-    ModelInfo info = describe(model_id, options, header.value(), plan, weights.value().get());
+    ModelInfo info = describe(model_id, options, header.value(), plan, weights.value().get(),
+                              projector.get());
     const auto fingerprint = kv_fingerprint(options, info.flash_attention);
     if (!fingerprint.ok()) return fingerprint.status();
     auto context = create_context(weights.value().get(), info, options);
@@ -232,7 +259,8 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     info.supports_generation = llama_get_memory(context.value().get()) != nullptr;
     auto model =
         std::make_shared<const LlamaTextModel>(std::move(weights).value(),
-                                               std::move(chat_format).value(), options,
+                                               std::move(chat_format).value(),
+                                               std::move(projector), options,
                                                fingerprint.value(), std::move(info));
     const int32_t threads = std::min(options.num_threads, available_cpus());
     if (model->info().supports_generation) {

@@ -52,6 +52,11 @@ class EmbeddingOnlyContext : public TextContext {
       : embedder_(std::move(embedder)), num_threads_(num_threads) {}
 
   Result<DecodeOutcome> decode(const std::vector<BatchEntry>&) override { return refusal(); }
+  bool is_encoded(const MediaChunk&) const override { return false; }
+  Status encode_media(const MediaChunk&) override { return refusal(); }
+  Result<DecodeOutcome> decode_media(const MediaChunk&, SequenceId, int32_t) override {
+    return refusal();
+  }
   Result<SampledToken> sample(Sampler&, int32_t) override { return refusal(); }
   void clear_sequence(SequenceId) override {}
   void fork_sequence(SequenceId, SequenceId, int32_t) override {}

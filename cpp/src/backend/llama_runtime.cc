@@ -7,6 +7,7 @@
 #include "ggml.h"
 #include "llama.h"
 #include "log.h"
+#include "mtmd-helper.h"
 
 namespace snapllm {
 namespace {
@@ -31,6 +32,7 @@ void init_llama_runtime() {
     // ggml's abort handler would start a debugger to print a backtrace.
     setenv("GGML_NO_BACKTRACE", "1", 0);
     llama_log_set(on_llama_log, nullptr);
+    mtmd_helper_log_set(on_llama_log, nullptr);
     ggml_set_abort_callback(on_assertion);
     common_log_pause(common_log_main());
     common_log_set_verbosity_thold(-1);

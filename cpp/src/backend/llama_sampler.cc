@@ -168,7 +168,9 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     common_sampler_ptr sampler(common_sampler_init(model, common));
     if (!sampler) return invalid("the sampling parameters cannot be used with this model");
     if (has_penalties(params)) {
-      for (const Token token : prompt) common_sampler_accept(sampler.get(), token, false);
+      for (const Token token : prompt) {
+        if (token >= 0) common_sampler_accept(sampler.get(), token, false);
+      }
     }
     return std::unique_ptr<Sampler>(
         std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs));

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "backend/llama_embedder.h"
+#include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
 #include "backend/llama_sampler.h"
 #include "llama-ext.h"
@@ -47,6 +48,27 @@ Result<DecodeOutcome> LlamaTextContext::decode(const std::vector<BatchEntry>& ba
     return Status(StatusCode::kGenerationFailed,
                   "decode failed (" + std::to_string(result) + "). " + log.errors());
   });
+}
+
+// A model without a projector makes no chunks.
+bool LlamaTextContext::is_encoded(const MediaChunk& chunk) const {
+  return model_->projector()->is_encoded(static_cast<const LlamaMediaChunk&>(chunk));
+}
+
+Status LlamaTextContext::encode_media(const MediaChunk& chunk) {
+  return model_->projector()->encode(static_cast<const LlamaMediaChunk&>(chunk));
+}
+
+Result<DecodeOutcome> LlamaTextContext::decode_media(const MediaChunk& chunk, SequenceId sequence,
+                                                     int32_t position) {
+  LlamaLogCapture log;
+  const auto result = model_->projector()->decode(static_cast<const LlamaMediaChunk&>(chunk),
+                                                  context_.get(), sequence, position);
+  if (!result.ok()) return result.status();
+  if (result.value() == 0) return DecodeOutcome::kDone;
+  if (result.value() == 1) return DecodeOutcome::kCellsFull;
+  return Status(StatusCode::kGenerationFailed,
+                "decode failed (" + std::to_string(result.value()) + "). " + log.errors());
 }
 
 Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_index) {
@@ -96,10 +118,13 @@ bool LlamaTextContext::set_state(SequenceId sequence, TokenRange range, const St
     return llama_state_seq_set_data(context_.get(), state.data(), state.size(), sequence);
   });
   // A state carries no identity: that its positions are right is all it can be asked.
+  // Images can take fewer positions than tokens.
   const llama_memory_t memory = llama_get_memory(context_.get());
   const bool is_block = model_->kv_kind() == KvKind::kBlocks;
-  return size.ok() && size.value() == state.size() &&
-         llama_memory_seq_pos_max(memory, sequence) == range.end - 1 &&
+  const int32_t last = llama_memory_seq_pos_max(memory, sequence);
+  const bool is_mrope = model_->projector() != nullptr && model_->projector()->uses_mrope();
+  const bool has_end = is_mrope ? last >= 0 && last < range.end : last == range.end - 1;
+  return size.ok() && size.value() == state.size() && has_end &&
          (!is_block || llama_memory_seq_pos_min(memory, sequence) == range.begin);
 }
 

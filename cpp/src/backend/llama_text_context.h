@@ -23,6 +23,10 @@ class LlamaTextContext : public TextContext {
   ~LlamaTextContext() override;
 
   Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override;
+  bool is_encoded(const MediaChunk& chunk) const override;
+  Status encode_media(const MediaChunk& chunk) override;
+  Result<DecodeOutcome> decode_media(const MediaChunk& chunk, SequenceId sequence,
+                                     int32_t position) override;
   Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) override;
   void clear_sequence(SequenceId sequence) override;
   void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) override;

@@ -9,17 +9,21 @@
 
 namespace snapllm {
 
-KvKind kv_kind_of(const llama_model* model) {
+KvKind kv_kind_of(const llama_model* model, const LlamaProjector* projector) {
   const bool is_whole = llama_model_is_recurrent(model) || llama_model_is_hybrid(model) ||
-                        llama_model_n_swa(model) > 0;
+                        llama_model_n_swa(model) > 0 ||
+                        (projector != nullptr && projector->uses_mrope());
   return is_whole ? KvKind::kCheckpoints : KvKind::kBlocks;
 }
 
-LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_ptr<LlamaChatFormat> chat_format,
+LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
+                               std::unique_ptr<LlamaChatFormat> chat_format,
+                               std::shared_ptr<LlamaProjector> projector,
                                const ModelOptions& options, const Hash128& fingerprint,
                                ModelInfo info)
     : model_(std::move(model)),
       vocab_(llama_model_get_vocab(model_.get())),
+      projector_(std::move(projector)),
       chat_format_(std::move(chat_format)),
       batch_tokens_(std::min(options.batch_tokens, info.kv_cells)),
       ubatch_tokens_(std::min(options.ubatch_tokens, batch_tokens_)),
@@ -27,6 +31,8 @@ LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_p
       info_(std::move(info)) {
   info_.fingerprint = fingerprint_.hex();
   info_.kv_kind = kv_kind() == KvKind::kBlocks ? "blocks" : "checkpoints";
+  info_.has_vision = projector_ != nullptr && projector_->sees();
+  info_.has_audio = projector_ != nullptr && projector_->hears();
   info_.has_chat_template = chat_format_->has_template();
   info_.supports_thinking = chat_format_->supports_thinking();
   info_.supports_tools = chat_format_->supports_tools();
@@ -62,7 +68,7 @@ bool LlamaTextModel::is_end_of_generation(Token token) const {
 }
 
 bool LlamaTextModel::is_control(Token token) const {
-  return llama_vocab_is_control(vocab_, token);
+  return token >= 0 && llama_vocab_is_control(vocab_, token);
 }
 
 Result<std::shared_ptr<const ChatPrompt>> LlamaTextModel::format_chat(

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/text_backend.h"
+#include "backend/llama_projector.h"
 #include "chat/llama_chat_format.h"
 #include "llama.h"
 
@@ -16,18 +17,20 @@ struct LlamaModelDeleter {
 };
 using LlamaModelPtr = std::unique_ptr<llama_model, LlamaModelDeleter>;
 
-// Sliding-window, recurrent and hybrid models cannot be cut by token range.
-KvKind kv_kind_of(const llama_model* model);
+// Sliding-window, recurrent and hybrid models cannot be cut by token range, and neither can
+// those that give an image fewer positions than tokens.
+KvKind kv_kind_of(const llama_model* model, const LlamaProjector* projector);
 
 class LlamaTextModel : public TextModel {
  public:
   LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_ptr<LlamaChatFormat> chat_format,
-                 const ModelOptions& options, const Hash128& fingerprint, ModelInfo info);
+                 std::shared_ptr<LlamaProjector> projector, const ModelOptions& options,
+                 const Hash128& fingerprint, ModelInfo info);
 
   const ModelInfo& info() const override { return info_; }
   int32_t batch_tokens() const override { return batch_tokens_; }
   int32_t ubatch_tokens() const override { return ubatch_tokens_; }
-  KvKind kv_kind() const override { return kv_kind_of(model_.get()); }
+  KvKind kv_kind() const override { return kv_kind_of(model_.get(), projector_.get()); }
   Hash128 fingerprint() const override { return fingerprint_; }
   bool is_control(Token token) const override;
   Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
@@ -42,6 +45,8 @@ class LlamaTextModel : public TextModel {
                                                   const std::vector<Token>& prompt) const override;
 
   llama_model* get() const { return model_.get(); }
+  // Null for a model that takes text only.
+  LlamaProjector* projector() const { return projector_.get(); }
 
  private:
   // Longer texts cannot fit the context whatever they say.
@@ -49,6 +54,7 @@ class LlamaTextModel : public TextModel {
 
   const std::shared_ptr<llama_model> model_;  // perhaps shared with other ids
   const llama_vocab* const vocab_;
+  const std::shared_ptr<LlamaProjector> projector_;
   const std::unique_ptr<LlamaChatFormat> chat_format_;
   const int32_t batch_tokens_;
   const int32_t ubatch_tokens_;

@@ -52,7 +52,7 @@ double kv_element_bytes(const std::string& kv_type) {
 }
 
 Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& options,
-                               uint64_t max_bytes) {
+                               uint64_t max_bytes, uint64_t projector_bytes) {
   const double bytes_per_token =
       static_cast<double>(header.kv_elements_per_token) * kv_element_bytes(options.kv_type);
   const double buffer_per_cell = bytes_per_token > 0.0 ? buffer_bytes_per_cell(header, options) : 0.0;
@@ -61,7 +61,8 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
 
   MemoryPlan plan;
   plan.weights_bytes = header.file_bytes;
-  const uint64_t fixed_bytes = plan.weights_bytes + kOverheadBytes;
+  plan.projector_bytes = projector_bytes;
+  const uint64_t fixed_bytes = plan.weights_bytes + projector_bytes + kOverheadBytes;
   const uint64_t free_bytes = max_bytes > fixed_bytes ? max_bytes - fixed_bytes : 0;
   const int64_t affordable =
       std::max<int64_t>(affordable_cells(free_bytes, bytes_per_token + buffer_per_cell), kMinContext);
@@ -85,7 +86,9 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
   if (plan.total_bytes > max_bytes) {
     return Status(StatusCode::kOutOfMemory,
                   "the model needs about " + megabytes(plan.total_bytes) + " (weights " +
-                      megabytes(plan.weights_bytes) + ", KV memory of " +
+                      megabytes(plan.weights_bytes) +
+                      (projector_bytes > 0 ? ", projector " + megabytes(projector_bytes) : "") +
+                      ", KV memory of " +
                       std::to_string(plan.kv_cells) + " tokens " + megabytes(plan.kv_bytes) +
                       ", buffers " + megabytes(kOverheadBytes + buffer_bytes) + ") but " + megabytes(max_bytes) +
                       " are free");

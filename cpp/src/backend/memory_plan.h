@@ -19,6 +19,6 @@ double kv_element_bytes(const std::string& kv_type);
 // the least useful size does not fit, naming what would be needed. `options` say whether
 // flash attention is on: kAuto counts as off.
 Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& options,
-                               uint64_t max_bytes);
+                               uint64_t max_bytes, uint64_t projector_bytes = 0);
 
 }  // namespace snapllm

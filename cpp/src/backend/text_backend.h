@@ -59,6 +59,14 @@ class TextContext {
   // REQUIRES: 0 < batch.size() <= the model's batch_tokens; at most one output
   // for a sequence.
   virtual Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) = 0;
+  // Whether the chunk's embeddings are there, so that decode_media can take them.
+  virtual bool is_encoded(const MediaChunk& chunk) const = 0;
+  // Computes them. They stay until decode_media was called, and some longer.
+  virtual Status encode_media(const MediaChunk& chunk) = 0;
+  // Puts the encoded chunk into the KV memory, where it begins at the position.
+  // REQUIRES: the sequence's positions before it are there.
+  virtual Result<DecodeOutcome> decode_media(const MediaChunk& chunk, SequenceId sequence,
+                                             int32_t position) = 0;
   // Samples from the logits of entry `batch_index` of the last decode and lets
   // the sampler accept the token.
   virtual Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) = 0;
@@ -100,6 +108,7 @@ class TextModel {
   virtual KvKind kv_kind() const = 0;
   // What the KV of a token depends on besides the tokens: weights, KV types, build.
   virtual Hash128 fingerprint() const = 0;
+  // False for a virtual token.
   virtual bool is_control(Token token) const = 0;
 
   virtual Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
@@ -133,6 +142,7 @@ struct MemoryPlan {
   std::string weights_key;  // loads with the same key share their weights
   uint64_t weights_bytes = 0;
   uint64_t kv_bytes = 0;
+  uint64_t projector_bytes = 0;
   uint64_t total_bytes = 0;  // with compute buffers and a margin
 };
 

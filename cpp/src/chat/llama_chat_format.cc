@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
 #include "chat/json_depth.h"
 #include "chat/llama_chat_parser.h"
@@ -62,10 +63,11 @@ common_chat_templates_inputs to_inputs(const ChatFormatRequest& request) {
 }  // namespace
 
 LlamaChatPrompt::LlamaChatPrompt(common_chat_params params, int32_t thinking_budget_tokens,
-                                 const llama_vocab* vocab, std::vector<Token> tokens)
+                                 const llama_vocab* vocab, MediaPrompt prompt)
     : params_(std::move(params)),
       thinking_budget_tokens_(thinking_budget_tokens),
-      tokens_(std::move(tokens)),
+      tokens_(std::move(prompt.tokens)),
+      media_(std::move(prompt.spans)),
       parser_params_(params_) {
   for (const std::string& text : params_.preserved_tokens) {
     const auto ids = common_tokenize(vocab, text, false, true);
@@ -109,8 +111,11 @@ void LlamaChatPrompt::constrain(common_params_sampling& sampling, const llama_vo
   }
 }
 
-LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates_ptr templates)
-    : vocab_(llama_model_get_vocab(model)), templates_(std::move(templates)) {
+LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates_ptr templates,
+                                 std::shared_ptr<const LlamaProjector> projector)
+    : vocab_(llama_model_get_vocab(model)),
+      projector_(std::move(projector)),
+      templates_(std::move(templates)) {
   has_template_ = common_chat_templates_was_explicit(templates_.get());
   supports_thinking_ = common_chat_templates_support_enable_thinking(templates_.get());
   const auto caps = common_chat_templates_get_caps(templates_.get());
@@ -119,19 +124,32 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
 }
 
 Result<std::unique_ptr<LlamaChatFormat>> LlamaChatFormat::create(
-    const llama_model* model, const std::string& template_override) {
+    const llama_model* model, const std::string& template_override,
+    std::shared_ptr<const LlamaProjector> projector) {
   using Format = std::unique_ptr<LlamaChatFormat>;
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<Format> {
     auto templates = common_chat_templates_init(model, template_override);
     if (!templates) return Status(StatusCode::kInvalidRequest, "chat template cannot be read");
-    return Format(new LlamaChatFormat(model, std::move(templates)));
+    return Format(new LlamaChatFormat(model, std::move(templates), std::move(projector)));
   });
+}
+
+Result<MediaPrompt> LlamaChatFormat::tokenize(const std::string& text,
+                                              const ChatFormatRequest& request) const {
+  if (!request.media.empty()) {
+    return projector_->tokenize(text, request.media_marker, request.media);
+  }
+  return MediaPrompt{common_tokenize(vocab_, text, /*add_special=*/true, /*parse_special=*/true),
+                     {}};
 }
 
 Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatFormatRequest& request,
                                                                   size_t max_bytes) const {
   using Prompt = std::shared_ptr<const ChatPrompt>;
   if (Status status = check_depths(request); !status.ok()) return status;
+  if (!request.media.empty() && projector_ == nullptr) {
+    return Status(StatusCode::kInvalidRequest, "this model takes text only: no images or audio");
+  }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<Prompt> {
     common_chat_params params =
         common_chat_templates_apply(templates_.get(), to_inputs(request));
@@ -140,10 +158,10 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
                     "the prompt of " + std::to_string(params.prompt.size()) +
                         " bytes is longer than the model's context");
     }
-    auto tokens = common_tokenize(vocab_, params.prompt, /*add_special=*/true,
-                                  /*parse_special=*/true);
+    auto prompt = tokenize(params.prompt, request);
+    if (!prompt.ok()) return prompt.status();
     return Prompt(std::make_shared<LlamaChatPrompt>(
-        std::move(params), request.thinking_budget_tokens, vocab_, std::move(tokens)));
+        std::move(params), request.thinking_budget_tokens, vocab_, std::move(prompt).value()));
   });
 }
 

@@ -16,13 +16,17 @@ struct llama_vocab;
 
 namespace snapllm {
 
+class LlamaProjector;
+struct MediaPrompt;
+
 class LlamaChatPrompt : public ChatPrompt {
  public:
   LlamaChatPrompt(common_chat_params params, int32_t thinking_budget_tokens,
-                  const llama_vocab* vocab, std::vector<Token> tokens);
+                  const llama_vocab* vocab, MediaPrompt prompt);
 
   const std::string& text() const override { return params_.prompt; }
   const std::vector<Token>& tokens() const override { return tokens_; }
+  const std::vector<MediaSpan>& media() const override { return media_; }
   const std::vector<std::string>& stop() const override { return params_.additional_stops; }
   bool supports_thinking() const override { return params_.supports_thinking; }
   std::unique_ptr<ChatStreamParser> create_parser() const override;
@@ -36,6 +40,7 @@ class LlamaChatPrompt : public ChatPrompt {
   const common_chat_params params_;
   const int32_t thinking_budget_tokens_;
   const std::vector<Token> tokens_;
+  const std::vector<MediaSpan> media_;
   std::set<llama_token> preserved_;
   common_chat_parser_params parser_params_;
 };
@@ -43,10 +48,11 @@ class LlamaChatPrompt : public ChatPrompt {
 // The chat template of one model. Immutable; any thread may format with it.
 class LlamaChatFormat {
  public:
-  // `template_override` empty = the model's own template. Fails with
-  // kInvalidRequest where the template cannot be compiled.
-  static Result<std::unique_ptr<LlamaChatFormat>> create(const llama_model* model,
-                                                         const std::string& template_override);
+  // `template_override` empty = the model's own template; `projector` null = the model
+  // takes text only. Fails with kInvalidRequest where the template cannot be compiled.
+  static Result<std::unique_ptr<LlamaChatFormat>> create(
+      const llama_model* model, const std::string& template_override,
+      std::shared_ptr<const LlamaProjector> projector = nullptr);
 
   bool has_template() const { return has_template_; }
   bool supports_thinking() const { return supports_thinking_; }
@@ -57,9 +63,12 @@ class LlamaChatFormat {
                                                    size_t max_bytes) const;
 
  private:
-  LlamaChatFormat(const llama_model* model, common_chat_templates_ptr templates);
+  LlamaChatFormat(const llama_model* model, common_chat_templates_ptr templates,
+                  std::shared_ptr<const LlamaProjector> projector);
+  Result<MediaPrompt> tokenize(const std::string& text, const ChatFormatRequest& request) const;
 
   const llama_vocab* const vocab_;
+  const std::shared_ptr<const LlamaProjector> projector_;
   const common_chat_templates_ptr templates_;
   bool has_template_ = false;
   bool supports_thinking_ = false;

@@ -25,7 +25,8 @@ bool agrees(const ModelOptions& wanted, const ModelOptions& loaded) {
   const auto same = [&](auto field) {
     return wanted.*field == defaults.*field || wanted.*field == loaded.*field;
   };
-  return same(&ModelOptions::gpu_layers) && same(&ModelOptions::context_size) &&
+  return same(&ModelOptions::mmproj_path) && same(&ModelOptions::gpu_layers) &&
+         same(&ModelOptions::context_size) &&
          same(&ModelOptions::kv_cells) && same(&ModelOptions::max_sequences) &&
          same(&ModelOptions::batch_tokens) && same(&ModelOptions::ubatch_tokens) &&
          same(&ModelOptions::num_threads) && same(&ModelOptions::flash_attention) &&

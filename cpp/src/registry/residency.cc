@@ -105,7 +105,7 @@ Result<Residency::Lease> Residency::load_claimed(const std::string& model_id, co
   info.loaded_at_ms = unix_time_ms();
   info.load_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   resident->charge = {plan.value().weights_key, info.weights_bytes,
-                      info.kv_bytes + info.compute_bytes};
+                      info.kv_bytes + info.compute_bytes + info.projector_bytes};
   return Lease(std::move(resident));
 }
 

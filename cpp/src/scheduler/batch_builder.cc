@@ -13,7 +13,7 @@ constexpr double kTargetChunkMs = 200.0;
 
 int32_t cut_chunk(const PendingWork& work, int32_t budget) {
   const int32_t to_cut = work.next_cut - work.num_computed;
-  if (to_cut > 0 && to_cut <= budget) return to_cut;
+  if (to_cut > 0 && to_cut <= std::min(budget, work.num_pending)) return to_cut;
   if (work.num_pending <= budget) return work.num_pending;
   const int32_t end = work.num_computed + budget;
   const int32_t boundary = end / kBlockTokens * kBlockTokens;

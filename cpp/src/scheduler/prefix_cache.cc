@@ -46,15 +46,17 @@ PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   const auto prompt = sequence.prompt();
   const bool whole_only = kind_ == KvKind::kCheckpoints;
   const auto hot = hot_.match(sequence.root(), prompt, sequence.max_reusable(), whole_only);
-  if (hot.num_tokens >= kMinKeptTokens) {
+  const int32_t num_hot = sequence.cut_before_span(hot.num_tokens);
+  if (num_hot >= kMinKeptTokens && (!whole_only || num_hot == hot.num_tokens)) {
     plan.hot = hot.prefix;
-    plan.num_tokens = hot.num_tokens;
+    plan.num_tokens = num_hot;
   }
   if (!whole_only) {
     for (const auto& other : running) {
       if (other->root() != sequence.root() || !other->reuses_prefix()) continue;
-      const int32_t common = std::min({common_prefix(other->tokens(), prompt),
-                                       other->num_computed(), sequence.max_reusable()});
+      const int32_t common = sequence.cut_before_span(
+          std::min({common_prefix(other->tokens(), prompt), other->num_computed(),
+                    sequence.max_reusable()}));
       if (common > plan.num_tokens && common >= kMinKeptTokens) {
         plan.hot = nullptr;
         plan.running = other.get();
@@ -69,6 +71,11 @@ PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   StoredPrefix stored = store_->match(scope_of(sequence.root()), prompt, sequence.max_reusable(),
                                       /*load_cold=*/false);
   if (sequence.prefetched().num_tokens >= stored.num_tokens) stored = sequence.prefetched();
+  const int32_t num_stored = sequence.cut_before_span(stored.num_tokens);
+  if (num_stored < stored.num_tokens) {
+    if (whole_only) return plan;
+    stored.cut(num_stored);
+  }
   if (stored.num_tokens > plan.num_tokens) {
     plan.hot = nullptr;
     plan.running = nullptr;

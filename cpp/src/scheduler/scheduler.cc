@@ -54,6 +54,7 @@ void Scheduler::step() {
   take_arrivals();
   admit();
   if (!running_.empty()) decode();
+  compute_media();
   flush_outputs();
   release_finished();
   check_invariants();
@@ -129,7 +130,7 @@ std::vector<PendingWork> Scheduler::pending_work() const {
   work.reserve(running_.size());
   for (const auto& sequence : running_) {
     const bool is_finished = sequence->state() == SequenceState::kFinished;
-    work.push_back({sequence->num_computed(), is_finished ? 0 : sequence->num_pending(),
+    work.push_back({sequence->num_computed(), is_finished ? 0 : sequence->num_pending_text(),
                     sequence->state() == SequenceState::kDecoding, sequence->next_cut()});
   }
   return work;
@@ -160,12 +161,7 @@ void Scheduler::decode() {
     return fail_shares(shares, {StatusCode::kGenerationFailed, "the model's KV memory is full"});
   }
   for (const BatchShare& share : shares) {
-    Sequence& sequence = *running_[share.index];
-    sequence.advance(share.num_tokens);
-    prefix_cache_.keep_cut(sequence);
-    if (sequence.is_prefill_only() && sequence.num_pending() == 0) {
-      sequence.finish(FinishReason::kStop);
-    }
+    note_computed(*running_[share.index], share.num_tokens);
   }
   sample(shares, output_index);
 
@@ -177,6 +173,50 @@ void Scheduler::decode() {
                                  ? measured
                                  : kAverageWeight * (measured - ms_per_prefill_token_);
   }
+}
+
+void Scheduler::note_computed(Sequence& sequence, int32_t num_tokens) {
+  sequence.advance(num_tokens);
+  prefix_cache_.keep_cut(sequence);
+  if (sequence.is_prefill_only() && sequence.num_pending() == 0) {
+    sequence.finish(FinishReason::kStop);
+  }
+}
+
+void Scheduler::compute_media() {
+  const auto waits = [](const std::unique_ptr<Sequence>& sequence) {
+    return sequence->state() == SequenceState::kPrefilling && sequence->is_at_span();
+  };
+  // The next after the one that had its turn; the ids grow with time.
+  auto next = std::find_if(running_.begin(), running_.end(), [&](const auto& sequence) {
+    return waits(sequence) && sequence->request_id() > media_turn_;
+  });
+  if (next == running_.end()) next = std::find_if(running_.begin(), running_.end(), waits);
+  if (next == running_.end()) return;
+  Sequence& sequence = **next;
+  media_turn_ = sequence.request_id();
+  const MediaChunk& chunk = *sequence.next_span()->chunk;
+  Status status;
+  if (context_->is_encoded(chunk)) {
+    status = decode_span(sequence);
+  } else {
+    status = context_->encode_media(chunk);
+    std::lock_guard lock(stats_mutex_);
+    if (status.ok()) ++stats_.num_encoded_media;
+  }
+  if (!status.ok()) sequence.finish(FinishReason::kError, std::move(status));
+}
+
+Status Scheduler::decode_span(Sequence& sequence) {
+  const MediaSpan& span = *sequence.next_span();
+  auto outcome =
+      context_->decode_media(*span.chunk, sequence.id(), sequence.position_of(span.begin));
+  if (!outcome.ok()) return outcome.status();
+  if (outcome.value() == DecodeOutcome::kCellsFull) {
+    return {StatusCode::kGenerationFailed, "the model's KV memory is full"};
+  }
+  note_computed(sequence, span.num_tokens);
+  return {};
 }
 
 void Scheduler::sample(const std::vector<BatchShare>& shares,

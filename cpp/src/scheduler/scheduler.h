@@ -56,8 +56,14 @@ class Scheduler : public Steppable {
   // Starts the request with the prefix that the plan found for it.
   void start(std::unique_ptr<Sequence> sequence, PrefixPlan plan);
   int32_t num_free_cells() const;
-  // Computes one batch; returns the shares whose logits can be sampled.
+  // Computes one batch of text and samples from it.
   void decode();
+  // Encodes or computes the media that a sequence has come to: one piece a step, so that
+  // the others' text goes on in between.
+  void compute_media();
+  Status decode_span(Sequence& sequence);
+  // Says that so many of the sequence's tokens are now in the KV memory.
+  void note_computed(Sequence& sequence, int32_t num_tokens);
   void sample(const std::vector<BatchShare>& shares, const std::vector<int32_t>& output_index);
   void fail_shares(const std::vector<BatchShare>& shares, const Status& status);
   void accept_token(Sequence& sequence, SampledToken sampled);
@@ -78,6 +84,7 @@ class Scheduler : public Steppable {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<SequenceId> free_ids_;
   std::vector<BatchEntry> batch_;
+  uint64_t media_turn_ = 0;  // request whose media was computed last
   int32_t num_reserved_cells_ = 0;  // by running sequences, without what they share
   double ms_per_prefill_token_ = 0.0;  // moving average
 

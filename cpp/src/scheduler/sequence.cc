@@ -39,6 +39,32 @@ int32_t Sequence::num_pending() const {
   return static_cast<int32_t>(tokens_.size()) - num_computed_;
 }
 
+const MediaSpan* Sequence::next_span() const {
+  const auto it = std::find_if(request_.media.begin(), request_.media.end(),
+                               [&](const MediaSpan& span) { return span.end() > num_computed_; });
+  return it == request_.media.end() ? nullptr : &*it;
+}
+
+int32_t Sequence::num_pending_text() const {
+  const MediaSpan* span = next_span();
+  return span == nullptr ? num_pending() : span->begin - num_computed_;
+}
+
+int32_t Sequence::position_of(int32_t index) const {
+  int32_t position = index;
+  for (const MediaSpan& span : request_.media) {
+    if (span.end() <= index) position -= span.num_tokens - span.num_positions;
+  }
+  return position;
+}
+
+int32_t Sequence::cut_before_span(int32_t num_tokens) const {
+  for (const MediaSpan& span : request_.media) {
+    if (span.begin < num_tokens && num_tokens < span.end()) return span.begin;
+  }
+  return num_tokens;
+}
+
 void Sequence::admit(SequenceId id) {
   id_ = id;
   state_ = SequenceState::kPrefilling;
@@ -47,10 +73,10 @@ void Sequence::admit(SequenceId id) {
 
 void Sequence::append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const {
   for (int32_t i = 0; i < num_tokens; ++i) {
-    const int32_t position = num_computed_ + i;
-    const Token token = tokens_[static_cast<size_t>(position)];
+    const int32_t index = num_computed_ + i;
+    const Token token = tokens_[static_cast<size_t>(index)];
     const bool is_output = i + 1 == num_pending() && !request_.prefill_only;
-    batch.push_back({token, position, id_, is_output});
+    batch.push_back({token, position_of(index), id_, is_output});
   }
 }
 

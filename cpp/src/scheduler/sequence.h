@@ -66,6 +66,17 @@ class Sequence {
   // Tokens that are to be computed before the next one can be sampled.
   int32_t num_pending() const;
 
+  // Where the prompt shows media. A span is computed as a whole, by itself.
+  const MediaSpan* next_span() const;  // the first that is not computed yet; null = none
+  bool is_at_span() const { return next_span() != nullptr && next_span()->begin == num_computed_; }
+  // Of the pending tokens, those before the next span.
+  int32_t num_pending_text() const;
+  // The place of a token among the sequence's positions.
+  // REQUIRES: not within a span
+  int32_t position_of(int32_t index) const;
+  // The count itself, or the beginning of the span it lies in: what can be reused.
+  int32_t cut_before_span(int32_t num_tokens) const;
+
   bool reuses_prefix() const { return request_.reuse_prefix; }
   const Hash128& root() const { return prefix_.root; }
   const StoredPrefix& prefetched() const { return prefix_.prefetched; }
@@ -89,7 +100,7 @@ class Sequence {
   // Whether the sequence stands at the next cut; the cut is then done with.
   bool take_cut();
   // Appends the next `num_tokens` pending tokens; the last of all asks for logits.
-  // REQUIRES: 0 < num_tokens <= num_pending()
+  // REQUIRES: 0 < num_tokens <= num_pending_text()
   void append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const;
   // Says that those tokens were computed.
   void advance(int32_t num_tokens);

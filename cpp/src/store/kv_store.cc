@@ -83,6 +83,17 @@ void KvStore::adopt_files(const Hash128& fingerprint, const std::vector<FileInfo
   }
 }
 
+void StoredPrefix::cut(int32_t count) {
+  while (!parts.empty() && parts.back().range.begin >= count) parts.pop_back();
+  if (!parts.empty()) {
+    Part& last = parts.back();
+    last.num_tokens = std::min(last.num_tokens, count - last.range.begin);
+  }
+  num_tokens = count;
+  num_cold_tokens = 0;
+  for (const Part& part : parts) num_cold_tokens += part.was_cold ? part.num_tokens : 0;
+}
+
 StoredPrefix KvStore::match(const StoreScope& scope, std::span<const Token> prompt,
                             int32_t max_tokens, bool load_cold) {
   StoredPrefix prefix;

@@ -36,6 +36,9 @@ struct StoredPrefix {
   int32_t num_tokens = 0;
   int32_t num_cold_tokens = 0;
   Token cached_token = -1;  // see IndexMatch
+
+  // Leaves only the first `count` tokens. REQUIRES: blocks; count <= num_tokens
+  void cut(int32_t count);
 };
 
 // Where the pieces of a token sequence are.

@@ -64,6 +64,22 @@ def add_parser(commands: Any) -> None:
         help="load this GGUF file under this id; repeatable (default: the demo model)",
     )
     parser.add_argument(
+        "--mmproj",
+        type=_model,
+        action="append",
+        default=[],
+        metavar="ID=PATH",
+        help="projector file that lets the model of this id take images; repeatable",
+    )
+    parser.add_argument(
+        "--image-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="fetch images that requests name by a URL of this host, or of any below "
+        "'*.HOST'; repeatable (default: none)",
+    )
+    parser.add_argument(
         "--no-demo", action="store_true", help="start empty when no --model is given"
     )
     parser.add_argument(
@@ -143,10 +159,16 @@ def handle(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    unknown = {model_id for model_id, _ in options.mmproj} - {name for name, _ in options.model}
+    if unknown:
+        print(f"snapllm serve: --mmproj {min(unknown)}: no --model has this id", file=sys.stderr)
+        return 1
     config = ServerConfig(
         host=options.host,
         port=options.port,
         models=tuple(options.model),
+        projectors=tuple(options.mmproj),
+        image_hosts=tuple(options.image_host),
         workspace=options.workspace,
         persist=not options.no_workspace,
         kv_ram_bytes=options.kv_ram * 1_000_000,

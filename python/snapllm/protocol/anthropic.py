@@ -215,16 +215,22 @@ def _image_part(block: Block, where: str) -> ContentPart:
 def _tool_result(block: Block, where: str) -> Message:
     if not block.tool_use_id:
         raise InvalidRequestError(f"{where}.tool_use_id is required", param=f"{where}.tool_use_id")
-    content = block.content
-    if content is None:
-        text = ""
-    elif isinstance(content, str):
-        text = content
-    else:
-        text = "\n".join(_texts(content, f"{where}.content"))
+    blocks = block.content or ""
+    if isinstance(blocks, str):
+        blocks = [Block("text", text=blocks)]
+    parts = [
+        _image_part(each, f"{where}.content[{i}]")
+        if each.type == "image"
+        else ContentPart("text", _block_text(each, f"{where}.content[{i}]"))
+        for i, each in enumerate(blocks)
+    ]
+    content: str | list[ContentPart] = parts
+    if all(part.type == "text" for part in parts):
+        content = "\n".join(part.text or "" for part in parts)
     if block.is_error:
-        text = f"Error: {text}"
-    return Message("tool", text, tool_call_id=block.tool_use_id.removeprefix(TOOL_ID_PREFIX))
+        failed = ContentPart("text", "Error:")
+        content = f"Error: {content}" if isinstance(content, str) else [failed, *content]
+    return Message("tool", content, tool_call_id=block.tool_use_id.removeprefix(TOOL_ID_PREFIX))
 
 
 def _add_assistant(messages: list[Message], blocks: Sequence[Block], where: str) -> None:

@@ -72,7 +72,9 @@ class ModelIdRequest(msgspec.Struct):
     model_id: Annotated[str, Meta(min_length=1)]
 
 
-class _SamplingFields(msgspec.Struct, kw_only=True):
+class SamplingFields(msgspec.Struct, kw_only=True):
+    """What the generating endpoints have in common."""
+
     model: str | None = None
     model_id: str | None = None
     system: str | None = None
@@ -94,14 +96,14 @@ class _SamplingFields(msgspec.Struct, kw_only=True):
         return self.model or self.model_id or ""
 
 
-class GenerateRequest(_SamplingFields, kw_only=True):
+class GenerateRequest(SamplingFields, kw_only=True):
     """The body of POST /api/v1/generate."""
 
     prompt: Annotated[str, Meta(min_length=1)]
     stream: bool = False
 
 
-class BatchRequest(_SamplingFields, kw_only=True):
+class BatchRequest(SamplingFields, kw_only=True):
     """The body of POST /api/v1/generate/batch."""
 
     prompts: Annotated[
@@ -119,14 +121,18 @@ _batch_decoder = msgspec.json.Decoder(BatchRequest)
 def parse_load(body: bytes) -> LoadRequest:
     """Reads a load request; refuses model types this build cannot load."""
     request = decode_body(body, _load_decoder)
-    if request.model_type in ("vision", "diffusion"):
+    if request.model_type == "diffusion":
         raise InvalidRequestError(
-            f"model_type: {request.model_type} models are not supported by this version",
-            param="model_type",
+            "model_type: diffusion models are not supported by this version", param="model_type"
         )
-    if request.mmproj_path is not None:
+    if request.model_type == "vision" and not request.mmproj_path:
         raise InvalidRequestError(
-            "mmproj_path: vision models are not supported by this version", param="mmproj_path"
+            "mmproj_path: a vision model needs its projector file", param="mmproj_path"
+        )
+    if request.model_type == "llm" and request.mmproj_path:
+        raise InvalidRequestError(
+            "mmproj_path: a model of type llm has no projector; use vision or auto",
+            param="mmproj_path",
         )
     return request
 
@@ -138,6 +144,7 @@ def load_options(request: LoadRequest) -> LoadOptions:
         context_size=request.context_size,
         num_threads=request.num_threads,
         pinned=request.pinned,
+        mmproj_path=request.mmproj_path or "",
     )
     if request.keep_alive_s is not None:
         options["keep_alive_s"] = request.keep_alive_s
@@ -166,8 +173,35 @@ def parse_batch(body: bytes) -> list[ChatRequest | CompletionRequest]:
     return [_request(wire, prompt) for prompt in wire.prompts]
 
 
-def _request(wire: _SamplingFields, prompt: str) -> ChatRequest | CompletionRequest:
-    sampling = SamplingOptions(
+def _request(wire: SamplingFields, prompt: str) -> ChatRequest | CompletionRequest:
+    if not wire.raw:
+        return chat_of(wire, prompt)
+    return CompletionRequest(
+        prompt=prompt,
+        model=wire.model_name(),
+        sampling=_sampling(wire),
+        max_tokens=wire.max_tokens,
+        stop=_stop(wire),
+    )
+
+
+def chat_of(wire: SamplingFields, prompt: str) -> ChatRequest:
+    """The chat of one user message that a request asks for."""
+    messages = [Message(role="user", content=prompt)]
+    if wire.system is not None:
+        messages.insert(0, Message(role="system", content=wire.system))
+    return ChatRequest(
+        messages=messages,
+        model=wire.model_name(),
+        thinking=wire.thinking,
+        sampling=_sampling(wire),
+        max_tokens=wire.max_tokens,
+        stop=_stop(wire),
+    )
+
+
+def _sampling(wire: SamplingFields) -> SamplingOptions:
+    return SamplingOptions(
         temperature=wire.temperature,
         top_p=wire.top_p,
         top_k=wire.top_k,
@@ -177,26 +211,10 @@ def _request(wire: _SamplingFields, prompt: str) -> ChatRequest | CompletionRequ
         presence_penalty=wire.presence_penalty,
         seed=wire.seed,
     )
-    stop = (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
-    if wire.raw:
-        return CompletionRequest(
-            prompt=prompt,
-            model=wire.model_name(),
-            sampling=sampling,
-            max_tokens=wire.max_tokens,
-            stop=stop,
-        )
-    messages = [Message(role="user", content=prompt)]
-    if wire.system is not None:
-        messages.insert(0, Message(role="system", content=wire.system))
-    return ChatRequest(
-        messages=messages,
-        model=wire.model_name(),
-        thinking=wire.thinking,
-        sampling=sampling,
-        max_tokens=wire.max_tokens,
-        stop=stop,
-    )
+
+
+def _stop(wire: SamplingFields) -> tuple[str, ...]:
+    return (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
 
 
 def _usage(usage: Usage) -> dict[str, int]:
@@ -254,12 +272,21 @@ def _iso_time(unix_ms: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_TYPE_NAMES = {"llm": "Text LLM", "vision": "Vision LLM", "embedding": "Embedding"}
+
+
+def _type_of(info: ModelInfo) -> str:
+    if not info.supports_generation:
+        return "embedding"
+    return "vision" if info.mmproj_path else "llm"
+
+
 def model_entry(info: ModelInfo) -> dict[str, Any]:
     """One model of the list."""
     return {
         "id": info.id,
         "name": info.name,
-        "type": "llm" if info.supports_generation else "embedding",
+        "type": _type_of(info),
         "quantization": info.quantization,
         "size_gb": round(info.file_bytes / 1e9, 3),
         "active": info.active,
@@ -276,6 +303,7 @@ def model_entry(info: ModelInfo) -> dict[str, Any]:
         "num_parameters": info.num_parameters,
         "weights_mb": _megabytes(info.weights_bytes),
         "kv_mb": _megabytes(info.kv_bytes),
+        "projector_mb": _megabytes(info.projector_bytes),
         "compute_mb": _megabytes(info.compute_bytes),
         "load_time_ms": round(info.load_ms, 3),
         "file_path": info.path,
@@ -306,7 +334,7 @@ def loaded_object(info: ModelInfo) -> bytes:
             "status": "success",
             "message": f"Model loaded: {info.id}",
             "model": info.id,
-            "model_type": "Text LLM" if info.supports_generation else "Embedding",
+            "model_type": _TYPE_NAMES[_type_of(info)],
             "load_time_ms": round(info.load_ms, 3),
             "active": info.active,
             "context_size": info.context_size,

@@ -20,6 +20,7 @@ from snapllm.protocol import (
     openai_embeddings,
     openai_types,
     responses,
+    vision,
 )
 
 
@@ -78,6 +79,13 @@ _ENDPOINTS = (
     ),
     _Endpoint("post", "/api/v1/generate", "Answers one prompt", native.GenerateRequest, True),
     _Endpoint("post", "/api/v1/generate/batch", "Answers several prompts", native.BatchRequest),
+    _Endpoint(
+        "post",
+        "/api/v1/vision/generate",
+        "Answers a question about images",
+        vision.VisionRequest,
+        True,
+    ),
     _Endpoint("get", "/api/v1/models", "The models and their facts"),
     _Endpoint("post", "/api/v1/models/load", "Loads a model", native.LoadRequest),
     _Endpoint("post", "/api/v1/models/switch", "Makes a model active", native.ModelIdRequest),

@@ -16,6 +16,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 6930
     models: tuple[tuple[str, Path], ...] = ()
     """Models to load at the start, as id and file, in this order."""
+    projectors: tuple[tuple[str, Path], ...] = ()
+    """Projector files of these models, by id."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts that images may be fetched from; none = requests carry their images."""
     workspace: Path | None = None
     """Folder for what the server keeps across restarts; made when missing. None = a
     folder of the user's, if no other server uses it."""

@@ -7,10 +7,9 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from snapllm import _core
-from snapllm._lowering import lower_chat
 from snapllm._readers import fold_chat
 from snapllm._runner import Answer as EngineAnswer
+from snapllm._runner import Runner
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest
@@ -23,11 +22,11 @@ from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import EventStream, event_stream, stream_response
 
 
-def _num_common_tokens(core: _core.Engine, request: ChatRequest, prefix: ChatRequest) -> int:
+def _num_common_tokens(runner: Runner, request: ChatRequest, prefix: ChatRequest) -> int:
     """How many tokens of the request's prompt its beginning `prefix` makes up."""
-    whole = lower_chat(core, request).tokens
+    whole = runner.lower(request).tokens
     try:
-        part = lower_chat(core, prefix).tokens
+        part = runner.lower(prefix).tokens
     except SnapLLMError:
         return len(whole)  # the template takes no such conversation
     pairs = zip(whole, part, strict=False)
@@ -46,9 +45,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     if parsed.breakpoint is not None:
         ttl = parsed.breakpoint.ttl
         prefix = msgspec.structs.replace(chat, messages=parsed.breakpoint.messages)
-        num_marked = await asyncio.to_thread(
-            _num_common_tokens, runner.core, runner.resolve(chat), runner.resolve(prefix)
-        )
+        num_marked = await asyncio.to_thread(_num_common_tokens, runner, chat, prefix)
     answer = Answer(parsed.request.model, chat.stop, num_marked, ttl)
     answers = await runner.start_chat(chat)
     with closing_all(answers):
@@ -87,8 +84,8 @@ async def count_tokens(request: web.Request) -> web.Response:
     options = request.app[OPTIONS]
     parsed = anthropic.parse_count(await request.read(), strip_billing=options.strip_billing_header)
     runner = engine_of(request).runner
-    chat = runner.resolve(await prepare(request, parsed))
-    lowered = await asyncio.to_thread(lower_chat, runner.core, chat)
+    chat = await prepare(request, parsed)
+    lowered = await asyncio.to_thread(runner.lower, chat)
     return json_response(msgspec.json.encode({"input_tokens": len(lowered.tokens)}))
 
 

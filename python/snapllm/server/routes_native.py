@@ -17,6 +17,7 @@ from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
 from snapllm.protocol.error_codes import api_error, encode_error
+from snapllm.protocol.vision import parse_vision
 from snapllm.server.answers import closing_all, collect
 from snapllm.server.keys import STATE, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
@@ -49,7 +50,17 @@ async def _name_model(request: web.Request, wanted: list[_Request]) -> list[_Req
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/generate"""
-    parsed, is_streamed = native.parse_generate(await request.read())
+    return await _generate(request, *native.parse_generate(await request.read()))
+
+
+async def generate_from_images(request: web.Request) -> web.StreamResponse:
+    """POST /api/v1/vision/generate"""
+    return await _generate(request, *parse_vision(await request.read()))
+
+
+async def _generate(
+    request: web.Request, parsed: _Request, is_streamed: bool
+) -> web.StreamResponse:
     [wanted] = await _name_model(request, [parsed])
     if not is_streamed:
         body, finish = await _answer(request, wanted)
@@ -152,6 +163,7 @@ def add_routes(app: web.Application) -> None:
     """Adds the native endpoints."""
     app.router.add_post("/api/v1/generate", generate)
     app.router.add_post("/api/v1/generate/batch", generate_batch)
+    app.router.add_post("/api/v1/vision/generate", generate_from_images)
     app.router.add_get("/api/v1/models", list_models)
     app.router.add_post("/api/v1/models/load", load_model)
     app.router.add_post("/api/v1/models/switch", switch_model)

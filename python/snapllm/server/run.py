@@ -78,6 +78,7 @@ def _open_engine(config: ServerConfig) -> Engine:
             workspace=workspace,
             kv_ram_bytes=config.kv_ram_bytes,
             kv_disk_bytes=config.kv_disk_bytes,
+            image_hosts=config.image_hosts,
         )
 
     if not config.persist:
@@ -116,10 +117,17 @@ async def _load_models(engine: Engine, state: ServerState, config: ServerConfig)
     if not models and config.demo:
         models = [(DEMO_MODEL_ID, demo_model_path())]
         log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
+    projectors = dict(config.projectors)
     state.announce([model_id for model_id, _ in models])
     for model_id, path in models:
         try:
-            load = functools.partial(engine.load, path, model_id, context_size=config.context_size)
+            load = functools.partial(
+                engine.load,
+                path,
+                model_id,
+                context_size=config.context_size,
+                mmproj_path=projectors.get(model_id, ""),
+            )
             model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
         except SnapLLMError as error:
             raise StartupError(f"model {model_id}: {error}") from None

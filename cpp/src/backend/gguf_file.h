@@ -1,0 +1,43 @@
+// A GGUF file's metadata, read before anything else trusts the file.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "gguf.h"
+#include "snapllm/status.h"
+
+namespace snapllm {
+
+// Format: GGUF v2 and v3 as documented in ggml.
+class GgufFile {
+ public:
+  // Checks that the file is a GGUF file and that its tensors lie within it. Errors:
+  // kFileNotFound, kInvalidModel.
+  static Result<GgufFile> open(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  uint64_t file_bytes() const { return file_bytes_; }
+  // Empty where there is no such string.
+  std::string string(const std::string& key) const;
+  bool boolean(const std::string& key) const;
+  // The largest value of an integer key, which may be an array of one value per layer;
+  // `missing` when there is none.
+  uint64_t integer(const std::string& key, uint64_t missing = 0) const;
+  bool has_tensor(const std::string& name) const;
+
+  // The refusal of this file.
+  Status invalid(const std::string& why) const;
+
+ private:
+  using GgufPtr = std::unique_ptr<gguf_context, decltype(&gguf_free)>;
+  GgufFile(std::string path, uint64_t file_bytes, GgufPtr gguf)
+      : path_(std::move(path)), file_bytes_(file_bytes), gguf_(std::move(gguf)) {}
+
+  std::string path_;
+  uint64_t file_bytes_;
+  GgufPtr gguf_;
+};
+
+}  // namespace snapllm

@@ -1,0 +1,296 @@
+"""Images and audio on their way to the model: reading, limits, decoding.
+
+Whatever comes in here may be hostile. Sizes are checked before anything is decoded, only
+common formats are tried, and whatever a decoder raises becomes an error of the request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import secrets
+import wave
+from collections.abc import Callable
+from hashlib import blake2b
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from snapllm import _core
+from snapllm.conversation import ContentPart, ImageUrl, MediaPart
+from snapllm.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_MEDIA = 64
+"""Images and sounds of one request."""
+MAX_IMAGE_BYTES = 20 << 20
+MAX_IMAGE_PIXELS = 1 << 25
+MAX_IMAGE_SIDE = 1 << 14
+MAX_ASPECT_RATIO = 100
+MAX_WAV_BYTES = 32 << 20
+MAX_WAV_SECONDS = 600
+MAX_MP3_BYTES = 2 << 20
+"""At the lowest bit rate there is, half an hour."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+
+class MediaPolicy(msgspec.Struct, frozen=True):
+    """What media a request may bring beyond those it carries itself."""
+
+    fetch: Callable[[str], bytes] | None = None
+    """Reads an http(s) URL, or raises `InvalidRequestError`; None = URLs are refused."""
+
+
+class MediaLoader:
+    """Collects the media of one conversation, in their order."""
+
+    def __init__(self, policy: MediaPolicy) -> None:
+        self.inputs: list[_core.MediaInput] = []
+        self.marker = f"<media-{secrets.token_hex(16)}>"
+        """Stands for each of them in the prompt; nobody can guess it."""
+        self._policy = policy
+
+    def place(self, part: ContentPart, where: str) -> str:
+        """Loads the part's image or sound and returns what stands for it.
+
+        Raises:
+            InvalidRequestError: It cannot be read, or is beyond a limit.
+        """
+        if len(self.inputs) >= MAX_MEDIA:
+            raise InvalidRequestError(
+                f"{where}: more than {MAX_MEDIA} images in one request", param=where
+            )
+        self.inputs.append(self._load(part, where))
+        return self.marker
+
+    def _load(self, part: ContentPart, where: str) -> _core.MediaInput:
+        if isinstance(part, MediaPart):
+            if not part.image_url:
+                return load_image(part.source, part.name)
+            return self._load_url(part.image_url, part.name)
+        if part.type == "input_audio":
+            if part.input_audio is None:
+                raise InvalidRequestError(
+                    f"{where}.input_audio is required", param=f"{where}.input_audio"
+                )
+            data = decode_base64(part.input_audio.data, f"{where}.input_audio.data")
+            return decode_audio(data, part.input_audio.format, f"{where}.input_audio")
+        if not part.image_url:
+            raise InvalidRequestError(f"{where}.image_url is required", param=f"{where}.image_url")
+        return self._load_url(part.image_url, f"{where}.image_url")
+
+    def _load_url(self, image_url: ImageUrl | str, where: str) -> _core.MediaInput:
+        url = image_url if isinstance(image_url, str) else image_url.url
+        return decode_image(self._read_url(url, where), where)
+
+    def _read_url(self, url: str, where: str) -> bytes:
+        if url[:5].lower() == "data:":
+            header, comma, data = url.partition(",")
+            if not comma or not header.lower().endswith(";base64"):
+                raise InvalidRequestError(f"{where}: a data URL must be base64", param=where)
+            return decode_base64(data, where)
+        if url[:5].lower() != "http:" and url[:6].lower() != "https:":
+            raise InvalidRequestError(
+                f"{where} must be a data URL with base64 data, or an http(s) URL", param=where
+            )
+        if self._policy.fetch is None:
+            raise InvalidRequestError(
+                f"{where}: images are not fetched from URLs here; send them as data URLs",
+                param=where,
+            )
+        try:
+            return self._policy.fetch(url)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{where}: {error.message}", param=where) from None
+
+
+def decode_base64(text: str, where: str) -> bytes:
+    """Decodes base64, with or without line breaks and padding.
+
+    Raises:
+        InvalidRequestError: It is something else, or longer than any limit.
+    """
+    if len(text) > MAX_WAV_BYTES * 3 // 2:
+        raise InvalidRequestError(f"{where}: too large", param=where)
+    compact = "".join(text.split())
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequestError(f"{where} is not valid base64", param=where) from None
+
+
+def load_image(source: Any, where: str) -> _core.MediaInput:
+    """Reads an image that Python code hands in.
+
+    Args:
+        source: A path, the bytes of an image file, a Pillow image, or an array of uint8
+            with the shape (height, width), (height, width, 3) or (height, width, 4).
+        where: What to call it in an error.
+
+    Raises:
+        InvalidRequestError: It is none of these, cannot be read, or is beyond a limit.
+    """
+    from PIL import Image
+
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode_image(bytes(source), where)
+    if isinstance(source, str | PathLike):
+        return decode_image(_read_file(Path(source), where), where)
+    if isinstance(source, Image.Image):
+        return _guarded(lambda: _to_input(source, where), where)
+    if hasattr(source, "__array_interface__"):
+        return _guarded(lambda: _to_input(_from_array(source, where), where), where)
+    raise InvalidRequestError(
+        f"{where}: expected a path, bytes, an array or a Pillow image, not {type(source).__name__}",
+        param=where,
+    )
+
+
+def decode_image(data: bytes, where: str) -> _core.MediaInput:
+    """Decodes an image file; of an animation the first picture.
+
+    Raises:
+        InvalidRequestError: It is no image of a common format, damaged, or beyond a limit.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InvalidRequestError(
+            f"{where}: the image has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are allowed",
+            param=where,
+        )
+
+    def decode() -> _core.MediaInput:
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                return _to_input(image, where)
+        except UnidentifiedImageError:
+            raise InvalidRequestError(
+                f"{where}: not an image in one of the formats {', '.join(_FORMATS)}", param=where
+            ) from None
+        except Image.DecompressionBombError:
+            raise _too_many_pixels(where) from None
+
+    return _guarded(decode, where)
+
+
+def decode_audio(data: bytes, format_: str, where: str) -> _core.MediaInput:
+    """Checks a sound file; the core decodes it.
+
+    Raises:
+        InvalidRequestError: It is not of the format, damaged, or beyond a limit.
+    """
+    if format_ == "wav":
+        _check_wav(data, where)
+    elif format_ == "mp3":
+        if len(data) > MAX_MP3_BYTES:
+            raise InvalidRequestError(
+                f"{where}: the MP3 is larger than {MAX_MP3_BYTES} bytes", param=where
+            )
+        if not data.startswith(b"ID3") and not (data[:1] == b"\xff" and data[1:2] >= b"\xe0"):
+            raise InvalidRequestError(f"{where}: not an MP3 file", param=where)
+    else:
+        raise InvalidRequestError(f"{where}.format must be wav or mp3", param=f"{where}.format")
+    return _core.MediaInput(kind="audio", data=data, id=_hash(b"audio", data))
+
+
+def _check_wav(data: bytes, where: str) -> None:
+    if len(data) > MAX_WAV_BYTES:
+        raise InvalidRequestError(
+            f"{where}: the WAV is larger than {MAX_WAV_BYTES} bytes", param=where
+        )
+    try:
+        with wave.open(io.BytesIO(data)) as sound:
+            seconds = sound.getnframes() / max(sound.getframerate(), 1)
+            is_sound = sound.getnframes() > 0 and 1000 <= sound.getframerate() <= 384_000
+    except (wave.Error, EOFError, ValueError, OverflowError):
+        is_sound = False
+    if not is_sound:
+        raise InvalidRequestError(f"{where}: not a WAV file with PCM samples", param=where)
+    if seconds > MAX_WAV_SECONDS:
+        raise InvalidRequestError(
+            f"{where}: the sound is longer than {MAX_WAV_SECONDS} s", param=where
+        )
+
+
+def _read_file(path: Path, where: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_IMAGE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"{where}: cannot read {path}: {error}", param=where) from None
+
+
+def _from_array(array: Any, where: str) -> Image.Image:
+    from PIL import Image
+
+    interface = array.__array_interface__
+    shape = interface["shape"]
+    is_picture = len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))
+    if not is_picture or interface["typestr"] != "|u1":
+        raise InvalidRequestError(
+            f"{where}: an array must be uint8 of shape (height, width), (height, width, 3) or "
+            "(height, width, 4)",
+            param=where,
+        )
+    _check_size(shape[1], shape[0], where)
+    return Image.fromarray(array)
+
+
+def _guarded(decode: Callable[[], _core.MediaInput], where: str) -> _core.MediaInput:
+    try:
+        return decode()
+    except InvalidRequestError:
+        raise
+    except Exception as error:  # a decoder may raise anything on hostile bytes
+        raise InvalidRequestError(f"{where}: the image is damaged: {error}", param=where) from None
+
+
+def _too_many_pixels(where: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{where}: the image has too many pixels, at most {MAX_IMAGE_PIXELS} are allowed",
+        param=where,
+    )
+
+
+def _check_size(width: int, height: int, where: str) -> None:
+    if min(width, height) < 1:
+        raise InvalidRequestError(f"{where}: the image is empty", param=where)
+    if max(width, height) > MAX_IMAGE_SIDE or width * height > MAX_IMAGE_PIXELS:
+        raise _too_many_pixels(where)
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise InvalidRequestError(
+            f"{where}: the image is more than {MAX_ASPECT_RATIO} times as long as wide",
+            param=where,
+        )
+
+
+def _to_input(image: Image.Image, where: str) -> _core.MediaInput:
+    from PIL import ImageOps
+
+    # The header's size, before any pixel is decoded.
+    _check_size(*image.size, where)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
+        # 16 bits of grey, which Pillow would cut off instead of scaling.
+        upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    rgb = upright.convert("RGB")
+    width, height = rgb.size
+    data = rgb.tobytes()
+    return _core.MediaInput(
+        kind="image",
+        width=width,
+        height=height,
+        data=data,
+        id=_hash(f"image {width}x{height}".encode(), data),
+    )
+
+
+def _hash(kind: bytes, data: bytes) -> str:
+    return blake2b(data, digest_size=16, person=blake2b(kind, digest_size=16).digest()).hexdigest()

@@ -1,0 +1,320 @@
+"""Reading images and audio: sources, limits, damage, and URLs."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import io
+import random
+import struct
+import threading
+import time
+import wave
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from snapllm import _media
+from snapllm._fetch import UrlFetcher, is_public_address
+from snapllm._media import MediaLoader, MediaPolicy, decode_audio, decode_image, load_image
+from snapllm.conversation import ContentPart, ImageUrl, InputAudio
+from snapllm.errors import InvalidRequestError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+
+def picture(width: int = 40, height: int = 30) -> np.ndarray:
+    """A picture without two equal pixels next to each other."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], 2).astype(np.uint8)
+
+
+def encode(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+def png_with_size(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG whose header claims a size that its data need not have."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+def wav(seconds: float = 0.5, rate: int = 16_000) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        sound.writeframes(b"\x01\x02" * int(seconds * rate))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "BMP"])
+def test_an_image_is_its_pixels(format_: str) -> None:
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    data = encode(Image.fromarray(picture()), format_, **options)
+    found = decode_image(data, "x")
+    assert (found.kind, found.width, found.height) == ("image", 40, 30)
+    assert found.data == picture().tobytes()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    grey = Image.fromarray(picture()).convert("L")
+    if mode.startswith("I"):
+        wide = np.asarray(grey).astype(np.uint32) * 257
+        image = Image.fromarray(wide.astype(np.uint16 if mode == "I;16" else np.int32))
+    else:
+        image = grey.convert("RGB").convert(mode)
+    found = load_image(image, "x")
+    assert len(found.data) == 40 * 30 * 3
+    if mode in ("L", "I;16", "I"):
+        pixels = np.frombuffer(found.data, np.uint8).reshape(30, 40, 3)
+        assert np.abs(pixels[..., 0].astype(int) - np.asarray(grey)).max() <= 1
+
+
+def test_all_sources_of_one_picture_are_the_same(tmp_path: Path) -> None:
+    array = picture()
+    image = Image.fromarray(array)
+    path = tmp_path / "a.png"
+    image.save(path)
+    sources = [array, image, path, str(path), path.read_bytes(), bytearray(path.read_bytes())]
+    assert len({load_image(source, "x").id for source in sources}) == 1
+    assert load_image(array[::-1], "x").id != load_image(array, "x").id
+    assert load_image(array.reshape(40, 30, 3), "x").id != load_image(array, "x").id
+
+
+def test_a_turned_photograph_is_turned_back() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    data = encode(Image.fromarray(picture()), "JPEG", exif=exif.tobytes())
+    found = decode_image(data, "x")
+    assert (found.width, found.height) == (30, 40)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "not an image"),
+        (b"hello", "not an image"),
+        (b"%PDF-1.4", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (encode(Image.fromarray(picture()), "TIFF"), "not an image"),
+        (encode(Image.fromarray(picture()))[:80], "damaged"),
+        (encode(Image.fromarray(picture()), "JPEG")[:300], "damaged"),
+        (png_with_size(0, 10), "empty|not an image|damaged"),
+        (png_with_size(10_000, 10_000), "too many pixels"),
+        (png_with_size(2**31 - 1, 2**31 - 1), "too many pixels"),
+        (png_with_size(60_000, 1), "too many pixels"),
+        (png_with_size(1, 9000), "times as long"),
+        (png_with_size(10, 10, zlib.compress(b"")), "damaged"),
+        (5, "expected a path"),
+        (None, "expected a path"),
+        ("/no/such/file.png", "cannot read"),
+        ("a\0b", "cannot read"),
+        (np.zeros((4, 4, 3), np.float32), "uint8"),
+        (np.zeros((4, 4, 2), np.uint8), "uint8"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+        (np.zeros(4, np.uint8), "uint8"),
+    ],
+)
+def test_what_is_no_good_image_is_refused(source: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message) as caught:
+        load_image(source, "images[0]")
+    assert caught.value.param == "images[0]"
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 400 MB of nothing in half a megabyte, and a claim that hides it.
+    bomb = png_with_size(16_000, 8_000, zlib.compress(bytes(16_000 * 3 + 1) * 8_000))
+    assert len(bomb) < 1 << 20
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(InvalidRequestError, match="too many pixels"):
+        decode_image(bomb, "x")
+    with pytest.raises(InvalidRequestError, match="bytes"):
+        decode_image(bytes(_media.MAX_IMAGE_BYTES + 1), "x")
+
+
+def test_mutated_images_are_read_or_refused() -> None:
+    rng = random.Random(5)
+    files = [encode(Image.fromarray(picture()), format_) for format_ in FORMATS]
+    num_read = 0
+    for _ in range(400):
+        data = bytearray(rng.choice(files))
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
+        try:
+            found = decode_image(bytes(data), "x")
+        except InvalidRequestError:
+            continue
+        num_read += 1
+        assert len(found.data) == found.width * found.height * 3
+    assert num_read > 20
+
+
+def part(url: str) -> ContentPart:
+    return ContentPart("image_url", image_url=ImageUrl(url))
+
+
+def test_data_urls_are_read_and_others_refused() -> None:
+    loader = MediaLoader(MediaPolicy())
+    data = base64.b64encode(encode(Image.fromarray(picture()))).decode()
+    for url in (f"data:image/png;base64,{data}", f"DATA:;base64,{data.rstrip('=')}"):
+        assert loader.place(part(url), "x") == loader.marker
+    assert loader.place(ContentPart("image_url", image_url=url), "x") == loader.marker
+    assert len({found.id for found in loader.inputs}) == 1
+    for url, message in (
+        ("http://example.org/a.png", "not fetched"),
+        ("file:///etc/passwd", "must be a data URL"),
+        ("/etc/passwd", "must be a data URL"),
+        ("data:image/png,abc", "base64"),
+        ("data:image/png;base64,***", "not valid base64"),
+        ("", "is required|must be a data URL"),
+    ):
+        with pytest.raises(InvalidRequestError, match=message):
+            loader.place(part(url), "x")
+    for wrong in (ContentPart("image_url"), ContentPart("input_audio"), ContentPart("image")):
+        with pytest.raises(InvalidRequestError, match="is required"):
+            loader.place(wrong, "x")
+
+
+def test_a_request_has_so_many_images_and_no_more() -> None:
+    loader = MediaLoader(MediaPolicy())
+    url = "data:;base64," + base64.b64encode(encode(Image.fromarray(picture(2, 2)))).decode()
+    for _ in range(_media.MAX_MEDIA):
+        loader.place(part(url), "x")
+    with pytest.raises(InvalidRequestError, match="more than"):
+        loader.place(part(url), "x")
+
+
+def test_audio_is_checked() -> None:
+    loader = MediaLoader(MediaPolicy())
+    sound = base64.b64encode(wav()).decode()
+    loader.place(ContentPart("input_audio", input_audio=InputAudio(sound, "wav")), "x")
+    assert loader.inputs[0].kind == "audio"
+    assert decode_audio(b"ID3" + bytes(100), "mp3", "x").kind == "audio"
+    for data, format_ in (
+        (b"", "wav"),
+        (b"RIFF", "wav"),
+        (wav()[:30], "wav"),
+        (wav(0.0), "wav"),
+        (wav(700, 1000), "wav"),
+        (b"fLaC" + bytes(100), "wav"),
+        (b"fLaC" + bytes(100), "mp3"),
+        (b"ID3" + bytes(_media.MAX_MP3_BYTES), "mp3"),
+        (wav(), "flac"),
+    ):
+        with pytest.raises(InvalidRequestError):
+            decode_audio(data, format_, "x")
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/redirect":
+            self.send_response(302)
+            self.send_header("Location", "/image")
+            self.end_headers()
+            return
+        self.send_response(404 if self.path == "/missing" else 200)
+        self.end_headers()
+        if self.path == "/slow":
+            time.sleep(0.5)
+        if self.path == "/endless":
+            try:
+                while True:
+                    self.wfile.write(bytes(1 << 20))
+            except OSError:
+                return
+        self.wfile.write(b"an image" + self.path.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_an_allowed_host_is_fetched_from(port: int) -> None:
+    fetch = UrlFetcher(["LOCALHOST"], is_allowed_address=lambda address: True)
+    assert fetch(f"http://localhost:{port}/image?a=1") == b"an image/image?a=1"
+    loader = MediaLoader(MediaPolicy(fetch=fetch))
+    with pytest.raises(InvalidRequestError, match="not an image"):
+        loader.place(part(f"http://localhost:{port}/image"), "x")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/redirect", "302"),
+        ("/missing", "404"),
+        ("/slow", "timed out"),
+        ("/endless", "more than"),
+    ],
+)
+def test_what_an_allowed_host_may_not_do(port: int, path: str, message: str) -> None:
+    timeout_s = 0.2 if path == "/slow" else 10
+    fetch = UrlFetcher(["localhost"], timeout_s=timeout_s, is_allowed_address=lambda address: True)
+    with pytest.raises(InvalidRequestError, match=message):
+        fetch(f"http://localhost:{port}{path}")
+
+
+def test_private_addresses_and_other_hosts_are_refused(port: int) -> None:
+    fetch = UrlFetcher(["localhost", "*.example.org"])
+    for url, message in (
+        (f"http://localhost:{port}/image", "not public"),
+        (f"http://127.0.0.1:{port}/image", "not allowed"),
+        ("http://example.org/a.png", "not allowed"),
+        ("http://notexample.org/a.png", "not allowed"),
+        ("http://localhost@evil.org/", "not an http"),
+        ("http://user:word@localhost/", "not an http"),
+        ("ftp://localhost/", "not an http"),
+        ("http://[::1/", "not a valid"),
+        ("http://localhost:99999/", "not a valid"),
+        ("http:///a", "not an http"),
+    ):
+        with pytest.raises(InvalidRequestError, match=message):
+            fetch(url)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("192.168.0.1", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("fe80::1", False),
+        ("fd00::1", False),
+    ],
+)
+def test_only_addresses_of_the_public_internet_count(address: str, is_public: bool) -> None:
+    assert is_public_address(address) is is_public
