@@ -14,8 +14,10 @@ from snapllm import _core
 from snapllm.errors import GenerationFailedError, InvalidModelError, SnapLLMError
 
 TIMEOUT_S = 300.0
-# Exit status: the loader said no, as it should. The real load says it again.
+# Exit statuses. Where the loader said no, as it should, the real load says it again. Any
+# other status is the interpreter's: it could not even try.
 _REFUSED = 3
+_FAILED = 4
 
 _passed: set[tuple[str, int, int]] = set()
 
@@ -44,7 +46,7 @@ def check_projector(model_path: str, mmproj_path: str) -> None:
         raise InvalidModelError(f"Cannot load {mmproj_path}: loading it never ends") from None
     except OSError:
         return  # no process to be had: the real load has its own checks
-    if done.returncode not in (0, _REFUSED):
+    if done.returncode < 0 or done.returncode == _FAILED:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else f"it ends with status {done.returncode}"
         raise InvalidModelError(f"Cannot load {mmproj_path}: trying it out failed: {why}")
@@ -57,7 +59,7 @@ def _main() -> int:
         _core.probe_projector(*sys.argv[1:])
     except GenerationFailedError as error:
         print(error, file=sys.stderr)
-        return 1
+        return _FAILED
     except SnapLLMError:
         return _REFUSED
     return 0

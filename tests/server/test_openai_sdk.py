@@ -155,7 +155,7 @@ def test_log_probabilities_come_with_the_content(client: openai.OpenAI) -> None:
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             openai.BadRequestError,
-            "messages[0].content[0].type",
+            "messages[0].content[0].image_url",
         ),
     ],
 )
