@@ -10,11 +10,13 @@ from typing import get_args
 
 import pytest
 from nano_models import Architecture, make_nano_model
+from ties import decided_tokens
 
 import snapllm
 from snapllm import ContextLengthExceededError, InvalidRequestError
 
 PROMPT = "the cat in the hat and"
+LENGTH = {"max_tokens": 24, "ignore_eos": True}
 
 
 def test_greedy_answers_repeat_and_depend_on_the_prompt(model: snapllm.Model) -> None:
@@ -158,15 +160,21 @@ def test_prefill_in_pieces_changes_nothing(tmp_path: Path, architecture: Archite
     """A prompt computed in one batch or in many, alone or beside others: the same tokens."""
     path = make_nano_model(tmp_path / "m.gguf", architecture, seed=3)
     prompts = [[5 + (i * step) % 60 for i in range(700)] for step in (1, 7, 11)]
-    answers = []
+    answers: list[list[list[int]]] = []
+    decided: list[list[int]] = []
     for batch in (1024, 128):
         with snapllm.Engine(num_threads=1) as engine, ThreadPoolExecutor(len(prompts)) as threads:
             model = engine.load(path, batch_tokens=batch, ubatch_tokens=64)
 
             def answer(prompt: list[int], model: snapllm.Model = model) -> list[int]:
-                return model.generate(prompt, temperature=0, max_tokens=24, ignore_eos=True).tokens
+                return model.generate(prompt, temperature=0, **LENGTH).tokens
 
+            if not decided:
+                decided = [decided_tokens(model, prompt, **LENGTH) for prompt in prompts]
             answers.append([answer(prompt) for prompt in prompts])
             answers.append(list(threads.map(answer, prompts)))
-    assert all(each == answers[0] for each in answers)
+    for each in answers:
+        for tokens, known in zip(each, decided, strict=True):
+            assert tokens[: len(known)] == known
     assert len({tuple(tokens) for tokens in answers[0]}) == len(prompts)
+    assert sum(map(len, decided)) > LENGTH["max_tokens"]
