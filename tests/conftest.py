@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nano_image_model import make_nano_image_model
 from nano_models import make_nano_model
 
 import snapllm
@@ -25,6 +26,12 @@ def llama_path(model_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def qwen_path(model_dir: Path) -> Path:
     return make_nano_model(model_dir / "qwen.gguf", "qwen3", seed=2)
+
+
+@pytest.fixture(scope="session")
+def image_files(model_dir: Path) -> dict[str, Path]:
+    """The files of a small image model, by part."""
+    return make_nano_image_model(model_dir / "image")
 
 
 @pytest.fixture(scope="session")

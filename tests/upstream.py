@@ -1,8 +1,8 @@
-"""llama.cpp's own server, built from the same pinned source, to compare answers with.
+"""Upstream's own programs, built from the same pinned sources, to compare answers with.
 
-CMake option SNAPLLM_UPSTREAM_TOOLS builds it. Environment: SNAPLLM_UPSTREAM_BIN is the folder
-it lies in; without it the tests that need it are skipped, unless SNAPLLM_REQUIRE_UPSTREAM is
-set.
+CMake option SNAPLLM_UPSTREAM_TOOLS builds them. Environment: SNAPLLM_UPSTREAM_BIN is the `bin`
+folder of the build; without it the tests that need it are skipped, unless
+SNAPLLM_REQUIRE_UPSTREAM is set.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ import pytest
 import snapllm
 
 
-def upstream_binary() -> Path:
-    """The server's program; skips or fails the test where there is none."""
-    path = Path(os.environ.get("SNAPLLM_UPSTREAM_BIN", "")) / "llama-server"
+def upstream_binary(name: str = "llama-server") -> Path:
+    """A program of upstream's; skips or fails the test where there is none."""
+    folder = Path(os.environ.get("SNAPLLM_UPSTREAM_BIN", ""))
+    if name == "sd-cli":  # the image extension has a build of its own
+        folder = folder.parent / "diffusion" / "bin"
+    path = folder / name
     if not path.is_file():
-        message = "SNAPLLM_UPSTREAM_BIN has no llama-server"
+        message = f"SNAPLLM_UPSTREAM_BIN has no {name}"
         if os.environ.get("SNAPLLM_REQUIRE_UPSTREAM"):
             pytest.fail(message)
         pytest.skip(message)

@@ -1,4 +1,5 @@
 // Table of contents of snapllm._core.
+#include "base/machine.h"
 #include "bindings.h"
 #include "snapllm/build.h"
 #include "snapllm/probe.h"
@@ -9,6 +10,7 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = SNAPLLM_VERSION;
   module.def("system_info", &snapllm::system_info,
              "Backends and CPU features of this build in one line.");
+  module.def("available_cpus", &snapllm::available_cpus, "CPUs this process may run on.");
   module.def(
       "probe_projector",
       [](const std::string& model_path, const std::string& mmproj_path) {

@@ -18,6 +18,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from snapllm._core import __version__
+from snapllm.diffusion import ImageModel, ImageResult, JobCancelled
 from snapllm.engine import Engine, load, load_demo
 from snapllm.errors import (
     ContextLengthExceededError,
@@ -64,8 +65,11 @@ __all__ = [
     "EngineClosedError",
     "Finish",
     "GenerationFailedError",
+    "ImageModel",
+    "ImageResult",
     "InvalidModelError",
     "InvalidRequestError",
+    "JobCancelled",
     "Model",
     "ModelFileNotFoundError",
     "ModelNotFoundError",

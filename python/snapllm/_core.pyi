@@ -51,6 +51,8 @@ class SamplingParams:
     grammar: str
     def __init__(self, **attributes: Any) -> None: ...
 
+def available_cpus() -> int: ...
+
 class MediaInput:
     kind: Literal["image", "audio"]
     width: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,6 +16,8 @@ from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
 from snapllm.contexts import ContextManager
+from snapllm.diffusion import ImageModel
+from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
 from snapllm.params import LoadOptions
@@ -94,6 +96,7 @@ class Engine:
         folder = None if workspace is None else Path(workspace) / "contexts"
         self.contexts = ContextManager(self._runner, folder)
         """Documents whose KV is computed once and kept."""
+        self._images = ImageModels(self.set_external_memory, num_threads or _core.available_cpus())
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +142,7 @@ class Engine:
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
         model_id = Path(path).stem if model_id is None else model_id
+        self._check_free(model_id, self._images)
         try:
             mmproj_path = options["mmproj_path"] = fspath(options.get("mmproj_path", ""))
             core_options = _core.ModelOptions(path=fspath(path), **options)
@@ -155,13 +159,66 @@ class Engine:
         """Loads the small demo model that comes with the package."""
         return self.load(demo_model_path(), model_id, **options)
 
+    def load_diffusion(
+        self,
+        path: str | PathLike[str],
+        model_id: str | None = None,
+        **options: Unpack[LoadImageOptions],
+    ) -> ImageModel:
+        """Loads an image model; the first one becomes the active image model.
+
+        It runs in a process of its own, which is started again should it die. Its memory
+        is charged to the engine's budget.
+
+        Args:
+            path: A GGUF or safetensors file with the whole model, or its diffusion model.
+            model_id: The id to use it under; the file's stem by default.
+            **options: See `snapllm.diffusion.registry.LoadImageOptions`.
+
+        Raises:
+            ModelFileNotFoundError: A file cannot be read.
+            InvalidModelError: A file is damaged, or they make no image model.
+            OutOfMemoryError: It does not fit.
+            InvalidRequestError: An option is wrong, or the id is taken.
+        """
+        model_id = Path(path).stem if model_id is None else model_id
+        self._check_free(model_id, [info.id for info in self._runner.core.models()])
+        return self._images.load(path, model_id, options)
+
+    @staticmethod
+    def _check_free(model_id: str, taken: Container[str]) -> None:
+        if model_id in taken:
+            raise InvalidRequestError(
+                f"model_id {model_id} is taken by a model of another kind", param="model_id"
+            )
+
+    def image_model(self, model_id: str | None = None) -> ImageModel:
+        """A loaded image model; the active one by default.
+
+        Raises:
+            ModelNotFoundError: There is none.
+        """
+        return self._images.get(model_id)
+
+    def image_models(self) -> list[ImageModel]:
+        """All loaded image models, ordered by id."""
+        return self._images.all()
+
+    @property
+    def active_image_model(self) -> str | None:
+        """The id of the default image model; None when none is loaded."""
+        return self._images.active
+
     def unload(self, model_id: str) -> None:
-        """Ends the model's requests and frees its memory.
+        """Ends the requests of a model of any kind and frees its memory.
 
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        self._runner.core.unload(model_id)
+        if model_id in self._images:
+            self._images.unload(model_id)
+        else:
+            self._runner.core.unload(model_id)
 
     def pin(self, model_id: str) -> None:
         """Exempts the model from eviction.
@@ -191,12 +248,15 @@ class Engine:
         self._runner.core.set_external_memory(name, num_bytes)
 
     def switch(self, model_id: str) -> None:
-        """Makes a loaded model the default for requests that name none.
+        """Makes a loaded model the default for requests of its kind that name none.
 
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        self._runner.core.switch_model(model_id)
+        if model_id in self._images:
+            self._images.switch(model_id)
+        else:
+            self._runner.core.switch_model(model_id)
 
     @property
     def active_model(self) -> str | None:
@@ -236,6 +296,7 @@ class Engine:
             drain_timeout_s: Seconds that running requests get to finish before they
                 are cancelled.
         """
+        self._images.close()
         self._runner.core.close(int(drain_timeout_s * 1000))
 
 

@@ -72,3 +72,16 @@ def test_no_module_speaks_the_wire_format_outside_of_protocol() -> None:
         if '"choices"' in path.read_text() or "chat.completion" in path.read_text()
     ]
     assert offenders == []
+
+
+def test_image_models_know_no_protocol_and_no_engine() -> None:
+    files = list((PYTHON / "diffusion").glob("*.py"))
+    assert len(files) > 8
+    outer = ("snapllm.protocol", "snapllm.server", "snapllm.engine", "snapllm.cli")
+    offenders = [
+        f"{path.name}: {name}"
+        for path in files
+        for name in imports_of(path)
+        if name.startswith(outer)
+    ]
+    assert offenders == []

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from snapllm import __version__
-from snapllm.cli import contexts, models, run, serve
+from snapllm.cli import contexts, image, models, run, serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     serve.add_parser(commands)
     run.add_parser(commands)
+    image.add_parser(commands)
     models.add_parser(commands)
     contexts.add_parser(commands)
     options = parser.parse_args(arguments)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snapllm.cli.units import parse_bytes, parse_seconds
+from snapllm.cli.units import parse_bytes, parse_image_part, parse_seconds
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
 
@@ -22,6 +22,14 @@ def _model(text: str) -> tuple[str, Path]:
     if not separator or not model_id or not path:
         raise argparse.ArgumentTypeError(f"expected ID=PATH, not {text!r}")
     return model_id, Path(path)
+
+
+def _part(text: str) -> tuple[str, str, Path]:
+    name, separator, path = text.partition("=")
+    model_id, dot, part = name.rpartition(".")
+    if not separator or not dot or not model_id or not path:
+        raise argparse.ArgumentTypeError(f"expected ID.PART=PATH, not {text!r}")
+    return (model_id, *parse_image_part(f"{part}={path}"))
 
 
 def _alias(text: str) -> tuple[str, str]:
@@ -61,7 +69,8 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="ID=PATH",
-        help="load this GGUF file under this id; repeatable (default: the demo model)",
+        help="load this GGUF file, or image model, under this id; repeatable (default: the "
+        "demo model)",
     )
     parser.add_argument(
         "--mmproj",
@@ -70,6 +79,23 @@ def add_parser(commands: Any) -> None:
         default=[],
         metavar="ID=PATH",
         help="projector file that lets the model of this id take images; repeatable",
+    )
+    parser.add_argument(
+        "--part",
+        type=_part,
+        action="append",
+        default=[],
+        metavar="ID.PART=PATH",
+        help="a further file of the image model of this id: its vae, taesd, clip_l, clip_g, "
+        "t5xxl, llm or upscaler; repeatable",
+    )
+    parser.add_argument(
+        "--lora-dir",
+        type=_model,
+        action="append",
+        default=[],
+        metavar="ID=DIR",
+        help="folder of LoRA files for the image model of this id; repeatable",
     )
     parser.add_argument(
         "--image-host",
@@ -168,6 +194,8 @@ def handle(options: argparse.Namespace) -> int:
         port=options.port,
         models=tuple(options.model),
         projectors=tuple(options.mmproj),
+        parts=tuple(options.part),
+        lora_dirs=tuple(options.lora_dir),
         image_hosts=tuple(options.image_host),
         workspace=options.workspace,
         persist=not options.no_workspace,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from pathlib import Path
+
+from snapllm.diffusion.backend import EXTRA_PARTS
 
 _BYTES = {
     "": 1,
@@ -35,3 +38,13 @@ def parse_bytes(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """Seconds of ``90s``, ``10m``, ``2h``, ``1d`` or a plain number of seconds."""
     return _parse(text, _SECONDS, "10m")
+
+
+def parse_image_part(text: str) -> tuple[str, Path]:
+    """Reads ``PART=PATH``: a further file of an image model."""
+    part, separator, path = text.partition("=")
+    if not separator or not path:
+        raise argparse.ArgumentTypeError(f"expected PART=PATH, not {text!r}")
+    if part not in EXTRA_PARTS:
+        raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(EXTRA_PARTS)}")
+    return part, Path(path)

@@ -18,6 +18,7 @@ _STATUS = {
     "method_not_allowed": 405,
     "request_too_large": 413,
     "queue_full": 429,
+    "generation_cancelled": 409,
     "out_of_memory": 500,
     "generation_failed": 500,
     "storage_failed": 500,

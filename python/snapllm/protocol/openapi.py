@@ -15,9 +15,12 @@ from snapllm import __version__
 from snapllm.protocol import (
     anthropic_types,
     contexts,
+    diffusion,
     native,
+    native_models,
     openai_completions,
     openai_embeddings,
+    openai_images,
     openai_types,
     responses,
     vision,
@@ -86,11 +89,32 @@ _ENDPOINTS = (
         vision.VisionRequest,
         True,
     ),
+    _Endpoint(
+        "post",
+        "/api/v1/diffusion/generate",
+        "Makes images",
+        diffusion.DiffusionRequest,
+        True,
+    ),
+    _Endpoint("get", "/api/v1/diffusion/jobs", "The image jobs that wait or run"),
+    _Endpoint("get", "/api/v1/diffusion/jobs/{job_id}", "An image job's state"),
+    _Endpoint("delete", "/api/v1/diffusion/jobs/{job_id}", "Cancels an image job"),
+    _Endpoint(
+        "post",
+        "/v1/images/generations",
+        "OpenAI: makes images",
+        openai_images.ImagesRequest,
+        True,
+    ),
     _Endpoint("get", "/api/v1/models", "The models and their facts"),
-    _Endpoint("post", "/api/v1/models/load", "Loads a model", native.LoadRequest),
-    _Endpoint("post", "/api/v1/models/switch", "Makes a model active", native.ModelIdRequest),
-    _Endpoint("post", "/api/v1/models/unload", "Unloads a model", native.ModelIdRequest),
-    _Endpoint("post", "/api/v1/models/pin", "Exempts a model from eviction", native.PinRequest),
+    _Endpoint("post", "/api/v1/models/load", "Loads a model", native_models.LoadRequest),
+    _Endpoint(
+        "post", "/api/v1/models/switch", "Makes a model active", native_models.ModelIdRequest
+    ),
+    _Endpoint("post", "/api/v1/models/unload", "Unloads a model", native_models.ModelIdRequest),
+    _Endpoint(
+        "post", "/api/v1/models/pin", "Exempts a model from eviction", native_models.PinRequest
+    ),
     _Endpoint("get", "/api/v1/models/{model_id}", "One model and its facts"),
     _Endpoint("get", "/api/v1/models/cache/stats", "Memory and cache statistics"),
     _Endpoint(

@@ -16,7 +16,9 @@ from snapllm.server import (
     routes_anthropic,
     routes_completions,
     routes_contexts,
+    routes_diffusion,
     routes_embeddings,
+    routes_models,
     routes_native,
     routes_openai,
 )
@@ -70,6 +72,8 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     routes_embeddings.add_routes(app)
     routes_anthropic.add_routes(app)
     routes_native.add_routes(app)
+    routes_models.add_routes(app)
+    routes_diffusion.add_routes(app)
     routes_contexts.add_routes(app)
     app.on_response_prepare.append(add_headers)
     app.on_cleanup.append(_clean_up)

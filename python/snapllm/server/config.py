@@ -18,6 +18,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Models to load at the start, as id and file, in this order."""
     projectors: tuple[tuple[str, Path], ...] = ()
     """Projector files of these models, by id."""
+    parts: tuple[tuple[str, str, Path], ...] = ()
+    """Files of these image models beside their first: id, part and file."""
+    lora_dirs: tuple[tuple[str, Path], ...] = ()
+    """Folders of LoRA files of these image models, by id."""
     image_hosts: tuple[str, ...] = ()
     """Hosts that images may be fetched from; none = requests carry their images."""
     workspace: Path | None = None

@@ -87,3 +87,19 @@ async def model_ready(request: web.Request, model_id: str) -> None:
     engine = engine_of(request)
     if model_id or engine.active_model is None:
         await request.app[STATE].ready(model_id)
+
+
+async def image_model_ready(request: web.Request, model_id: str) -> None:
+    """Waits for an image model that the server is still starting up with.
+
+    Args:
+        model_id: The model; empty = the active one, which may be any that is to be loaded.
+    """
+    engine, state = engine_of(request), request.app[STATE]
+    if model_id:
+        await state.ready(model_id)
+        return
+    for announced in state.loading:
+        if engine.active_image_model is not None:
+            return
+        await state.ready(announced)

@@ -46,7 +46,8 @@ async def health(request: web.Request) -> web.Response:
     body = {
         "status": "ok",
         "version": __version__,
-        "models_loaded": [model.id for model in engine.models()],
+        "models_loaded": [model.id for model in engine.models()]
+        + [model.id for model in engine.image_models()],
         "models_loading": list(state.loading),
         "active_model": engine.active_model,
         "uptime_s": round(time.time() - state.started_at, 3),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import time
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,7 +17,7 @@ from snapllm.protocol import native
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.protocol.vision import parse_vision
 from snapllm.server.answers import closing_all, collect
-from snapllm.server.keys import STATE, engine_of, prepare
+from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -101,73 +99,8 @@ async def generate_batch(request: web.Request) -> web.Response:
     return json_response(native.encode(body))
 
 
-async def load_model(request: web.Request) -> web.Response:
-    """POST /api/v1/models/load"""
-    wanted = native.parse_load(await request.read())
-    engine = engine_of(request)
-    # The weights take a while to read: not on the loop. A client that leaves does
-    # not stop a load that others may wait for.
-    load = functools.partial(
-        engine.load, wanted.file_path, wanted.model_id, **native.load_options(wanted)
-    )
-    loop = asyncio.get_running_loop()
-    model = await asyncio.shield(loop.run_in_executor(request.app[STATE].loader, load))
-    return json_response(native.loaded_object(model.info))
-
-
-async def switch_model(request: web.Request) -> web.Response:
-    """POST /api/v1/models/switch"""
-    model_id = native.parse_model_id(await request.read())
-    engine = engine_of(request)
-    start = time.perf_counter()
-    engine.switch(model_id)
-    switch_ms = (time.perf_counter() - start) * 1000
-    return json_response(native.switched_object(engine.model(model_id).info, switch_ms))
-
-
-async def unload_model(request: web.Request) -> web.Response:
-    """POST /api/v1/models/unload"""
-    model_id = native.parse_model_id(await request.read())
-    await asyncio.shield(asyncio.to_thread(engine_of(request).unload, model_id))
-    return json_response(native.unloaded_object(model_id))
-
-
-async def list_models(request: web.Request) -> web.Response:
-    """GET /api/v1/models"""
-    infos = [model.info for model in engine_of(request).models()]
-    return json_response(native.models_object(infos))
-
-
-async def get_model(request: web.Request) -> web.Response:
-    """GET /api/v1/models/{id}"""
-    info = engine_of(request).model(request.match_info["model_id"]).info
-    return json_response(native.model_object(info))
-
-
-async def pin_model(request: web.Request) -> web.Response:
-    """POST /api/v1/models/pin"""
-    wanted = native.parse_pin(await request.read())
-    engine = engine_of(request)
-    (engine.pin if wanted.pinned else engine.unpin)(wanted.model_id)
-    return json_response(native.pinned_object(wanted))
-
-
-async def cache_stats(request: web.Request) -> web.Response:
-    """GET /api/v1/models/cache/stats"""
-    engine = engine_of(request)
-    infos = [model.info for model in engine.models()]
-    return json_response(native.cache_stats_object(infos, engine.stats()))
-
-
 def add_routes(app: web.Application) -> None:
     """Adds the native endpoints."""
     app.router.add_post("/api/v1/generate", generate)
     app.router.add_post("/api/v1/generate/batch", generate_batch)
     app.router.add_post("/api/v1/vision/generate", generate_from_images)
-    app.router.add_get("/api/v1/models", list_models)
-    app.router.add_post("/api/v1/models/load", load_model)
-    app.router.add_post("/api/v1/models/switch", switch_model)
-    app.router.add_post("/api/v1/models/unload", unload_model)
-    app.router.add_post("/api/v1/models/pin", pin_model)
-    app.router.add_get("/api/v1/models/cache/stats", cache_stats)
-    app.router.add_get("/api/v1/models/{model_id:.+}", get_model)

@@ -58,16 +58,19 @@ async def _send_answers(
 
 async def list_models(request: web.Request) -> web.Response:
     """GET /v1/models"""
-    infos = [model.info for model in engine_of(request).models()]
-    models = [(info.id, info.loaded_at_ms // 1000) for info in infos]
+    engine = engine_of(request)
+    texts = [(m.id, m.info.loaded_at_ms // 1000) for m in engine.models()]
+    images = [(m.id, m.info.loaded_at_ms // 1000) for m in engine.image_models()]
     protocol = anthropic_answers if "anthropic-version" in request.headers else openai
-    return json_response(protocol.models_object(models))
+    return json_response(protocol.models_object(texts + images))
 
 
 async def get_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}"""
     model_id = request.app[OPTIONS].resolve(request.match_info["model_id"])
-    info = engine_of(request).model(model_id).info
+    engine = engine_of(request)
+    is_image = any(model.id == model_id for model in engine.image_models())
+    info = engine.image_model(model_id).info if is_image else engine.model(model_id).info
     protocol = anthropic_answers if "anthropic-version" in request.headers else openai
     return json_response(protocol.model_object(info.id, info.loaded_at_ms // 1000))
 

@@ -9,11 +9,16 @@ import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
+from snapllm.diffusion import ImageModel
+from snapllm.diffusion.registry import LoadImageOptions
+from snapllm.diffusion.weights_file import is_image_file
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path
 from snapllm.errors import SnapLLMError
+from snapllm.model import Model
 from snapllm.server.app import create_app
 from snapllm.server.config import ServerConfig
 from snapllm.server.keys import STATE, ServerState
@@ -117,22 +122,18 @@ async def _load_models(engine: Engine, state: ServerState, config: ServerConfig)
     if not models and config.demo:
         models = [(DEMO_MODEL_ID, demo_model_path())]
         log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
-    projectors = dict(config.projectors)
     state.announce([model_id for model_id, _ in models])
     for model_id, path in models:
         try:
-            load = functools.partial(
-                engine.load,
-                path,
-                model_id,
-                context_size=config.context_size,
-                mmproj_path=projectors.get(model_id, ""),
-            )
+            load = functools.partial(_load_model, engine, config, model_id, path)
             model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
         except SnapLLMError as error:
             raise StartupError(f"model {model_id}: {error}") from None
         finally:
             state.settle(model_id)
+        if isinstance(model, ImageModel):
+            log.info("loaded image model %s in %.0f ms", model_id, model.info.load_ms)
+            continue
         info = model.info
         log.info(
             "loaded %s (%s %s) in %.0f ms: context %d, %d threads",
@@ -143,3 +144,17 @@ async def _load_models(engine: Engine, state: ServerState, config: ServerConfig)
             info.context_size,
             info.num_threads,
         )
+
+
+def _load_model(
+    engine: Engine, config: ServerConfig, model_id: str, path: Path
+) -> Model | ImageModel:
+    parts = cast(
+        LoadImageOptions,
+        {part: file for owner, part, file in config.parts if owner == model_id},
+    )
+    projector = dict(config.projectors).get(model_id, "")
+    if parts or (not projector and is_image_file(path)):
+        parts["lora_dir"] = dict(config.lora_dirs).get(model_id)
+        return engine.load_diffusion(path, model_id, **parts)
+    return engine.load(path, model_id, context_size=config.context_size, mmproj_path=projector)

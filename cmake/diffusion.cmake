@@ -1,0 +1,45 @@
+# Configures and builds cpp/diffusion beside this project, with its settings, and
+# installs the extension: two ggmls cannot be in one CMake project.
+include(ExternalProject)
+include(third_party/stable-diffusion.cpp/fetch.cmake)
+
+set(settings "")
+foreach(name CMAKE_BUILD_TYPE CMAKE_C_COMPILER CMAKE_CXX_COMPILER CMAKE_C_COMPILER_LAUNCHER
+             CMAKE_CXX_COMPILER_LAUNCHER CMAKE_MAKE_PROGRAM CMAKE_TOOLCHAIN_FILE
+             CMAKE_OSX_ARCHITECTURES CMAKE_OSX_DEPLOYMENT_TARGET CMAKE_CUDA_ARCHITECTURES
+             CMAKE_CUDA_COMPILER Python_EXECUTABLE pybind11_DIR SNAPLLM_NATIVE SNAPLLM_CUDA
+             SNAPLLM_METAL SNAPLLM_VULKAN SNAPLLM_WERROR SNAPLLM_UPSTREAM_TOOLS
+             SNAPLLM_STABLE_DIFFUSION_CPP_DIR)
+  if(DEFINED ${name} AND NOT "${${name}}" STREQUAL "")
+    string(REPLACE ";" "|" value "${${name}}")
+    list(APPEND settings -D${name}=${value})
+  endif()
+endforeach()
+
+set(folder ${CMAKE_BINARY_DIR}/diffusion)
+ExternalProject_Add(snapllm_diffusion
+  SOURCE_DIR ${CMAKE_SOURCE_DIR}/cpp/diffusion
+  BINARY_DIR ${folder}
+  CMAKE_ARGS ${settings}
+  LIST_SEPARATOR |
+  BUILD_ALWAYS ON
+  INSTALL_COMMAND ""
+  USES_TERMINAL_BUILD ON)
+
+# The file's name depends on the interpreter, so it is known only once built.
+install(CODE "
+  file(GLOB built \"${folder}/_diffusion*.so\" \"${folder}/*/_diffusion*.pyd\")
+  if(NOT built)
+    message(FATAL_ERROR \"snapllm._diffusion was not built\")
+  endif()
+  file(INSTALL \${built} DESTINATION \"\${CMAKE_INSTALL_PREFIX}/snapllm\")"
+  COMPONENT python)
+
+# The licences of what it links go where it goes.
+set(licences snapllm/third_party_licenses)
+install(FILES third_party/stable-diffusion.cpp/NOTICE RENAME NOTICE-diffusion
+        DESTINATION ${licences} COMPONENT python)
+install(FILES ${SNAPLLM_SD_SOURCE}/LICENSE RENAME LICENSE-stable-diffusion.cpp
+        DESTINATION ${licences} COMPONENT python)
+install(FILES ${SNAPLLM_SD_SOURCE}/ggml/LICENSE RENAME LICENSE-ggml-diffusion
+        DESTINATION ${licences} COMPONENT python)

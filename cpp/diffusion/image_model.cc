@@ -1,0 +1,244 @@
+#include "image_model.h"
+
+#include <malloc.h>
+
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+
+#include "stable-diffusion.h"
+
+namespace snapllm::diffusion {
+namespace {
+
+// Upstream's callbacks and log belong to the process; whoever holds this owns them.
+std::mutex& upstream_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+// What upstream last said of an error, for the message of a Failure.
+struct ErrorLog {
+  std::string text;
+
+  void clear() { text.clear(); }
+  std::string or_else(const char* otherwise) const { return text.empty() ? otherwise : text; }
+};
+
+void keep_errors(sd_log_level_t level, const char* text, void* data) {
+  if (level < SD_LOG_ERROR || text == nullptr) return;
+  auto& log = static_cast<ErrorLog*>(data)->text;
+  if (log.size() > 2000) return;
+  if (!log.empty()) log += "; ";
+  log += text;
+  while (!log.empty() && log.back() == '\n') log.pop_back();
+}
+
+// Upstream's callbacks for the time of one call.
+class Callbacks {
+ public:
+  Callbacks(ErrorLog& log, const Observer* observer, int preview_interval)
+      : observer_(observer), preview_interval_(preview_interval) {
+    log.clear();
+    sd_set_log_callback(keep_errors, &log);
+    // Without one, upstream prints a progress bar.
+    sd_set_progress_callback(on_progress, this);
+    if (observer_ != nullptr && observer_->on_preview && preview_interval > 0) {
+      sd_set_preview_callback(on_preview, PREVIEW_PROJ, preview_interval, true, false, this);
+    }
+  }
+  ~Callbacks() {
+    sd_set_log_callback(nullptr, nullptr);
+    sd_set_preview_callback(nullptr, PREVIEW_NONE, 1, false, false, nullptr);
+    sd_set_progress_callback([](int, int, float, void*) {}, nullptr);
+  }
+  Callbacks(const Callbacks&) = delete;
+  Callbacks& operator=(const Callbacks&) = delete;
+
+  // Steps are reported of the sampler alone, not of tiles or of loading.
+  void expect_steps(bool expected) { expects_steps_ = expected; }
+
+ private:
+  // An exception is the only way to stop a generation; it passes through C++ frames only.
+  static void on_progress(int step, int num_steps, float seconds, void* data) {
+    const auto* self = static_cast<Callbacks*>(data);
+    if (self->observer_ == nullptr || !self->expects_steps_) return;
+    self->observer_->on_step(step, num_steps, seconds);
+  }
+
+  // Upstream keeps the interval but does not heed it.
+  static void on_preview(int step, int num_frames, sd_image_t* frames, bool, void* data) {
+    const auto* self = static_cast<Callbacks*>(data);
+    if (num_frames < 1 || frames[0].data == nullptr || step % self->preview_interval_ != 0) return;
+    const sd_image_t& frame = frames[0];
+    const size_t size = size_t{frame.width} * frame.height * frame.channel;
+    self->observer_->on_preview(
+        step, {frame.width, frame.height, frame.channel, {frame.data, frame.data + size}});
+  }
+
+  const Observer* observer_;
+  const int preview_interval_;
+  bool expects_steps_ = false;
+};
+
+const char* path_or_null(const std::string& path) { return path.empty() ? nullptr : path.c_str(); }
+
+sd_image_t view(const Image& image) {
+  // Upstream takes its input as mutable but does not write to it.
+  auto* data = const_cast<uint8_t*>(image.samples.data());
+  return {image.width, image.height, image.num_channels, image.samples.empty() ? nullptr : data};
+}
+
+// Copies an image out of upstream's memory and frees that.
+Image take(sd_image_t& image) {
+  const size_t size = size_t{image.width} * image.height * image.channel;
+  Image taken{image.width, image.height, image.channel, {image.data, image.data + size}};
+  std::free(image.data);
+  image.data = nullptr;
+  return taken;
+}
+
+template <typename Enum>
+std::vector<std::string> names_of(int count, const char* (*name)(Enum)) {
+  std::vector<std::string> names;
+  for (int i = 0; i < count; ++i) names.emplace_back(name(static_cast<Enum>(i)));
+  return names;
+}
+
+}  // namespace
+
+std::vector<std::string> sampler_names() {
+  return names_of<sample_method_t>(SAMPLE_METHOD_COUNT, sd_sample_method_name);
+}
+
+std::vector<std::string> scheduler_names() {
+  return names_of<scheduler_t>(SCHEDULER_COUNT, sd_scheduler_name);
+}
+
+struct ImageModel::State {
+  ErrorLog errors;
+  sd_ctx_t* context = nullptr;
+  upscaler_ctx_t* upscaler = nullptr;
+
+  ~State() {
+    // Neither takes a null pointer.
+    if (context != nullptr) free_sd_ctx(context);
+    if (upscaler != nullptr) free_upscaler_ctx(upscaler);
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+  }
+};
+
+ImageModel::ImageModel(const LoadOptions& options) : state_(std::make_unique<State>()) {
+  const std::lock_guard lock(upstream_mutex());
+  const Callbacks callbacks(state_->errors, nullptr, 0);
+  const ModelFiles& files = options.files;
+  sd_ctx_params_t params;
+  sd_ctx_params_init(&params);
+  params.model_path = path_or_null(files.model);
+  params.diffusion_model_path = path_or_null(files.diffusion_model);
+  params.vae_path = path_or_null(files.vae);
+  params.taesd_path = path_or_null(files.taesd);
+  params.clip_l_path = path_or_null(files.clip_l);
+  params.clip_g_path = path_or_null(files.clip_g);
+  params.t5xxl_path = path_or_null(files.t5xxl);
+  params.llm_path = path_or_null(files.llm);
+  params.n_threads = options.num_threads;
+  params.diffusion_flash_attn = options.flash_attention;
+  // A server's model makes more than one image, and also from images.
+  params.free_params_immediately = false;
+  params.vae_decode_only = false;
+  params.lora_apply_mode = LORA_APPLY_AT_RUNTIME;
+  try {
+    state_->context = new_sd_ctx(&params);
+    if (state_->context != nullptr && !files.upscaler.empty()) {
+      state_->upscaler =
+          new_upscaler_ctx(files.upscaler.c_str(), false, false, options.num_threads, 128);
+      if (state_->upscaler == nullptr) {
+        throw Failure(state_->errors.or_else("the upscaler could not be loaded"));
+      }
+    }
+  } catch (const Failure&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw Failure(error.what());
+  }
+  if (state_->context == nullptr) {
+    throw Failure(state_->errors.or_else("the image model could not be loaded"));
+  }
+  if (!sd_ctx_supports_image_generation(state_->context)) {
+    throw Failure("the model makes no images");
+  }
+}
+
+ImageModel::~ImageModel() {
+  const std::lock_guard lock(upstream_mutex());
+  ErrorLog errors;
+  const Callbacks callbacks(errors, nullptr, 0);
+  state_.reset();
+}
+
+std::vector<Image> ImageModel::generate(const ImageRequest& request, const Observer& observer) {
+  const std::lock_guard lock(upstream_mutex());
+  Callbacks callbacks(state_->errors, &observer, request.preview_interval);
+  callbacks.expect_steps(true);
+
+  sd_img_gen_params_t params;
+  sd_img_gen_params_init(&params);
+  params.prompt = request.prompt.c_str();
+  params.negative_prompt = request.negative_prompt.c_str();
+  params.width = request.width;
+  params.height = request.height;
+  params.clip_skip = request.clip_skip;
+  params.seed = request.seed;
+  params.batch_count = request.num_images;
+  params.strength = request.strength;
+  params.init_image = view(request.init_image);
+  params.mask_image = view(request.mask);
+  std::vector<sd_lora_t> loras;
+  for (const Lora& lora : request.loras) loras.push_back({false, lora.weight, lora.path.c_str()});
+  params.loras = loras.data();
+  params.lora_count = static_cast<uint32_t>(loras.size());
+
+  sd_sample_params_t& sampling = params.sample_params;
+  sampling.sample_steps = request.num_steps;
+  sampling.guidance.txt_cfg = request.cfg_scale;
+  sampling.guidance.distilled_guidance = request.guidance;
+  sampling.sample_method = request.sampler.empty()
+                               ? sd_get_default_sample_method(state_->context)
+                               : str_to_sample_method(request.sampler.c_str());
+  sampling.scheduler = request.scheduler.empty()
+                           ? sd_get_default_scheduler(state_->context, sampling.sample_method)
+                           : str_to_scheduler(request.scheduler.c_str());
+
+  sd_image_t* made = generate_image(state_->context, &params);
+  if (made == nullptr) throw Failure(state_->errors.or_else("no image came out"));
+  std::vector<Image> images;
+  bool complete = true;
+  for (int i = 0; i < request.num_images; ++i) {
+    if (made[i].data == nullptr) {
+      complete = false;
+    } else {
+      images.push_back(take(made[i]));
+    }
+  }
+  std::free(made);
+  if (!complete) throw Failure(state_->errors.or_else("an image of the batch is missing"));
+  return images;
+}
+
+int ImageModel::upscale_factor() const {
+  return state_->upscaler == nullptr ? 1 : get_upscale_factor(state_->upscaler);
+}
+
+Image ImageModel::upscale(const Image& image) {
+  const std::lock_guard lock(upstream_mutex());
+  const Callbacks callbacks(state_->errors, nullptr, 0);
+  sd_image_t made = ::upscale(state_->upscaler, view(image),
+                              static_cast<uint32_t>(get_upscale_factor(state_->upscaler)));
+  if (made.data == nullptr) throw Failure(state_->errors.or_else("the upscaler failed"));
+  return take(made);
+}
+
+}  // namespace snapllm::diffusion

@@ -1,0 +1,130 @@
+"""`snapllm image`: an image from a prompt."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from pathlib import Path
+from typing import Any
+
+from snapllm.cli.client import DEFAULT_URL, RequestError, request
+from snapllm.cli.units import parse_image_part
+from snapllm.errors import SnapLLMError
+
+_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command's options."""
+    parser = commands.add_parser(
+        "image",
+        help="make an image from a prompt",
+        description="Makes an image: with --model by loading it here, else by asking a server.",
+    )
+    parser.add_argument("prompt", help="what to show")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("image.png"),
+        help="file to write: .png, .jpg or .webp (%(default)s)",
+    )
+    parser.add_argument("--model", metavar="PATH|ID", help="an image model's file; a server's id")
+    parser.add_argument(
+        "--part",
+        type=parse_image_part,
+        action="append",
+        default=[],
+        metavar="PART=PATH",
+        help="a further file of the model: vae, taesd, clip_l, clip_g, t5xxl, llm, upscaler",
+    )
+    parser.add_argument("--lora-dir", type=Path, help="folder of LoRA files for <lora:name:weight>")
+    parser.add_argument("--url", default=DEFAULT_URL, help="the server to ask (%(default)s)")
+    parser.add_argument("--negative", default="", metavar="PROMPT", help="what to avoid")
+    parser.add_argument("--size", default="512x512", metavar="WxH", help="in pixels (%(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
+    parser.add_argument("--cfg-scale", type=float, default=7.0, help="guidance (%(default)s)")
+    parser.add_argument("--seed", type=int, default=-1, help="-1 = any")
+    parser.add_argument("--sampler", default="", help="as euler_a or dpm++2m")
+    parser.add_argument("--scheduler", default="", help="as karras or simple")
+    parser.add_argument("--init", type=Path, metavar="PATH", help="an image to start from")
+    parser.add_argument("--mask", type=Path, metavar="PATH", help="white is painted over")
+    parser.add_argument("--strength", type=float, default=0.75, help="of painting over")
+    parser.set_defaults(handler=handle)
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Writes the image and prints a line about it on standard error."""
+    image_format = _SUFFIXES.get(options.output.suffix.lower())
+    width, _, height = options.size.partition("x")
+    if image_format is None or not (width.isdigit() and height.isdigit()):
+        problem = "the output's name" if image_format is None else "--size"
+        print(f"snapllm image: {problem} is wrong", file=sys.stderr)
+        return 2
+    fields = {
+        "negative_prompt": options.negative,
+        "width": int(width),
+        "height": int(height),
+        "cfg_scale": options.cfg_scale,
+        "seed": options.seed,
+        "sampler": options.sampler,
+        "scheduler": options.scheduler,
+        "strength": options.strength,
+    }
+    try:
+        is_local = options.model is not None and Path(options.model).is_file()
+        make = _make_here if is_local else _ask
+        data, seed, seconds = make(options, fields, image_format)
+        options.output.write_bytes(data)
+    except (SnapLLMError, RequestError, OSError) as error:
+        print(f"snapllm image: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"[{options.output}: seed {seed}, {seconds:.1f} s]", file=sys.stderr)
+    return 0
+
+
+def _make_here(
+    options: argparse.Namespace, fields: dict[str, Any], image_format: Any
+) -> tuple[bytes, int, float]:
+    from snapllm.diffusion.params import parameters_text
+    from snapllm.diffusion.pictures import encode
+    from snapllm.engine import Engine
+
+    with Engine() as engine:
+        model = engine.load_diffusion(
+            options.model, lora_dir=options.lora_dir, **dict(options.part)
+        )
+        result = model.generate_images(
+            options.prompt,
+            init_image=options.init,
+            mask=options.mask,
+            num_steps=options.steps,
+            progress=True,
+            **fields,
+        )
+    [picture], [seed] = result.pictures, result.seeds
+    info = {"parameters": parameters_text(result.request, seed, result.model)}
+    return encode(picture, image_format, info=info), seed, result.seconds
+
+
+def _ask(
+    options: argparse.Namespace, fields: dict[str, Any], image_format: str
+) -> tuple[bytes, int, float]:
+    if options.part or options.lora_dir:
+        raise RequestError("--part and --lora-dir are for a --model that is a file here")
+    body = {
+        "prompt": options.prompt,
+        "model": options.model,
+        "steps": options.steps,
+        "output_format": image_format,
+        **fields,
+    }
+    for name, path in (("init_image", options.init), ("mask", options.mask)):
+        if path is not None:
+            body[name] = base64.b64encode(path.read_bytes()).decode()
+    answer = request(options.url, "/api/v1/diffusion/generate", body)
+    data = base64.b64decode(answer["image"])
+    return data, answer["seed"], answer["generation_time_s"]

@@ -1,0 +1,337 @@
+"""A loaded image model: a queue, a thread, and a worker process behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from snapllm.diffusion.job import (
+    ImageJob,
+    ImagePreview,
+    ImageQueued,
+    ImageResult,
+    ImageStep,
+    JobCancelled,
+    Listener,
+)
+from snapllm.diffusion.local_worker import LocalWorker
+from snapllm.diffusion.params import (
+    ImageRequest,
+    Lora,
+    check,
+    find_lora,
+    image_request,
+    parameters_text,
+    take_loras,
+)
+from snapllm.diffusion.pictures import read_picture
+from snapllm.diffusion.worker_process import WorkerProcess
+from snapllm.errors import EngineClosedError, InvalidRequestError, QueueFullError, SnapLLMError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+log = logging.getLogger("snapllm.diffusion")
+
+
+class ImageModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loaded image model is."""
+
+    id: str
+    path: str
+    """Its main file."""
+    files: dict[str, str]
+    """All its files by part."""
+    file_bytes: int
+    memory_bytes: int
+    """What its worker has held at most, so far."""
+    load_ms: float
+    loaded_at_ms: int
+    num_threads: int
+    upscale_factor: int
+    """How many times larger an upscaled image is; 1 = it has no upscaler."""
+    num_waiting: int
+    num_running: int
+    num_starts: int
+    """How often its worker was started; more than once = it has died."""
+
+
+class ImageModel:
+    """Makes images, one request at a time; any thread may ask.
+
+    `Engine.load_diffusion` makes it.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        files: Mapping[str, str],
+        file_bytes: int,
+        *,
+        num_threads: int,
+        flash_attention: bool,
+        lora_dir: Path | None,
+        max_queued: int,
+        isolated: bool,
+        on_memory: Callable[[int], None],
+    ) -> None:
+        self.id = model_id
+        self._files, self._file_bytes = dict(files), file_bytes
+        self._num_threads, self._lora_dir = num_threads, lora_dir
+        self._max_queued, self._on_memory = max_queued, on_memory
+        kind = WorkerProcess if isolated else LocalWorker
+        self._worker = kind(files, num_threads, flash_attention)
+        loaded = self._worker.start()
+        self._load_ms, self._upscale_factor = loaded.load_ms, loaded.upscale_factor
+        self._loaded_at_ms = int(time.time() * 1000)
+        self._on_memory(self._worker.memory_bytes())
+
+        self._changed = threading.Condition()
+        self._queue: deque[tuple[ImageJob, float]] = deque()
+        self._running: ImageJob | None = None
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name=f"images {model_id}", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<snapllm.ImageModel {self.id!r}>"
+
+    @property
+    def info(self) -> ImageModelInfo:
+        """What the model is, as of now."""
+        with self._changed:
+            return ImageModelInfo(
+                id=self.id,
+                path=self._files.get("model") or self._files["diffusion_model"],
+                files=self._files,
+                file_bytes=self._file_bytes,
+                memory_bytes=self._worker.memory_bytes(),
+                load_ms=self._load_ms,
+                loaded_at_ms=self._loaded_at_ms,
+                num_threads=self._num_threads,
+                upscale_factor=self._upscale_factor,
+                num_waiting=len(self._queue),
+                num_running=int(self._running is not None),
+                num_starts=self._worker.num_starts,
+            )
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The process id of its worker while that runs."""
+        return self._worker.pid
+
+    def generate_image(
+        self,
+        prompt: str,
+        *,
+        init_image: Any = None,
+        mask: Any = None,
+        loras: Mapping[str, float] | None = None,
+        progress: bool | Callable[[ImageStep], None] = False,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> Image.Image:
+        """Makes one image and waits for it.
+
+        Args:
+            prompt: What to show, at most 4,000 characters; ``<lora:name:weight>`` adds a
+                LoRA.
+            init_image: An image to start from: a path, the bytes of a file, a uint8 array
+                or a Pillow image. It is cut to the shape that is asked for.
+            mask: Where `init_image` is painted over: white; black stays.
+            loras: LoRA files of the model's folder by name, with their weights.
+            progress: True draws a bar on a terminal; a function is called at each step.
+            timeout_s: Seconds to wait before `TimeoutError`, which cancels the request.
+            **options: ``negative_prompt``, ``width`` and ``height`` (multiples of 64 up to
+                2048), ``num_steps`` (1 to 150), ``cfg_scale``, ``guidance``, ``seed`` (-1 =
+                any), ``sampler``, ``scheduler``, ``strength`` (0 to 1), ``clip_skip``,
+                ``upscale``; see `snapllm.diffusion.params.ImageRequest`.
+
+        Returns:
+            The image; its ``info`` has ``seed`` and ``parameters``.
+
+        Raises:
+            InvalidRequestError: An argument is wrong; nothing was made.
+            QueueFullError: Too many requests wait already.
+            GenerationFailedError: The model fails, or its worker died.
+        """
+        result = self.generate_images(
+            prompt,
+            init_image=init_image,
+            mask=mask,
+            loras=loras,
+            progress=progress,
+            timeout_s=timeout_s,
+            num_images=1,
+            **options,
+        )
+        [image], [seed] = result.images, result.seeds
+        parameters = parameters_text(result.request, seed, self.id)
+        image.info |= {"seed": seed, "parameters": parameters}
+        return image
+
+    def generate_images(
+        self,
+        prompt: str,
+        *,
+        init_image: Any = None,
+        mask: Any = None,
+        loras: Mapping[str, float] | None = None,
+        progress: bool | Callable[[ImageStep], None] = False,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> ImageResult:
+        """Makes ``num_images`` images and waits for them; see `generate_image`."""
+        from snapllm.diffusion.progress import progress_listener
+
+        request = self.request(prompt, init_image=init_image, mask=mask, loras=loras, **options)
+        with progress_listener(progress) as listener:
+            job = self.submit(request, listener)
+            try:
+                return job.result(timeout_s)
+            except BaseException:
+                job.cancel()
+                raise
+
+    def request(
+        self,
+        prompt: str,
+        *,
+        init_image: Any = None,
+        mask: Any = None,
+        loras: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> ImageRequest:
+        """Makes a request for `submit`; see `generate_image` for the arguments."""
+        sized = image_request(prompt=prompt, **options)
+        more: dict[str, Any] = {}
+        for name, source, mode in (("init_image", init_image, "RGB"), ("mask", mask, "L")):
+            if source is not None:
+                more[name] = read_picture(source, name, sized.width, sized.height, mode)
+        more["prompt"], tagged = take_loras(prompt, self._lora_dir)
+        named = tuple(
+            Lora(str(find_lora(name, self._lora_dir, "loras")), weight)
+            for name, weight in (loras or {}).items()
+        )
+        request = msgspec.structs.replace(sized, loras=tagged + named, **more)
+        check(request)
+        if request.upscale and self._upscale_factor == 1:
+            raise InvalidRequestError(
+                "upscale: this model was loaded without an upscaler", param="upscale"
+            )
+        return request
+
+    def submit(self, request: ImageRequest, listener: Listener | None = None) -> ImageJob:
+        """Puts a request into the queue.
+
+        Args:
+            request: What `request` made.
+            listener: See `ImageJob`.
+
+        Raises:
+            QueueFullError: Too many requests wait already.
+            EngineClosedError: The model is unloaded.
+        """
+        job = ImageJob(f"img_{secrets.token_hex(12)}", self.id, request, listener, self._cancel)
+        with self._changed:
+            if self._is_closed:
+                raise EngineClosedError(f"the image model {self.id} is unloaded")
+            if len(self._queue) >= self._max_queued:
+                raise QueueFullError(
+                    f"{len(self._queue)} requests are waiting for the image model {self.id}"
+                )
+            self._queue.append((job, time.monotonic()))
+            self._changed.notify()
+        return job
+
+    def position(self, job: ImageJob) -> int:
+        """How many jobs are before this one; 0 = it runs or is over."""
+        with self._changed:
+            waiting = [queued for queued, _ in self._queue]
+            if job not in waiting:
+                return 0
+            return waiting.index(job) + (self._running is not None)
+
+    def close(self) -> None:
+        """Cancels everything and ends the worker; its memory is free afterwards."""
+        with self._changed:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            waiting = [job for job, _ in self._queue]
+            self._queue.clear()
+            running = self._running
+            self._changed.notify()
+        for job in waiting:
+            job.finish(EngineClosedError(f"the image model {self.id} is unloaded"))
+        if running is not None:
+            running.cancel()
+        self._worker.close()
+        self._thread.join()
+
+    def _cancel(self, job: ImageJob) -> None:
+        with self._changed:
+            is_running = job is self._running
+            kept = [each for each in self._queue if each[0] is not job]
+            was_waiting = len(kept) < len(self._queue)
+            self._queue = deque(kept)
+        if was_waiting:
+            job.finish(JobCancelled())
+        elif is_running:
+            self._worker.cancel()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._is_closed)
+                if self._is_closed:
+                    return
+                job, submitted = self._queue.popleft()
+                self._running, job.state = job, "running"
+                behind = [queued for queued, _ in self._queue]
+            for position, queued in enumerate(behind):
+                queued.tell(ImageQueued(position + 1))
+            outcome = self._make(job, time.monotonic() - submitted)
+            with self._changed:
+                self._running = None
+            job.finish(outcome)
+            # The budget may be short of what it has turned out to need; it has it already.
+            with contextlib.suppress(SnapLLMError):
+                self._on_memory(self._worker.memory_bytes())
+
+    def _make(self, job: ImageJob, queue_seconds: float) -> ImageResult | Exception:
+        def on_step(step: int, num_steps: int, seconds_per_step: float) -> None:
+            job.tell(ImageStep(step, num_steps, seconds_per_step))
+            if job.is_cancelled:
+                self._worker.cancel()
+
+        try:
+            made = self._worker.generate(
+                job.request,
+                lambda m: on_step(m.step, m.num_steps, m.seconds_per_step),
+                lambda m: job.tell(ImagePreview(m.step, m.picture)),
+            )
+        except SnapLLMError as error:
+            return EngineClosedError("the image model is unloaded") if self._is_closed else error
+        except Exception as error:  # a listener's; the next job must go on
+            log.exception("an image job failed")
+            return error
+        if made is None:
+            return JobCancelled()
+        pictures, seconds = made
+        return ImageResult(
+            model=self.id,
+            request=job.request,
+            pictures=tuple(pictures),
+            seconds=seconds,
+            queue_seconds=queue_seconds,
+        )

@@ -1,0 +1,135 @@
+"""An image request from its submission to its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+
+from snapllm.diffusion.params import ImageRequest, Picture
+from snapllm.diffusion.pictures import to_pillow
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+JobState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class JobCancelled(Exception):
+    """The job was cancelled before it was done."""
+
+
+class ImageStep(msgspec.Struct, frozen=True):
+    """Some steps of a job are done."""
+
+    step: int
+    num_steps: int
+    seconds_per_step: float
+
+
+class ImagePreview(msgspec.Struct, frozen=True):
+    """A rough picture of what is there by now."""
+
+    step: int
+    picture: Picture
+
+
+class ImageQueued(msgspec.Struct, frozen=True):
+    """The job has moved up in the queue; so many are before it, one that runs included."""
+
+    position: int
+
+
+class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came out of a job."""
+
+    model: str
+    request: ImageRequest
+    pictures: tuple[Picture, ...]
+    seconds: float
+    """Spent on making them."""
+    queue_seconds: float
+    """Spent waiting before."""
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures as Pillow has them."""
+        return [to_pillow(picture) for picture in self.pictures]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each picture."""
+        return [self.request.seed + i for i in range(len(self.pictures))]
+
+
+JobEvent: TypeAlias = ImageQueued | ImageStep | ImagePreview | ImageResult | Exception
+Listener: TypeAlias = Callable[[JobEvent], None]
+
+
+class ImageJob:
+    """A submitted request. Its result, or why there is none, comes through `future`.
+
+    Args:
+        job_id: Unique among all jobs.
+        model_id: Who makes it.
+        request: What to make.
+        listener: Called with each event, on a thread of the model's; the last one is the
+            result, or the exception that the future raises too.
+        on_cancel: Called once, by `cancel`.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        model_id: str,
+        request: ImageRequest,
+        listener: Listener | None,
+        on_cancel: Callable[[ImageJob], None],
+    ) -> None:
+        self.id, self.model_id, self.request = job_id, model_id, request
+        self.future: Future[ImageResult] = Future()
+        self.state: JobState = "queued"
+        self.last_step = ImageStep(0, request.num_steps, 0.0)
+        self._listener, self._on_cancel = listener, on_cancel
+        self._cancelled = threading.Event()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Takes the job out of the queue, or stops it at its next step."""
+        if not self._cancelled.is_set():
+            self._cancelled.set()
+            self._on_cancel(self)
+
+    def result(self, timeout_s: float | None = None) -> ImageResult:
+        """Waits for the result.
+
+        Raises:
+            JobCancelled: The job was cancelled.
+            GenerationFailedError: It failed.
+            TimeoutError: The time is over; the job goes on.
+        """
+        return self.future.result(timeout_s)
+
+    def tell(self, event: JobEvent) -> None:
+        """Passes an event on; for the model."""
+        if isinstance(event, ImageStep):
+            self.last_step = event
+        if self._listener is not None:
+            self._listener(event)
+
+    def finish(self, outcome: ImageResult | Exception) -> None:
+        """Ends the job; for the model."""
+        if isinstance(outcome, ImageResult):
+            self.state = "done"
+            self.future.set_result(outcome)
+        else:
+            self.state = "cancelled" if isinstance(outcome, JobCancelled) else "failed"
+            self.future.set_exception(outcome)
+        self.tell(outcome)

@@ -1,0 +1,199 @@
+"""The image models of an engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+
+from typing_extensions import TypedDict
+
+from snapllm.diffusion.backend import EXTRA_PARTS
+from snapllm.diffusion.image_model import ImageModel
+from snapllm.diffusion.weights_file import WeightsFile, read_header
+from snapllm.errors import (
+    EngineClosedError,
+    InvalidModelError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
+
+COMPUTE_BYTES = 128 << 20
+"""What a worker is charged for beside its weights until more of it is known."""
+
+
+class LoadImageOptions(TypedDict, total=False):
+    """The keyword arguments of `Engine.load_diffusion`."""
+
+    num_threads: int
+    """Threads to compute with; 0 = as many as the engine's."""
+    flash_attention: bool
+    """Use flash attention in the diffusion model."""
+    lora_dir: str | PathLike[str] | None
+    """Folder of the LoRA files that requests may name."""
+    max_queued: int
+    """Requests that wait before `QueueFullError`; 32."""
+    isolated: bool
+    """Compute in a process of its own: True. Otherwise a crash of the model ends this one."""
+    vae: str | PathLike[str]
+    """The autoencoder."""
+    taesd: str | PathLike[str]
+    """A tiny autoencoder in its place: faster, a little coarser."""
+    clip_l: str | PathLike[str]
+    clip_g: str | PathLike[str]
+    t5xxl: str | PathLike[str]
+    llm: str | PathLike[str]
+    """The text encoders that the model's family has."""
+    upscaler: str | PathLike[str]
+    """An ESRGAN that enlarges images."""
+
+
+class ImageModels:
+    """Loads image models and finds them again.
+
+    Args:
+        charge: Called with a model's name and all the memory it takes from now on; raises
+            `OutOfMemoryError` when there is no room.
+        num_threads: Threads a model computes with where its options name none.
+    """
+
+    def __init__(self, charge: Callable[[str, int], None], num_threads: int) -> None:
+        self._charge, self._num_threads = charge, num_threads
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._models: dict[str, ImageModel] = {}
+        self._active: str | None = None
+        self._is_closed = False
+
+    def load(
+        self, path: str | PathLike[str], model_id: str, options: LoadImageOptions
+    ) -> ImageModel:
+        """Loads a model; see `Engine.load_diffusion`."""
+        unknown = options.keys() - set(LoadImageOptions.__annotations__)
+        if unknown:
+            raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+        parts: dict[str, Path] = {
+            part: Path(options[part])  # type: ignore[literal-required]
+            for part in EXTRA_PARTS
+            if options.get(part)
+        }
+        num_threads, max_queued = options.get("num_threads", 0), options.get("max_queued", 32)
+        if not 0 <= num_threads <= 512 or max_queued < 1:
+            raise InvalidRequestError("num_threads or max_queued is out of range")
+        lora_dir = options.get("lora_dir")
+        if lora_dir is not None and not Path(lora_dir).is_dir():
+            raise InvalidRequestError(f"lora_dir: {lora_dir} is not a folder", param="lora_dir")
+        main = read_header(Path(path))
+        if not main.is_image_model:
+            raise InvalidModelError(f"{path}: the file is not an image model")
+        headers = {"model" if main.is_whole else "diffusion_model": main}
+        headers |= {part: read_header(file) for part, file in parts.items()}
+        if not main.is_whole and not headers.keys() & {"vae", "taesd"}:
+            raise InvalidModelError(
+                f"{path}: the file has the diffusion model alone; give its vae or taesd, and "
+                "its text encoders (clip_l, clip_g, t5xxl or llm)"
+            )
+        with self._loading:
+            found = self._models.get(model_id)
+            if found is not None:
+                if found.info.path == str(main.path):
+                    return found
+                raise InvalidRequestError(f"model_id {model_id} is taken by {found.info.path}")
+            model = self._start(
+                model_id,
+                headers,
+                num_threads=num_threads or self._num_threads,
+                flash_attention=options.get("flash_attention", False),
+                lora_dir=None if lora_dir is None else Path(lora_dir),
+                max_queued=max_queued,
+                isolated=options.get("isolated", True),
+            )
+            with self._lock:
+                if not self._is_closed:
+                    self._models[model_id] = model
+                    self._active = self._active or model_id
+                    return model
+        model.close()
+        raise EngineClosedError("the engine is closed")
+
+    def _start(
+        self,
+        model_id: str,
+        headers: Mapping[str, WeightsFile],
+        *,
+        num_threads: int,
+        flash_attention: bool,
+        lora_dir: Path | None,
+        max_queued: int,
+        isolated: bool,
+    ) -> ImageModel:
+        file_bytes = sum(header.num_bytes for header in headers.values())
+        expected = file_bytes + COMPUTE_BYTES
+        name = f"image model {model_id}"
+        self._charge(name, expected)
+        try:
+            return ImageModel(
+                model_id,
+                {part: str(header.path) for part, header in headers.items()},
+                file_bytes,
+                num_threads=num_threads,
+                flash_attention=flash_attention,
+                lora_dir=lora_dir,
+                max_queued=max_queued,
+                isolated=isolated,
+                on_memory=lambda measured: self._charge(name, max(measured, expected)),
+            )
+        except BaseException:
+            self._charge(name, 0)
+            raise
+
+    def __contains__(self, model_id: object) -> bool:
+        return model_id in self._models
+
+    @property
+    def active(self) -> str | None:
+        """The id of the model for requests that name none."""
+        return self._active
+
+    def switch(self, model_id: str) -> None:
+        """Makes a model the active one; raises `ModelNotFoundError`."""
+        self._active = self.get(model_id).id
+
+    def get(self, model_id: str | None = None) -> ImageModel:
+        """A model by its id, or the active one.
+
+        Raises:
+            ModelNotFoundError: There is none.
+        """
+        with self._lock:
+            if not model_id and self._active is None:
+                raise ModelNotFoundError("no image model is loaded")
+            model = self._models.get(model_id or self._active or "")
+        if model is None:
+            raise ModelNotFoundError(f"Image model not found: {model_id}")
+        return model
+
+    def all(self) -> list[ImageModel]:
+        """All models, ordered by id."""
+        with self._lock:
+            return [self._models[model_id] for model_id in sorted(self._models)]
+
+    def unload(self, model_id: str) -> None:
+        """Ends a model's requests and its worker; raises `ModelNotFoundError`."""
+        with self._lock:
+            model = self._models.pop(model_id, None)
+            if model is None:
+                raise ModelNotFoundError(f"Image model not found: {model_id}")
+            if self._active == model_id:
+                self._active = min(self._models, default=None)
+        model.close()
+        self._charge(f"image model {model_id}", 0)
+
+    def close(self) -> None:
+        """Unloads all models; none can be loaded afterwards."""
+        with self._lock:
+            self._is_closed = True
+            models, self._models, self._active = list(self._models.values()), {}, None
+        for model in models:
+            model.close()

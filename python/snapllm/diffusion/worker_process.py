@@ -1,0 +1,256 @@
+"""The engine's side of an image worker: starts it, talks to it, notices its end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import snapllm
+from snapllm.diffusion import messages
+from snapllm.diffusion.messages import (
+    Cancel,
+    Done,
+    Failed,
+    FromWorker,
+    Generate,
+    Load,
+    Loaded,
+    Ping,
+    Pong,
+    Preview,
+    Step,
+    ToWorker,
+)
+from snapllm.diffusion.params import ImageRequest, Picture
+from snapllm.errors import EngineClosedError, GenerationFailedError, InvalidModelError
+
+log = logging.getLogger("snapllm.diffusion")
+
+PING_S = 5.0
+SILENCE_S = 60.0
+"""How long a worker may say nothing, pings left unanswered, before it is killed."""
+
+
+class WorkerProcess:
+    """One image model in a process of its own.
+
+    It is started with its first order and again after it has died. All methods but
+    `cancel`, `kill`, `close` and `memory_bytes` belong to one thread.
+
+    Args:
+        files: The model's files by part.
+        num_threads: Threads to compute with.
+        flash_attention: Use flash attention in the diffusion model.
+        cancel_grace_s: Seconds that a cancelled job gets to reach its next step; then the
+            process is killed.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, str],
+        num_threads: int,
+        flash_attention: bool,
+        cancel_grace_s: float = 30.0,
+    ) -> None:
+        self._load = Load(dict(files), num_threads, flash_attention)
+        self._cancel_grace_s = cancel_grace_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._inbox: queue.Queue[FromWorker | None] = queue.Queue()
+        self._num_jobs = 0
+        self._job: int | None = None
+        self._is_cancelled = False
+        self._is_closed = False
+        self.num_starts = 0
+
+    def start(self) -> Loaded:
+        """Starts the process and loads the model.
+
+        Raises:
+            InvalidModelError: The model cannot be loaded, or kills the process.
+            EngineClosedError: `close` was called.
+        """
+        package = str(Path(snapllm.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "snapllm.diffusion.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        inbox: queue.Queue[FromWorker | None] = queue.Queue()
+        with self._lock:
+            self._process, self._inbox = process, inbox
+            is_closed = self._is_closed
+        if is_closed:
+            self.kill()
+            raise EngineClosedError("the image model is unloaded")
+        self.num_starts += 1
+        threading.Thread(target=_read_all, args=(process, inbox), daemon=True).start()
+        try:
+            self._send(self._load)
+            message = self._next()
+        except GenerationFailedError as error:
+            raise InvalidModelError(f"the image model cannot be loaded: {error}") from None
+        if isinstance(message, Failed):
+            self.kill()
+            raise InvalidModelError(f"the image model cannot be loaded: {message.message}")
+        assert isinstance(message, Loaded), message
+        return message
+
+    def generate(
+        self,
+        request: ImageRequest,
+        on_step: Callable[[Step], None],
+        on_preview: Callable[[Preview], None],
+    ) -> tuple[list[Picture], float] | None:
+        """Makes the images of a checked request.
+
+        Returns:
+            The images and the seconds they took; None when `cancel` was called.
+
+        Raises:
+            GenerationFailedError: Upstream fails, or the process dies.
+            InvalidModelError: The process has died before and cannot be started again.
+        """
+        if not self.is_alive:
+            log.warning("starting the image worker again")
+            self.start()
+        with self._lock:
+            self._num_jobs += 1
+            self._job, self._is_cancelled = self._num_jobs, False
+        try:
+            self._send(Generate(self._num_jobs, request))
+            while True:
+                message = self._next()
+                if isinstance(message, Step):
+                    on_step(message)
+                elif isinstance(message, Preview):
+                    on_preview(message)
+                elif isinstance(message, Done):
+                    return message.pictures, message.seconds
+                elif isinstance(message, Failed):
+                    if message.is_cancelled:
+                        return None
+                    raise GenerationFailedError(f"the image failed: {message.message}")
+        except GenerationFailedError:
+            if self._is_cancelled:
+                return None  # killed for that
+            raise
+        finally:
+            with self._lock:
+                self._job = None
+
+    def cancel(self) -> None:
+        """Stops the running job at its next step; kills the process if that takes long."""
+        with self._lock:
+            job = self._job
+            if job is None or self._is_cancelled:
+                return
+            self._is_cancelled = True
+        with contextlib.suppress(GenerationFailedError):
+            self._send(Cancel(job))
+        timer = threading.Timer(self._cancel_grace_s, self._kill_if_running, (job,))
+        timer.daemon = True
+        timer.start()
+
+    def _kill_if_running(self, job: int) -> None:
+        with self._lock:
+            if self._job != job:
+                return
+        log.warning("a cancelled image does not stop: killing its worker")
+        self.kill()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        return self._process.pid if self._process is not None and self.is_alive else None
+
+    def memory_bytes(self) -> int:
+        """What the process holds of the machine's memory at most, so far; 0 if unknown."""
+        pid = self.pid
+        if pid is None:
+            return 0
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024
+        return 0
+
+    def close(self) -> None:
+        """Ends the process for good."""
+        with self._lock:
+            self._is_closed = True
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends the process at once; all of its memory is free when this returns."""
+        process = self._process
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+
+    def _send(self, message: ToWorker) -> None:
+        process = self._process
+        assert process is not None and process.stdin is not None
+        try:
+            with self._lock:
+                messages.write(process.stdin, message)
+        except (OSError, ValueError):
+            raise self._death() from None
+
+    def _next(self) -> FromWorker:
+        """The next message that is an answer; sends pings meanwhile."""
+        heard = time.monotonic()
+        while True:
+            try:
+                message = self._inbox.get(timeout=PING_S)
+            except queue.Empty:
+                if time.monotonic() - heard > SILENCE_S:
+                    self.kill()
+                    raise GenerationFailedError("the image worker does not answer") from None
+                self._send(Ping())
+                continue
+            if message is None:
+                raise self._death()
+            heard = time.monotonic()
+            if not isinstance(message, Pong):
+                return message
+
+    def _death(self) -> GenerationFailedError:
+        process = self._process
+        assert process is not None
+        try:
+            status = process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = process.returncode
+        reason = f"status {status}"
+        with contextlib.suppress(ValueError):
+            if status < 0:
+                reason = signal.Signals(-status).name
+        return GenerationFailedError(
+            f"the image worker ended with {reason}; the next request starts a new one"
+        )
+
+
+def _read_all(process: subprocess.Popen[bytes], inbox: queue.Queue[FromWorker | None]) -> None:
+    assert process.stdout is not None
+    with contextlib.suppress(OSError, ValueError):
+        while (frame := messages.read(process.stdout)) is not None:
+            inbox.put(messages.from_worker_decoder.decode(frame))
+    inbox.put(None)

@@ -1,0 +1,193 @@
+"""The native API's image endpoint, as the specification has it, and what it adds."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from snapllm.diffusion import ImageModel, ImagePreview, ImageRequest, ImageResult, ImageStep
+from snapllm.diffusion.params import (
+    CfgScale,
+    ImageSeed,
+    LoraWeight,
+    NegativePrompt,
+    NumImages,
+    NumSteps,
+    PreviewInterval,
+    Prompt,
+    Side,
+    Strength,
+    parameters_text,
+)
+from snapllm.diffusion.pictures import ImageFormat, encode, read_base64_image
+from snapllm.errors import InvalidRequestError
+from snapllm.protocol.decoding import decode_body
+
+_encode = msgspec.json.encode
+MAX_LORAS = 16
+
+# What the fields of the API are called in `ImageRequest`, where that differs.
+_FIELDS = {"num_steps": "steps", "num_images": "batch_count"}
+
+
+class DiffusionRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /api/v1/diffusion/generate."""
+
+    prompt: Prompt
+    negative_prompt: NegativePrompt = ""
+    width: Side = 512
+    height: Side = 512
+    steps: NumSteps = 20
+    cfg_scale: CfgScale = 7.0
+    seed: ImageSeed = -1
+    model: str | None = None
+    model_id: str | None = None
+    sampler: str = ""
+    scheduler: str = ""
+    guidance: CfgScale = 3.5
+    clip_skip: Annotated[int, Meta(ge=-1, le=12)] = -1
+    batch_count: NumImages = 1
+    init_image: str | None = None
+    """An image file in base64 to start from, with or without a data URL around it."""
+    strength: Strength = 0.75
+    mask: str | None = None
+    """An image file in base64: white is painted over, black stays."""
+    loras: Annotated[dict[str, LoraWeight], Meta(max_length=MAX_LORAS)] = {}
+    upscale: bool = False
+    output_format: ImageFormat = "png"
+    quality: Annotated[int, Meta(ge=1, le=100)] = 95
+    stream: bool = False
+    preview_interval: PreviewInterval = 0
+    """Steps between previews in a stream; 0 = none."""
+
+    def model_name(self) -> str:
+        """The model to use; empty = the active one."""
+        return self.model or self.model_id or ""
+
+
+_decoder = msgspec.json.Decoder(DiffusionRequest)
+
+
+def parse_diffusion(body: bytes) -> DiffusionRequest:
+    """Reads an image request.
+
+    Raises:
+        InvalidRequestError: The body does not fit; `param` names the field at fault.
+    """
+    return decode_body(body, _decoder)
+
+
+def image_request_of(wire: DiffusionRequest, model: ImageModel) -> ImageRequest:
+    """What a body asks of a model.
+
+    Raises:
+        InvalidRequestError: Fields do not fit together or to the model, or an image
+            cannot be read; `param` names the field at fault.
+    """
+    images = {
+        name: None if text is None else read_base64_image(text, name)
+        for name, text in (("init_image", wire.init_image), ("mask", wire.mask))
+    }
+    try:
+        return model.request(
+            wire.prompt,
+            **images,
+            loras=wire.loras,
+            negative_prompt=wire.negative_prompt,
+            width=wire.width,
+            height=wire.height,
+            num_steps=wire.steps,
+            cfg_scale=wire.cfg_scale,
+            guidance=wire.guidance,
+            seed=wire.seed,
+            sampler=wire.sampler,
+            scheduler=wire.scheduler,
+            clip_skip=wire.clip_skip,
+            num_images=wire.batch_count,
+            strength=wire.strength,
+            upscale=wire.upscale,
+            preview_interval=wire.preview_interval if wire.stream else 0,
+        )
+    except InvalidRequestError as error:
+        name = _FIELDS.get(error.param or "", error.param)
+        message = error.message
+        if name != error.param:
+            message = message.replace(str(error.param), str(name), 1)
+        raise InvalidRequestError(message, param=name) from None
+
+
+def encode_images(result: ImageResult, image_format: ImageFormat, quality: int) -> list[str]:
+    """The images of a result as files in base64; a PNG says what it was made with."""
+    texts = []
+    for picture, seed in zip(result.pictures, result.seeds, strict=True):
+        info = {"parameters": parameters_text(result.request, seed, result.model)}
+        data = encode(picture, image_format, quality, info)
+        texts.append(base64.b64encode(data).decode())
+    return texts
+
+
+def result_object(job_id: str, result: ImageResult, wire: DiffusionRequest) -> dict[str, Any]:
+    """The answer to an image request; `image` is the first one."""
+    images = encode_images(result, wire.output_format, wire.quality)
+    first = result.pictures[0]
+    return {
+        "status": "success",
+        "image": images[0],
+        "seed": result.seeds[0],
+        "generation_time_s": round(result.seconds, 6),
+        "queue_time_s": round(result.queue_seconds, 6),
+        "model": result.model,
+        "job_id": job_id,
+        "format": wire.output_format,
+        "width": first.width,
+        "height": first.height,
+        "images": images,
+        "seeds": result.seeds,
+    }
+
+
+def result_body(job_id: str, result: ImageResult, wire: DiffusionRequest) -> bytes:
+    """The body of an answer that is not streamed."""
+    return _encode(result_object(job_id, result, wire))
+
+
+def result_piece(job_id: str, result: ImageResult, wire: DiffusionRequest) -> bytes:
+    """The last piece of a stream."""
+    return _encode({"type": "result", **result_object(job_id, result, wire), "done": True})
+
+
+def queued_piece(job_id: str, position: int) -> bytes:
+    """A piece of a stream: how many jobs are before this one."""
+    return _encode({"type": "queued", "job_id": job_id, "position": position, "done": False})
+
+
+def step_piece(job_id: str, step: ImageStep) -> bytes:
+    """A piece of a stream: so many steps are done."""
+    return _encode(
+        {
+            "type": "progress",
+            "job_id": job_id,
+            "step": step.step,
+            "of": step.num_steps,
+            "seconds_per_step": round(step.seconds_per_step, 6),
+            "done": False,
+        }
+    )
+
+
+def preview_piece(job_id: str, preview: ImagePreview) -> bytes:
+    """A piece of a stream: a rough picture, as a JPEG in base64."""
+    image = base64.b64encode(encode(preview.picture, "jpeg", 80)).decode()
+    return _encode(
+        {
+            "type": "preview",
+            "job_id": job_id,
+            "step": preview.step,
+            "image": image,
+            "format": "jpeg",
+            "done": False,
+        }
+    )

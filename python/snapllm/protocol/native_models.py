@@ -1,0 +1,347 @@
+"""The native API: the models, of all kinds.
+
+The specification fixes the fields of these endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import Meta
+
+from snapllm._core import EngineStats, ModelInfo, ModelStats
+from snapllm.diffusion import ImageModelInfo
+from snapllm.diffusion.registry import LoadImageOptions
+from snapllm.errors import InvalidRequestError
+from snapllm.params import LoadOptions
+from snapllm.protocol.decoding import decode_body
+
+_encode = msgspec.json.encode
+
+
+class LoadRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /api/v1/models/load."""
+
+    model_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    file_path: Annotated[str, Meta(min_length=1)]
+    model_type: Literal["auto", "llm", "vision", "diffusion"] = "auto"
+    gpu_layers: Annotated[int, Meta(ge=-1, le=100_000)] = -1
+    context_size: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    mmproj_path: str | None = None
+    num_threads: Annotated[int, Meta(ge=0, le=512)] = 0
+    pinned: bool = False
+    keep_alive_s: Annotated[float, Meta(ge=0)] | None = None
+    # Of image models:
+    vae_path: str | None = None
+    taesd_path: str | None = None
+    clip_l_path: str | None = None
+    clip_g_path: str | None = None
+    t5xxl_path: str | None = None
+    llm_path: str | None = None
+    upscaler_path: str | None = None
+    lora_dir: str | None = None
+    flash_attention: bool = False
+
+    def image_parts(self) -> LoadImageOptions:
+        """The files of an image model beside its first, by part."""
+        paths = {
+            "vae": self.vae_path,
+            "taesd": self.taesd_path,
+            "clip_l": self.clip_l_path,
+            "clip_g": self.clip_g_path,
+            "t5xxl": self.t5xxl_path,
+            "llm": self.llm_path,
+            "upscaler": self.upscaler_path,
+        }
+        return cast(LoadImageOptions, {part: path for part, path in paths.items() if path})
+
+
+class PinRequest(msgspec.Struct):
+    """The body of POST /api/v1/models/pin."""
+
+    model_id: Annotated[str, Meta(min_length=1)]
+    pinned: bool = True
+
+
+class ModelIdRequest(msgspec.Struct):
+    """The body of POST /api/v1/models/switch and /unload."""
+
+    model_id: Annotated[str, Meta(min_length=1)]
+
+
+_load_decoder = msgspec.json.Decoder(LoadRequest)
+_pin_decoder = msgspec.json.Decoder(PinRequest)
+_model_id_decoder = msgspec.json.Decoder(ModelIdRequest)
+
+
+def parse_load(body: bytes) -> LoadRequest:
+    """Reads a load request; refuses options that do not fit its type."""
+    request = decode_body(body, _load_decoder)
+    parts = request.image_parts()
+    if request.mmproj_path and (parts or request.model_type == "diffusion"):
+        raise InvalidRequestError(
+            "mmproj_path: an image model has no projector", param="mmproj_path"
+        )
+    if parts and request.model_type in ("llm", "vision"):
+        param = f"{min(parts)}_path"
+        raise InvalidRequestError(f"{param}: only an image model has it", param=param)
+    if request.model_type == "vision" and not request.mmproj_path:
+        raise InvalidRequestError(
+            "mmproj_path: a vision model needs its projector file", param="mmproj_path"
+        )
+    if request.model_type == "llm" and request.mmproj_path:
+        raise InvalidRequestError(
+            "mmproj_path: a model of type llm has no projector; use vision or auto",
+            param="mmproj_path",
+        )
+    return request
+
+
+def load_options(request: LoadRequest) -> LoadOptions:
+    """The keyword arguments of `Engine.load` that a load request asks for."""
+    options = LoadOptions(
+        gpu_layers=request.gpu_layers,
+        context_size=request.context_size,
+        num_threads=request.num_threads,
+        pinned=request.pinned,
+        mmproj_path=request.mmproj_path or "",
+    )
+    if request.keep_alive_s is not None:
+        options["keep_alive_s"] = request.keep_alive_s
+    return options
+
+
+def image_load_options(request: LoadRequest) -> LoadImageOptions:
+    """The keyword arguments of `Engine.load_diffusion` that a load request asks for."""
+    options = request.image_parts()
+    options["num_threads"] = request.num_threads
+    options["flash_attention"] = request.flash_attention
+    options["lora_dir"] = request.lora_dir
+    return options
+
+
+def parse_model_id(body: bytes) -> str:
+    """Reads the model id of a switch or unload request."""
+    return decode_body(body, _model_id_decoder).model_id
+
+
+def parse_pin(body: bytes) -> PinRequest:
+    """Reads a pin request."""
+    return decode_body(body, _pin_decoder)
+
+
+def _megabytes(num_bytes: int) -> float:
+    return round(num_bytes / 1e6, 3)
+
+
+def _num_resident(models: Sequence[ModelInfo]) -> int:
+    return sum(info.state in ("resident", "evicting") for info in models)
+
+
+def _iso_time(unix_ms: int) -> str:
+    moment = datetime.fromtimestamp(unix_ms / 1000, timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_TYPE_NAMES = {"llm": "Text LLM", "vision": "Vision LLM", "embedding": "Embedding"}
+
+
+def _type_of(info: ModelInfo) -> str:
+    if not info.supports_generation:
+        return "embedding"
+    return "vision" if info.mmproj_path else "llm"
+
+
+def model_entry(info: ModelInfo) -> dict[str, Any]:
+    """One model of the list."""
+    return {
+        "id": info.id,
+        "name": info.name,
+        "type": _type_of(info),
+        "quantization": info.quantization,
+        "size_gb": round(info.file_bytes / 1e9, 3),
+        "active": info.active,
+        "loaded_at": _iso_time(info.loaded_at_ms),
+        "state": info.state,
+        "pinned": info.pinned,
+        "architecture": info.architecture,
+        "context_size": info.context_size,
+        "train_context_size": info.train_context_size,
+        "kv_cells": info.kv_cells,
+        "max_sequences": info.max_sequences,
+        "gpu_layers": info.gpu_layers,
+        "num_threads": info.num_threads,
+        "num_parameters": info.num_parameters,
+        "weights_mb": _megabytes(info.weights_bytes),
+        "kv_mb": _megabytes(info.kv_bytes),
+        "projector_mb": _megabytes(info.projector_bytes),
+        "compute_mb": _megabytes(info.compute_bytes),
+        "load_time_ms": round(info.load_ms, 3),
+        "file_path": info.path,
+    }
+
+
+def image_model_entry(info: ImageModelInfo, is_active: bool) -> dict[str, Any]:
+    """One image model of the list; it is active among its kind."""
+    return {
+        "id": info.id,
+        "name": info.id,
+        "type": "diffusion",
+        "quantization": "",
+        "size_gb": round(info.file_bytes / 1e9, 3),
+        "active": is_active,
+        "loaded_at": _iso_time(info.loaded_at_ms),
+        "state": "resident",
+        "memory_mb": _megabytes(info.memory_bytes),
+        "num_threads": info.num_threads,
+        "upscale_factor": info.upscale_factor,
+        "requests_waiting": info.num_waiting,
+        "requests_running": info.num_running,
+        "worker_starts": info.num_starts,
+        "load_time_ms": round(info.load_ms, 3),
+        "file_path": info.path,
+        "files": info.files,
+    }
+
+
+def model_object(entry: dict[str, Any]) -> bytes:
+    """The body of GET /api/v1/models/{id}."""
+    return _encode({"model": entry})
+
+
+def models_object(
+    models: Sequence[ModelInfo], images: Sequence[ImageModelInfo], active_image: str | None
+) -> bytes:
+    """The body of GET /api/v1/models; evicted models are in the list, but not loaded."""
+    entries = [model_entry(info) for info in models]
+    entries += [image_model_entry(info, info.id == active_image) for info in images]
+    return _encode(
+        {
+            "models": entries,
+            "active_model": next((info.id for info in models if info.active), None),
+            "active_image_model": active_image,
+            "total_loaded": _num_resident(models) + len(images),
+        }
+    )
+
+
+def loaded_image_object(info: ImageModelInfo, is_active: bool) -> bytes:
+    """The body of POST /api/v1/models/load for an image model."""
+    return _encode(
+        {
+            "status": "success",
+            "message": f"Model loaded: {info.id}",
+            "model": info.id,
+            "model_type": "Diffusion",
+            "load_time_ms": round(info.load_ms, 3),
+            "active": is_active,
+        }
+    )
+
+
+def loaded_object(info: ModelInfo) -> bytes:
+    """The body of POST /api/v1/models/load."""
+    return _encode(
+        {
+            "status": "success",
+            "message": f"Model loaded: {info.id}",
+            "model": info.id,
+            "model_type": _TYPE_NAMES[_type_of(info)],
+            "load_time_ms": round(info.load_ms, 3),
+            "active": info.active,
+            "context_size": info.context_size,
+        }
+    )
+
+
+def switched_object(model_id: str, state: str, switch_ms: float) -> bytes:
+    """The body of POST /api/v1/models/switch; an evicted model loads with its next request."""
+    return _encode(
+        {
+            "status": "success",
+            "message": f"Switched to model: {model_id}",
+            "model": model_id,
+            "switch_time_ms": round(switch_ms, 6),
+            "state": state,
+        }
+    )
+
+
+def pinned_object(wanted: PinRequest) -> bytes:
+    """The body of POST /api/v1/models/pin."""
+    done = "Pinned" if wanted.pinned else "Unpinned"
+    return _encode(
+        {
+            "status": "success",
+            "message": f"{done} model: {wanted.model_id}",
+            "model": wanted.model_id,
+            "pinned": wanted.pinned,
+        }
+    )
+
+
+def unloaded_object(model_id: str) -> bytes:
+    """The body of POST /api/v1/models/unload."""
+    return _encode({"status": "success", "message": f"Model unloaded: {model_id}"})
+
+
+def cache_stats_object(
+    models: Sequence[ModelInfo], images: Sequence[ImageModelInfo], stats: EngineStats
+) -> bytes:
+    """The body of GET /api/v1/models/cache/stats.
+
+    Hits and misses count prompt tokens: restored, and computed. The specification shows
+    its six fields inside of `stats`, and reads them beside it: they are in both places.
+    """
+    hits = sum(m.num_cached_tokens for m in stats.models)
+    misses = sum(m.num_prompt_tokens for m in stats.models) - hits
+    memory = stats.memory
+    gpu_bytes = sum(info.gpu_bytes for info in models if info.state == "resident")
+    body: dict[str, Any] = {
+        "total_models_loaded": _num_resident(models) + len(images),
+        "gpu_memory_used_mb": _megabytes(gpu_bytes),
+        "cpu_memory_used_mb": _megabytes(max(0, memory.used_bytes - gpu_bytes)),
+        "cache_hits": hits,
+        "cache_misses": misses,
+        "hit_rate": round(hits / (hits + misses), 4) if hits + misses else 0.0,
+    }
+    more = {
+        "memory_budget_mb": _megabytes(memory.budget_bytes),
+        "snapshot_memory_mb": _megabytes(memory.snapshot_bytes),
+        "external_memory_mb": _megabytes(memory.external_bytes),
+        "evictions": memory.num_evictions,
+        "reloads": memory.num_reloads,
+        "switches": stats.num_switches,
+        "models": [_model_stats(m) for m in stats.models],
+    }
+    return _encode({"stats": body | more, **body})
+
+
+def _model_stats(stats: ModelStats) -> dict[str, Any]:
+    return {
+        "id": stats.id,
+        "resident": stats.resident,
+        "loads": stats.num_loads,
+        "evictions": stats.num_evictions,
+        "requests": stats.num_requests,
+        "requests_running": stats.num_running,
+        "requests_waiting": stats.num_waiting,
+        "requests_cancelled": stats.num_cancelled,
+        "requests_failed": stats.num_failed,
+        "prompt_tokens": stats.num_prompt_tokens,
+        "cached_tokens": stats.num_cached_tokens,
+        "generated_tokens": stats.num_generated_tokens,
+        "kv_cells_used": stats.num_kv_cells_used,
+        "mean_batch_tokens": _mean(stats.num_batch_tokens, stats.num_steps),
+        "mean_batch_sequences": _mean(stats.num_batch_sequences, stats.num_steps),
+        "mean_queue_ms": _mean(stats.queue_time.sum_ms, stats.queue_time.count),
+        "mean_ttft_ms": _mean(stats.time_to_first_token.sum_ms, stats.time_to_first_token.count),
+        "mean_itl_ms": _mean(stats.inter_token_latency.sum_ms, stats.inter_token_latency.count),
+    }
+
+
+def _mean(total: float, count: int) -> float:
+    return round(total / count, 3) if count else 0.0

@@ -1,0 +1,218 @@
+"""The image endpoints, native and OpenAI's."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from snapllm.diffusion import (
+    ImageJob,
+    ImageModel,
+    ImagePreview,
+    ImageQueued,
+    ImageResult,
+    ImageStep,
+    JobCancelled,
+)
+from snapllm.diffusion.job import JobEvent
+from snapllm.errors import SnapLLMError
+from snapllm.protocol import diffusion, openai_images
+from snapllm.protocol.diffusion import DiffusionRequest
+from snapllm.protocol.error_codes import ApiError, api_error, encode_error
+from snapllm.server.image_jobs import ImageJobs, submitted
+from snapllm.server.keys import OPTIONS, cache_namespace_of, engine_of, image_model_ready
+from snapllm.server.middleware import json_response, refuse
+from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
+
+JOBS: web.AppKey[ImageJobs] = web.AppKey("image_jobs", ImageJobs)
+CANCELLED = ApiError("generation_cancelled", "the image was cancelled")
+
+
+async def _model_for(request: web.Request, wire: DiffusionRequest) -> ImageModel:
+    model_id = request.app[OPTIONS].resolve(wire.model_name())
+    await image_model_ready(request, model_id)
+    return engine_of(request).image_model(model_id or None)
+
+
+def _note(request: web.Request, model: ImageModel, job: ImageJob) -> None:
+    request["facts"] = {"model": model.id, "job": job.id, "seed": job.request.seed}
+
+
+async def _last(events: asyncio.Queue[JobEvent]) -> ImageResult:
+    """Waits for the end of a job."""
+    while True:
+        event = await events.get()
+        if isinstance(event, ImageResult):
+            return event
+        if isinstance(event, Exception):
+            raise event
+
+
+async def _in_thread(call: Callable[..., Any], *arguments: object) -> Any:
+    """Decoding and encoding images takes a while: not on the loop."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, functools.partial(call, *arguments))
+
+
+async def generate(request: web.Request) -> web.StreamResponse:
+    """POST /api/v1/diffusion/generate"""
+    wire = diffusion.parse_diffusion(await request.read())
+    model = await _model_for(request, wire)
+    wanted = await _in_thread(diffusion.image_request_of, wire, model)
+    owner = cache_namespace_of(request)
+    async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
+        _note(request, model, job)
+        if not wire.stream:
+            try:
+                result = await _last(events)
+            except JobCancelled:
+                return refuse(request, CANCELLED)
+            return json_response(await _in_thread(diffusion.result_body, job.id, result, wire))
+        async with event_stream(request) as stream:
+            await _send_native(stream, job, model.position(job), events, wire)
+    return stream_response(request)
+
+
+async def _send_native(
+    stream: EventStream,
+    job: ImageJob,
+    position: int,
+    events: asyncio.Queue[JobEvent],
+    wire: DiffusionRequest,
+) -> None:
+    # The client learns the job's id before anything else.
+    await stream.send([diffusion.queued_piece(job.id, position)])
+    while True:
+        event = await events.get()
+        if isinstance(event, ImageQueued):
+            await stream.send([diffusion.queued_piece(job.id, event.position)])
+        elif isinstance(event, ImageStep):
+            await stream.send([diffusion.step_piece(job.id, event)])
+        elif isinstance(event, ImagePreview):
+            await stream.send([await _in_thread(diffusion.preview_piece, job.id, event)])
+        elif isinstance(event, ImageResult):
+            await stream.send([await _in_thread(diffusion.result_piece, job.id, event, wire), DONE])
+            return
+        else:
+            await stream.send([encode_error(_error_of(event))])
+            return
+
+
+def _error_of(error: Exception) -> ApiError:
+    if isinstance(error, JobCancelled):
+        return CANCELLED
+    if isinstance(error, SnapLLMError):
+        return api_error(error)
+    return ApiError("internal_error", "the image failed")
+
+
+async def openai_generate(request: web.Request) -> web.StreamResponse:
+    """POST /v1/images/generations"""
+    wire, native = openai_images.parse_images(await request.read())
+    model = await _model_for(request, native)
+    wanted = await _in_thread(diffusion.image_request_of, native, model)
+    owner = cache_namespace_of(request)
+    async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
+        _note(request, model, job)
+        if not native.stream:
+            try:
+                result = await _last(events)
+            except JobCancelled:
+                return refuse(request, CANCELLED)
+            return json_response(await _in_thread(openai_images.images_body, result, wire, native))
+        async with event_stream(request) as stream:
+            await _send_openai(stream, events, wire, native)
+    return stream_response(request)
+
+
+async def _send_openai(
+    stream: EventStream,
+    events: asyncio.Queue[JobEvent],
+    wire: openai_images.ImagesRequest,
+    native: DiffusionRequest,
+) -> None:
+    num_sent = 0
+    while True:
+        event = await events.get()
+        if isinstance(event, ImagePreview) and num_sent < (wire.partial_images or 0):
+            data = await _in_thread(openai_images.partial_event, event, num_sent, native)
+            await stream.send_raw(data)
+            num_sent += 1
+        elif isinstance(event, ImageResult):
+            await stream.send_raw(await _in_thread(openai_images.completed_events, event, native))
+            return
+        elif isinstance(event, Exception):
+            await stream.send_raw(
+                b"event: error\ndata: " + encode_error(_error_of(event)) + b"\n\n"
+            )
+            return
+
+
+def _job_object(job: ImageJob, model: ImageModel) -> dict[str, Any]:
+    step = job.last_step
+    return {
+        "id": job.id,
+        "model": job.model_id,
+        "state": job.state,
+        "position": model.position(job),
+        "step": step.step,
+        "of": step.num_steps,
+        "seconds_per_step": round(step.seconds_per_step, 6),
+        "seed": job.request.seed,
+    }
+
+
+async def list_jobs(request: web.Request) -> web.Response:
+    """GET /api/v1/diffusion/jobs"""
+    own = request.app[JOBS].of(cache_namespace_of(request))
+    jobs = [_job_object(job, model) for job, model in own if not job.future.done()]
+    return json_response(msgspec.json.encode({"jobs": jobs, "count": len(jobs)}))
+
+
+async def get_job(request: web.Request) -> web.Response:
+    """GET /api/v1/diffusion/jobs/{id}"""
+    found = _find(request)
+    if found is None:
+        return _unknown(request)
+    return json_response(msgspec.json.encode({"job": _job_object(*found)}))
+
+
+async def cancel_job(request: web.Request) -> web.Response:
+    """DELETE /api/v1/diffusion/jobs/{id}"""
+    found = _find(request)
+    if found is None:
+        return _unknown(request)
+    job, _ = found
+    was_over = job.future.done()
+    job.cancel()
+    body = {
+        "status": "success",
+        "message": f"Job was over already: {job.id}" if was_over else f"Job cancelled: {job.id}",
+        "job_id": job.id,
+        "state": job.state if was_over else "cancelled",
+    }
+    return json_response(msgspec.json.encode(body))
+
+
+def _find(request: web.Request) -> tuple[ImageJob, ImageModel] | None:
+    return request.app[JOBS].find(request.match_info["job_id"], cache_namespace_of(request))
+
+
+def _unknown(request: web.Request) -> web.Response:
+    job_id = request.match_info["job_id"]
+    return refuse(request, ApiError("not_found", f"Image job not found: {job_id}"))
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds the endpoints."""
+    app[JOBS] = ImageJobs()
+    app.router.add_post("/api/v1/diffusion/generate", generate)
+    app.router.add_get("/api/v1/diffusion/jobs", list_jobs)
+    app.router.add_get("/api/v1/diffusion/jobs/{job_id}", get_job)
+    app.router.add_delete("/api/v1/diffusion/jobs/{job_id}", cancel_job)
+    app.router.add_post("/v1/images/generations", openai_generate)

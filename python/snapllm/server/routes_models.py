@@ -1,0 +1,112 @@
+"""The native endpoints of the models."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from pathlib import Path
+
+from aiohttp import web
+
+from snapllm.diffusion import ImageModel, ImageModelInfo
+from snapllm.diffusion.weights_file import is_image_file
+from snapllm.engine import Engine
+from snapllm.model import Model
+from snapllm.protocol import native_models as native
+from snapllm.server.keys import STATE, engine_of
+from snapllm.server.middleware import json_response
+
+
+async def load_model(request: web.Request) -> web.Response:
+    """POST /api/v1/models/load"""
+    wanted = native.parse_load(await request.read())
+    engine = engine_of(request)
+    # The weights take a while to read: not on the loop. A client that leaves does
+    # not stop a load that others may wait for.
+    load = functools.partial(_load, engine, wanted)
+    loop = asyncio.get_running_loop()
+    model = await asyncio.shield(loop.run_in_executor(request.app[STATE].loader, load))
+    if isinstance(model, ImageModel):
+        is_active = engine.active_image_model == model.id
+        return json_response(native.loaded_image_object(model.info, is_active))
+    return json_response(native.loaded_object(model.info))
+
+
+def _load(engine: Engine, wanted: native.LoadRequest) -> Model | ImageModel:
+    is_image = wanted.model_type == "diffusion" or (
+        wanted.model_type == "auto"
+        and not wanted.mmproj_path
+        and (wanted.image_parts() or is_image_file(Path(wanted.file_path)))
+    )
+    if not is_image:
+        return engine.load(wanted.file_path, wanted.model_id, **native.load_options(wanted))
+    return engine.load_diffusion(
+        wanted.file_path, wanted.model_id, **native.image_load_options(wanted)
+    )
+
+
+async def switch_model(request: web.Request) -> web.Response:
+    """POST /api/v1/models/switch"""
+    model_id = native.parse_model_id(await request.read())
+    engine = engine_of(request)
+    start = time.perf_counter()
+    engine.switch(model_id)
+    switch_ms = (time.perf_counter() - start) * 1000
+    is_image = any(model.id == model_id for model in engine.image_models())
+    state = "resident" if is_image else engine.model(model_id).info.state
+    return json_response(native.switched_object(model_id, state, switch_ms))
+
+
+async def unload_model(request: web.Request) -> web.Response:
+    """POST /api/v1/models/unload"""
+    model_id = native.parse_model_id(await request.read())
+    await asyncio.shield(asyncio.to_thread(engine_of(request).unload, model_id))
+    return json_response(native.unloaded_object(model_id))
+
+
+def _images(engine: Engine) -> list[ImageModelInfo]:
+    return [model.info for model in engine.image_models()]
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """GET /api/v1/models"""
+    engine = engine_of(request)
+    infos = [model.info for model in engine.models()]
+    return json_response(native.models_object(infos, _images(engine), engine.active_image_model))
+
+
+async def get_model(request: web.Request) -> web.Response:
+    """GET /api/v1/models/{id}"""
+    engine, model_id = engine_of(request), request.match_info["model_id"]
+    for info in _images(engine):
+        if info.id == model_id:
+            entry = native.image_model_entry(info, info.id == engine.active_image_model)
+            return json_response(native.model_object(entry))
+    return json_response(native.model_object(native.model_entry(engine.model(model_id).info)))
+
+
+async def pin_model(request: web.Request) -> web.Response:
+    """POST /api/v1/models/pin"""
+    wanted = native.parse_pin(await request.read())
+    engine = engine_of(request)
+    (engine.pin if wanted.pinned else engine.unpin)(wanted.model_id)
+    return json_response(native.pinned_object(wanted))
+
+
+async def cache_stats(request: web.Request) -> web.Response:
+    """GET /api/v1/models/cache/stats"""
+    engine = engine_of(request)
+    infos = [model.info for model in engine.models()]
+    return json_response(native.cache_stats_object(infos, _images(engine), engine.stats()))
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds the endpoints."""
+    app.router.add_get("/api/v1/models", list_models)
+    app.router.add_post("/api/v1/models/load", load_model)
+    app.router.add_post("/api/v1/models/switch", switch_model)
+    app.router.add_post("/api/v1/models/unload", unload_model)
+    app.router.add_post("/api/v1/models/pin", pin_model)
+    app.router.add_get("/api/v1/models/cache/stats", cache_stats)
+    app.router.add_get("/api/v1/models/{model_id:.+}", get_model)

@@ -1,0 +1,263 @@
+"""Image models in Python: pictures, queue, cancelling, and what a worker survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nano_image_model import save_safetensors
+from nano_models import make_nano_model
+
+import snapllm
+from snapllm import _diffusion
+from snapllm.diffusion.image_model import ImageModel
+from snapllm.diffusion.job import ImageStep
+from snapllm.diffusion.params import SAMPLERS, SCHEDULERS
+
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_steps": 3}
+ROUNDS = int(os.environ.get("SNAPLLM_MIXED_ROUNDS", "6"))
+
+
+def load(
+    engine: snapllm.Engine, files: dict[str, Path], model_id: str = "pix", **options: Any
+) -> ImageModel:
+    return engine.load_diffusion(
+        files["diffusion_model"], model_id, llm=files["llm"], taesd=files["taesd"], **options
+    )
+
+
+@pytest.fixture(scope="module")
+def painting(image_files: dict[str, Path]) -> Iterator[snapllm.Engine]:
+    with snapllm.Engine(num_threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def lora_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loras")
+    rng = np.random.default_rng(3)
+    stem = "lora_unet_double_blocks_0_img_attn_proj"
+    tensors = {
+        f"{stem}.lora_down.weight": rng.standard_normal((4, 128)).astype(np.float16),
+        f"{stem}.lora_up.weight": rng.standard_normal((128, 4)).astype(np.float16),
+        f"{stem}.alpha": np.array([4.0], np.float32),
+    }
+    save_safetensors(folder / "ink.safetensors", tensors)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(painting: snapllm.Engine, image_files: dict[str, Path], lora_dir: Path) -> ImageModel:
+    return load(painting, image_files, lora_dir=lora_dir)
+
+
+def pixels(model: ImageModel, prompt: str = "a cat", **options: Any) -> np.ndarray:
+    return np.asarray(model.generate_image(prompt, **(SMALL | {"seed": 1} | options)))
+
+
+def test_the_names_are_upstreams() -> None:
+    assert list(SAMPLERS) == _diffusion.sampler_names()
+    assert list(SCHEDULERS) == _diffusion.scheduler_names()
+
+
+def test_prompt_seed_and_options_decide_the_picture(model: ImageModel) -> None:
+    first = pixels(model)
+    assert first.shape == (64, 64, 3) and first.std() > 5
+    assert np.array_equal(pixels(model), first)
+    others = [
+        pixels(model, "a dog"),
+        pixels(model, seed=2),
+        pixels(model, num_steps=4),
+        pixels(model, cfg_scale=1.0),
+        pixels(model, negative_prompt="blurry"),
+        pixels(model, sampler="heun"),
+    ]
+    assert all(not np.array_equal(first, other) for other in others)
+    assert pixels(model, width=128).shape == (64, 128, 3)
+
+
+def test_a_batch_counts_its_seeds_up(model: ImageModel) -> None:
+    result = model.generate_images("a cat", num_images=2, seed=1, **SMALL)
+    assert result.seeds == [1, 2]
+    assert np.array_equal(np.asarray(result.images[0]), pixels(model))
+    assert np.array_equal(np.asarray(result.images[1]), pixels(model, seed=2))
+
+
+def test_a_chosen_seed_makes_the_picture_again(model: ImageModel) -> None:
+    image = model.generate_image("a cat", **SMALL)
+    assert np.array_equal(np.asarray(image), pixels(model, seed=image.info["seed"]))
+    assert f"Seed: {image.info['seed']}" in image.info["parameters"]
+
+
+def test_each_step_is_told(model: ImageModel) -> None:
+    steps: list[ImageStep] = []
+    model.generate_image("a cat", seed=1, progress=steps.append, **SMALL)
+    assert [(step.step, step.num_steps) for step in steps] == [(i, 3) for i in range(4)]
+    assert steps[-1].seconds_per_step > 0
+
+
+def test_an_image_is_painted_over_where_the_mask_is_white(model: ImageModel) -> None:
+    original = np.full((64, 64, 3), 200, np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 32:] = 255
+    changed = pixels(model, init_image=original, strength=0.9)
+    assert not np.array_equal(changed, original)
+    part = pixels(model, init_image=original, mask=mask, strength=0.9)
+    assert np.array_equal(part[:, :32], original[:, :32])
+    assert not np.array_equal(part[:, 32:], original[:, 32:])
+
+
+def test_a_lora_counts_by_its_weight(model: ImageModel) -> None:
+    plain = pixels(model)
+    strong = pixels(model, "a cat<lora:ink:1>")
+    assert not np.array_equal(strong, plain)
+    assert np.array_equal(pixels(model, loras={"ink": 1.0}), strong)
+    assert not np.array_equal(pixels(model, loras={"ink": 0.2}), strong)
+    assert np.array_equal(pixels(model), plain)
+
+
+def test_a_cancelled_image_ends_within_a_step(model: ImageModel) -> None:
+    stepped = threading.Event()
+    request = model.request("a cat", width=256, height=256, num_steps=150)
+    job = model.submit(
+        request, lambda e: stepped.set() if isinstance(e, ImageStep) and e.step else None
+    )
+    waiting = model.submit(model.request("a cat", **SMALL))
+    assert model.position(waiting) == 1
+    assert stepped.wait(60)
+    job.cancel()
+    with pytest.raises(snapllm.JobCancelled):
+        job.result(60)
+    assert job.last_step.step < 100
+    assert waiting.result(60).images[0].size == (64, 64)
+    assert model.info.num_starts == 1  # the worker was not killed for it
+
+
+def test_waiting_jobs_can_be_cancelled_and_are_bounded(
+    painting: snapllm.Engine, image_files: dict[str, Path]
+) -> None:
+    model = load(painting, image_files, "small-queue", max_queued=1)
+    running = model.submit(model.request("x", width=256, height=256, num_steps=150))
+    while model.info.num_running == 0:
+        time.sleep(0.01)
+    waiting = model.submit(model.request("x", **SMALL))
+    with pytest.raises(snapllm.QueueFullError):
+        model.submit(model.request("x", **SMALL))
+    waiting.cancel()
+    with pytest.raises(snapllm.JobCancelled):
+        waiting.result(1)
+    painting.unload("small-queue")
+    with pytest.raises((snapllm.JobCancelled, snapllm.EngineClosedError)):
+        running.result(10)
+    with pytest.raises(snapllm.EngineClosedError):
+        model.submit(model.request("x", **SMALL))
+
+
+def test_a_killed_worker_costs_one_request(model: ImageModel) -> None:
+    expected = pixels(model)
+    job = model.submit(model.request("x", width=256, height=256, num_steps=150))
+    while job.last_step.step < 1:
+        time.sleep(0.01)
+    assert model.worker_pid is not None
+    os.kill(model.worker_pid, signal.SIGKILL)
+    with pytest.raises(snapllm.GenerationFailedError, match="SIGKILL"):
+        job.result(30)
+    assert np.array_equal(pixels(model), expected)
+
+
+def test_unloading_gives_all_memory_back(
+    painting: snapllm.Engine, image_files: dict[str, Path]
+) -> None:
+    model = load(painting, image_files, "gone")
+    charged = painting.stats().memory.external_bytes
+    pixels(model)
+    pid = model.worker_pid
+    assert pid is not None and Path(f"/proc/{pid}").exists()
+    painting.unload("gone")
+    assert not Path(f"/proc/{pid}").exists()
+    assert painting.stats().memory.external_bytes < charged
+    with pytest.raises(snapllm.ModelNotFoundError):
+        painting.image_model("gone")
+
+
+def test_image_models_are_found_switched_and_listed(
+    painting: snapllm.Engine, image_files: dict[str, Path], model: ImageModel
+) -> None:
+    other = load(painting, image_files, "other")
+    assert load(painting, image_files, "other") is other
+    assert [each.id for each in painting.image_models()] == ["other", "pix"]
+    assert painting.image_model() is model
+    painting.switch("other")
+    assert painting.active_image_model == "other"
+    assert painting.image_model() is other
+    painting.unload("other")
+    assert painting.active_image_model == "pix"
+
+
+def test_the_same_in_this_process(painting: snapllm.Engine, image_files: dict[str, Path]) -> None:
+    model = load(painting, image_files, "here", isolated=False)
+    assert model.worker_pid is None
+    assert np.array_equal(pixels(model), pixels(painting.image_model("pix")))
+    painting.unload("here")
+
+
+def test_wrong_files_are_refused(
+    painting: snapllm.Engine, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    language = make_nano_model(tmp_path / "l.gguf")
+    with pytest.raises(snapllm.InvalidModelError, match="not an image model"):
+        painting.load_diffusion(language)
+    with pytest.raises(snapllm.InvalidModelError, match="vae or taesd"):
+        painting.load_diffusion(image_files["diffusion_model"])
+    with pytest.raises(snapllm.ModelFileNotFoundError):
+        painting.load_diffusion(tmp_path / "none.safetensors")
+    with pytest.raises(snapllm.InvalidModelError):
+        painting.load(image_files["diffusion_model"])
+    # A header without fault, and a model that upstream cannot make of it.
+    odd = save_safetensors(
+        tmp_path / "odd.safetensors",
+        {"double_blocks.0.img_mlp.gate_proj.weight": np.ones((4, 4), np.float16)},
+    )
+    with pytest.raises(snapllm.InvalidModelError, match="cannot be loaded"):
+        painting.load_diffusion(odd, llm=image_files["llm"], taesd=image_files["taesd"])
+    truncated = tmp_path / "cut.safetensors"
+    truncated.write_bytes(image_files["diffusion_model"].read_bytes()[:-100])
+    with pytest.raises(snapllm.InvalidModelError, match="outside of the file"):
+        painting.load_diffusion(truncated, taesd=image_files["taesd"])
+    assert [each.id for each in painting.image_models()] == ["pix"]
+
+
+def test_an_id_is_of_one_kind(
+    painting: snapllm.Engine, model: ImageModel, image_files: dict[str, Path]
+) -> None:
+    with pytest.raises(snapllm.InvalidRequestError, match="another kind"):
+        painting.load_demo("pix")
+    painting.load_demo("words")
+    with pytest.raises(snapllm.InvalidRequestError, match="another kind"):
+        load(painting, image_files, "words")
+    painting.unload("words")
+
+
+@pytest.mark.parametrize("image_first", [True, False])
+def test_words_and_pictures_at_once(image_files: dict[str, Path], image_first: bool) -> None:
+    """Two ggmls in one process, one of them in use by each kind, in both orders."""
+    with snapllm.Engine(num_threads=1) as engine:
+        if image_first:
+            painter = load(engine, image_files, isolated=False)
+            writer = engine.load_demo()
+        else:
+            writer = engine.load_demo()
+            painter = load(engine, image_files, isolated=False)
+        picture = pixels(painter)
+        answer = writer.generate("What is", temperature=0, max_tokens=20).tokens
+        for _ in range(ROUNDS):
+            job = painter.submit(painter.request("a cat", seed=1, **SMALL))
+            assert writer.generate("What is", temperature=0, max_tokens=20).tokens == answer
+            assert np.array_equal(np.asarray(job.result(60).images[0]), picture)

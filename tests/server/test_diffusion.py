@@ -1,0 +1,339 @@
+"""Images over HTTP: the endpoint as specified, streams, jobs, and OpenAI's client."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from nano_models import make_nano_model
+from PIL import Image
+from server_process import Server
+
+PATH = "/api/v1/diffusion/generate"
+SMALL = {"prompt": "a cat", "width": 64, "height": 64, "steps": 3, "seed": 1}
+LONG = SMALL | {"width": 256, "height": 256, "steps": 150}
+
+
+@pytest.fixture(scope="module")
+def painter(image_files: dict[str, Path], llama_path: Path) -> Iterator[Server]:
+    """A server with the image model `pix` and the language model `llama`."""
+    server = Server(
+        *("--model", f"pix={image_files['diffusion_model']}"),
+        *("--part", f"pix.llm={image_files['llm']}", "--part", f"pix.taesd={image_files['taesd']}"),
+        *("--model", f"llama={llama_path}", "--no-workspace"),
+    )
+    try:
+        yield server.start(2)
+        assert server.process.poll() is None, "the server died during the tests"
+        assert server.stop() == 0
+    finally:
+        server.process.kill()
+
+
+def picture(text: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def png(array: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def stream(server: Server, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The events of a streamed image, up to the end."""
+    request = urllib.request.Request(
+        server.url + PATH, json.dumps(body | {"stream": True}).encode()
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        for line in response:
+            if line == b"data: [DONE]\n":
+                return
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:])
+    raise AssertionError("the stream ended without [DONE]")
+
+
+def worker_starts(server: Server) -> int:
+    starts: int = server.get("/api/v1/models/pix")["model"]["worker_starts"]
+    return starts
+
+
+def test_an_image_comes_back_as_specified(painter: Server) -> None:
+    answer = painter.post(PATH, SMALL | {"negative_prompt": "blurry", "cfg_scale": 7.0})
+    assert answer["status"] == "success"
+    assert answer["seed"] == 1
+    assert answer["generation_time_s"] > 0
+    assert picture(answer["image"]).shape == (64, 64, 3)
+    chosen = painter.post(PATH, SMALL | {"seed": -1})
+    assert chosen["seed"] >= 0
+    again = painter.post(PATH, SMALL | {"seed": chosen["seed"]})
+    assert again["image"] == chosen["image"] != painter.post(PATH, SMALL)["image"]
+
+
+def test_formats_and_batches(painter: Server) -> None:
+    first = picture(painter.post(PATH, SMALL)["image"])
+    for kind in ("jpeg", "webp"):
+        data = painter.post(PATH, SMALL | {"output_format": kind})["image"]
+        assert Image.open(io.BytesIO(base64.b64decode(data))).format == kind.upper()
+    batch = painter.post(PATH, SMALL | {"batch_count": 2})
+    assert batch["seeds"] == [1, 2] and len(batch["images"]) == 2
+    assert np.array_equal(picture(batch["images"][0]), first)
+    assert not np.array_equal(picture(batch["images"][1]), first)
+
+
+def test_a_png_says_what_it_was_made_with(painter: Server) -> None:
+    data = base64.b64decode(painter.post(PATH, SMALL)["image"])
+    text = Image.open(io.BytesIO(data)).info["parameters"]
+    assert text.startswith("a cat\nSteps: 3, ") and "Seed: 1, Size: 64x64, Model: pix" in text
+
+
+def test_an_image_is_made_from_another(painter: Server) -> None:
+    original = np.full((64, 64, 3), 120, np.uint8)
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[32:] = 255
+    body = SMALL | {"init_image": "data:image/png;base64," + png(original), "strength": 0.8}
+    made = picture(painter.post(PATH, body | {"mask": png(mask)})["image"])
+    assert np.array_equal(made[:32], original[:32])
+    assert not np.array_equal(made[32:], original[32:])
+    assert not np.array_equal(picture(painter.post(PATH, body)["image"])[:32], original[:32])
+
+
+def test_a_stream_tells_each_step_and_ends_with_the_result(painter: Server) -> None:
+    events = list(stream(painter, SMALL | {"preview_interval": 2}))
+    assert events[0]["type"] == "queued" and events[0]["job_id"].startswith("img_")
+    steps = [(e["step"], e["of"]) for e in events if e["type"] == "progress"]
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    previews = [e for e in events if e["type"] == "preview"]
+    assert [e["step"] for e in previews] == [2]
+    assert Image.open(io.BytesIO(base64.b64decode(previews[0]["image"]))).format == "JPEG"
+    assert events[-1]["type"] == "result" and events[-1]["done"] is True
+    assert events[-1]["image"] == painter.post(PATH, SMALL)["image"]
+
+
+def test_a_job_is_cancelled_by_its_id(painter: Server) -> None:
+    starts = worker_starts(painter)
+    events = stream(painter, LONG)
+    job_id = next(events)["job_id"]
+    while next(events)["type"] != "progress":
+        pass
+    path = f"/api/v1/diffusion/jobs/{job_id}"
+    assert painter.get(path)["job"]["state"] == "running"
+    assert [job["id"] for job in painter.get("/api/v1/diffusion/jobs")["jobs"]] == [job_id]
+    assert painter.request("DELETE", path)[0] == 200
+    with pytest.raises(AssertionError, match="DONE"):
+        for event in events:
+            last = event
+    assert last["error"]["code"] == "generation_cancelled"
+    assert painter.get(path)["job"]["state"] == "cancelled"
+    assert painter.get("/api/v1/diffusion/jobs")["count"] == 0
+    assert painter.post(PATH, SMALL)["status"] == "success"
+    assert worker_starts(painter) == starts
+    assert painter.request("DELETE", "/api/v1/diffusion/jobs/none")[0] == 404
+
+
+def test_a_client_that_leaves_frees_the_model(painter: Server) -> None:
+    connection = http.client.HTTPConnection(painter.url.removeprefix("http://"), timeout=60)
+    connection.request("POST", PATH, json.dumps(LONG | {"stream": True}))
+    connection.getresponse().readline()
+    connection.close()
+    deadline = time.monotonic() + 20
+    while painter.get("/api/v1/models/pix")["model"]["requests_running"]:
+        assert time.monotonic() < deadline, "the abandoned image is still being made"
+        time.sleep(0.05)
+
+
+def test_waiting_jobs_learn_their_position(painter: Server) -> None:
+    running = stream(painter, LONG)
+    job_id = next(running)["job_id"]
+    waiting = stream(painter, SMALL)
+    assert next(waiting)["position"] == 1
+    painter.request("DELETE", f"/api/v1/diffusion/jobs/{job_id}")
+    assert [event["type"] for event in waiting][-1] == "result"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"prompt": ""}, 400, "prompt"),
+        ({"prompt": "x" * 4001}, 400, "prompt"),
+        ({"prompt": "a (cat:.)"}, 400, "prompt"),
+        ({"prompt": "<lora:none>"}, 400, "prompt"),
+        ({"loras": {"none": 1.0}}, 400, "loras"),
+        ({"width": 0}, 400, "width"),
+        ({"width": 100}, 400, "width"),
+        ({"height": 4096}, 400, "height"),
+        ({"steps": 0}, 400, "steps"),
+        ({"steps": -1}, 400, "steps"),
+        ({"cfg_scale": "much"}, 400, "cfg_scale"),
+        ({"strength": 2}, 400, "strength"),
+        ({"batch_count": 0}, 400, "batch_count"),
+        ({"sampler": "best"}, 400, "sampler"),
+        ({"mask": "AAAA"}, 400, "mask"),
+        ({"init_image": "AAAA"}, 400, "init_image"),
+        ({"init_image": "not base64!"}, 400, "init_image"),
+        ({"output_format": "bmp"}, 400, "output_format"),
+        ({"upscale": True}, 400, "upscale"),
+        ({"model": "nobody"}, 404, None),
+        ({"model": "llama"}, 404, None),
+    ],
+)
+def test_bad_requests_are_refused(
+    painter: Server, fields: dict[str, Any], status: int, param: str | None
+) -> None:
+    found, answer, _ = painter.request("POST", PATH, SMALL | fields)
+    assert found == status, answer
+    assert answer["error"]["code"] == ("invalid_request" if status == 400 else "model_not_found")
+    assert answer["error"]["param"] == param
+
+
+def test_without_an_image_model_the_error_says_so(server: Server) -> None:
+    status, answer, _ = server.request("POST", PATH, SMALL)
+    assert status == 404
+    assert answer["error"]["code"] == "model_not_found"
+    assert "no image model is loaded" in answer["error"]["message"]
+
+
+def test_image_models_are_loaded_switched_and_unloaded(
+    painter: Server, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    body = {
+        "model_id": "second",
+        "file_path": str(image_files["diffusion_model"]),
+        "model_type": "diffusion",
+        "llm_path": str(image_files["llm"]),
+        "taesd_path": str(image_files["taesd"]),
+    }
+    loaded = painter.post("/api/v1/models/load", body)
+    assert (loaded["status"], loaded["model_type"], loaded["active"]) == (
+        "success",
+        "Diffusion",
+        False,
+    )
+    painter.post("/api/v1/models/load", body | {"model_id": "third", "model_type": "auto"})
+    listing = painter.get("/api/v1/models")
+    kinds = {model["id"]: model["type"] for model in listing["models"]}
+    assert kinds == {
+        "llama": "llm",
+        "pix": "diffusion",
+        "second": "diffusion",
+        "third": "diffusion",
+    }
+    assert listing["active_model"] == "llama" and listing["active_image_model"] == "pix"
+    assert {"pix", "llama"} <= {model["id"] for model in painter.get("/v1/models")["data"]}
+    painter.post("/api/v1/models/switch", {"model_id": "second"})
+    assert painter.post(PATH, SMALL)["model"] == "second"
+    painter.post("/api/v1/models/switch", {"model_id": "pix"})
+    assert painter.post(PATH, SMALL)["model"] == "pix"
+    for model_id in ("second", "third"):
+        painter.post("/api/v1/models/unload", {"model_id": model_id})
+    text = {"model_id": "text", "file_path": str(make_nano_model(tmp_path / "t.gguf"))}
+    for wrong in (
+        text | {"model_type": "diffusion"},
+        text | {"model_type": "llm", "vae_path": "x"},
+        body | {"model_id": "x", "mmproj_path": "x"},
+        body | {"model_id": "x", "taesd_path": str(tmp_path / "none")},
+        body | {"model_id": "llama"},
+    ):
+        assert painter.request("POST", "/api/v1/models/load", wrong)[0] == 400, wrong
+
+
+def test_words_and_pictures_are_made_at_once(painter: Server) -> None:
+    prompt = {"prompt": "Hello", "model": "llama", "temperature": 0, "max_tokens": 8}
+    words = painter.post("/api/v1/generate", prompt)["response"]
+    image = painter.post(PATH, SMALL)["image"]
+    answers: list[str] = []
+
+    def write() -> None:
+        answers.extend(painter.post("/api/v1/generate", prompt)["response"] for _ in range(20))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    images = [painter.post(PATH, SMALL)["image"] for _ in range(4)]
+    writer.join()
+    assert answers == [words] * 20
+    assert images == [image] * 4
+
+
+def test_a_killed_worker_costs_one_request(painter: Server) -> None:
+    expected = painter.post(PATH, SMALL)["image"]
+    children = Path(f"/proc/{painter.process.pid}/task/{painter.process.pid}/children")
+    workers = [
+        int(pid)
+        for task in children.parents[1].iterdir()
+        for pid in (task / "children").read_text().split()
+    ]
+    assert len(workers) == 1
+    events = stream(painter, LONG)
+    while next(events)["type"] != "progress":
+        pass
+    os.kill(workers[0], signal.SIGKILL)
+    with pytest.raises(AssertionError, match="DONE"):
+        for event in events:
+            last = event
+    assert last["error"]["code"] == "generation_failed"
+    assert painter.post(PATH, SMALL)["image"] == expected
+
+
+def test_the_openai_client_makes_images(painter: Server) -> None:
+    client = openai.OpenAI(base_url=painter.url + "/v1", api_key="x", max_retries=0)
+    options: dict[str, Any] = {"model": "pix", "prompt": "a cat", "size": "64x64"}
+    extra = {"steps": 3, "seed": 1}
+    answer = client.images.generate(**options, n=2, response_format="b64_json", extra_body=extra)
+    assert answer.data is not None and len(answer.data) == 2
+    expected = picture(painter.post(PATH, SMALL)["image"])
+    assert np.array_equal(picture(answer.data[0].b64_json or ""), expected)
+    linked = client.images.generate(**options, response_format="url", extra_body=extra)
+    assert linked.data is not None
+    header, _, data = (linked.data[0].url or "").partition(",")
+    assert header == "data:image/png;base64"
+    assert np.array_equal(picture(data), expected)
+    events = list(
+        client.images.generate(**options, stream=True, partial_images=1, extra_body=extra)
+    )
+    assert [event.type for event in events] == [
+        "image_generation.partial_image",
+        "image_generation.completed",
+    ]
+    assert np.array_equal(picture(events[-1].b64_json), expected)
+    for wrong in ({"size": "65x64"}, {"size": "big"}, {"n": 0}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.images.generate(**(options | wrong))
+        assert caught.value.param == next(iter(wrong))
+    with pytest.raises(openai.NotFoundError):
+        client.images.generate(**(options | {"model": "nobody"}))
+
+
+def test_the_command_makes_images_here_and_by_a_server(
+    painter: Server, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    def make(name: str, *arguments: str) -> np.ndarray:
+        path = tmp_path / name
+        run = "import sys; from snapllm.cli import main; sys.exit(main())"
+        options = ["-o", str(path), "--size", "64x64", "--steps", "3", "--seed", "1"]
+        command = [sys.executable, "-c", run, "image", "a cat", *options, *arguments]
+        subprocess.run(command, check=True, timeout=120)
+        return np.asarray(Image.open(path))
+
+    expected = picture(painter.post(PATH, SMALL)["image"])
+    assert np.array_equal(make("a.png", "--url", painter.url), expected)
+    parts = [f"{part}={image_files[part]}" for part in ("llm", "taesd")]
+    arguments = ["--model", str(image_files["diffusion_model"])]
+    arguments += ["--part", parts[0], "--part", parts[1]]
+    assert np.array_equal(make("b.png", *arguments), expected)

@@ -1,0 +1,120 @@
+"""Image requests: what is refused before it reaches a model, and what it is told."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from snapllm import InvalidRequestError
+from snapllm.diffusion.params import (
+    MAX_PROMPT_CHARS,
+    Picture,
+    image_request,
+    parameters_text,
+    take_loras,
+)
+from snapllm.diffusion.pictures import encode, read_picture
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "x" * (MAX_PROMPT_CHARS + 1)}, "prompt"),
+        ({"prompt": "a\0b"}, "prompt"),
+        ({"prompt": "a (cat:.)"}, "prompt"),
+        ({"prompt": f"a (cat:{'9' * 60})"}, "prompt"),
+        ({"negative_prompt": "(dog:..)"}, "negative_prompt"),
+        ({"width": 0}, "width"),
+        ({"width": -64}, "width"),
+        ({"height": 100}, "height"),
+        ({"height": 4096}, "height"),
+        ({"num_steps": 0}, "num_steps"),
+        ({"num_steps": -1}, "num_steps"),
+        ({"num_steps": 151}, "num_steps"),
+        ({"cfg_scale": -1.0}, "cfg_scale"),
+        ({"cfg_scale": math.nan}, "cfg_scale"),
+        ({"cfg_scale": math.inf}, "cfg_scale"),
+        ({"strength": 1.5}, "strength"),
+        ({"seed": -2}, "seed"),
+        ({"seed": 2**53}, "seed"),
+        ({"sampler": "best"}, "sampler"),
+        ({"scheduler": "best"}, "scheduler"),
+        ({"num_images": 0}, "num_images"),
+        ({"num_images": 17}, "num_images"),
+        ({"clip_skip": 99}, "clip_skip"),
+        ({"mask": Picture(512, 512, 1, bytes(512 * 512))}, "mask"),
+        ({"init_image": Picture(64, 64, 3, bytes(64 * 64 * 3))}, "init_image"),
+        ({"init_image": Picture(512, 512, 4, bytes(512 * 512 * 4))}, "init_image"),
+        ({"init_image": Picture(512, 512, 3, b"short")}, "init_image"),
+    ],
+)
+def test_what_would_end_the_process_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        image_request(**({"prompt": "a cat"} | fields))
+    assert caught.value.param == param
+    assert str(caught.value).startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize("prompt", ["(cat:1.2)", "[dog]", "((a:0.5):-1)", "a:b)", "100:1"])
+def test_weights_that_are_numbers_are_fine(prompt: str) -> None:
+    assert image_request(prompt=prompt).prompt == prompt
+
+
+def test_a_seed_is_chosen_and_a_given_one_kept() -> None:
+    seeds = {image_request(prompt="x").seed for _ in range(20)}
+    assert len(seeds) == 20 and min(seeds) >= 0
+    assert image_request(prompt="x", seed=7).seed == 7
+
+
+def test_a_size_that_does_not_fit_says_which_would() -> None:
+    with pytest.raises(InvalidRequestError, match="the nearest one is 512"):
+        image_request(prompt="x", width=500)
+
+
+def test_lora_tags_are_taken_out_of_the_prompt(tmp_path: Path) -> None:
+    (tmp_path / "ink.safetensors").touch()
+    (tmp_path / "oil.gguf").touch()
+    prompt, loras = take_loras("a <lora:ink:0.5> cat <lora:oil>", tmp_path)
+    assert prompt == "a  cat"
+    assert [(Path(lora.path).name, lora.weight) for lora in loras] == [
+        ("ink.safetensors", 0.5),
+        ("oil.gguf", 1.0),
+    ]
+    for bad in ("<lora:none>", "<lora:../ink>", "<lora:ink:much>", "<lora:..>"):
+        with pytest.raises(InvalidRequestError, match=r"^prompt: "):
+            take_loras(bad, tmp_path)
+    with pytest.raises(InvalidRequestError, match="without a folder"):
+        take_loras("<lora:ink>", None)
+
+
+def test_a_picture_is_brought_to_size_and_mode() -> None:
+    pixels = np.zeros((50, 100, 3), np.uint8)
+    pixels[:, 50:] = 255
+    picture = read_picture(pixels, "init_image", 128, 128)
+    assert (picture.width, picture.height, picture.num_channels) == (128, 128, 3)
+    mask = read_picture(pixels, "mask", 64, 64, "L")
+    assert mask.num_channels == 1 and set(mask.samples) == {0, 255}
+    with pytest.raises(InvalidRequestError, match=r"^init_image: "):
+        read_picture(b"no image", "init_image", 64, 64)
+
+
+def test_files_hold_the_pixels_and_what_made_them() -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    picture = Picture(64, 64, 3, samples.tobytes())
+    request = image_request(prompt="a cat", negative_prompt="dog", seed=5, num_steps=3)
+    info = {"parameters": parameters_text(request, 5, "m")}
+    image = Image.open(io.BytesIO(encode(picture, "png", info=info)))
+    assert np.array_equal(np.asarray(image), samples)
+    text = image.info["parameters"]
+    assert text.startswith("a cat\nNegative prompt: dog\nSteps: 3, ")
+    assert "Seed: 5, Size: 512x512, Model: m" in text
+    lossless = Image.open(io.BytesIO(encode(picture, "webp", 100)))
+    assert np.array_equal(np.asarray(lossless.convert("RGB")), samples)
+    assert Image.open(io.BytesIO(encode(picture, "jpeg"))).size == (64, 64)
