@@ -1,54 +1,121 @@
-"""`python -m benchmarks {switch,context,decode,turns}`: prints a table, writes JSON.
+"""`python -m benchmarks NAME...`: measures, prints tables, writes JSON.
 
-Run it from a checkout with the package installed, on a machine that does nothing else.
+Run it from a checkout with the package and its test extra installed, on a machine that does
+nothing else. `--upstream DIR` names the `bin` folder of a build with SNAPLLM_UPSTREAM_TOOLS;
+then llama.cpp's and stable-diffusion.cpp's own programs are measured beside ours, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import os
 import platform
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import snapllm
-from benchmarks import context, decode, switch, turns
+from benchmarks import (
+    agent,
+    context,
+    decode,
+    images,
+    memory,
+    serve,
+    startup,
+    switch,
+    turns,
+)
+from benchmarks.compare import compare
 from benchmarks.report import Row, table
+from benchmarks.shapes import make_shape_model
 
-_BENCHMARKS = {
+_BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "startup": startup.run,
     "switch": switch.run,
-    "context": context.run,
     "decode": decode.run,
+    "context": context.run,
     "turns": turns.run,
+    "serve": serve.run,
+    "agent": agent.run,
+    "memory": memory.run,
+    "images": images.run,
 }
 
 
-def main() -> None:
-    """Runs one benchmark."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("benchmark", choices=_BENCHMARKS)
+    parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", "compare"])
     parser.add_argument("--model", type=Path, help="a GGUF file (default: the demo model)")
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions of each (%(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="0 = calibrated")
+    parser.add_argument("--shape", choices=["1b"], help="a model of this shape, random weights")
+    parser.add_argument("--quant", default="q4_0", help="of --shape (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of each (%(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="0 = as many as there are cores")
+    parser.add_argument("--tokens", type=int, default=64, help="of a served answer (%(default)s)")
     parser.add_argument(
-        "--upstream", type=Path, metavar="DIR", help="folder with upstream's llama-bench"
+        "--prompt-tokens", type=int, default=3000, help="of the agent's prompt (%(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
-    options = parser.parse_args()
-    options.model = options.model or snapllm.engine.demo_model_path()
-    with tempfile.TemporaryDirectory() as scratch:
-        options.scratch = Path(scratch)
-        rows: list[Row] = _BENCHMARKS[options.benchmark](options)
-    print(table(rows))
-    if options.json is not None:
-        facts = {
-            "benchmark": options.benchmark,
-            "model": options.model.name,
-            "version": snapllm.__version__,
-            "system": snapllm._core.system_info(),
-            "machine": f"{platform.machine()} {platform.processor()}".strip(),
-        }
-        options.json.write_text(json.dumps({**facts, "rows": [row.as_dict() for row in rows]}))
+    parser.add_argument(
+        "--lengths",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[512, 2048, 6000],
+        help="tokens of the contexts",
+    )
+    parser.add_argument("--upstream", type=Path, metavar="DIR", help="upstream's programs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="of compare: earlier results; --json: new"
+    )
+    return parser
+
+
+def _machine() -> dict[str, Any]:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "snapllm": snapllm.__version__,
+        "features": snapllm._core.system_info(),
+    }
+
+
+def main() -> None:
+    """Runs the benchmarks that the command line names."""
+    options = _parser().parse_args()
+    if options.names == ["compare"]:
+        print(compare(options.baseline, options.json))
+        return
+    names = list(_BENCHMARKS) if "all" in options.names else options.names
+    options.cores = len(os.sched_getaffinity(0))
+    results: dict[str, Any] = {"machine": _machine(), "benchmarks": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        options.second = None
+        if options.shape:
+            make = functools.partial(make_shape_model, shape=options.shape, quant=options.quant)
+            options.model = make(Path(folder) / f"{options.shape}-{options.quant}.gguf")
+        options.model = options.model or snapllm.engine.demo_model_path()
+        results["model"] = options.model.name
+        for name in names:
+            with tempfile.TemporaryDirectory() as scratch:
+                options.scratch = Path(scratch)
+                options.log = lambda log: options.scratch / f"{log}.log"
+                rows = _BENCHMARKS[name](options)
+            print(f"\n## {name}, {options.model.name}\n\n{table(rows)}", flush=True)
+            results["benchmarks"][name] = [row.as_dict() for row in rows]
+            if options.json is not None:
+                options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

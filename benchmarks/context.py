@@ -10,15 +10,13 @@ import snapllm
 from benchmarks.report import Row, interleaved, row
 from snapllm.contexts import ContextManager
 
-LENGTHS = (512, 2048, 6000)
-
 
 def run(options: argparse.Namespace) -> list[Row]:
     """Documents of several lengths; the ratio to the full prefill is in the note."""
     rows: list[Row] = []
     with snapllm.Engine(num_threads=options.threads, workspace=options.scratch) as engine:
         model = engine.load(options.model)
-        lengths = [n for n in LENGTHS if n + 256 < model.info.context_size]
+        lengths = [n for n in options.lengths if n + 256 < model.info.context_size]
         for length in lengths:
             rows += _measure(engine, model, length, options.rounds)
     return rows

@@ -7,50 +7,55 @@ import json
 import subprocess
 
 import snapllm
-from benchmarks.report import Row, row
+from benchmarks.report import Row, ratio_row, row
 
 NUM_TOKENS = 128
 PROMPT_TOKENS = 512
 
 
 def run(options: argparse.Namespace) -> list[Row]:
-    """One stream; tokens are as many as llama-bench's own defaults."""
-    with snapllm.Engine(num_threads=options.threads) as engine:
-        model = engine.load(options.model, num_threads=options.threads)
-        threads = model.info.num_threads
-        prompt = [i % 200 for i in range(PROMPT_TOKENS)]
-        decode: list[float] = []
-        prefill: list[float] = []
-        for _ in range(options.rounds + 1):
-            result = model.generate(
-                prompt[:1],
-                max_tokens=NUM_TOKENS,
-                temperature=0,
-                ignore_eos=True,
-                reuse_prefix=False,
-            )
-            decode.append((NUM_TOKENS - 1) * 1000 / result.timings.decode_ms)
-            result = model.generate(prompt, max_tokens=1, reuse_prefix=False)
-            prefill.append(PROMPT_TOKENS * 1000 / result.timings.prefill_ms)
-    rows = [
-        row(f"decode, {threads} threads", decode[1:], "tokens/s"),
-        row(f"prefill of {PROMPT_TOKENS}, {threads} threads", prefill[1:], "tokens/s"),
-    ]
-    if options.upstream is not None:
-        rows += _upstream(options, threads)
-    return rows
-
-
-def _upstream(options: argparse.Namespace, threads: int) -> list[Row]:
-    # fmt: off
-    command = [
-        options.upstream / "llama-bench", "-m", options.model, "-t", threads, "-fa", "0",
-        "-p", PROMPT_TOKENS, "-n", NUM_TOKENS, "-r", options.rounds, "-o", "json",
-    ]
-    # fmt: on
-    output = subprocess.run([str(part) for part in command], capture_output=True, check=True)
+    """One stream; tokens are as many as llama-bench's own defaults. The peers take turns."""
+    ours: dict[str, list[float]] = {"decode": [], "prefill": []}
+    theirs: dict[str, list[float]] = {"decode": [], "prefill": []}
+    with snapllm.Engine() as engine:
+        threads = options.threads or options.cores
+        model = engine.load(options.model, num_threads=threads, context_size=2048)
+        for number in range(options.rounds + 1):
+            for figures, measure in ((ours, _ours), (theirs, _upstream)):
+                if measure is _upstream and options.upstream is None:
+                    continue
+                found = measure(options, model)
+                if number > 0:  # the first warms up
+                    for name, value in found.items():
+                        figures[name].append(value)
     rows = []
-    for result in json.loads(output.stdout):
-        name = "prefill" if result["n_prompt"] else "decode"
-        rows.append(row(f"llama-bench {name}", result["samples_ts"], "tokens/s"))
+    for name in ours:
+        what = f"{name} of {NUM_TOKENS if name == 'decode' else PROMPT_TOKENS}, {threads} threads"
+        rows.append(row(f"{what}, snapllm", ours[name], "tokens/s"))
+        if theirs[name]:
+            rows.append(row(f"{what}, llama-bench", theirs[name], "tokens/s"))
+            rows.append(ratio_row(what, ours[name], theirs[name]))
     return rows
+
+
+def _ours(_: argparse.Namespace, model: snapllm.Model) -> dict[str, float]:
+    prompt = [i % 200 for i in range(PROMPT_TOKENS)]
+    answer = model.generate(
+        prompt[:1], max_tokens=NUM_TOKENS, temperature=0, ignore_eos=True, reuse_prefix=False
+    )
+    decode = (NUM_TOKENS - 1) * 1000 / answer.timings.decode_ms
+    answer = model.generate(prompt, max_tokens=1, reuse_prefix=False)
+    return {"decode": decode, "prefill": PROMPT_TOKENS * 1000 / answer.timings.prefill_ms}
+
+
+def _upstream(options: argparse.Namespace, model: snapllm.Model) -> dict[str, float]:
+    command = [
+        *(str(options.upstream / "llama-bench"), "-m", str(options.model), "-r", "1"),
+        *("-t", str(model.info.num_threads), "-fa", str(int(model.info.flash_attention))),
+        *("-p", str(PROMPT_TOKENS), "-n", str(NUM_TOKENS), "-o", "json"),
+    ]
+    output = subprocess.run(command, capture_output=True, check=True)
+    return {
+        "prefill" if result["n_prompt"] else "decode": result["samples_ts"][0]
+        for result in json.loads(output.stdout)
+    }

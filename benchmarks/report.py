@@ -29,6 +29,12 @@ def row(name: str, values: Sequence[float], unit: str, note: str = "") -> Row:
     return Row(name, statistics.median(values), min(values), max(values), unit, note)
 
 
+def ratio_row(name: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
+    """Ours over theirs, of measurements taken in turn."""
+    values = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return row(f"{name}, ratio", values, "times")
+
+
 def interleaved(rounds: int, cases: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Measures the cases in turn, A B A B, so that what the machine does meets all alike."""
     values: dict[str, list[float]] = {name: [] for name in cases}

@@ -1,0 +1,117 @@
+"""Streams of chat requests to a server, and what they took."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+
+@dataclass
+class Answer:
+    """One streamed answer."""
+
+    ttft_ms: float = 0.0
+    total_ms: float = 0.0
+    num_tokens: int = 0
+    num_cached: int = 0
+    text: str = ""
+    gaps_ms: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a number of streams took together."""
+
+    answers: list[Answer]
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """All generated tokens over the whole time."""
+        return sum(answer.num_tokens for answer in self.answers) / self.seconds
+
+    def ttft_ms(self, share: float) -> float:
+        """The time to the first token that this share of the requests stayed under."""
+        return percentile([answer.ttft_ms for answer in self.answers], share)
+
+    def itl_ms(self, share: float) -> float:
+        """The same of the time from one token to the next."""
+        gaps = [gap for answer in self.answers for gap in answer.gaps_ms]
+        return percentile(gaps, share)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+async def chat(
+    session: aiohttp.ClientSession, url: str, messages: Sequence[dict[str, Any]], **options: Any
+) -> Answer:
+    """One streamed chat request."""
+    body = {"messages": list(messages), "stream": True, "stream_options": {"include_usage": True}}
+    answer = Answer()
+    start = last = time.perf_counter()
+    async with session.post(url + "/v1/chat/completions", json=body | options) as response:
+        if response.status != 200:
+            raise RuntimeError(f"{response.status}: {await response.text()}")
+        async for line in response.content:
+            if not line.startswith(b"data: {"):
+                continue
+            event = json.loads(line[6:])
+            usage = event.get("usage")
+            if usage:
+                answer.num_tokens = usage["completion_tokens"]
+                details = usage.get("prompt_tokens_details") or {}
+                answer.num_cached = details.get("cached_tokens", 0)
+            for choice in event.get("choices", ()):
+                delta = choice["delta"]
+                text = (delta.get("content") or "") + (delta.get("reasoning_content") or "")
+                if text:
+                    now = time.perf_counter()
+                    if answer.text:
+                        answer.gaps_ms.append((now - last) * 1000)
+                    else:
+                        answer.ttft_ms = (now - start) * 1000
+                    last = now
+                    answer.text += text
+    answer.total_ms = (time.perf_counter() - start) * 1000
+    return answer
+
+
+async def closed_loop(
+    url: str, num_streams: int, requests: Sequence[Sequence[dict[str, Any]]], **options: Any
+) -> Load:
+    """Keeps so many streams open until all requests are answered."""
+    waiting = list(requests)
+    answers: list[Answer] = []
+    timeout = aiohttp.ClientTimeout(total=None)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+
+        async def client() -> None:
+            while waiting:
+                answers.append(await chat(session, url, waiting.pop(0), **options))
+
+        start = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(num_streams)))
+        seconds = time.perf_counter() - start
+    return Load(answers, seconds)
+
+
+def ask(url: str, messages: Sequence[dict[str, Any]], **options: Any) -> Answer:
+    """One request, alone."""
+    return asyncio.run(closed_loop(url, 1, [messages], **options)).answers[0]
+
+
+def median_of(values: Sequence[float]) -> float:
+    """The median; 0 of nothing."""
+    return statistics.median(values) if values else 0.0

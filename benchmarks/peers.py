@@ -1,0 +1,148 @@
+"""Servers to measure: ours and llama.cpp's own, started with the same settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all peers are started with."""
+
+    models: tuple[tuple[str, Path], ...]
+    num_threads: int
+    num_slots: int
+    context_size: int
+    """Tokens that one request may have."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A running server."""
+
+    name: str
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def memory_mb(self) -> float:
+        """What it and its children hold, pages they share with others in part only."""
+        return sum(_pss_kb(pid) for pid in _family(self.process.pid)) / 1e3
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += _family(int(child))
+    return found
+
+
+def _pss_kb(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ours(settings: Settings, port: int, workspace: Path | None) -> list[str]:
+    """The command line of our server."""
+    command = [sys.executable, "-m", "snapllm.serve", "--port", str(port)]
+    command += ["--threads", str(settings.num_threads)]
+    command += ["--context-size", str(settings.context_size)]
+    command += ["--no-workspace"] if workspace is None else ["--workspace", str(workspace)]
+    for model_id, path in settings.models:
+        command += ["--model", f"{model_id}={path}"]
+    return command
+
+
+def llama_server(settings: Settings, port: int, binary: Path) -> list[str]:
+    """The command line of llama.cpp's server with one model."""
+    [(_, path)] = settings.models
+    cells = settings.context_size * min(settings.num_slots, 4)
+    return [
+        *(str(binary), "--model", str(path), "--port", str(port)),
+        *("--threads", str(settings.num_threads), "--parallel", str(settings.num_slots)),
+        *("--ctx-size", str(cells), "--kv-unified", "--no-webui"),
+    ]
+
+
+def llama_router(settings: Settings, port: int, binary: Path, preset: Path) -> list[str]:
+    """The command line of llama.cpp's server in router mode, one model in memory at a time."""
+    lines = ["version = 1"]
+    for model_id, path in settings.models:
+        lines += [
+            f"[{model_id}]",
+            f"model = {path}",
+            f"threads = {settings.num_threads}",
+            f"parallel = {settings.num_slots}",
+            f"ctx-size = {settings.context_size}",
+        ]
+    preset.write_text("\n".join(lines) + "\n")
+    return [
+        *(str(binary), "--port", str(port), "--models-preset", str(preset)),
+        *("--models-max", "1", "--no-webui"),
+    ]
+
+
+@contextmanager
+def running(name: str, command: Sequence[str], log: Path, port: int) -> Iterator[Peer]:
+    """Starts a server, waits until it can answer, and ends it."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, process, log)
+        yield Peer(name, url, process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url + "/health", timeout=5) as response:
+                if b'"models_loading":[]' in response.read() or _is_upstream(url):
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            pass
+        time.sleep(0.05)
+    raise RuntimeError(f"{url} does not come up:\n{log.read_text()[-2000:]}")
+
+
+def _is_upstream(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url + "/props", timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code != 404

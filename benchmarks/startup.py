@@ -1,0 +1,52 @@
+"""What it takes to import the package, to answer /health, and to load a model."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import snapllm
+from benchmarks.peers import Settings, free_port, ours
+from benchmarks.report import Row, row
+
+
+def run(options: argparse.Namespace) -> list[Row]:
+    """Each in processes of its own; the file is in the page cache."""
+    imports, healths, loads = [], [], []
+    settings = Settings((("m", options.model),), options.threads or options.cores, 1, 2048)
+    for _ in range(options.rounds):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        bare = time.perf_counter() - start
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import snapllm"], check=True)
+        imports.append((time.perf_counter() - start - bare) * 1000)
+        healths.append(_health_ms(settings, options))
+        with snapllm.Engine() as engine:
+            loads.append(engine.load(options.model).info.load_ms)
+    return [
+        row("import snapllm", imports, "ms"),
+        row("process start to the first answer of /health", healths, "ms"),
+        row("load of the model", loads, "ms", f"{options.model.stat().st_size / 1e6:.0f} MB"),
+    ]
+
+
+def _health_ms(settings: Settings, options: argparse.Namespace) -> float:
+    port = free_port()
+    start = time.perf_counter()
+    with options.log("startup").open("wb") as log:
+        process = subprocess.Popen(ours(settings, port, None), stderr=log)
+    try:
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    return (time.perf_counter() - start) * 1000
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.005)
+    finally:
+        process.terminate()
+        process.wait(30)

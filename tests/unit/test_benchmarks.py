@@ -1,0 +1,44 @@
+"""Each benchmark runs and reports; none asserts a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
+    names = [
+        "startup",
+        "switch",
+        "decode",
+        "context",
+        "turns",
+        "serve",
+        "agent",
+        "memory",
+        "images",
+    ]
+    output = tmp_path / "results.json"
+    command = [sys.executable, "-m", "benchmarks", *names, "--rounds", "1", "--tokens", "4"]
+    command += ["--threads", "1", "--prompt-tokens", "300", "--lengths", "200"]
+    run = subprocess.run(
+        [*command, "--json", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stderr
+    results = json.loads(output.read_text())
+    assert list(results["benchmarks"]) == names
+    for name, rows in results["benchmarks"].items():
+        assert rows and all(row["median"] >= 0 for row in rows), name
+    equal = results["benchmarks"]["agent"][-1]
+    assert equal["name"].startswith("first answers equal") and equal["median"] > 2
+    compare = [sys.executable, "-m", "benchmarks", "compare"]
+    compare += ["--baseline", str(output), "--json", str(output)]
+    table = subprocess.run(compare, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "| 1.00 |" in table
