@@ -141,6 +141,28 @@ void bind_engine(py::module_& module) {
             unwrap(without_gil([&] { return self.move_prefix(prefix, wanted); }));
           },
           py::arg("prefix"), py::arg("tier"))
+      .def(
+          "read_prefix",
+          [](Engine& self, const PrefixRef& prefix) {
+            const auto states = unwrap(without_gil([&] { return self.read_prefix(prefix); }));
+            py::list list;
+            for (const auto& state : states) {
+              list.append(py::bytes(reinterpret_cast<const char*>(state->data()), state->size()));
+            }
+            return list;
+          },
+          py::arg("prefix"))
+      .def(
+          "write_prefix",
+          [](Engine& self, const PrefixRef& prefix, const std::vector<py::bytes>& pieces) {
+            std::vector<std::vector<uint8_t>> states;
+            for (const py::bytes& piece : pieces) {
+              const auto view = static_cast<std::string_view>(piece);
+              states.emplace_back(view.begin(), view.end());
+            }
+            unwrap(without_gil([&] { return self.write_prefix(prefix, std::move(states)); }));
+          },
+          py::arg("prefix"), py::arg("states"))
       .def("cancel", &Engine::cancel, py::arg("request_id"),
            py::call_guard<py::gil_scoped_release>())
       .def("close", &Engine::close, py::arg("drain_timeout_ms") = 0,

@@ -44,6 +44,7 @@ void bind_options(py::module_& module) {
       .def_readwrite("batch_tokens", &ModelOptions::batch_tokens)
       .def_readwrite("ubatch_tokens", &ModelOptions::ubatch_tokens)
       .def_readwrite("num_threads", &ModelOptions::num_threads)
+      .def_readwrite("draft_tokens", &ModelOptions::draft_tokens)
       .def_property("flash_attention", &flash_attention_name, &set_flash_attention)
       .def_readwrite("kv_type", &ModelOptions::kv_type)
       .def_readwrite("chat_template", &ModelOptions::chat_template)

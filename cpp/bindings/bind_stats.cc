@@ -30,6 +30,7 @@ void bind_stats(py::module_& module) {
       .def_readonly("num_threads", &ModelInfo::num_threads)
       .def_readonly("gpu_layers", &ModelInfo::gpu_layers)
       .def_readonly("flash_attention", &ModelInfo::flash_attention)
+      .def_readonly("draft_tokens", &ModelInfo::draft_tokens)
       .def_readonly("embedding_size", &ModelInfo::embedding_size)
       .def_readonly("supports_generation", &ModelInfo::supports_generation)
       .def_readonly("mmproj_path", &ModelInfo::mmproj_path)
@@ -85,7 +86,9 @@ void bind_stats(py::module_& module) {
       .def_readonly("num_hot_hits", &ModelStats::num_hot_hits)
       .def_readonly("num_warm_hits", &ModelStats::num_warm_hits)
       .def_readonly("num_cold_hits", &ModelStats::num_cold_hits)
-      .def_readonly("num_failed_restores", &ModelStats::num_failed_restores);
+      .def_readonly("num_failed_restores", &ModelStats::num_failed_restores)
+      .def_readonly("num_draft_tokens", &ModelStats::num_draft_tokens)
+      .def_readonly("num_accepted_draft_tokens", &ModelStats::num_accepted_draft_tokens);
 
   py::class_<KvStoreStats>(module, "KvStoreStats")
       .def_readonly("num_pieces", &KvStoreStats::num_pieces)

@@ -142,7 +142,7 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
   const uint64_t request_id = next_request_id_.fetch_add(1);
   auto sequence = std::make_unique<Sequence>(request_id, std::move(request),
                                              std::move(sampler).value(), std::move(outputs),
-                                             std::move(source));
+                                             std::move(source), model.info().draft_tokens);
   if (Status status = lease.value()->scheduler->submit(std::move(sequence)); !status.ok()) {
     return status;
   }
@@ -279,6 +279,14 @@ Status Engine::pin_prefix(const PrefixRef& prefix) { return impl_->prefixes().pi
 
 Status Engine::discard_prefix(const PrefixRef& prefix) {
   return impl_->prefixes().discard(prefix);
+}
+
+Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {
+  return impl_->prefixes().read(prefix);
+}
+
+Status Engine::write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states) {
+  return impl_->prefixes().write(prefix, std::move(states));
 }
 
 Status Engine::move_prefix(const PrefixRef& prefix, Tier tier) {

@@ -82,6 +82,31 @@ Status PrefixService::discard(const PrefixRef& prefix) {
   return {};
 }
 
+Result<std::vector<StatePtr>> PrefixService::read(const PrefixRef& prefix) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  settle();
+  return store_.states(scope.value(), prefix.tokens);
+}
+
+Status PrefixService::write(const PrefixRef& prefix, std::vector<StateBytes> states) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  store_.open(scope.value().fingerprint);
+  const std::span<const Token> tokens(prefix.tokens);
+  const auto ranges = cut_into_pieces(scope.value().kind, static_cast<int32_t>(tokens.size()));
+  if (ranges.size() != states.size()) {
+    return {StatusCode::kInvalidRequest, "not as many states as the tokens have pieces"};
+  }
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const auto so_far = tokens.first(static_cast<size_t>(ranges[i].end));
+    store_.put(scope.value(), so_far, ranges[i], std::move(states[i]));
+    // One after the other: all together may be more than RAM is to hold.
+    if (Status status = store_.persist(scope.value(), so_far); !status.ok()) return status;
+  }
+  return {};
+}
+
 Status PrefixService::move(const PrefixRef& prefix, Tier tier) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();

@@ -25,6 +25,10 @@ class PrefixService {
   // Ends the exemption; what nobody else keeps is removed from all tiers.
   Status discard(const PrefixRef& prefix);
   Status move(const PrefixRef& prefix, Tier tier);
+  // The states of its pieces, in order, to be written again elsewhere.
+  Result<std::vector<StatePtr>> read(const PrefixRef& prefix);
+  // Puts states that `read` gave of the same tokens into the store.
+  Status write(const PrefixRef& prefix, std::vector<StateBytes> states);
 
  private:
   // Waits until what was answered so far is in the store: a finished request's KV is

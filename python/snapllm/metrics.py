@@ -29,6 +29,8 @@ _COUNTERS = (
     ("snapllm_batch_sequences", "num_batch_sequences", "Sequences in batches"),
     ("snapllm_model_loads", "num_loads", "Loads of the model, returns from eviction included"),
     ("snapllm_model_evictions", "num_evictions", "Evictions of the model"),
+    ("snapllm_draft_tokens", "num_draft_tokens", "Tokens guessed ahead"),
+    ("snapllm_accepted_draft_tokens", "num_accepted_draft_tokens", "Of these, what was right"),
     ("snapllm_failed_restores", "num_failed_restores", "Stored prefixes that were of no use"),
 )
 _GAUGES = (

@@ -367,6 +367,8 @@ class LoadOptions(TypedDict, total=False):
         batch_tokens: Tokens of one decode call.
         ubatch_tokens: Tokens of one physical batch.
         num_threads: Threads for this model; 0 = calibrated when it is loaded.
+        draft_tokens: Tokens guessed ahead from the text so far (prompt lookup) and checked in
+            one batch, at most 15; 0 = none. Answers that quote get faster, none gets another.
         flash_attention: ``"auto"``, ``"on"`` or ``"off"``.
         kv_type: Type of the KV cache: ``"f16"``, ``"q8_0"`` or ``"f32"``.
         chat_template: A Jinja chat template in place of the file's own.
@@ -383,6 +385,7 @@ class LoadOptions(TypedDict, total=False):
     batch_tokens: int
     ubatch_tokens: int
     num_threads: int
+    draft_tokens: int
     flash_attention: FlashAttention
     kv_type: str
     chat_template: str

@@ -188,14 +188,15 @@ class FakeTextContext : public TextContext {
     CHECK(static_cast<int32_t>(batch.size()) <= model_->batch_tokens());
     if (decode_failure_) return *std::exchange(decode_failure_, std::nullopt);
     if (std::exchange(cells_full_, false)) return DecodeOutcome::kCellsFull;
-    std::map<SequenceId, int> num_outputs;
+    outputs_of_.clear();
     for (const BatchEntry& entry : batch) {
       CHECK(entry.sequence >= 0 && entry.sequence < num_sequences());
       std::vector<Token>& tokens = cells_[entry.sequence];
       CHECK_EQ(entry.position, num_positions(tokens));
       CHECK(entry.token >= 0);
       tokens.push_back(entry.token);
-      if (entry.output) CHECK_EQ(++num_outputs[entry.sequence], 1);
+      if (entry.output) outputs_of_.push_back({tokens});
+      else outputs_of_.emplace_back();
     }
     CHECK(num_cells() <= static_cast<size_t>(model_->info().kv_cells));
     return DecodeOutcome::kDone;
@@ -225,7 +226,8 @@ class FakeTextContext : public TextContext {
   Result<SampledToken> sample(Sampler&, int32_t batch_index) override {
     const BatchEntry& entry = batches_.back().at(static_cast<size_t>(batch_index));
     CHECK(entry.output);
-    const std::vector<Token>& cells = cells_[entry.sequence];
+    // What the sequence held when the entry was computed: after it there may be guesses.
+    const std::vector<Token>& cells = outputs_of_.at(static_cast<size_t>(batch_index));
     if (!failing_prompt_.empty() && begins_with(cells, failing_prompt_)) {
       return Status(StatusCode::kGenerationFailed, "the fake was told to fail");
     }
@@ -242,6 +244,12 @@ class FakeTextContext : public TextContext {
     return Status(StatusCode::kGenerationFailed, "the KV memory fits no script");
   }
 
+  void truncate_sequence(SequenceId sequence, int32_t position) override {
+    CHECK(model_->kv_kind() == KvKind::kBlocks);
+    std::vector<Token>& tokens = cells_[sequence];
+    REQUIRE(position < static_cast<int32_t>(tokens.size()));
+    tokens.resize(static_cast<size_t>(position));
+  }
   void clear_sequence(SequenceId sequence) override {
     cleared_.push_back(sequence);
     cells_.erase(sequence);
@@ -306,6 +314,7 @@ class FakeTextContext : public TextContext {
   std::map<std::vector<Token>, std::vector<Token>> scripts_;
   std::map<SequenceId, std::vector<Token>> cells_;
   std::vector<std::vector<BatchEntry>> batches_;
+  std::vector<std::vector<Token>> outputs_of_;  // of each entry of the last batch
   std::vector<SequenceId> cleared_;
   std::vector<Token> failing_prompt_;
   std::optional<Status> decode_failure_;
@@ -319,7 +328,8 @@ inline std::unique_ptr<Sequence> make_sequence(uint64_t request_id, const std::s
                                                int32_t max_tokens,
                                                std::shared_ptr<OutputQueue> outputs,
                                                std::vector<std::string> stop = {},
-                                               std::shared_ptr<const ChatPrompt> chat = nullptr) {
+                                               std::shared_ptr<const ChatPrompt> chat = nullptr,
+                                               int32_t max_draft_tokens = 0) {
   GenerateRequest request;
   request.prompt = to_tokens(prompt);
   request.max_tokens = max_tokens;
@@ -327,7 +337,7 @@ inline std::unique_ptr<Sequence> make_sequence(uint64_t request_id, const std::s
   request.chat = std::move(chat);
   return std::make_unique<Sequence>(request_id, std::move(request),
                                     std::make_unique<FakeSampler>(1000 + request_id),
-                                    std::move(outputs));
+                                    std::move(outputs), PrefixSource{}, max_draft_tokens);
 }
 
 }  // namespace snapllm::testing

@@ -421,5 +421,63 @@ TEST(scheduler, stats_count_what_happened) {
   CHECK_EQ(stats.num_waiting, 0);
 }
 
+TEST(scheduler, guesses_change_nothing_but_the_number_of_steps) {
+  // What is quoted from the prompt is guessed, what goes another way is not.
+  const std::string prompt = "the quick brown fox jumps over the lazy dog; the ";
+  const std::string text = "the quick brown fox jumps over the hazy fog and the quick brown cat";
+  uint64_t plain_steps = 0;
+  for (const int32_t max_draft_tokens : {0, 1, 4, 15}) {
+    for (const int32_t max_tokens : {1, 7, 20, 200}) {
+      Fixture f;
+      f.context->script(prompt, to_tokens(text));
+      CHECK(f.scheduler
+                .submit(testing::make_sequence(1, prompt, max_tokens, f.outputs, {}, nullptr,
+                                               max_draft_tokens))
+                .ok());
+      f.run();
+      CHECK_EQ(f.answers[1].text, text.substr(0, static_cast<size_t>(max_tokens)));
+      CHECK_EQ(f.answers[1].last.num_generated_tokens,
+               std::min<int32_t>(max_tokens, static_cast<int32_t>(text.size()) + 1));
+      const ModelStats stats = f.scheduler.stats();
+      if (max_draft_tokens == 0) CHECK_EQ(stats.num_draft_tokens, 0);
+      CHECK(stats.num_accepted_draft_tokens <= stats.num_draft_tokens);
+      if (max_tokens != 200) continue;
+      if (max_draft_tokens == 0) plain_steps = stats.num_steps;
+      if (max_draft_tokens == 15) {
+        CHECK(stats.num_steps * 2 < plain_steps);
+        CHECK(stats.num_accepted_draft_tokens > 30);
+      }
+    }
+  }
+}
+
+TEST(scheduler, a_stop_within_a_guess_ends_the_answer_there) {
+  const std::string prompt = "one two three four five six; one two ";
+  Fixture f;
+  f.context->script(prompt, to_tokens("three four five six"));
+  CHECK(f.scheduler
+            .submit(testing::make_sequence(1, prompt, 100, f.outputs, {" five"}, nullptr, 15))
+            .ok());
+  f.run();
+  CHECK_EQ(f.answers[1].text, "three four");
+  CHECK_EQ(f.answers[1].last.stop_sequence, " five");
+}
+
+TEST(scheduler, many_streams_guess_nothing) {
+  Fixture f;
+  const std::string prompt = "the quick brown fox jumps; the quick ";
+  f.context->script(prompt, to_tokens("brown fox jumps; the quick brown fox jumps"));
+  for (uint64_t id = 1; id <= 6; ++id) {
+    CHECK(f.scheduler
+              .submit(testing::make_sequence(id, prompt, 100, f.outputs, {}, nullptr, 8))
+              .ok());
+  }
+  f.run();
+  for (uint64_t id = 1; id <= 6; ++id) {
+    CHECK_EQ(f.answers[id].text, "brown fox jumps; the quick brown fox jumps");
+  }
+  CHECK_EQ(f.scheduler.stats().num_draft_tokens, 0);
+}
+
 }  // namespace
 }  // namespace snapllm

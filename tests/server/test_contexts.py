@@ -253,3 +253,23 @@ def test_the_command_line_lists_and_moves_contexts(demo_server: Server, tmp_path
     assert "cache_hits" in run("stats")
     assert "deleted" in run("delete", context_id)
     assert context_id not in run("list")
+
+
+def test_a_context_is_shipped_as_a_file(
+    demo_server: Server, context_id: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "handbook.snapctx"
+    run = "import sys; from snapllm.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", run, "contexts", "--url", demo_server.url]
+    subprocess.run([*command, "export", context_id, str(path)], check=True, timeout=60)
+    expected = query(demo_server, context_id, "What is the vacation policy?")["response"]
+    demo_server.request("DELETE", f"{API}/{context_id}")
+    subprocess.run([*command, "import", str(path), "--name", "copy"], check=True, timeout=60)
+    answer = query(demo_server, "copy", "What is the vacation policy?")
+    assert answer["response"] == expected and answer["cache_hit"] is True
+    demo_server.request("DELETE", f"{API}/copy")
+    status, body, _ = demo_server.request("POST", f"{API}/import", b"no such file")
+    assert (status, body["error"]["code"]) == (400, "invalid_request")
+    status, body, _ = demo_server.request("POST", f"{API}/import?ttl_seconds=soon", b"")
+    assert (status, body["error"]["param"]) == (400, "ttl_seconds")
+    assert demo_server.request("GET", f"{API}/none/export")[0] == 404

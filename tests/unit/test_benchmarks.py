@@ -18,6 +18,7 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
         "startup",
         "switch",
         "decode",
+        "draft",
         "context",
         "turns",
         "serve",

@@ -77,6 +77,8 @@ class Engine {
   Status pin_prefix(const PrefixRef& prefix);
   Status discard_prefix(const PrefixRef& prefix);
   Status move_prefix(const PrefixRef& prefix, Tier tier);
+  Result<PrefixStates> read_prefix(const PrefixRef& prefix);
+  Status write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states);
 
   // Waits up to `drain_timeout_ms` for running requests, cancels the rest and
   // unloads everything. Later calls fail with kClosed.

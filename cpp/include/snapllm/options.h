@@ -52,6 +52,9 @@ struct ModelOptions {
   FlashAttention flash_attention = FlashAttention::kAuto;
   // KV cache type: "f16", "q8_0" or "f32".
   std::string kv_type = "f16";
+  // Tokens guessed ahead from the text so far and checked in one batch; 0 = none. Only
+  // with full attention: other models cannot take a wrong guess back.
+  int32_t draft_tokens = 0;
   // Jinja chat template that replaces the file's own; empty = the file's.
   std::string chat_template;
   // Never evicted, whoever else wants the memory.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -32,5 +33,8 @@ struct PrefixInfo {
   uint64_t ram_bytes = 0;
   uint64_t disk_bytes = 0;
 };
+
+// The KV of a prefix in pieces, as one engine gives it and another takes it.
+using PrefixStates = std::vector<std::shared_ptr<const std::vector<uint8_t>>>;
 
 }  // namespace snapllm

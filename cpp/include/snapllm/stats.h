@@ -33,6 +33,7 @@ struct ModelInfo {
   int32_t num_threads = 0;
   int32_t gpu_layers = 0;  // as asked for; -1 = all
   bool flash_attention = false;
+  int32_t draft_tokens = 0;    // guessed ahead at most
   int32_t embedding_size = 0;  // components of an embedding
   bool supports_generation = true;  // false: the model only computes embeddings
   std::string mmproj_path;  // of the projector; empty = text only
@@ -109,6 +110,8 @@ struct ModelStats {
   uint64_t num_warm_hits = 0;
   uint64_t num_cold_hits = 0;
   uint64_t num_failed_restores = 0;
+  uint64_t num_draft_tokens = 0;  // guessed ahead, and of these what was right
+  uint64_t num_accepted_draft_tokens = 0;
 
   // Adds what counts up, not what is now.
   void add_counters(const ModelStats& other);

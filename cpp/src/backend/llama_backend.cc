@@ -23,6 +23,8 @@ namespace {
 
 // A recurrent state is allocated for each sequence up front, so such models get
 // fewer.
+// Guesses of one step: with those of all that may guess at once they fit a batch.
+constexpr int32_t kMaxDraftTokens = 15;
 constexpr int32_t kMaxRecurrentSequences = 8;
 constexpr int32_t kMaxSequences = 64;
 constexpr int32_t kMaxContext = 1 << 24;
@@ -57,6 +59,9 @@ Status check_options(const ModelOptions& options) {
   }
   if (options.batch_tokens < kMaxSequences || options.batch_tokens > 65536) {
     return invalid("batch_tokens must be between 64 and 65536");
+  }
+  if (options.draft_tokens < 0 || options.draft_tokens > kMaxDraftTokens) {
+    return invalid("draft_tokens must be between 0 and 15");
   }
   if (options.ubatch_tokens < kMaxSequences || options.ubatch_tokens > options.batch_tokens) {
     return invalid("ubatch_tokens must be between 64 and batch_tokens");
@@ -173,6 +178,7 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
       is_recurrent ? std::min(options.max_sequences, kMaxRecurrentSequences) : options.max_sequences;
   info.mmproj_path = options.mmproj_path;
   const bool is_block = kv_kind_of(model, projector) == KvKind::kBlocks;
+  info.draft_tokens = is_block ? options.draft_tokens : 0;
   info.num_hot_sequences = is_block ? kHotSequences : kHotCheckpoints;
   info.num_kv_sequences = info.max_sequences + info.num_hot_sequences + (is_block ? 1 : 0);
   info.max_hot_tokens = info.kv_cells / 2;

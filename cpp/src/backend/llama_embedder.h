@@ -58,6 +58,7 @@ class EmbeddingOnlyContext : public TextContext {
     return refusal();
   }
   Result<SampledToken> sample(Sampler&, int32_t) override { return refusal(); }
+  void truncate_sequence(SequenceId, int32_t) override {}
   void clear_sequence(SequenceId) override {}
   void fork_sequence(SequenceId, SequenceId, int32_t) override {}
   Result<StateBytes> save_state(SequenceId, TokenRange) override { return refusal(); }

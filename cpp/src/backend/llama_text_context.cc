@@ -88,6 +88,10 @@ void LlamaTextContext::clear_sequence(SequenceId sequence) {
   llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, -1, -1);
 }
 
+void LlamaTextContext::truncate_sequence(SequenceId sequence, int32_t position) {
+  llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, position, -1);
+}
+
 void LlamaTextContext::fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) {
   const bool is_whole = model_->kv_kind() == KvKind::kCheckpoints;
   llama_memory_seq_cp(llama_get_memory(context_.get()), from, to, is_whole ? -1 : 0,

@@ -28,6 +28,7 @@ class LlamaTextContext : public TextContext {
   Result<DecodeOutcome> decode_media(const MediaChunk& chunk, SequenceId sequence,
                                      int32_t position) override;
   Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) override;
+  void truncate_sequence(SequenceId sequence, int32_t position) override;
   void clear_sequence(SequenceId sequence) override;
   void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) override;
   Result<StateBytes> save_state(SequenceId sequence, TokenRange range) override;

@@ -56,8 +56,7 @@ struct ContextMemory {
 class TextContext {
  public:
   virtual ~TextContext() = default;
-  // REQUIRES: 0 < batch.size() <= the model's batch_tokens; at most one output
-  // for a sequence.
+  // REQUIRES: 0 < batch.size() <= the model's batch_tokens.
   virtual Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) = 0;
   // Whether the chunk's embeddings are there, so that decode_media can take them.
   virtual bool is_encoded(const MediaChunk& chunk) const = 0;
@@ -70,6 +69,9 @@ class TextContext {
   // Samples from the logits of entry `batch_index` of the last decode and lets
   // the sampler accept the token.
   virtual Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) = 0;
+  // Forgets what the sequence holds from that position on.
+  // REQUIRES: the model is of kind kBlocks
+  virtual void truncate_sequence(SequenceId sequence, int32_t position) = 0;
   // Forgets everything of the sequence.
   virtual void clear_sequence(SequenceId sequence) = 0;
   // Lets `to` begin as a copy of the first `num_tokens` tokens of `from`; their cells

@@ -24,6 +24,8 @@ void ModelStats::add_counters(const ModelStats& other) {
   num_warm_hits += other.num_warm_hits;
   num_cold_hits += other.num_cold_hits;
   num_failed_restores += other.num_failed_restores;
+  num_draft_tokens += other.num_draft_tokens;
+  num_accepted_draft_tokens += other.num_accepted_draft_tokens;
 }
 
 }  // namespace snapllm

@@ -36,8 +36,9 @@ std::vector<BatchShare> plan_batch(std::span<const PendingWork> running, int32_t
   int32_t free_tokens = batch_tokens;
   for (size_t i = 0; i < running.size() && free_tokens > 0; ++i) {
     if (!running[i].decoding) continue;
-    shares.push_back({i, 1});
-    --free_tokens;
+    const int32_t num_tokens = std::min(1 + running[i].num_draft, free_tokens);
+    shares.push_back({i, num_tokens});
+    free_tokens -= num_tokens;
   }
   int32_t budget = std::min(prefill_tokens, free_tokens);
   for (size_t i = 0; i < running.size() && budget > 0; ++i) {

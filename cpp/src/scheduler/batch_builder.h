@@ -13,6 +13,7 @@ struct PendingWork {
   int32_t num_computed = 0;  // tokens in the KV memory
   int32_t num_pending = 0;   // tokens to compute before the next is sampled
   bool decoding = false;
+  int32_t num_draft = 0;  // of a decoding one: guesses to be checked with its token
   int32_t next_cut = 0;  // a position no chunk may reach across; 0 = none
 };
 
@@ -27,7 +28,7 @@ struct BatchShare {
 int32_t prefill_budget(bool is_decoding, int32_t batch_tokens, int32_t ubatch_tokens,
                        double ms_per_prefill_token);
 
-// Shares a step: every decoding sequence its token, then prefill in order of
+// Shares a step: every decoding sequence its token and its guesses, then prefill in order of
 // arrival within `prefill_tokens`. A chunk that does not reach its prompt's end is
 // cut at a block boundary where one lies inside it, so that a prompt restored in
 // blocks is later computed in the same pieces.

@@ -12,6 +12,8 @@ namespace snapllm {
 namespace {
 
 constexpr double kAverageWeight = 0.2;
+// With more of them a batch computes enough at once: guesses would only add work.
+constexpr int kMaxDraftingSequences = 4;
 
 }  // namespace
 
@@ -131,13 +133,15 @@ std::vector<PendingWork> Scheduler::pending_work() const {
   for (const auto& sequence : running_) {
     const bool is_finished = sequence->state() == SequenceState::kFinished;
     work.push_back({sequence->num_computed(), is_finished ? 0 : sequence->num_pending_text(),
-                    sequence->state() == SequenceState::kDecoding, sequence->next_cut()});
+                    sequence->state() == SequenceState::kDecoding,
+                    static_cast<int32_t>(sequence->drafted().size()), sequence->next_cut()});
   }
   return work;
 }
 
 void Scheduler::decode() {
   using Clock = std::chrono::steady_clock;
+  draft();
   const std::vector<PendingWork> work = pending_work();
   const bool is_decoding = std::any_of(work.begin(), work.end(), [](auto& w) { return w.decoding; });
   const auto shares = plan_batch(
@@ -149,8 +153,12 @@ void Scheduler::decode() {
   batch_.clear();
   std::vector<int32_t> output_index;  // of each share; -1 = its prompt goes on
   for (const BatchShare& share : shares) {
+    const auto begin = static_cast<ptrdiff_t>(batch_.size());
     running_[share.index]->append_to_batch(share.num_tokens, batch_);
-    output_index.push_back(batch_.back().output ? static_cast<int32_t>(batch_.size()) - 1 : -1);
+    const auto first = std::find_if(batch_.begin() + begin, batch_.end(),
+                                    [](const BatchEntry& entry) { return entry.output; });
+    output_index.push_back(
+        first == batch_.end() ? -1 : static_cast<int32_t>(first - batch_.begin()));
   }
   const auto start = Clock::now();
   auto outcome = context_->decode(batch_);
@@ -161,7 +169,8 @@ void Scheduler::decode() {
     return fail_shares(shares, {StatusCode::kGenerationFailed, "the model's KV memory is full"});
   }
   for (const BatchShare& share : shares) {
-    note_computed(*running_[share.index], share.num_tokens);
+    Sequence& sequence = *running_[share.index];
+    note_computed(sequence, std::min(share.num_tokens, sequence.num_pending()));
   }
   sample(shares, output_index);
 
@@ -222,19 +231,58 @@ Status Scheduler::decode_span(Sequence& sequence) {
 void Scheduler::sample(const std::vector<BatchShare>& shares,
                        const std::vector<int32_t>& output_index) {
   for (size_t i = 0; i < shares.size(); ++i) {
-    if (output_index[i] < 0) continue;
-    Sequence& sequence = *running_[shares[i].index];
-    auto sampled = context_->sample(sequence.sampler(), output_index[i]);
-    if (sampled.ok()) {
-      accept_token(sequence, std::move(sampled).value());
-    } else {
-      sequence.finish(FinishReason::kError, sampled.status());
-    }
+    if (output_index[i] >= 0) sample_share(shares[i], output_index[i]);
   }
   std::lock_guard lock(stats_mutex_);
   ++stats_.num_steps;
   stats_.num_batch_tokens += batch_.size();
   stats_.num_batch_sequences += shares.size();
+}
+
+void Scheduler::sample_share(const BatchShare& share, int32_t output_index) {
+  Sequence& sequence = *running_[share.index];
+  const std::vector<Token> draft = sequence.drafted();
+  sequence.drop_draft();
+  const auto num_drafted = static_cast<size_t>(
+      sequence.state() == SequenceState::kDecoding ? share.num_tokens - 1 : 0);
+  size_t num_accepted = 0;
+  while (true) {
+    auto sampled =
+        context_->sample(sequence.sampler(), output_index + static_cast<int32_t>(num_accepted));
+    if (!sampled.ok()) {
+      sequence.finish(FinishReason::kError, sampled.status());
+      break;
+    }
+    const Token token = sampled.value().token;
+    accept_token(sequence, std::move(sampled).value());
+    if (sequence.state() == SequenceState::kFinished || num_accepted == num_drafted ||
+        token != draft[num_accepted]) {
+      break;
+    }
+    // The token is in the KV memory already.
+    ++num_accepted;
+    note_computed(sequence, 1);
+  }
+  if (num_drafted == 0) return;
+  if (num_accepted < num_drafted) {
+    context_->truncate_sequence(sequence.id(), sequence.position_of(sequence.num_computed()));
+  }
+  sequence.drafter().note(static_cast<int32_t>(num_drafted), static_cast<int32_t>(num_accepted));
+  std::lock_guard lock(stats_mutex_);
+  stats_.num_draft_tokens += num_drafted;
+  stats_.num_accepted_draft_tokens += num_accepted;
+}
+
+void Scheduler::draft() {
+  const auto decodes = [](const auto& s) { return s->state() == SequenceState::kDecoding; };
+  const auto num_decoding = std::count_if(running_.begin(), running_.end(), decodes);
+  for (const auto& sequence : running_) {
+    if (decodes(sequence) && num_decoding <= kMaxDraftingSequences) {
+      sequence->draft();
+    } else {
+      sequence->drop_draft();
+    }
+  }
 }
 
 void Scheduler::accept_token(Sequence& sequence, SampledToken sampled) {

@@ -64,7 +64,11 @@ class Scheduler : public Steppable {
   Status decode_span(Sequence& sequence);
   // Says that so many of the sequence's tokens are now in the KV memory.
   void note_computed(Sequence& sequence, int32_t num_tokens);
+  // Lets the decoding sequences guess ahead, where they are few.
+  void draft();
   void sample(const std::vector<BatchShare>& shares, const std::vector<int32_t>& output_index);
+  // Samples what a sequence computed in this step, as far as its guesses were right.
+  void sample_share(const BatchShare& share, int32_t output_index);
   void fail_shares(const std::vector<BatchShare>& shares, const Status& status);
   void accept_token(Sequence& sequence, SampledToken sampled);
   void flush_outputs();

@@ -23,7 +23,8 @@ double ms_between(Sequence::Clock::time_point from, Sequence::Clock::time_point 
 }  // namespace
 
 Sequence::Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr<Sampler> sampler,
-                   std::shared_ptr<OutputQueue> outputs, PrefixSource prefix)
+                   std::shared_ptr<OutputQueue> outputs, PrefixSource prefix,
+                   int32_t max_draft_tokens)
     : request_id_(request_id),
       request_(std::move(request)),
       num_prompt_tokens_(static_cast<int32_t>(request_.prompt.size())),
@@ -31,6 +32,7 @@ Sequence::Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr
       outputs_(std::move(outputs)),
       tokens_(std::exchange(request_.prompt, {})),
       prefix_(std::move(prefix)),
+      drafter_(max_draft_tokens),
       stop_(all_stops(request_)) {
   output_.request_id = request_id_;
 }
@@ -74,10 +76,17 @@ void Sequence::admit(SequenceId id) {
 void Sequence::append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const {
   for (int32_t i = 0; i < num_tokens; ++i) {
     const int32_t index = num_computed_ + i;
-    const Token token = tokens_[static_cast<size_t>(index)];
-    const bool is_output = i + 1 == num_pending() && !request_.prefill_only;
+    const int32_t num_guess = i - num_pending();
+    const Token token = num_guess < 0 ? tokens_[static_cast<size_t>(index)]
+                                      : draft_[static_cast<size_t>(num_guess)];
+    const bool is_output = num_guess >= -1 && !request_.prefill_only;
     batch.push_back({token, position_of(index), id_, is_output});
   }
+}
+
+void Sequence::draft() {
+  // The cells are reserved for max_tokens; the pending token has one of them.
+  draft_ = drafter_.propose(tokens_, request_.max_tokens - num_generated_);
 }
 
 void Sequence::begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared) {

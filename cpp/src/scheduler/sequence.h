@@ -11,6 +11,7 @@
 
 #include "backend/text_backend.h"
 #include "base/utf8.h"
+#include "scheduler/drafter.h"
 #include "scheduler/stop_matcher.h"
 #include "snapllm/output_queue.h"
 #include "store/kv_store.h"
@@ -35,7 +36,8 @@ class Sequence {
 
   // REQUIRES: prompt not empty, max_tokens > 0.
   Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr<Sampler> sampler,
-           std::shared_ptr<OutputQueue> outputs, PrefixSource prefix = {});
+           std::shared_ptr<OutputQueue> outputs, PrefixSource prefix = {},
+           int32_t max_draft_tokens = 0);
 
   uint64_t request_id() const { return request_id_; }
   SequenceState state() const { return state_; }
@@ -99,8 +101,15 @@ class Sequence {
   int32_t next_cut() const { return cuts_.empty() ? 0 : cuts_.front(); }
   // Whether the sequence stands at the next cut; the cut is then done with.
   bool take_cut();
-  // Appends the next `num_tokens` pending tokens; the last of all asks for logits.
-  // REQUIRES: 0 < num_tokens <= num_pending_text()
+  // Guesses the tokens after the pending one; see Drafter.
+  // REQUIRES: decoding
+  void draft();
+  void drop_draft() { draft_.clear(); }
+  const std::vector<Token>& drafted() const { return draft_; }
+  Drafter& drafter() { return drafter_; }
+  // Appends the next `num_tokens` tokens: pending ones, of which the last asks for logits,
+  // and then drafted ones, which all do.
+  // REQUIRES: 0 < num_tokens <= num_pending_text() + drafted().size()
   void append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const;
   // Says that those tokens were computed.
   void advance(int32_t num_tokens);
@@ -136,6 +145,8 @@ class Sequence {
   HotPrefix* base_ = nullptr;
   int32_t num_shared_ = 0;
   std::deque<int32_t> cuts_;
+  Drafter drafter_;
+  std::vector<Token> draft_;  // guessed in this step
   CacheReport cache_;
   Utf8Decoder utf8_;
   StopMatcher stop_;

@@ -125,6 +125,11 @@ KvStore::PlannedPart KvStore::plan_part(const StoredPiece& piece, int32_t num_to
 }
 
 bool KvStore::load_to_ram(const StoreScope& scope, std::span<const Token> tokens) {
+  return states(scope, tokens).ok();
+}
+
+Result<std::vector<StatePtr>> KvStore::states(const StoreScope& scope,
+                                              std::span<const Token> tokens) {
   std::vector<PlannedPart> plan;
   {
     std::lock_guard lock(mutex_);
@@ -135,9 +140,14 @@ bool KvStore::load_to_ram(const StoreScope& scope, std::span<const Token> tokens
     }
   }
   const auto num_pieces = cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size())).size();
-  return plan.size() == num_pieces && std::all_of(plan.begin(), plan.end(), [&](PlannedPart& part) {
-           return !part.is_cold || load_part(part);
-         });
+  const Status lost(StatusCode::kStorageFailed, "the context's KV is no longer stored");
+  if (plan.size() != num_pieces) return lost;
+  std::vector<StatePtr> states;
+  for (PlannedPart& part : plan) {
+    if (part.is_cold && !load_part(part)) return lost;
+    states.push_back(part.state);
+  }
+  return states;
 }
 
 bool KvStore::load_part(PlannedPart& part) {

@@ -79,6 +79,9 @@ class KvStore {
   // Exempts the pieces from eviction (unpin ends it); they may still leave RAM for the disk.
   void pin(const StoreScope& scope, std::span<const Token> tokens);
   void unpin(const StoreScope& scope, std::span<const Token> tokens);
+  // The states of the tokens' pieces (`cut_into_pieces`), in order; reads from disk what
+  // is not in RAM, and promotes it. Fails when a piece is not stored.
+  Result<std::vector<StatePtr>> states(const StoreScope& scope, std::span<const Token> tokens);
   // Promotes to warm; false when a piece is not stored.
   bool load_to_ram(const StoreScope& scope, std::span<const Token> tokens);
   // Demotes to cold; fails when something is not on disk.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any, BinaryIO
 
 DEFAULT_URL = "http://127.0.0.1:6930"
 # A load takes as long as the file takes to read, an ingest as long as the prefill.
@@ -26,16 +31,43 @@ def request(
     Raises:
         RequestError: The server refused, or cannot be reached.
     """
+    data = None if body is None else json.dumps(body).encode()
+    with _open(url, path, data, "application/json", method) as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+def download(url: str, path: str, target: Path) -> int:
+    """Writes the answer of a GET to a file; returns its size in bytes."""
+    with _open(url, path, None, "", None) as response, target.open("wb") as file:
+        shutil.copyfileobj(response, file, 1 << 20)
+        return file.tell()
+
+
+def upload(url: str, path: str, source: Path) -> dict[str, Any]:
+    """The answer of a POST whose body is a file."""
+    with (
+        source.open("rb") as file,
+        _open(url, path, file, "application/octet-stream", "POST") as response,
+    ):
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+@contextlib.contextmanager
+def _open(
+    url: str, path: str, data: bytes | BinaryIO | None, content_type: str, method: str | None
+) -> Iterator[HTTPResponse]:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise RequestError(f"not an http address: {url}")
-    data = None if body is None else json.dumps(body).encode()
-    wanted = urllib.request.Request(
-        url.rstrip("/") + path, data, {"Content-Type": "application/json"}, method=method
-    )
+    wanted = urllib.request.Request(url.rstrip("/") + path, data, method=method)
+    if content_type:
+        wanted.add_header("Content-Type", content_type)
+    if data is not None and not isinstance(data, bytes):
+        wanted.add_header("Content-Length", str(os.fstat(data.fileno()).st_size))
     try:
         with urllib.request.urlopen(wanted, timeout=_TIMEOUT_S) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
+            yield response
     except urllib.error.HTTPError as error:
         raise RequestError(_explain(error)) from None
     except urllib.error.URLError as error:

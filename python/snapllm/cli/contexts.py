@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from snapllm.cli.client import DEFAULT_URL, RequestError, request, table
+from snapllm.cli.client import DEFAULT_URL, RequestError, download, request, table, upload
 from snapllm.cli.units import parse_seconds
 
 _API = "/api/v1/contexts"
@@ -36,6 +36,13 @@ def add_parser(commands: Any) -> None:
     move = actions.add_parser("move", help="move a context to a tier")
     move.add_argument("context", metavar="ID")
     move.add_argument("tier", choices=("hot", "warm", "cold"))
+    export = actions.add_parser("export", help="write a context with its KV as one file")
+    export.add_argument("context", metavar="ID")
+    export.add_argument("path", type=Path)
+    import_ = actions.add_parser("import", help="make a context of such a file")
+    import_.add_argument("path", type=Path)
+    import_.add_argument("--model", default="", metavar="ID")
+    import_.add_argument("--name", default="")
     delete = actions.add_parser("delete", help="delete a context")
     delete.add_argument("context", metavar="ID")
     actions.add_parser("stats", help="print the counters as JSON")
@@ -67,7 +74,15 @@ def _run(options: argparse.Namespace) -> str:
         }
         answer = request(url, f"{_API}/ingest", body)
         return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
+    if options.action == "import":
+        wanted = {"model_id": options.model, "name": options.name}
+        query = urlencode({key: value for key, value in wanted.items() if value})
+        answer = upload(url, f"{_API}/import?{query}", options.path)
+        return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
     path = f"{_API}/{quote(options.context, safe='')}"
+    if options.action == "export":
+        num_bytes = download(url, f"{path}/export", options.path)
+        return f"{options.path}: {num_bytes / 1e6:.1f} MB"
     if options.action == "query":
         return str(request(url, f"{path}/query", {"query": options.question})["response"])
     if options.action == "move":

@@ -17,6 +17,7 @@ from snapllm import _core
 from snapllm._pump import OutputIterator
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
+from snapllm.contexts.archive import Archive, read_archive, write_archive
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.prompt import context_tokens, document_messages
 from snapllm.contexts.record import ContextRecord
@@ -182,6 +183,74 @@ class ContextManager:
         )
         return self._add(record, None)
 
+    def export_file(self, reference: str, path: Path, *, cache_namespace: str = "") -> int:
+        """Writes a context with its KV as one file, for `import_file` here or elsewhere.
+
+        Returns:
+            The file's size in bytes.
+
+        Raises:
+            ContextNotFoundError: There is no such context.
+            StorageError: The file cannot be written.
+        """
+        record = self._catalog.find(reference, cache_namespace)
+        if self._core.prefix_info(record.prefix()).tier is None:
+            self._restore_kv(record)
+            record = self._catalog.find(record.id, cache_namespace)
+        return write_archive(path, Archive(record, self._core.read_prefix(record.prefix())))
+
+    def import_file(
+        self,
+        path: Path,
+        *,
+        model_id: str = "",
+        name: str | None = None,
+        ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
+        cache_namespace: str = "",
+    ) -> ContextView:
+        """Makes a context of a file that `export_file` wrote.
+
+        Its KV is taken from the file where that is of the very model file and settings;
+        then `ContextView.num_cached_tokens` is all of it. Otherwise the document is
+        computed anew. Import only what you trust: the KV goes to the model as it is.
+
+        Args:
+            path: The file.
+            model_id: The model to use it with; empty = the one of the same id as before.
+            name: To find it by; as before by default.
+            ttl_seconds: Seconds until it expires, from now on; None = never.
+            cache_namespace: Only questions of the same namespace find it.
+
+        Raises:
+            InvalidRequestError: The file is none of these, or damaged.
+            ModelNotFoundError: No such model is loaded.
+            StorageError: The workspace cannot be written.
+        """
+        start = time.perf_counter()
+        archive = read_archive(path)
+        old = archive.record
+        info = self._core.model_info(model_id or old.model_id)
+        record = msgspec.structs.replace(
+            old,
+            id=f"ctx_{secrets.token_hex(6)}",
+            name=name or old.name,
+            model_id=info.id,
+            created_at=time.time(),
+            ttl_seconds=ttl_seconds,
+            cache_namespace=cache_namespace,
+        )
+        is_same = (info.fingerprint, info.kv_kind) == (old.fingerprint, old.kv_kind)
+        if is_same and old.tokens == context_tokens(self._core, info.id, old.content):
+            self._core.write_prefix(record.prefix(), archive.states)
+        else:
+            record = msgspec.structs.replace(
+                record,
+                tokens=context_tokens(self._core, info.id, old.content),
+                fingerprint=info.fingerprint,
+                kv_kind=info.kv_kind,
+            )
+        return self._add(record, None, start)
+
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
         """The context of that id or name.
 
@@ -325,8 +394,10 @@ class ContextManager:
             messages=document_messages(record.content, request.messages),
         )
 
-    def _add(self, record: ContextRecord, progress: Progress | None) -> ContextView:
-        start = time.perf_counter()
+    def _add(
+        self, record: ContextRecord, progress: Progress | None, start: float | None = None
+    ) -> ContextView:
+        start = time.perf_counter() if start is None else start
         num_cached = self._compute(record, progress)
         try:
             self._catalog.put(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from snapllm.params import (
     Temperature,
     TopK,
     TopP,
+    invalid_field,
 )
 from snapllm.protocol.decoding import decode_body
 
@@ -91,6 +93,14 @@ class ForkRequest(msgspec.Struct, kw_only=True):
     ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
 
 
+class ImportQuery(msgspec.Struct, kw_only=True):
+    """The query of POST /api/v1/contexts/import, whose body is the file."""
+
+    model_id: str = ""
+    name: Name | None = None
+    ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
+
+
 _ingest_decoder = msgspec.json.Decoder(IngestRequest)
 _query_decoder = msgspec.json.Decoder(QueryRequest)
 _tier_decoder = msgspec.json.Decoder(TierRequest)
@@ -122,6 +132,18 @@ def parse_tier(body: bytes, current: str | None, *, promote: bool) -> Tier:
     """Reads where to move a context; without a tier, one step up or down."""
     tier = decode_body(body or b"{}", _tier_decoder).tier
     return tier or (_WARMER if promote else _COLDER)[current or "cold"]
+
+
+def parse_import(query: Mapping[str, str]) -> ImportQuery:
+    """Reads the query of an import; a ttl_seconds of 0 means for ever."""
+    try:
+        wanted = msgspec.convert(dict(query), ImportQuery, strict=False)
+    except msgspec.ValidationError as error:
+        if query.get("ttl_seconds") == "0":
+            rest = {name: value for name, value in query.items() if name != "ttl_seconds"}
+            return msgspec.structs.replace(parse_import(rest), ttl_seconds=None)
+        raise invalid_field(str(error)) from None
+    return wanted
 
 
 def parse_filters(tier: str | None, model_id: str | None) -> tuple[str | None, str | None]:

@@ -32,6 +32,7 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     context_size: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
     mmproj_path: str | None = None
     num_threads: Annotated[int, Meta(ge=0, le=512)] = 0
+    draft_tokens: Annotated[int, Meta(ge=0, le=15)] = 0
     pinned: bool = False
     keep_alive_s: Annotated[float, Meta(ge=0)] | None = None
     # Of image models:
@@ -106,6 +107,7 @@ def load_options(request: LoadRequest) -> LoadOptions:
         gpu_layers=request.gpu_layers,
         context_size=request.context_size,
         num_threads=request.num_threads,
+        draft_tokens=request.draft_tokens,
         pinned=request.pinned,
         mmproj_path=request.mmproj_path or "",
     )
@@ -174,6 +176,7 @@ def model_entry(info: ModelInfo) -> dict[str, Any]:
         "max_sequences": info.max_sequences,
         "gpu_layers": info.gpu_layers,
         "num_threads": info.num_threads,
+        "draft_tokens": info.draft_tokens,
         "num_parameters": info.num_parameters,
         "weights_mb": _megabytes(info.weights_bytes),
         "kv_mb": _megabytes(info.kv_bytes),
@@ -334,6 +337,8 @@ def _model_stats(stats: ModelStats) -> dict[str, Any]:
         "prompt_tokens": stats.num_prompt_tokens,
         "cached_tokens": stats.num_cached_tokens,
         "generated_tokens": stats.num_generated_tokens,
+        "draft_tokens": stats.num_draft_tokens,
+        "accepted_draft_tokens": stats.num_accepted_draft_tokens,
         "kv_cells_used": stats.num_kv_cells_used,
         "mean_batch_tokens": _mean(stats.num_batch_tokens, stats.num_steps),
         "mean_batch_sequences": _mean(stats.num_batch_sequences, stats.num_steps),

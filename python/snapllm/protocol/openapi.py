@@ -159,6 +159,8 @@ _ENDPOINTS = (
         "A second context of the same document",
         contexts.ForkRequest,
     ),
+    _Endpoint("get", "/api/v1/contexts/{context_id}/export", "A context as one file"),
+    _Endpoint("post", "/api/v1/contexts/import", "Makes a context of such a file"),
     _Endpoint(
         "get", "/api/v1/requests/{request_id}/cache", "What a request reused, and what ended it"
     ),

@@ -37,6 +37,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Load the demo model when `models` is empty."""
     num_threads: int = 0
     context_size: int = 0
+    draft_tokens: int = 0
+    """Tokens guessed ahead from the text so far and checked in one batch; 0 = none."""
     memory_budget_bytes: int = 0
     keep_alive_s: float = 0.0
     """Seconds after which an unused model is evicted; 0 = as long as memory allows."""

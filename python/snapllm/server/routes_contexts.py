@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -15,13 +17,16 @@ from snapllm.contexts import ContextManager, ContextView
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import Finish
 from snapllm.protocol import contexts as wire
-from snapllm.protocol.error_codes import api_error, encode_error
+from snapllm.protocol.error_codes import ApiError, api_error, encode_error
 from snapllm.server.answers import closing_all, collect
 from snapllm.server.keys import cache_namespace_of, engine_of, model_ready
-from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.middleware import json_response, note_answers, refuse
 from snapllm.server.sse import DONE, event_stream, stream_response
 
 _T = TypeVar("_T")
+
+CHUNK_BYTES = 1 << 20
+MAX_IMPORT_BYTES = 64 << 30
 
 
 def _manager(request: web.Request) -> ContextManager:
@@ -179,6 +184,57 @@ async def fork(request: web.Request) -> web.Response:
     return _json(wire.ingested_object(view))
 
 
+async def export(request: web.Request) -> web.StreamResponse:
+    """GET /api/v1/contexts/{context_id}/export"""
+    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    manager = _manager(request)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "context"
+        num_bytes = await _in_thread(
+            lambda: manager.export_file(context_id, path, cache_namespace=namespace)
+        )
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "application/octet-stream",
+                "Content-Disposition": 'attachment; filename="context.snapctx"',
+            }
+        )
+        response.content_length = num_bytes
+        await response.prepare(request)
+        with path.open("rb") as file:
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                await response.write(chunk)
+        await response.write_eof()
+    return response
+
+
+async def import_(request: web.Request) -> web.Response:
+    """POST /api/v1/contexts/import"""
+    wanted = wire.parse_import(request.query)
+    namespace = cache_namespace_of(request)
+    await model_ready(request, wanted.model_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "context"
+        num_bytes = 0
+        with path.open("wb") as file:
+            # Longer than other bodies may be, and never in memory whole.
+            async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+                num_bytes += len(chunk)
+                if num_bytes > MAX_IMPORT_BYTES:
+                    return refuse(request, ApiError("request_too_large", "the file is too large"))
+                await asyncio.to_thread(file.write, chunk)
+        view = await _in_thread(
+            lambda: _manager(request).import_file(
+                path,
+                model_id=wanted.model_id,
+                name=wanted.name,
+                ttl_seconds=wanted.ttl_seconds,
+                cache_namespace=namespace,
+            )
+        )
+    return _json(wire.ingested_object(view))
+
+
 async def delete(request: web.Request) -> web.Response:
     """DELETE /api/v1/contexts/{context_id}"""
     context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
@@ -208,3 +264,5 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post(f"{prefix}/{{context_id}}/demote", demote)
     app.router.add_post(f"{prefix}/{{context_id}}/append", append)
     app.router.add_post(f"{prefix}/{{context_id}}/fork", fork)
+    app.router.add_get(f"{prefix}/{{context_id}}/export", export)
+    app.router.add_post(f"{prefix}/import", import_)

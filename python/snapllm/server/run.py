@@ -157,4 +157,10 @@ def _load_model(
     if parts or (not projector and is_image_file(path)):
         parts["lora_dir"] = dict(config.lora_dirs).get(model_id)
         return engine.load_diffusion(path, model_id, **parts)
-    return engine.load(path, model_id, context_size=config.context_size, mmproj_path=projector)
+    return engine.load(
+        path,
+        model_id,
+        context_size=config.context_size,
+        draft_tokens=config.draft_tokens,
+        mmproj_path=projector,
+    )

@@ -1,0 +1,106 @@
+"""A context as one file, to be ingested once and shipped. docs/store_format.md has the bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from snapllm.contexts.record import ContextRecord
+from snapllm.errors import InvalidRequestError, StorageError
+
+MAGIC = b"SNAPCTX\n"
+VERSION = 1
+MAX_HEADER_BYTES = 256 << 20
+_DIGEST_BYTES = 32
+
+
+class Archive(msgspec.Struct, frozen=True):
+    """What a file holds."""
+
+    record: ContextRecord
+    states: list[bytes]
+    """The KV in pieces, as the core's store has them."""
+
+
+class _Header(msgspec.Struct, frozen=True):
+    version: int
+    record: ContextRecord
+    state_bytes: list[int]
+
+
+_header_decoder = msgspec.json.Decoder(_Header)
+
+
+def write_archive(path: Path, archive: Archive) -> int:
+    """Writes the file whole or not at all.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    header = msgspec.json.encode(
+        _Header(VERSION, archive.record, [len(state) for state in archive.states])
+    )
+    head = MAGIC + len(header).to_bytes(8, "little") + header
+    digest = hashlib.sha256(head)
+    scratch = path.with_name(path.name + ".tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(head)
+            for state in archive.states:
+                digest.update(state)
+                file.write(state)
+            file.write(digest.digest())
+        scratch.replace(path)
+        return path.stat().st_size
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_archive(path: Path) -> Archive:
+    """Reads a file and checks all of it.
+
+    Raises:
+        InvalidRequestError: It is no such file, or is damaged.
+        StorageError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read(file, path.stat().st_size)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _read(file: BinaryIO, num_bytes: int) -> Archive:
+    head = file.read(len(MAGIC) + 8)
+    size = int.from_bytes(head[len(MAGIC) :], "little")
+    if head[: len(MAGIC)] != MAGIC or not 0 < size <= min(num_bytes, MAX_HEADER_BYTES):
+        raise InvalidRequestError("the file is not an exported context")
+    text = file.read(size)
+    digest = hashlib.sha256(head + text)
+    try:
+        header = _header_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _damaged() from None
+    if header.version != VERSION:
+        raise InvalidRequestError(f"exported contexts of version {header.version} are not known")
+    rest = num_bytes - len(head) - size - _DIGEST_BYTES
+    if min(header.state_bytes, default=0) < 0 or sum(header.state_bytes) != rest:
+        raise _damaged()
+    states = []
+    for count in header.state_bytes:
+        states.append(file.read(count))
+        digest.update(states[-1])
+    if file.read(_DIGEST_BYTES) != digest.digest():
+        raise _damaged()
+    return Archive(header.record, states)
+
+
+def _damaged() -> InvalidRequestError:
+    return InvalidRequestError("the exported context is damaged")

@@ -1,0 +1,100 @@
+"""Contexts as files: shipped with their KV, and refused when anything of them is wrong."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from nano_models import Architecture, make_nano_model
+
+import snapllm
+from snapllm.contexts.archive import read_archive
+
+DOCUMENT = "The vacation policy is 20 days of paid vacation. " * 40
+QUESTION = "What is the vacation policy?"
+
+
+def open_engine(path: Path, workspace: Path | None = None) -> snapllm.Engine:
+    engine = snapllm.Engine(num_threads=1, workspace=workspace)
+    engine.load(path, "m", context_size=2048)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, llama_path: Path) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "handbook.snapctx"
+    with open_engine(llama_path) as engine:
+        view = engine.contexts.ingest(DOCUMENT, "m", name="handbook")
+        assert engine.contexts.export_file(view.record.id, path) == path.stat().st_size
+    return path
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("has_workspace", [True, False])
+def test_a_shipped_context_answers_as_the_first(
+    tmp_path: Path, architecture: Architecture, has_workspace: bool
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", architecture)
+    file = tmp_path / "c.snapctx"
+    options = {"temperature": 0, "max_tokens": 8}
+    with open_engine(path) as engine:
+        first = engine.contexts.ingest(DOCUMENT, "m", name="handbook")
+        answer = engine.contexts.query("handbook", QUESTION, **options).answer
+        engine.contexts.export_file("handbook", file)
+    with open_engine(path, tmp_path / "w" if has_workspace else None) as engine:
+        view = engine.contexts.import_file(file, name="copy")
+        assert view.num_cached_tokens >= len(first.record.tokens) - 1
+        assert view.tier is not None
+        result = engine.contexts.query("copy", QUESTION, **options)
+        assert result.cache_hit
+        assert result.answer.content == answer.content
+        engine.contexts.delete("copy")
+        assert engine.contexts.stats().num_contexts == 0
+
+
+def test_another_model_computes_the_document_anew(
+    exported: Path, tmp_path: Path, llama_path: Path
+) -> None:
+    other = make_nano_model(tmp_path / "other.gguf", "llama", seed=9)
+    with open_engine(other) as engine:
+        view = engine.contexts.import_file(exported)
+        assert view.num_cached_tokens == 0
+        assert view.record.name == "handbook"
+        assert engine.contexts.query("handbook", QUESTION, max_tokens=2).cache_hit
+        with pytest.raises(snapllm.ModelNotFoundError):
+            engine.contexts.import_file(exported, model_id="none")
+
+
+def test_what_is_damaged_is_refused(exported: Path, tmp_path: Path, llama_path: Path) -> None:
+    whole = exported.read_bytes()
+    rng = random.Random(1)
+    path = tmp_path / "damaged"
+    with open_engine(llama_path) as engine:
+        places = [*range(20), *(rng.randrange(len(whole)) for _ in range(60)), len(whole) - 1]
+        for place in places:
+            data = bytearray(whole)
+            data[place] ^= 1 << rng.randrange(8)
+            path.write_bytes(data)
+            with pytest.raises(snapllm.InvalidRequestError):
+                engine.contexts.import_file(path)
+        for end in (0, 7, 16, 1000, len(whole) - 1):
+            path.write_bytes(whole[:end])
+            with pytest.raises(snapllm.InvalidRequestError):
+                engine.contexts.import_file(path)
+        path.write_bytes(whole + b"x")
+        with pytest.raises(snapllm.InvalidRequestError):
+            engine.contexts.import_file(path)
+        with pytest.raises(snapllm.StorageError):
+            engine.contexts.import_file(tmp_path / "none")
+        with pytest.raises(snapllm.StorageError):
+            engine.contexts.import_file(exported)
+            engine.contexts.export_file("handbook", tmp_path / "none" / "c")
+        assert not list(tmp_path.glob("**/*.tmp"))
+
+
+def test_an_exported_context_is_all_in_its_file(exported: Path) -> None:
+    archive = read_archive(exported)
+    assert archive.record.content == DOCUMENT
+    assert len(archive.states) > 1  # blocks of 256 tokens
