@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -110,8 +109,3 @@ async def closed_loop(
 def ask(url: str, messages: Sequence[dict[str, Any]], **options: Any) -> Answer:
     """One request, alone."""
     return asyncio.run(closed_loop(url, 1, [messages], **options)).answers[0]
-
-
-def median_of(values: Sequence[float]) -> float:
-    """The median; 0 of nothing."""
-    return statistics.median(values) if values else 0.0
