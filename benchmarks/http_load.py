@@ -93,7 +93,8 @@ async def closed_loop(
     waiting = list(requests)
     answers: list[Answer] = []
     timeout = aiohttp.ClientTimeout(total=None)
-    connector = aiohttp.TCPConnector(limit=0)
+    # A connection for each request: llama-server closes those that it has used.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
 
         async def client() -> None:

@@ -88,6 +88,7 @@ class GenerateRequest:
     cache_namespace: str
     prefill_only: bool
     report_progress: bool
+    stream: bool
     def __init__(self, **attributes: Any) -> None: ...
 
 class EmbedRequest:
@@ -241,6 +242,8 @@ class ModelInfo:
     def max_hot_tokens(self) -> int: ...
     @property
     def max_parked_tokens(self) -> int: ...
+    @property
+    def max_foreign_tokens(self) -> int: ...
     @property
     def num_kv_sequences(self) -> int: ...
     @property

@@ -25,8 +25,11 @@ class Lowered(msgspec.Struct, frozen=True):
     reuse_prefix: bool = True
     cache_namespace: str = ""
 
-    def core_requests(self) -> Iterator[_core.GenerateRequest]:
-        """One request for each of the `n` answers; with a seed, each its own."""
+    def core_requests(self, *, stream: bool) -> Iterator[_core.GenerateRequest]:
+        """One request for each of the `n` answers; with a seed, each its own.
+
+        Without `stream` each has a single output, at its end.
+        """
         for index in range(self.n):
             options = msgspec.structs.asdict(self.sampling)
             options["logit_bias"] = list(self.sampling.logit_bias)
@@ -40,6 +43,7 @@ class Lowered(msgspec.Struct, frozen=True):
                 stop=list(self.stop),
                 reuse_prefix=self.reuse_prefix,
                 cache_namespace=self.cache_namespace,
+                stream=stream,
             )
             if self.chat is not None:
                 request.chat = self.chat

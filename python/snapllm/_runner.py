@@ -95,41 +95,47 @@ class Runner:
         """The chat as it would be submitted."""
         return lower_chat(self.core, self.resolve(request), self.media_policy)
 
-    def chat(self, request: ChatRequest) -> Iterator[ChatEvent]:
-        """The events of one answer; refuses bad requests before the first."""
+    def chat(self, request: ChatRequest, *, stream: bool) -> Iterator[ChatEvent]:
+        """The events of one answer, all at its end without `stream`; refuses bad requests
+        before the first."""
         lowered = self.lower(request)
         assert lowered.chat is not None
-        outputs = OutputIterator(self.core, next(lowered.core_requests()))
+        outputs = OutputIterator(self.core, next(lowered.core_requests(stream=stream)))
         return _events(outputs, ChatReader(lowered.chat).read)
 
-    def completion(self, request: CompletionRequest) -> Iterator[CompletionChunk]:
-        """The chunks of one answer; refuses bad requests before the first."""
+    def completion(self, request: CompletionRequest, *, stream: bool) -> Iterator[CompletionChunk]:
+        """The chunks of one answer, like `chat`."""
         lowered = lower_completion(self.core, request)
-        outputs = OutputIterator(self.core, next(lowered.core_requests()))
+        outputs = OutputIterator(self.core, next(lowered.core_requests(stream=stream)))
         return _events(outputs, lambda output: [read_chunk(output)])
 
-    async def start_chat(self, request: ChatRequest) -> list[Answer[ChatEvent]]:
+    async def start_chat(self, request: ChatRequest, *, stream: bool) -> list[Answer[ChatEvent]]:
         """Submits a chat and returns its `n` answers, each to be closed by the caller.
 
-        Every refusal is raised here.
+        Without `stream` an answer's events come all at its end, and nothing wakes the loop
+        before. Every refusal is raised here.
         """
         lower = functools.partial(lower_chat, policy=self.media_policy)
         threads = self._media_threads if has_media(request.messages) else None
-        lowered, subscriptions = await self._submit(self.resolve(request), lower, threads)
+        lowered, subscriptions = await self._submit(self.resolve(request), lower, stream, threads)
         assert lowered.chat is not None
         num_tokens = len(lowered.tokens)
         return [Answer(s, ChatReader(lowered.chat).read, num_tokens) for s in subscriptions]
 
-    async def start_completion(self, request: CompletionRequest) -> list[Answer[CompletionChunk]]:
-        """Submits a completion and returns its `n` answers, each to be closed."""
-        _, subscriptions = await self._submit(request, lower_completion)
+    async def start_completion(
+        self, request: CompletionRequest, *, stream: bool
+    ) -> list[Answer[CompletionChunk]]:
+        """Submits a completion and returns its `n` answers, like `start_chat`."""
+        _, subscriptions = await self._submit(request, lower_completion, stream)
         return [Answer(s, lambda output: [read_chunk(output)]) for s in subscriptions]
 
-    async def start(self, request: ChatRequest | CompletionRequest) -> list[Answer[ChatEvent]]:
+    async def start(
+        self, request: ChatRequest | CompletionRequest, *, stream: bool
+    ) -> list[Answer[ChatEvent]]:
         """Submits either kind of request; the answers read alike. See `start_chat`."""
         if isinstance(request, ChatRequest):
-            return await self.start_chat(request)
-        _, subscriptions = await self._submit(request, lower_completion)
+            return await self.start_chat(request, stream=stream)
+        _, subscriptions = await self._submit(request, lower_completion, stream)
         return [Answer(s, read_text) for s in subscriptions]
 
     async def bring_back(self, model_id: str) -> None:
@@ -169,6 +175,7 @@ class Runner:
         self,
         request: _Request,
         lower: Callable[[_core.Engine, _Request], Lowered],
+        stream: bool,
         threads: ThreadPoolExecutor | None = None,
     ) -> tuple[Lowered, list[Subscription]]:
         await self.bring_back(request.model)
@@ -177,7 +184,7 @@ class Runner:
 
         def work() -> Lowered:
             lowered = lower(self.core, request)
-            for core_request in lowered.core_requests():
+            for core_request in lowered.core_requests(stream=stream):
                 submitted.append(pump.submit(core_request))
             return lowered
 

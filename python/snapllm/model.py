@@ -119,7 +119,9 @@ class Model:
             QueueFullError: Too many requests wait for this model.
             GenerationFailedError: The model failed while computing.
         """
-        chunks = self._runner.completion(completion_request(self.id, prompt, options))
+        chunks = self._runner.completion(
+            completion_request(self.id, prompt, options), stream=stream
+        )
         return chunks if stream else fold_completion(chunks)
 
     @overload
@@ -155,7 +157,7 @@ class Model:
             QueueFullError: Too many requests wait for this model.
             GenerationFailedError: The model failed while computing.
         """
-        events = self._runner.chat(chat_request(self.id, messages, options))
+        events = self._runner.chat(chat_request(self.id, messages, options), stream=stream)
         return events if stream else fold_chat(events)
 
     def embed(
@@ -198,34 +200,34 @@ class Model:
     ) -> Completion:
         """`generate` for asyncio. Cancelling the task cancels the request."""
         request = completion_request(self.id, prompt, options)
-        return fold_completion([chunk async for chunk in self._stream_completion(request)])
+        return fold_completion([chunk async for chunk in self._stream_completion(request, False)])
 
     def agenerate_stream(
         self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
     ) -> AsyncIterator[CompletionChunk]:
         """`generate(..., stream=True)` for asyncio; closing it cancels the request."""
-        return self._stream_completion(completion_request(self.id, prompt, options))
+        return self._stream_completion(completion_request(self.id, prompt, options), True)
 
     async def achat(self, messages: Messages, **options: Unpack[ChatOptions]) -> ChatResult:
         """`chat` for asyncio. Cancelling the task cancels the request."""
         request = chat_request(self.id, messages, options)
-        return fold_chat([event async for event in self._stream_chat(request)])
+        return fold_chat([event async for event in self._stream_chat(request, False)])
 
     def achat_stream(
         self, messages: Messages, **options: Unpack[ChatOptions]
     ) -> AsyncIterator[ChatEvent]:
         """`chat(..., stream=True)` for asyncio; closing it cancels the request."""
-        return self._stream_chat(chat_request(self.id, messages, options))
+        return self._stream_chat(chat_request(self.id, messages, options), True)
 
-    async def _stream_chat(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
-        [answer] = await self._runner.start_chat(request)
+    async def _stream_chat(self, request: ChatRequest, stream: bool) -> AsyncIterator[ChatEvent]:
+        [answer] = await self._runner.start_chat(request, stream=stream)
         async for event in _flatten(answer):
             yield event
 
     async def _stream_completion(
-        self, request: CompletionRequest
+        self, request: CompletionRequest, stream: bool
     ) -> AsyncIterator[CompletionChunk]:
-        [answer] = await self._runner.start_completion(request)
+        [answer] = await self._runner.start_completion(request, stream=stream)
         async for chunk in _flatten(answer):
             yield chunk
 

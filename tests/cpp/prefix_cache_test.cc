@@ -19,7 +19,7 @@ using Tokens = std::vector<Token>;
 ModelInfo info_with_hot(int32_t num_hot, const std::string& kind = "blocks") {
   ModelInfo info = fake_info(/*kv_cells=*/2048, /*max_sequences=*/4);
   info.num_hot_sequences = num_hot;
-  info.max_hot_tokens = info.max_parked_tokens = 1024;
+  info.max_hot_tokens = info.max_parked_tokens = info.max_foreign_tokens = 1024;
   info.kv_kind = kind;
   return info;
 }
@@ -81,6 +81,39 @@ TEST(prefix_cache, a_finished_prompt_is_forked_by_the_next) {
   f.submit(3, kHead + "two", "third");
   f.run();
   CHECK_EQ(f.cached(3), 300);
+}
+
+TEST(prefix_cache, what_a_request_does_not_use_leaves_the_kv_memory_and_comes_back) {
+  ModelInfo info = info_with_hot(4);
+  info.max_foreign_tokens = 64;
+  Fixture f(info);
+  f.submit(1, kHead + "one", "first");
+  f.run();
+  f.submit(2, kHead + "onefirst and more", "second");
+  f.run();
+  CHECK_EQ(f.last[2].cache.num_hot_tokens, 308);
+  f.submit(3, std::string(300, 'o') + "other", "third");
+  f.run();
+  CHECK_EQ(f.scheduler.stats().num_hot_prefixes, 1);
+  f.submit(4, kHead + "onefirst!", "fourth");
+  f.run();
+  CHECK_EQ(f.last[4].cache.num_warm_tokens, 308);
+}
+
+TEST(prefix_cache, a_pinned_prefix_stays_whatever_runs) {
+  ModelInfo info = info_with_hot(4);
+  info.max_foreign_tokens = 0;
+  Fixture f(info);
+  f.submit(1, kHead, "first");
+  f.run();
+  const Tokens tokens = to_tokens(kHead);
+  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
+  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 300, true)).ok());
+  f.submit(2, std::string(300, 'o') + "other", "second");
+  f.run();
+  f.submit(3, kHead + "two", "third");
+  f.run();
+  CHECK_EQ(f.last[3].cache.num_hot_tokens, 300);
 }
 
 TEST(prefix_cache, without_room_in_the_kv_memory_the_store_restores) {

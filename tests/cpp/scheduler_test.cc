@@ -94,6 +94,25 @@ TEST(scheduler, one_request_streams_its_tokens_in_order) {
   CHECK_EQ(answer.last.num_prompt_tokens, 2);
 }
 
+TEST(scheduler, an_answer_that_is_not_streamed_comes_in_one_output) {
+  Fixture f;
+  f.context->script("hi", to_tokens("abc"));
+  GenerateRequest request;
+  request.prompt = to_tokens("hi");
+  request.stream = false;
+  CHECK(f.scheduler
+            .submit(std::make_unique<Sequence>(1, std::move(request),
+                                               std::make_unique<testing::FakeSampler>(1), f.outputs,
+                                               PrefixSource{}, 0))
+            .ok());
+  f.step();
+  CHECK_EQ(f.answers[1].num_outputs, 0);
+  f.run();
+  CHECK_EQ(f.answers[1].text, "abc");
+  CHECK_EQ(f.answers[1].tokens, to_tokens("abc"));
+  CHECK_EQ(f.answers[1].num_outputs, 1);
+}
+
 TEST(scheduler, end_of_generation_finishes_with_stop) {
   Fixture f;
   f.context->script("hi", {'a', kEndToken});

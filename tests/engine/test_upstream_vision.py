@@ -49,7 +49,7 @@ def generate(
     options = {"temperature": 0, "max_tokens": NUM_TOKENS, "ignore_eos": True}
     messages = [{"role": "user", "content": parts}]
     lowered = engine.runner.lower(chat_request(model.id, messages, options))
-    outputs = OutputIterator(engine.runner.core, next(lowered.core_requests()))
+    outputs = OutputIterator(engine.runner.core, next(lowered.core_requests(stream=False)))
     return len(lowered.tokens), [token for output in outputs for token in output.tokens]
 
 

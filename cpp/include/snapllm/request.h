@@ -80,6 +80,9 @@ struct GenerateRequest {
   bool prefill_only = false;
   // Sends an output after each step of prefill.
   bool report_progress = false;
+  // Sends text as it comes; false: all of it in one output at the end, which wakes nobody
+  // in between.
+  bool stream = true;
 };
 
 }  // namespace snapllm

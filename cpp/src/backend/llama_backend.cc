@@ -32,9 +32,9 @@ constexpr int32_t kMaxContext = 1 << 24;
 // are few.
 constexpr int32_t kHotSequences = 32;
 constexpr int32_t kHotCheckpoints = 2;
-// Every token in the KV memory slows each decode down where attention looks at all
-// cells: on a CPU without flash attention by a fifth at this many.
-constexpr int32_t kMaxParkedTokensOnCpu = 4096;
+// Every token in the KV memory slows each decode down. On a CPU 4,096 of them do by a
+// fifth for a model of a billion parameters, and several times for a very small one.
+constexpr int32_t kMaxForeignTokensOnCpu = 256;
 
 Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest, message}; }
 
@@ -83,6 +83,10 @@ ggml_type to_ggml(const std::string& kv_type) {
   return kv_type == "q8_0" ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
 }
 
+bool uses_gpu(const ModelOptions& options) {
+  return llama_supports_gpu_offload() && options.gpu_layers != 0;
+}
+
 // On a CPU flash attention is slower at depth, and with it f16 results change
 // with the batch a token happens to be in.
 llama_flash_attn_type flash_attention_type(const ModelOptions& options) {
@@ -92,13 +96,11 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options) {
     case FlashAttention::kAuto: break;
   }
   if (options.kv_type == "q8_0") return LLAMA_FLASH_ATTN_TYPE_ENABLED;
-  return llama_supports_gpu_offload() && options.gpu_layers != 0 ? LLAMA_FLASH_ATTN_TYPE_AUTO
-                                                                  : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  return uses_gpu(options) ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
 ProjectorOptions projector_options(const ModelOptions& options, int32_t num_threads) {
-  const bool use_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
-  return {options.mmproj_path, use_gpu, num_threads, options.flash_attention};
+  return {options.mmproj_path, uses_gpu(options), num_threads, options.flash_attention};
 }
 
 Result<LlamaModelPtr> load_weights(const ModelOptions& options, const std::atomic<bool>& cancelled) {
@@ -182,9 +184,10 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.num_hot_sequences = is_block ? kHotSequences : kHotCheckpoints;
   info.num_kv_sequences = info.max_sequences + info.num_hot_sequences + (is_block ? 1 : 0);
   info.max_hot_tokens = info.kv_cells / 2;
-  info.max_parked_tokens = info.flash_attention
-                               ? info.max_hot_tokens
-                               : std::min(kMaxParkedTokensOnCpu, info.max_hot_tokens);
+  info.max_parked_tokens = info.max_hot_tokens;
+  info.max_foreign_tokens = uses_gpu(options)
+                                ? info.max_parked_tokens
+                                : std::min(kMaxForeignTokensOnCpu, info.max_parked_tokens);
   return info;
 }
 

@@ -31,12 +31,16 @@ bool HotPool::has_room(int32_t num_cells) const {
   return size() < max_prefixes_ && num_cells_ + num_cells <= max_cells_;
 }
 
-bool HotPool::has_parking_room(int32_t num_cells) const {
+int32_t HotPool::num_parked_cells() const {
   int32_t num_parked = 0;
   for (const HotPrefix& prefix : prefixes_) {
     if (!prefix.pinned) num_parked += prefix.num_own_cells();
   }
-  return has_room(num_cells) && num_parked + num_cells <= max_parked_cells_;
+  return num_parked;
+}
+
+bool HotPool::has_parking_room(int32_t num_cells) const {
+  return has_room(num_cells) && num_parked_cells() + num_cells <= max_parked_cells_;
 }
 
 HotPrefix* HotPool::victim(const HotPrefix* keep) {

@@ -60,6 +60,8 @@ class HotPool {
   void release(HotPrefix* prefix);
   void touch(HotPrefix* prefix) { prefix->last_used = ++clock_; }
 
+  // Cells of the prefixes that nobody asked to keep.
+  int32_t num_parked_cells() const;
   int32_t max_cells() const { return max_cells_; }
   int32_t max_parked_cells() const { return max_parked_cells_; }
   int32_t num_cells() const { return num_cells_; }

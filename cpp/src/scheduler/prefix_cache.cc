@@ -91,6 +91,17 @@ void PrefixCache::drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids) {
   hot_.remove(prefix);
 }
 
+// Attention over the whole KV memory pays for parked prefixes with every token, while the
+// store gives them back for less than a token's time.
+void PrefixCache::drop_foreign(const HotPrefix* source, std::vector<SequenceId>& free_ids) {
+  if (store_ == nullptr) return;
+  while (hot_.num_parked_cells() > model_->info().max_foreign_tokens) {
+    HotPrefix* victim = hot_.victim(source);
+    if (victim == nullptr || victim->pinned) return;
+    drop(victim, free_ids);
+  }
+}
+
 int32_t PrefixCache::make_room(int32_t num_cells, const PrefixPlan& plan,
                                std::vector<SequenceId>& free_ids) {
   const int32_t before = hot_.num_cells();
@@ -145,6 +156,7 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
 
 void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
                        std::vector<SequenceId>& free_ids) {
+  drop_foreign(plan.hot, free_ids);
   if (plan.hot != nullptr) {
     context_.fork_sequence(plan.hot->id, sequence.id(), plan.num_tokens);
     hot_.acquire(plan.hot);

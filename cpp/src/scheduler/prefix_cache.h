@@ -62,6 +62,7 @@ class PrefixCache {
  private:
   StoreScope scope_of(const Hash128& root) const { return {model_->fingerprint(), root, kind_}; }
   void drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids);
+  void drop_foreign(const HotPrefix* source, std::vector<SequenceId>& free_ids);
   bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
   void fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
                     std::vector<SequenceId>& free_ids);

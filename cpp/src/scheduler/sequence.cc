@@ -137,8 +137,8 @@ void Sequence::finish(FinishReason reason, Status error) {
 
 bool Sequence::has_output() const {
   const bool has_progress = request_.report_progress && state_ == SequenceState::kPrefilling;
-  return finish_reason_ != FinishReason::kNone || !output_.text.empty() ||
-         !output_.logprobs.empty() || has_progress;
+  const bool has_text = !output_.text.empty() || !output_.logprobs.empty();
+  return finish_reason_ != FinishReason::kNone || (request_.stream && has_text) || has_progress;
 }
 
 RequestOutput Sequence::take_output() {

@@ -7,9 +7,10 @@ import asyncio
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from snapllm.cli.units import parse_bytes, parse_image_part, parse_seconds
+from snapllm.params import FlashAttention
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
 
@@ -133,6 +134,13 @@ def add_parser(commands: Any) -> None:
         "get faster, none gets another; 0 = none (the default)",
     )
     parser.add_argument(
+        "--flash-attention",
+        choices=get_args(FlashAttention),
+        default=d.flash_attention,
+        help="of text models; auto: off on a CPU, where it is slower over long contexts but "
+        "faster with many streams at once (auto)",
+    )
+    parser.add_argument(
         "--memory-budget",
         type=parse_bytes,
         default=0,
@@ -212,6 +220,7 @@ def handle(options: argparse.Namespace) -> int:
         num_threads=options.threads,
         context_size=options.context_size,
         draft_tokens=options.draft_tokens,
+        flash_attention=options.flash_attention,
         memory_budget_bytes=options.memory_budget,
         keep_alive_s=options.keep_alive,
         drain_timeout_s=max(0.0, options.drain_timeout),

@@ -313,7 +313,7 @@ class ContextManager:
         """
         start = time.perf_counter()
         record, request = self.query_request(reference, question, cache_namespace, options)
-        answer = fold_chat(self._runner.chat(request))
+        answer = fold_chat(self._runner.chat(request, stream=False))
         latency_ms = (time.perf_counter() - start) * 1000
         hit = self.note_query(record, answer.usage, latency_ms)
         return QueryResult(record=record, answer=answer, cache_hit=hit, latency_ms=latency_ms)

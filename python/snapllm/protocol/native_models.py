@@ -35,6 +35,7 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     draft_tokens: Annotated[int, Meta(ge=0, le=15)] = 0
     pinned: bool = False
     keep_alive_s: Annotated[float, Meta(ge=0)] | None = None
+    flash_attention: bool | None = None
     # Of image models:
     vae_path: str | None = None
     taesd_path: str | None = None
@@ -44,7 +45,6 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     llm_path: str | None = None
     upscaler_path: str | None = None
     lora_dir: str | None = None
-    flash_attention: bool = False
 
     def image_parts(self) -> LoadImageOptions:
         """The files of an image model beside its first, by part."""
@@ -111,6 +111,8 @@ def load_options(request: LoadRequest) -> LoadOptions:
         pinned=request.pinned,
         mmproj_path=request.mmproj_path or "",
     )
+    if request.flash_attention is not None:
+        options["flash_attention"] = "on" if request.flash_attention else "off"
     if request.keep_alive_s is not None:
         options["keep_alive_s"] = request.keep_alive_s
     return options
@@ -120,7 +122,7 @@ def image_load_options(request: LoadRequest) -> LoadImageOptions:
     """The keyword arguments of `Engine.load_diffusion` that a load request asks for."""
     options = request.image_parts()
     options["num_threads"] = request.num_threads
-    options["flash_attention"] = request.flash_attention
+    options["flash_attention"] = bool(request.flash_attention)
     options["lora_dir"] = request.lora_dir
     return options
 
@@ -176,6 +178,7 @@ def model_entry(info: ModelInfo) -> dict[str, Any]:
         "max_sequences": info.max_sequences,
         "gpu_layers": info.gpu_layers,
         "num_threads": info.num_threads,
+        "flash_attention": info.flash_attention,
         "draft_tokens": info.draft_tokens,
         "num_parameters": info.num_parameters,
         "weights_mb": _megabytes(info.weights_bytes),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from snapllm.params import FlashAttention
 from snapllm.server.options import AppOptions
 
 
@@ -39,6 +40,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     context_size: int = 0
     draft_tokens: int = 0
     """Tokens guessed ahead from the text so far and checked in one batch; 0 = none."""
+    flash_attention: FlashAttention = "auto"
     memory_budget_bytes: int = 0
     keep_alive_s: float = 0.0
     """Seconds after which an unused model is evicted; 0 = as long as memory allows."""

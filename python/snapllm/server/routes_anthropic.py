@@ -47,7 +47,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
         prefix = msgspec.structs.replace(chat, messages=parsed.breakpoint.messages)
         num_marked = await asyncio.to_thread(_num_common_tokens, runner, chat, prefix)
     answer = Answer(parsed.request.model, chat.stop, num_marked, ttl)
-    answers = await runner.start_chat(chat)
+    answers = await runner.start_chat(chat, stream=parsed.stream)
     with closing_all(answers):
         if not parsed.stream:
             result = fold_chat(await collect(answers[0]))

@@ -28,7 +28,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     with ExitStack() as stack:
         groups: list[list[Answer[CompletionChunk]]] = []
         for each in wanted:
-            groups.append(await runner.start_completion(each))
+            groups.append(await runner.start_completion(each, stream=parsed.stream))
             stack.enter_context(closing_all(groups[-1]))
         answers = [answer for group in groups for answer in group]
         echoes = [echo for echo, group in zip(parsed.echoes, groups, strict=True) for _ in group]
@@ -62,7 +62,7 @@ async def responses(request: web.Request) -> web.StreamResponse:
     parsed, wire = responses_protocol.parse(await request.read())
     chat = await prepare(request, parsed)
     builder = responses_protocol.ResponseStream(wire)
-    answers = await engine_of(request).runner.start_chat(chat)
+    answers = await engine_of(request).runner.start_chat(chat, stream=bool(wire.stream))
     with closing_all(answers):
         if not wire.stream:
             events = await collect(answers[0])

@@ -89,7 +89,7 @@ async def query(request: web.Request) -> web.StreamResponse:
         wanted.options(),
     )
     await model_ready(request, record.model_id)
-    answers = await engine_of(request).runner.start_chat(chat)
+    answers = await engine_of(request).runner.start_chat(chat, stream=wanted.stream)
     with closing_all(answers):
         if not wanted.stream:
             result = fold_chat(events := await collect(answers[0]))

@@ -31,7 +31,7 @@ def _finish_of(events: list[ChatEvent]) -> Finish:
 
 
 async def _answer(request: web.Request, wanted: _Request) -> tuple[dict[str, Any], Finish]:
-    answers = await engine_of(request).runner.start(wanted)
+    answers = await engine_of(request).runner.start(wanted, stream=False)
     with closing_all(answers):
         events = await collect(answers[0])
     result, finish = fold_chat(events), _finish_of(events)
@@ -64,7 +64,7 @@ async def _generate(
         body, finish = await _answer(request, wanted)
         note_answers(request, wanted.model, [finish])
         return json_response(native.encode(body))
-    answers = await engine_of(request).runner.start(wanted)
+    answers = await engine_of(request).runner.start(wanted, stream=True)
     with closing_all(answers):
         async with event_stream(request) as stream:
             await _send_answer(request, stream, wanted.model, answers[0])

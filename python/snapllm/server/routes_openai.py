@@ -21,7 +21,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     parsed = openai.parse_chat(await request.read())
     chat = await prepare(request, parsed.request)
     encoder = openai.Encoder(parsed.request.model)
-    answers = await engine_of(request).runner.start_chat(chat)
+    answers = await engine_of(request).runner.start_chat(chat, stream=parsed.stream)
     with closing_all(answers):
         if not parsed.stream:
             results = [fold_chat(events) for events in await collect_all(answers)]

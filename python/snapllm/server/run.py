@@ -162,5 +162,6 @@ def _load_model(
         model_id,
         context_size=config.context_size,
         draft_tokens=config.draft_tokens,
+        flash_attention=config.flash_attention,
         mmproj_path=projector,
     )
