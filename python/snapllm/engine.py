@@ -11,7 +11,6 @@ from types import TracebackType
 from typing_extensions import Self, Unpack
 
 from snapllm import _core
-from snapllm._fetch import UrlFetcher
 from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
@@ -92,6 +91,9 @@ class Engine:
         )
         self._runner = Runner(_core.Engine(options))
         if image_hosts:
+            # Not imported without need: TLS and HTTP take a while.
+            from snapllm._fetch import UrlFetcher
+
             self._runner.media_policy = MediaPolicy(fetch=UrlFetcher(image_hosts))
         folder = None if workspace is None else Path(workspace) / "contexts"
         self.contexts = ContextManager(self._runner, folder)

@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from snapllm.diffusion.backend import EXTRA_PARTS
+from snapllm.diffusion.parts import EXTRA_PARTS
 
 _BYTES = {
     "": 1,

@@ -12,22 +12,6 @@ from snapllm.diffusion.params import ImageRequest, Picture
 if TYPE_CHECKING:
     from snapllm import _diffusion
 
-PARTS = (
-    "model",
-    "diffusion_model",
-    "vae",
-    "taesd",
-    "clip_l",
-    "clip_g",
-    "t5xxl",
-    "llm",
-    "upscaler",
-)
-"""The files a model may consist of: all in one as ``model``, or its parts."""
-EXTRA_PARTS = tuple(part for part in PARTS if part not in ("model", "diffusion_model"))
-"""Those that come beside a first file."""
-
-
 def _array(picture: Picture) -> np.ndarray:
     samples = np.frombuffer(picture.samples, np.uint8)
     return samples.reshape(picture.height, picture.width, picture.num_channels)
@@ -48,7 +32,7 @@ class ImageBackend:
     """A loaded model; importing the extension is left to the first one.
 
     Args:
-        files: Paths by part, see `PARTS`; checked by the caller.
+        files: Paths by part, see `snapllm.diffusion.parts`; checked by the caller.
         num_threads: Threads to compute with.
         flash_attention: Use flash attention in the diffusion model.
 

@@ -23,7 +23,6 @@ from snapllm.diffusion.job import (
     JobCancelled,
     Listener,
 )
-from snapllm.diffusion.local_worker import LocalWorker
 from snapllm.diffusion.params import (
     ImageRequest,
     Lora,
@@ -34,13 +33,28 @@ from snapllm.diffusion.params import (
     take_loras,
 )
 from snapllm.diffusion.pictures import read_picture
-from snapllm.diffusion.worker_process import WorkerProcess
 from snapllm.errors import EngineClosedError, InvalidRequestError, QueueFullError, SnapLLMError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from snapllm.diffusion.local_worker import LocalWorker
+    from snapllm.diffusion.worker_process import WorkerProcess
+
 log = logging.getLogger("snapllm.diffusion")
+
+
+def _worker(
+    isolated: bool, files: Mapping[str, str], num_threads: int, flash_attention: bool
+) -> WorkerProcess | LocalWorker:
+    # Imported with the first image model: programs without one start faster.
+    if isolated:
+        from snapllm.diffusion.worker_process import WorkerProcess
+
+        return WorkerProcess(files, num_threads, flash_attention)
+    from snapllm.diffusion.local_worker import LocalWorker
+
+    return LocalWorker(files, num_threads, flash_attention)
 
 
 class ImageModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,8 +102,7 @@ class ImageModel:
         self._files, self._file_bytes = dict(files), file_bytes
         self._num_threads, self._lora_dir = num_threads, lora_dir
         self._max_queued, self._on_memory = max_queued, on_memory
-        kind = WorkerProcess if isolated else LocalWorker
-        self._worker = kind(files, num_threads, flash_attention)
+        self._worker = _worker(isolated, files, num_threads, flash_attention)
         loaded = self._worker.start()
         self._load_ms, self._upscale_factor = loaded.load_ms, loaded.upscale_factor
         self._loaded_at_ms = int(time.time() * 1000)
