@@ -31,9 +31,11 @@ def run(options: argparse.Namespace) -> list[Row]:
         num_threads=options.threads or options.cores,
         num_slots=1,
         context_size=options.prompt_tokens * 3 + 8192,
+        flash_attention=options.flash_attention,
     )
     workspace = options.scratch / "workspace"
     system = _system_prompt(options.prompt_tokens)
+    num_lines = min(20, options.prompt_tokens // 150)
     runs = {"snapllm, first session": lambda port: ours(settings, port, workspace)}
     runs["snapllm, next session"] = runs["snapllm, first session"]
     if options.upstream is not None:
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> list[Row]:
     rows = []
     for name, command in runs.items():
         start = time.perf_counter()
-        answers = _session(command, options.log(name.replace(" ", "-")), system)
+        answers = _session(command, options.log(name.replace(" ", "-")), system, num_lines)
         seconds[name] = time.perf_counter() - start
         texts[name] = [answer.text for answer in answers]
         ttft = [answer.ttft_ms for answer in answers]
@@ -69,13 +71,15 @@ def _equal(whose: str, texts: dict[str, list[str]], other: str) -> Row:
     return row(f"first answers equal to {whose}", [num_equal], f"of {NUM_TURNS + 1}")
 
 
-def _session(command: Callable[[int], list[str]], log: Path, system: str) -> list[Answer]:
+def _session(
+    command: Callable[[int], list[str]], log: Path, system: str, num_lines: int
+) -> list[Answer]:
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
     answers: list[Answer] = []
 
     def turns(first: int, last: int, url: str) -> None:
         for turn in range(first, last):
-            messages.append({"role": "user", "content": _tool_result(turn)})
+            messages.append({"role": "user", "content": _tool_result(turn, num_lines)})
             answers.append(_ask(url, "main", messages))
             messages.append({"role": "assistant", "content": answers[-1].text})
 
@@ -115,7 +119,7 @@ def _system_prompt(num_tokens: int) -> str:
     return "\n".join(parts)
 
 
-def _tool_result(turn: int) -> str:
+def _tool_result(turn: int, num_lines: int) -> str:
     rng = random.Random(turn)
-    lines = [f"{i}: value_{rng.randrange(1000)} = {rng.randrange(1000)}" for i in range(20)]
+    lines = [f"{i}: value_{rng.randrange(1000)} = {rng.randrange(1000)}" for i in range(num_lines)]
     return f"Result of step {turn}:\n" + "\n".join(lines) + "\nGo on."

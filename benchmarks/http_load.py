@@ -55,8 +55,13 @@ def percentile(values: Sequence[float], share: float) -> float:
 async def chat(
     session: aiohttp.ClientSession, url: str, messages: Sequence[dict[str, Any]], **options: Any
 ) -> Answer:
-    """One streamed chat request."""
-    body = {"messages": list(messages), "stream": True, "stream_options": {"include_usage": True}}
+    """One streamed chat request, without thinking, which servers have other defaults of."""
+    body = {
+        "messages": list(messages),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
     answer = Answer()
     start = last = time.perf_counter()
     async with session.post(url + "/v1/chat/completions", json=body | options) as response:

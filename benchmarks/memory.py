@@ -19,6 +19,7 @@ def run(options: argparse.Namespace) -> list[Row]:
         num_threads=options.threads or options.cores,
         num_slots=4,
         context_size=4096,
+        flash_attention=options.flash_attention,
     )
     peers: dict[str, Callable[[int], list[str]]] = {
         "snapllm": lambda port: ours(settings, port, None)

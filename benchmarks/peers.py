@@ -26,6 +26,8 @@ class Settings:
     num_slots: int
     context_size: int
     """Tokens that one request may have."""
+    flash_attention: str = "off"
+    """``"on"`` or ``"off"``."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def ours(settings: Settings, port: int, workspace: Path | None) -> list[str]:
     command = [sys.executable, "-m", "snapllm.serve", "--port", str(port)]
     command += ["--threads", str(settings.num_threads)]
     command += ["--context-size", str(settings.context_size)]
+    command += ["--flash-attention", settings.flash_attention]
     command += ["--no-workspace"] if workspace is None else ["--workspace", str(workspace)]
     for model_id, path in settings.models:
         command += ["--model", f"{model_id}={path}"]
@@ -86,6 +89,7 @@ def llama_server(settings: Settings, port: int, binary: Path) -> list[str]:
         *(str(binary), "--model", str(path), "--port", str(port)),
         *("--threads", str(settings.num_threads), "--parallel", str(settings.num_slots)),
         *("--ctx-size", str(cells), "--kv-unified", "--no-webui"),
+        *("--flash-attn", settings.flash_attention),
     ]
 
 
@@ -99,6 +103,7 @@ def llama_router(settings: Settings, port: int, binary: Path, preset: Path) -> l
             f"threads = {settings.num_threads}",
             f"parallel = {settings.num_slots}",
             f"ctx-size = {settings.context_size}",
+            f"flash-attn = {settings.flash_attention}",
         ]
     preset.write_text("\n".join(lines) + "\n")
     return [

@@ -22,6 +22,7 @@ def run(options: argparse.Namespace) -> list[Row]:
         num_threads=options.threads or options.cores,
         num_slots=max(STREAMS),
         context_size=2048,
+        flash_attention=options.flash_attention,
     )
     rows: list[Row] = []
     with ExitStack() as stack:
