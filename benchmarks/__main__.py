@@ -48,6 +48,10 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 }
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", "compare"])
@@ -64,10 +68,10 @@ def _parser() -> argparse.ArgumentParser:
         "--prompt-tokens", type=int, default=3000, help="of the agent's prompt (%(default)s)"
     )
     parser.add_argument(
-        "--lengths",
-        type=lambda text: [int(part) for part in text.split(",")],
-        default=[512, 2048, 6000],
-        help="tokens of the contexts",
+        "--lengths", type=_numbers, default=[512, 2048, 6000], help="tokens of the contexts"
+    )
+    parser.add_argument(
+        "--streams", type=_numbers, default=[1, 8, 32], help="of serve: open at once"
     )
     parser.add_argument("--upstream", type=Path, metavar="DIR", help="upstream's programs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")

@@ -11,7 +11,6 @@ from benchmarks.http_load import Load, closed_loop
 from benchmarks.peers import Peer, Settings, free_port, llama_server, ours, running
 from benchmarks.report import Row, ratio_row, row
 
-STREAMS = (1, 8, 32)
 REQUESTS_PER_STREAM = 2
 
 
@@ -20,7 +19,7 @@ def run(options: argparse.Namespace) -> list[Row]:
     settings = Settings(
         models=(("m", options.model),),
         num_threads=options.threads or options.cores,
-        num_slots=max(STREAMS),
+        num_slots=max(options.streams),
         context_size=2048,
         flash_attention=options.flash_attention,
     )
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> list[Row]:
             command = llama_server(settings, port, options.upstream / "llama-server")
             log = options.log("llama-server")
             peers.append(stack.enter_context(running("llama-server", command, log, port)))
-        for num_streams in STREAMS:
+        for num_streams in options.streams:
             rows += _measure(peers, num_streams, options)
     return rows
 
