@@ -133,6 +133,32 @@ def tiny_autoencoder(seed: int) -> Tensors:
     return w.tensors
 
 
+def doubling_upscaler() -> Tensors:
+    """An ESRGAN of one block that shows each pixel four times: the weights are not random."""
+    features, growth = 64, 32
+
+    def conv(inputs: int, outputs: int, num_passed: int = 0) -> np.ndarray:
+        weight = np.zeros((outputs, inputs, 3, 3), np.float16)
+        for i in range(num_passed):
+            weight[i, i, 1, 1] = 1
+        return weight
+
+    weights = {"conv_first": conv(3, features, 3)}
+    for dense in (1, 2, 3):
+        for i in range(1, 6):
+            outputs = growth if i < 5 else features
+            weights[f"body.0.rdb{dense}.conv{i}"] = conv(features + (i - 1) * growth, outputs)
+    weights["conv_body"] = conv(features, features)
+    weights["conv_up1"] = conv(features, features, 3)
+    weights["conv_hr"] = conv(features, features, 3)
+    weights["conv_last"] = conv(features, 3, 3)
+    tensors: Tensors = {}
+    for name, weight in weights.items():
+        tensors[f"{name}.weight"] = weight
+        tensors[f"{name}.bias"] = np.zeros(weight.shape[0], np.float32)
+    return tensors
+
+
 def save_safetensors(path: Path, tensors: Tensors) -> Path:
     """Writes tensors in the safetensors format: a length, a JSON header, the data."""
     header: dict[str, object] = {}

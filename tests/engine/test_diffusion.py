@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nano_image_model import save_safetensors
+from nano_image_model import doubling_upscaler, save_safetensors
 from nano_models import make_nano_model
 
 import snapllm
@@ -112,6 +112,22 @@ def test_an_image_is_painted_over_where_the_mask_is_white(model: ImageModel) -> 
     part = pixels(model, init_image=original, mask=mask, strength=0.9)
     assert np.array_equal(part[:, :32], original[:, :32])
     assert not np.array_equal(part[:, 32:], original[:, 32:])
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_an_upscaler_enlarges_the_result(
+    painting: snapllm.Engine, image_files: dict[str, Path], tmp_path: Path, isolated: bool
+) -> None:
+    file = save_safetensors(tmp_path / "twice.safetensors", doubling_upscaler())
+    model = load(painting, image_files, "large", upscaler=file, isolated=isolated)
+    try:
+        assert model.info.upscale_factor == 2
+        plain = pixels(model).astype(int)
+        upscaled = pixels(model, upscale=True).astype(int)
+        assert upscaled.shape == (128, 128, 3)
+        assert np.abs(upscaled - plain.repeat(2, axis=0).repeat(2, axis=1)).max() <= 1
+    finally:
+        painting.unload("large")
 
 
 def test_a_lora_counts_by_its_weight(model: ImageModel) -> None:
