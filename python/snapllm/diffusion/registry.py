@@ -9,8 +9,8 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
-from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.diffusion.image_model import ImageModel
+from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.diffusion.weights_file import WeightsFile, read_header
 from snapllm.errors import (
     EngineClosedError,

@@ -1,0 +1,108 @@
+// The official OpenAI client for Node against a server with the demo model.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import OpenAI, { BadRequestError, NotFoundError } from "openai";
+
+const client = new OpenAI({
+  baseURL: `${process.env.SNAPLLM_URL}/v1`,
+  apiKey: "snapllm",
+  maxRetries: 0,
+});
+const HELLO = [{ role: "user", content: "Hello" }];
+const GREEDY = { model: "demo", temperature: 0, max_tokens: 60 };
+const WEATHER = {
+  type: "function",
+  function: {
+    name: "get_weather",
+    description: "Get weather for a location",
+    parameters: {
+      type: "object",
+      properties: { location: { type: "string" } },
+      required: ["location"],
+    },
+  },
+};
+
+test("models are listed and found", async () => {
+  const ids = [];
+  for await (const model of client.models.list()) ids.push(model.id);
+  assert.deepEqual(ids, ["demo"]);
+  assert.equal((await client.models.retrieve("demo")).object, "model");
+});
+
+test("a streamed chat equals the whole one", async () => {
+  const whole = await client.chat.completions.create({ ...GREEDY, messages: HELLO });
+  const text = whole.choices[0].message.content;
+  assert.ok(text.length > 5);
+  const stream = await client.chat.completions.create({
+    ...GREEDY,
+    messages: HELLO,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+  let streamed = "";
+  let usage;
+  for await (const chunk of stream) {
+    streamed += chunk.choices[0]?.delta?.content ?? "";
+    usage = chunk.usage ?? usage;
+  }
+  assert.equal(streamed, text);
+  assert.equal(usage.completion_tokens, whole.usage.completion_tokens);
+});
+
+test("a tool is called and its result is used", async () => {
+  const messages = [{ role: "user", content: "What is the weather in Paris?" }];
+  const options = { ...GREEDY, max_tokens: 200, tools: [WEATHER] };
+  const first = await client.chat.completions.create({ ...options, messages });
+  assert.equal(first.choices[0].finish_reason, "tool_calls");
+  const [call] = first.choices[0].message.tool_calls;
+  assert.equal(call.function.name, "get_weather");
+  assert.deepEqual(JSON.parse(call.function.arguments), { location: "Paris" });
+
+  const stream = client.chat.completions.stream({ ...options, messages });
+  const streamed = (await stream.finalChatCompletion()).choices[0].message.tool_calls[0];
+  assert.equal(streamed.function.arguments, call.function.arguments);
+
+  const answer = await client.chat.completions.create({
+    ...options,
+    messages: [
+      ...messages,
+      first.choices[0].message,
+      { role: "tool", tool_call_id: call.id, content: '{"temperature": 17, "sky": "rainy"}' },
+    ],
+  });
+  assert.match(answer.choices[0].message.content, /17/);
+});
+
+test("completions, responses and embeddings", async () => {
+  const completion = await client.completions.create({ ...GREEDY, prompt: "Once", max_tokens: 8 });
+  assert.equal(completion.usage.completion_tokens, 8);
+  const response = await client.responses.create({ model: "demo", input: "Hello", temperature: 0 });
+  assert.equal(response.status, "completed");
+  const chat = await client.chat.completions.create({ ...GREEDY, messages: HELLO });
+  assert.equal(response.output_text, chat.choices[0].message.content);
+  const embedded = await client.embeddings.create({ model: "demo", input: ["a", "b"] });
+  assert.equal(embedded.data.length, 2);
+  const length = Math.hypot(...embedded.data[0].embedding);
+  assert.ok(Math.abs(length - 1) < 1e-3, `of length ${length}`);
+});
+
+test("errors are of the client's own classes", async () => {
+  await assert.rejects(
+    client.chat.completions.create({ model: "nobody", messages: HELLO }),
+    NotFoundError,
+  );
+  await assert.rejects(
+    client.chat.completions.create({ ...GREEDY, messages: HELLO, temperature: -1 }),
+    (error) => error instanceof BadRequestError && error.param === "temperature",
+  );
+});
+
+test("a stream that is left ends its request", async () => {
+  const options = { model: "demo", messages: HELLO, max_tokens: 4000, stream: true };
+  const stream = await client.chat.completions.create(options);
+  for await (const _ of stream) break;
+  assert.ok(stream.controller.signal.aborted);
+  const after = await client.chat.completions.create({ ...GREEDY, messages: HELLO });
+  assert.ok(after.choices[0].message.content);
+});
