@@ -31,6 +31,7 @@ from benchmarks import (
     turns,
 )
 from benchmarks.compare import compare
+from benchmarks.plot import plot
 from benchmarks.report import Row, table
 from benchmarks.shapes import make_shape_model
 
@@ -54,7 +55,7 @@ def _numbers(text: str) -> list[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", "compare"])
+    parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", "compare", "plot"])
     parser.add_argument("--model", type=Path, help="a GGUF file (default: the demo model)")
     parser.add_argument("--shape", choices=["1b"], help="a model of this shape, random weights")
     parser.add_argument("--quant", default="q4_0", help="of --shape (%(default)s)")
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline", type=Path, metavar="FILE", help="of compare: earlier results; --json: new"
     )
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="of plot: the picture; --json: of")
     return parser
 
 
@@ -105,6 +107,9 @@ def main() -> None:
     options = _parser().parse_args()
     if options.names == ["compare"]:
         print(compare(options.baseline, options.json))
+        return
+    if options.names == ["plot"]:
+        plot(options.json, options.svg)
         return
     names = list(_BENCHMARKS) if "all" in options.names else options.names
     options.cores = len(os.sched_getaffinity(0))

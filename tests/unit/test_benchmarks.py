@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -43,3 +44,22 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
     compare += ["--baseline", str(output), "--json", str(output)]
     table = subprocess.run(compare, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "| 1.00 |" in table
+
+
+def test_the_plot_shows_every_ratio(tmp_path: Path) -> None:
+    row = {"median": 0.5, "low": 0.25, "high": 0.75}
+    rows = [
+        {"name": "a < b, ratio", "unit": "times", **row},
+        {"name": "far off, ratio", "unit": "times", **row, "high": 1000.0},
+        {"name": "c", "unit": "ms", **row},
+    ]
+    results, picture = tmp_path / "results.json", tmp_path / "plot.svg"
+    results.write_text(json.dumps({"benchmarks": {"serve": rows}}))
+    command = [sys.executable, "-m", "benchmarks", "plot", "--json", str(results)]
+    subprocess.run([*command, "--svg", str(picture)], cwd=ROOT, check=True)
+    svg = ElementTree.parse(picture).getroot()
+    texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"serve: a < b", "serve: far off"} < set(texts) and "serve: c" not in texts
+    width = float(svg.attrib["width"])
+    for line in svg.iter("{http://www.w3.org/2000/svg}line"):
+        assert 0 < float(line.attrib["x1"]) <= float(line.attrib["x2"]) < width
