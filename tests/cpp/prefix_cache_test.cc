@@ -160,6 +160,60 @@ TEST(prefix_cache, hot_prefixes_give_way_to_running_requests) {
   CHECK(f.scheduler.stats().num_hot_prefixes < 3);
 }
 
+std::string long_answer(uint64_t id) {
+  std::string answer;
+  for (int i = 0; i < 900; ++i) answer += static_cast<char>('a' + (i * 7 + i / 50 + id * 3) % 26);
+  return answer;
+}
+
+TEST(prefix_cache, answers_that_outgrow_the_kv_memory_take_turns) {
+  for (const std::string kind : {"blocks", "checkpoints"}) {
+    for (const bool with_store : {true, false}) {
+      Fixture f(info_with_hot(4, kind), with_store);
+      for (uint64_t id = 1; id <= 4; ++id) {
+        f.submit(id, std::string(100, static_cast<char>('A' + id)), long_answer(id), 1000);
+      }
+      f.scheduler.step();
+      CHECK_EQ(f.scheduler.stats().num_running, 4);
+      f.run();
+      CHECK(f.scheduler.stats().num_preemptions > 0);
+      CHECK_EQ(f.scheduler.stats().num_waiting, 0);
+      for (uint64_t id = 1; id <= 4; ++id) {
+        CHECK_EQ(f.last[id].num_prompt_tokens, 100);
+        CHECK_EQ(f.last[id].num_cached_tokens, 0);
+        CHECK_EQ(f.last[id].num_generated_tokens, 901);
+      }
+    }
+  }
+}
+
+TEST(prefix_cache, a_preempted_request_can_be_cancelled) {
+  Fixture f(info_with_hot(4));
+  for (uint64_t id = 1; id <= 4; ++id) {
+    f.submit(id, std::string(100, static_cast<char>('A' + id)), long_answer(id), 1000);
+  }
+  while (f.scheduler.stats().num_preemptions == 0) f.scheduler.step();
+  CHECK_EQ(f.scheduler.stats().num_waiting, 1);
+  CHECK(f.scheduler.cancel(4));
+  f.expected.erase(4);
+  f.run();
+  CHECK(long_answer(4).starts_with(f.texts[4]));
+  CHECK(f.last[4].finish_reason == FinishReason::kCancelled);
+  CHECK_EQ(f.scheduler.stats().num_waiting, 0);
+}
+
+TEST(prefix_cache, a_hot_prefix_in_the_way_of_what_begins_like_it_goes) {
+  Fixture f(info_with_hot(4));
+  const std::string document(1000, 'h');
+  f.submit(1, document, "first");
+  f.run();
+  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
+  const Tokens tokens = to_tokens(document);
+  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 1000, true)).ok());
+  f.submit(2, kHead + std::string(1200, 'x'), long_answer(2).substr(0, 400), 500);
+  f.run();
+}
+
 TEST(prefix_cache, checkpoint_models_reuse_whole_states_only) {
   Fixture f(info_with_hot(2, "checkpoints"));
   f.submit(1, kHead, "first");

@@ -113,6 +113,7 @@ struct ModelStats {
   uint64_t num_failed_restores = 0;
   uint64_t num_draft_tokens = 0;  // guessed ahead, and of these what was right
   uint64_t num_accepted_draft_tokens = 0;
+  uint64_t num_preemptions = 0;  // of requests whose KV cells another needed; they went on later
 
   // Adds what counts up, not what is now.
   void add_counters(const ModelStats& other);

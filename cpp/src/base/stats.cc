@@ -26,6 +26,7 @@ void ModelStats::add_counters(const ModelStats& other) {
   num_failed_restores += other.num_failed_restores;
   num_draft_tokens += other.num_draft_tokens;
   num_accepted_draft_tokens += other.num_accepted_draft_tokens;
+  num_preemptions += other.num_preemptions;
 }
 
 }  // namespace snapllm

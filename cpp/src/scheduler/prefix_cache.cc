@@ -35,7 +35,7 @@ bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
       return false;
     }
     const int32_t common =
-        std::min(common_prefix(other->prompt(), sequence.prompt()), sequence.max_reusable());
+        std::min(common_prefix(other->tokens(), sequence.tokens()), sequence.max_reusable());
     return common >= num_available + kMinSharedPrefill && other->num_computed() < common;
   });
 }
@@ -43,7 +43,7 @@ bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
 PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   PrefixPlan plan;
   if (!sequence.reuses_prefix()) return plan;
-  const auto prompt = sequence.prompt();
+  const auto prompt = sequence.tokens();  // with an answer's beginning after a preemption
   const bool whole_only = kind_ == KvKind::kCheckpoints;
   const auto hot = hot_.match(sequence.root(), prompt, sequence.max_reusable(), whole_only);
   const int32_t num_hot = sequence.cut_before_span(hot.num_tokens);
@@ -200,6 +200,14 @@ void PrefixCache::save_missing(const Sequence& sequence, std::span<const Token> 
 
 void PrefixCache::keep_cut(Sequence& sequence) {
   if (sequence.take_cut()) save_missing(sequence, sequence.computed_tokens());
+}
+
+void PrefixCache::preempt(Sequence& sequence, std::vector<SequenceId>& free_ids) {
+  save_missing(sequence, sequence.computed_tokens());
+  context_.clear_sequence(sequence.id());
+  free_ids.push_back(sequence.id());
+  if (sequence.base() != nullptr) hot_.release(sequence.base());
+  sequence.preempt();
 }
 
 void PrefixCache::keep(Sequence& sequence, std::vector<SequenceId>& free_ids) {

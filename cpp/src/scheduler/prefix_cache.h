@@ -43,6 +43,8 @@ class PrefixCache {
   void fill(Sequence& sequence, PrefixPlan plan, Running running, std::vector<SequenceId>& free_ids);
   // Keeps the state the sequence is in, where it stands at one of its cuts.
   void keep_cut(Sequence& sequence);
+  // Stores what a running sequence computed, gives its id and cells back and preempts it.
+  void preempt(Sequence& sequence, std::vector<SequenceId>& free_ids);
   // Keeps what a finished sequence computed and gives its id and cells back.
   void keep(Sequence& sequence, std::vector<SequenceId>& free_ids);
 

@@ -43,6 +43,11 @@ void RequestQueue::note_admitted(size_t count) {
   num_waiting_ -= count;
 }
 
+void RequestQueue::note_preempted() {
+  std::lock_guard lock(mutex_);
+  ++num_waiting_;
+}
+
 void RequestQueue::note_finished(uint64_t request_id, bool was_waiting) {
   std::lock_guard lock(mutex_);
   live_.erase(request_id);

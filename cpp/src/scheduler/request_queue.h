@@ -34,6 +34,8 @@ class RequestQueue {
   void take(std::deque<std::unique_ptr<Sequence>>& arrivals, std::vector<uint64_t>& cancels);
   // Says that requests were admitted, and so no longer count against the bound.
   void note_admitted(size_t count);
+  // Says that an admitted request waits again.
+  void note_preempted();
   // Says that a request has ended; `was_waiting`: without having been admitted.
   void note_finished(uint64_t request_id, bool was_waiting);
 

@@ -54,6 +54,7 @@ bool Scheduler::has_work() const {
 
 void Scheduler::step() {
   take_arrivals();
+  grant_cells();
   admit();
   if (!running_.empty()) decode();
   compute_media();
@@ -98,16 +99,57 @@ void Scheduler::admit() {
       ++it;
       continue;
     }
-    const int32_t needed = (*it)->num_total_cells() - plan.num_shared_cells();
-    int32_t missing = needed - num_free_cells();
-    if (missing > 0) missing -= prefix_cache_.make_room(missing, plan, free_ids_);
-    if (missing > 0) break;
+    const auto num_missing = [&] {
+      return (*it)->num_first_cells() - plan.num_shared_cells() - num_free_cells();
+    };
+    if (num_missing() > 0) prefix_cache_.make_room(num_missing(), plan, free_ids_);
+    if (num_missing() > 0 && running_.empty()) {
+      // Nobody will give cells back: what it would be forked off is in the way.
+      prefix_cache_.make_room(model_->info().kv_cells, {}, free_ids_);
+      plan = prefix_cache_.plan(**it, running_);
+    }
+    if (num_missing() > 0) break;
     auto sequence = std::move(*it);
     it = waiting_.erase(it);
     ++count;
     start(std::move(sequence), std::move(plan));
   }
   if (count > 0) queue_.note_admitted(count);
+}
+
+void Scheduler::grant_cells() {
+  for (size_t i = 0; i < running_.size();) {
+    Sequence& sequence = *running_[i];
+    const int32_t num_cells = sequence.num_missing_cells();
+    const auto num_lacking = [&] { return num_cells - num_free_cells(); };
+    if (num_cells > 0 && num_lacking() > 0) {
+      prefix_cache_.make_room(num_lacking(), {}, free_ids_);
+    }
+    if (num_cells > 0 && num_lacking() > 0) {
+      preempt_youngest();  // perhaps this one
+      continue;
+    }
+    sequence.grant(num_cells);
+    num_reserved_cells_ += num_cells;
+    ++i;
+  }
+}
+
+void Scheduler::preempt_youngest() {
+  // Whoever lacks cells can be preempted, so there is one.
+  const auto it = std::find_if(running_.rbegin(), running_.rend(), [](const auto& sequence) {
+    return sequence->can_preempt() && sequence->state() != SequenceState::kFinished;
+  });
+  auto sequence = std::move(*it);
+  running_.erase(std::next(it).base());
+  num_reserved_cells_ -= sequence->num_reserved_cells();
+  prefix_cache_.preempt(*sequence, free_ids_);
+  // Alone, it lacks the cells of what it was forked off.
+  if (running_.empty()) prefix_cache_.make_room(model_->info().kv_cells, {}, free_ids_);
+  waiting_.push_front(std::move(sequence));
+  queue_.note_preempted();
+  std::lock_guard lock(stats_mutex_);
+  ++stats_.num_preemptions;
 }
 
 void Scheduler::start(std::unique_ptr<Sequence> sequence, PrefixPlan plan) {

@@ -56,6 +56,10 @@ class Scheduler : public Steppable {
   // Starts the request with the prefix that the plan found for it.
   void start(std::unique_ptr<Sequence> sequence, PrefixPlan plan);
   int32_t num_free_cells() const;
+  // Grants the running sequences the cells of their next step, the oldest first. Where
+  // there are none left the youngest is preempted, to go on before all that wait.
+  void grant_cells();
+  void preempt_youngest();
   // Computes one batch of text and samples from it.
   void decode();
   // Encodes or computes the media that a sequence has come to: one piece a step, so that

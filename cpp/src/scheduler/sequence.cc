@@ -6,6 +6,11 @@
 namespace snapllm {
 namespace {
 
+// Cells that a sequence is granted at a time, and those it has ahead at least: a step's
+// guesses fit.
+constexpr int32_t kGrantCells = 256;
+constexpr int32_t kMinCellsAhead = 32;
+
 std::vector<std::string> all_stops(const GenerateRequest& request) {
   std::vector<std::string> stops = request.stop;
   if (request.chat != nullptr) {
@@ -67,10 +72,32 @@ int32_t Sequence::cut_before_span(int32_t num_tokens) const {
   return num_tokens;
 }
 
+int32_t Sequence::num_first_cells() const {
+  if (!can_preempt()) return num_total_cells();
+  return std::min(num_total_cells(), static_cast<int32_t>(tokens_.size()) + kGrantCells);
+}
+
+int32_t Sequence::num_missing_cells() const {
+  if (state_ == SequenceState::kFinished) return 0;
+  const auto num_tokens = static_cast<int32_t>(tokens_.size());
+  if (num_granted_ >= std::min(num_total_cells(), num_tokens + kMinCellsAhead)) return 0;
+  return num_first_cells() - num_granted_;
+}
+
 void Sequence::admit(SequenceId id) {
   id_ = id;
   state_ = SequenceState::kPrefilling;
-  admitted_at_ = Clock::now();
+  num_granted_ = num_first_cells();
+  if (admitted_at_ == Clock::time_point{}) admitted_at_ = Clock::now();
+}
+
+void Sequence::preempt() {
+  id_ = -1;
+  state_ = SequenceState::kWaiting;
+  num_computed_ = num_shared_ = num_granted_ = 0;
+  base_ = nullptr;
+  cuts_.clear();
+  draft_.clear();
 }
 
 void Sequence::append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const {
@@ -90,10 +117,14 @@ void Sequence::draft() {
 }
 
 void Sequence::begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared) {
-  cache_ = reused;
+  if (num_generated_ == 0) cache_ = reused;  // else it goes on after a preemption
   num_computed_ = reused.num_tokens();
   base_ = base;
   num_shared_ = num_shared;
+}
+
+void Sequence::note_miss(Token cached_token) {
+  if (num_generated_ == 0) cache_.cached_token = cached_token;
 }
 
 bool Sequence::take_cut() {
@@ -108,7 +139,7 @@ void Sequence::accept(SampledToken sampled, std::string_view bytes, bool is_end)
   const auto now = Clock::now();
   if (state_ == SequenceState::kPrefilling) {
     state_ = SequenceState::kDecoding;
-    first_token_at_ = now;
+    if (num_generated_ == 0) first_token_at_ = now;
   }
   token_wait_ms_ = ms_between(num_generated_ == 0 ? submitted_at_ : last_token_at_, now);
   last_token_at_ = now;

@@ -64,7 +64,17 @@ class Sequence {
     return num_prompt_tokens_ + (request_.prefill_only ? 0 : request_.max_tokens);
   }
   int32_t num_shared() const { return num_shared_; }
-  int32_t num_reserved_cells() const { return num_total_cells() - num_shared_; }
+  // Answers are mostly far shorter than they may be, so cells are granted as it grows; all
+  // at once where it cannot be preempted.
+  int32_t num_first_cells() const;
+  // More cells to be granted before the next step; 0 = enough are.
+  int32_t num_missing_cells() const;
+  void grant(int32_t num_cells) { num_granted_ += num_cells; }
+  int32_t num_reserved_cells() const { return num_granted_ - num_shared_; }
+  // Whether it can give its cells back and go on later: what it computed may be kept.
+  bool can_preempt() const { return reuses_prefix() && !is_prefill_only(); }
+  // Back to waiting, with nothing in the KV memory. What was generated stays.
+  void preempt();
   // Tokens that are to be computed before the next one can be sampled.
   int32_t num_pending() const;
 
@@ -83,8 +93,10 @@ class Sequence {
   const Hash128& root() const { return prefix_.root; }
   const StoredPrefix& prefetched() const { return prefix_.prefetched; }
   void forget_prefetched() { prefix_.prefetched = {}; }
-  // Tokens of the prompt that may be reused: one is computed for its logits.
-  int32_t max_reusable() const { return num_prompt_tokens_ - (request_.prefill_only ? 0 : 1); }
+  // Tokens that may be reused: one is computed for its logits.
+  int32_t max_reusable() const {
+    return static_cast<int32_t>(tokens_.size()) - (request_.prefill_only ? 0 : 1);
+  }
 
   void admit(SequenceId id);
   // Says that the first tokens were reused; `base` is the hot prefix with which
@@ -93,7 +105,7 @@ class Sequence {
   void begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared);
   HotPrefix* base() const { return base_; }
   void rebase(HotPrefix* base, int32_t num_shared) { base_ = base, num_shared_ = num_shared; }
-  void note_miss(Token cached_token) { cache_.cached_token = cached_token; }
+  void note_miss(Token cached_token);
   const CacheReport& cache() const { return cache_; }
   // Positions in the prompt where its state is to be kept (see checkpoint_cuts).
   void set_cuts(const std::vector<int32_t>& cuts) { cuts_.assign(cuts.begin(), cuts.end()); }
@@ -144,6 +156,7 @@ class Sequence {
   PrefixSource prefix_;
   HotPrefix* base_ = nullptr;
   int32_t num_shared_ = 0;
+  int32_t num_granted_ = 0;  // cells, with those it shares
   std::deque<int32_t> cuts_;
   Drafter drafter_;
   std::vector<Token> draft_;  // guessed in this step

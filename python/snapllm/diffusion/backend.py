@@ -12,6 +12,7 @@ from snapllm.diffusion.params import ImageRequest, Picture
 if TYPE_CHECKING:
     from snapllm import _diffusion
 
+
 def _array(picture: Picture) -> np.ndarray:
     samples = np.frombuffer(picture.samples, np.uint8)
     return samples.reshape(picture.height, picture.width, picture.num_channels)

@@ -342,6 +342,7 @@ def _model_stats(stats: ModelStats) -> dict[str, Any]:
         "generated_tokens": stats.num_generated_tokens,
         "draft_tokens": stats.num_draft_tokens,
         "accepted_draft_tokens": stats.num_accepted_draft_tokens,
+        "preemptions": stats.num_preemptions,
         "kv_cells_used": stats.num_kv_cells_used,
         "mean_batch_tokens": _mean(stats.num_batch_tokens, stats.num_steps),
         "mean_batch_sequences": _mean(stats.num_batch_sequences, stats.num_steps),
