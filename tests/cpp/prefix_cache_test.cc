@@ -187,6 +187,16 @@ TEST(prefix_cache, answers_that_outgrow_the_kv_memory_take_turns) {
   }
 }
 
+TEST(prefix_cache, a_prompt_preempted_half_way_was_not_cached) {
+  Fixture f(info_with_hot(4));
+  f.submit(1, std::string(100, 'A'), long_answer(1), 1000);
+  for (int i = 0; i < 221; ++i) f.scheduler.step();
+  f.submit(2, std::string(1600, 'B'), "second");
+  f.run();
+  CHECK_EQ(f.scheduler.stats().num_preemptions, 1);
+  CHECK_EQ(f.cached(2), 0);
+}
+
 TEST(prefix_cache, a_preempted_request_can_be_cancelled) {
   Fixture f(info_with_hot(4));
   for (uint64_t id = 1; id <= 4; ++id) {

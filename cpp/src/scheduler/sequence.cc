@@ -94,6 +94,7 @@ void Sequence::admit(SequenceId id) {
 void Sequence::preempt() {
   id_ = -1;
   state_ = SequenceState::kWaiting;
+  was_preempted_ = true;
   num_computed_ = num_shared_ = num_granted_ = 0;
   base_ = nullptr;
   cuts_.clear();
@@ -117,14 +118,14 @@ void Sequence::draft() {
 }
 
 void Sequence::begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared) {
-  if (num_generated_ == 0) cache_ = reused;  // else it goes on after a preemption
+  if (!was_preempted_) cache_ = reused;  // else it is its own work that comes back
   num_computed_ = reused.num_tokens();
   base_ = base;
   num_shared_ = num_shared;
 }
 
 void Sequence::note_miss(Token cached_token) {
-  if (num_generated_ == 0) cache_.cached_token = cached_token;
+  if (!was_preempted_) cache_.cached_token = cached_token;
 }
 
 bool Sequence::take_cut() {

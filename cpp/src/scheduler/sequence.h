@@ -160,7 +160,8 @@ class Sequence {
   std::deque<int32_t> cuts_;
   Drafter drafter_;
   std::vector<Token> draft_;  // guessed in this step
-  CacheReport cache_;
+  CacheReport cache_;  // of its first admission
+  bool was_preempted_ = false;
   Utf8Decoder utf8_;
   StopMatcher stop_;
   RequestOutput output_;  // collected since take_output
