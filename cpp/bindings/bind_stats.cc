@@ -23,7 +23,6 @@ void bind_stats(py::module_& module) {
       .def_readonly("max_sequences", &ModelInfo::max_sequences)
       .def_readonly("num_hot_sequences", &ModelInfo::num_hot_sequences)
       .def_readonly("max_hot_tokens", &ModelInfo::max_hot_tokens)
-      .def_readonly("max_parked_tokens", &ModelInfo::max_parked_tokens)
       .def_readonly("max_foreign_tokens", &ModelInfo::max_foreign_tokens)
       .def_readonly("num_kv_sequences", &ModelInfo::num_kv_sequences)
       .def_readonly("fingerprint", &ModelInfo::fingerprint)

@@ -38,7 +38,7 @@ struct Fixture {
   static std::shared_ptr<FakeTextModel> make_model(int32_t num_hot, const std::string& kind) {
     ModelInfo info = fake_info(/*kv_cells=*/4096, /*max_sequences=*/4);
     info.num_hot_sequences = num_hot;
-    info.max_hot_tokens = info.max_parked_tokens = info.max_foreign_tokens = 2048;
+    info.max_hot_tokens = info.max_foreign_tokens = 2048;
     info.kv_kind = kind;
     return std::make_shared<FakeTextModel>(std::move(info), 256, 128);
   }

@@ -19,7 +19,7 @@ using Tokens = std::vector<Token>;
 ModelInfo info_with_hot(int32_t num_hot, const std::string& kind = "blocks") {
   ModelInfo info = fake_info(/*kv_cells=*/2048, /*max_sequences=*/4);
   info.num_hot_sequences = num_hot;
-  info.max_hot_tokens = info.max_parked_tokens = info.max_foreign_tokens = 1024;
+  info.max_hot_tokens = info.max_foreign_tokens = 1024;
   info.kv_kind = kind;
   return info;
 }

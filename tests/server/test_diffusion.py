@@ -254,6 +254,36 @@ def test_image_models_are_loaded_switched_and_unloaded(
         assert painter.request("POST", "/api/v1/models/load", wrong)[0] == 400, wrong
 
 
+def resident_bytes(pid: int) -> int:
+    """Memory of a process and of the processes it started."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident_bytes(child) for child in children)
+
+
+def test_unloading_gives_the_memory_back(image_files: dict[str, Path]) -> None:
+    server = Server("--no-demo", "--no-workspace").start(0)
+    try:
+        body = {
+            "model_id": "pix",
+            "file_path": str(image_files["diffusion_model"]),
+            "model_type": "diffusion",
+            "llm_path": str(image_files["llm"]),
+            "taesd_path": str(image_files["taesd"]),
+        }
+        before = resident_bytes(server.process.pid)
+        for _ in range(3):
+            server.post("/api/v1/models/load", body)
+            server.post(PATH, SMALL)
+            assert resident_bytes(server.process.pid) > 1.3 * before
+            server.post("/api/v1/models/unload", {"model_id": "pix"})
+        assert resident_bytes(server.process.pid) < 1.1 * before
+        assert server.stop() == 0
+    finally:
+        server.process.kill()
+
+
 def test_words_and_pictures_are_made_at_once(painter: Server) -> None:
     prompt = {"prompt": "Hello", "model": "llama", "temperature": 0, "max_tokens": 8}
     words = painter.post("/api/v1/generate", prompt)["response"]

@@ -184,10 +184,9 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.num_hot_sequences = is_block ? kHotSequences : kHotCheckpoints;
   info.num_kv_sequences = info.max_sequences + info.num_hot_sequences + (is_block ? 1 : 0);
   info.max_hot_tokens = info.kv_cells / 2;
-  info.max_parked_tokens = info.max_hot_tokens;
   info.max_foreign_tokens = uses_gpu(options)
-                                ? info.max_parked_tokens
-                                : std::min(kMaxForeignTokensOnCpu, info.max_parked_tokens);
+                                ? info.max_hot_tokens
+                                : std::min(kMaxForeignTokensOnCpu, info.max_hot_tokens);
   return info;
 }
 

@@ -39,10 +39,6 @@ int32_t HotPool::num_parked_cells() const {
   return num_parked;
 }
 
-bool HotPool::has_parking_room(int32_t num_cells) const {
-  return has_room(num_cells) && num_parked_cells() + num_cells <= max_parked_cells_;
-}
-
 HotPrefix* HotPool::victim(const HotPrefix* keep) {
   HotPrefix* best = nullptr;
   for (HotPrefix& prefix : prefixes_) {

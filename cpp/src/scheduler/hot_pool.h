@@ -31,9 +31,8 @@ struct HotPrefix {
 // prefixes keep their address until they are removed.
 class HotPool {
  public:
-  // `max_parked_cells` bounds what is kept without being asked for, `max_cells` all.
-  HotPool(int32_t max_prefixes, int32_t max_cells, int32_t max_parked_cells)
-      : max_prefixes_(max_prefixes), max_cells_(max_cells), max_parked_cells_(max_parked_cells) {}
+  HotPool(int32_t max_prefixes, int32_t max_cells)
+      : max_prefixes_(max_prefixes), max_cells_(max_cells) {}
 
   struct Match {
     HotPrefix* prefix = nullptr;
@@ -48,7 +47,6 @@ class HotPool {
 
   // Whether one more prefix with so many cells of its own is within the bounds.
   bool has_room(int32_t num_cells) const;
-  bool has_parking_room(int32_t num_cells) const;
   // The least recently used prefix that nothing shares, pinned ones only after all
   // others; null when none can go. `keep` is left out.
   HotPrefix* victim(const HotPrefix* keep);
@@ -63,7 +61,6 @@ class HotPool {
   // Cells of the prefixes that nobody asked to keep.
   int32_t num_parked_cells() const;
   int32_t max_cells() const { return max_cells_; }
-  int32_t max_parked_cells() const { return max_parked_cells_; }
   int32_t num_cells() const { return num_cells_; }
   int32_t size() const { return static_cast<int32_t>(prefixes_.size()); }
   const std::list<HotPrefix>& prefixes() const { return prefixes_; }
@@ -71,7 +68,6 @@ class HotPool {
  private:
   const int32_t max_prefixes_;
   const int32_t max_cells_;
-  const int32_t max_parked_cells_;
   std::list<HotPrefix> prefixes_;
   int32_t num_cells_ = 0;
   uint64_t clock_ = 0;

@@ -24,8 +24,7 @@ PrefixCache::PrefixCache(std::shared_ptr<const TextModel> model, TextContext& co
       context_(context),
       store_(std::move(store)),
       kind_(model_->kv_kind()),
-      hot_(model_->info().num_hot_sequences, model_->info().max_hot_tokens,
-           model_->info().max_parked_tokens) {}
+      hot_(model_->info().num_hot_sequences, model_->info().max_hot_tokens) {}
 
 bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
                               int32_t num_available) const {
@@ -248,10 +247,10 @@ bool PrefixCache::park(Sequence& sequence, std::vector<SequenceId>& free_ids) {
     drop(base, free_ids);
     base = prefix.base;
   }
-  while (!hot_.has_parking_room(prefix.num_own_cells())) {
+  while (!hot_.has_room(prefix.num_own_cells())) {
     HotPrefix* victim = hot_.victim(base);
     // Others are not given up for one that is too large anyway, nor pinned ones at all.
-    if (victim == nullptr || victim->pinned || prefix.num_own_cells() > hot_.max_parked_cells()) {
+    if (victim == nullptr || victim->pinned || prefix.num_own_cells() > hot_.max_cells()) {
       context_.clear_sequence(prefix.id);
       free_ids.push_back(prefix.id);
       if (base != nullptr) hot_.release(base);

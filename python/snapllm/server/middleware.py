@@ -79,7 +79,7 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
         access_log.info(
             "method=%s path=%s status=%d ms=%.1f id=%s%s",
             request.method,
-            request.path,
+            request.rel_url.raw_path,  # encoded, so that it cannot end the line
             status,
             (time.perf_counter() - start) * 1000,
             request_id,
