@@ -116,7 +116,11 @@ Residency::Environment Engine::Impl::environment() {
                 return std::make_shared<Scheduler>(std::move(loaded), options_.max_queued_requests,
                                                    store_);
               },
-          .snapshot_bytes = [this] { return store_->ram_bytes(); }};
+          .snapshots =
+              [this] {
+                return SnapshotMemory{store_->ram_bytes(), store_->least_ram_bytes()};
+              },
+          .bound_snapshots = [this](uint64_t bytes) { store_->bound_ram(bytes); }};
 }
 
 Result<uint64_t> Engine::Impl::submit(GenerateRequest request,

@@ -289,6 +289,22 @@ TEST(kv_store, a_full_or_read_only_disk_is_said_and_ram_goes_on) {
   }
 }
 
+TEST(kv_store, ram_gives_way_to_a_lower_bound_and_nothing_on_disk_is_lost) {
+  constexpr uint64_t kRam = 1 << 20;
+  Fixture f(kRam);
+  for (int seed = 0; seed < 40; ++seed) f.save(tokens_of(seed, 300));
+  f.store->flush();
+  REQUIRE(f.store->ram_bytes() > kRam / 8);
+  CHECK_EQ(f.store->least_ram_bytes(), kRam / 8);
+  f.store->bound_ram(0);
+  CHECK(f.store->ram_bytes() <= kRam / 8);
+  CHECK_EQ(f.store->stats().max_ram_bytes, kRam / 8);
+  for (int seed = 0; seed < 40; ++seed) CHECK_EQ(f.match(tokens_of(seed, 300)), 300);
+  CHECK(f.store->ram_bytes() <= kRam / 8);
+  f.store->bound_ram(10 * kRam);
+  CHECK_EQ(f.store->stats().max_ram_bytes, kRam);
+}
+
 TEST(kv_store, the_least_recently_used_goes_first_and_the_deepest_of_a_chain) {
   const std::vector<EvictionCandidate> candidates = {
       {10, 5, 256}, {10, 5, 512}, {10, 1, 256}, {10, 9, 100}};

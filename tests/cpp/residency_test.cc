@@ -74,7 +74,12 @@ struct Fixture {
                        [](LoadedModel loaded) {
                          return std::make_shared<Scheduler>(std::move(loaded), 64);
                        },
-                   .snapshot_bytes = [] { return uint64_t{0}; }},
+                   .snapshots = [this] { return snapshots; },
+                   .bound_snapshots =
+                       [this](uint64_t bytes) {
+                         snapshots.bytes =
+                             std::max(snapshots.least_bytes, std::min(snapshots.bytes, bytes));
+                       }},
                   {.budget_bytes = max_models * kModelBytes,
                    .keep_alive_s = keep_alive_s,
                    .max_wait_s = 10.0}) {
@@ -104,6 +109,7 @@ struct Fixture {
   ComputeThread compute;
   std::shared_ptr<OutputQueue> outputs = std::make_shared<OutputQueue>();
   uint64_t last_request_id = 0;
+  SnapshotMemory snapshots;
   Residency residency;
 };
 
@@ -249,6 +255,21 @@ TEST(residency, external_memory_evicts_idle_models_or_is_refused) {
   CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kOutOfMemory);
   CHECK(f.residency.set_external("image", 0).ok());
   CHECK(f.residency.acquire("a").ok());
+}
+
+TEST(residency, kept_kv_gives_way_to_models_down_to_its_least) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  f.snapshots = {.bytes = kModelBytes, .least_bytes = 0};
+  REQUIRE(f.load("b").ok());
+  CHECK_EQ(f.state("a"), "resident");
+  CHECK_EQ(f.snapshots.bytes, uint64_t{0});
+  CHECK_EQ(f.residency.memory().used_bytes, 2 * kModelBytes);
+  REQUIRE(f.residency.unload("b").ok());
+  f.snapshots = {.bytes = kModelBytes, .least_bytes = kModelBytes / 2};
+  REQUIRE(f.load("c").ok());
+  CHECK_EQ(f.state("a"), "evicted");
+  CHECK_EQ(f.snapshots.bytes, kModelBytes);
 }
 
 TEST(residency, random_use_from_many_threads_stays_within_the_budget) {

@@ -29,10 +29,16 @@ struct Holding {
   bool moving = false;  // loading or leaving: its memory cannot be disposed of
 };
 
+// The KV of prompts kept in RAM. It gives way to models, down to `least_bytes`.
+struct SnapshotMemory {
+  uint64_t bytes = 0;
+  uint64_t least_bytes = 0;
+};
+
 // Memory that is spoken for besides the models.
 struct MemoryUse {
   uint64_t budget_bytes = 0;
-  uint64_t snapshot_bytes = 0;  // KV kept in RAM
+  uint64_t snapshot_bytes = 0;  // KV kept in RAM that does not give way
   uint64_t external_bytes = 0;  // image models and the like
 };
 

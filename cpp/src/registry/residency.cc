@@ -143,7 +143,8 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     MemoryUse use = memory_use();
     const auto holdings = registry_.holdings();
     // Others than we use the machine too.
-    const uint64_t taken = charged_bytes(holdings) + use.snapshot_bytes + use.external_bytes;
+    const uint64_t taken =
+        charged_bytes(holdings) + environment_.snapshots().bytes + use.external_bytes;
     use.budget_bytes = std::min(use.budget_bytes, taken + backend_.available_bytes());
     const auto choose = [&](Victims allowed) {
       return choose_room(model_id, claim.options, claim.last, holdings, use, allowed, plan);
@@ -166,6 +167,7 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     if (!choice.ok()) return choice.status();
     if (choice.value().victims.empty()) {
       if (registry_.reserve(model_id, choice.value().charge, memory_use())) {
+        bound_snapshots();
         return choice.value().plan;
       }
     } else if (!evict(choice.value().victims, allowed, deadline, claim.ticket->cancelled) &&
@@ -191,7 +193,14 @@ bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
     registry_.end_eviction(id);
     num_evictions_.fetch_add(1, std::memory_order_relaxed);
   }
+  bound_snapshots();
   return all_gone;
+}
+
+void Residency::bound_snapshots() {
+  const MemoryUse use = memory_use();
+  const uint64_t taken = charged_bytes(registry_.holdings()) + use.external_bytes;
+  environment_.bound_snapshots(use.budget_bytes > taken ? use.budget_bytes - taken : 0);
 }
 
 void Residency::drop(Lease lease, const Status& reason) {
@@ -209,6 +218,7 @@ void Residency::drop(Lease lease, const Status& reason) {
 void Residency::finish_removal(const std::string& model_id, Lease lease, const Status& reason) {
   if (lease != nullptr) drop(std::move(lease), reason);
   registry_.end_remove(model_id);
+  bound_snapshots();
 }
 
 Status Residency::unload(const std::string& model_id) {
@@ -232,11 +242,13 @@ Status Residency::set_external(const std::string& name, uint64_t bytes) {
       before = std::exchange(entry, bytes);
       if (bytes == 0) external_bytes_.erase(name);
     }
-    if (bytes <= before) return {};
     const MemoryUse use = memory_use();
     const auto holdings = registry_.holdings();
     const uint64_t taken = charged_bytes(holdings) + use.snapshot_bytes + use.external_bytes;
-    if (taken <= use.budget_bytes) return {};
+    if (bytes <= before || taken <= use.budget_bytes) {
+      bound_snapshots();
+      return {};
+    }
     const auto victims = choose_victims(holdings, taken - use.budget_bytes, Victims::kIdle);
     if (victims && evict(*victims, Victims::kIdle, Clock::now(), kNeverCancelled)) continue;
     std::lock_guard lock(mutex_);
@@ -252,7 +264,7 @@ Status Residency::set_external(const std::string& name, uint64_t bytes) {
 MemoryUse Residency::memory_use() const {
   MemoryUse use;
   use.budget_bytes = options_.budget_bytes;
-  use.snapshot_bytes = environment_.snapshot_bytes();
+  use.snapshot_bytes = environment_.snapshots().least_bytes;
   std::lock_guard lock(mutex_);
   for (const auto& [name, bytes] : external_bytes_) use.external_bytes += bytes;
   return use;
@@ -264,9 +276,9 @@ MemoryStats Residency::memory() const {
   MemoryStats stats;
   stats.budget_bytes = use.budget_bytes;
   stats.models_bytes = charged_bytes(holdings);
-  stats.snapshot_bytes = use.snapshot_bytes;
+  stats.snapshot_bytes = environment_.snapshots().bytes;
   stats.external_bytes = use.external_bytes;
-  stats.used_bytes = stats.models_bytes + use.snapshot_bytes + use.external_bytes;
+  stats.used_bytes = stats.models_bytes + stats.snapshot_bytes + use.external_bytes;
   stats.num_evictions = num_evictions_.load(std::memory_order_relaxed);
   stats.num_reloads = num_reloads_.load(std::memory_order_relaxed);
   return stats;

@@ -37,7 +37,8 @@ class Residency {
   using Clock = ModelRegistry::Clock;
   struct Environment {
     std::function<std::shared_ptr<Scheduler>(LoadedModel)> make_scheduler;
-    std::function<uint64_t()> snapshot_bytes;  // of the KV store in RAM
+    std::function<SnapshotMemory()> snapshots;
+    std::function<void(uint64_t)> bound_snapshots;  // to so many bytes, or the least it can
   };
 
   // The references must outlive it; `calibrations` may be null.
@@ -80,6 +81,8 @@ class Residency {
   void drop(Lease lease, const Status& reason);
   void finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   MemoryUse memory_use() const;
+  // Leaves the KV kept in RAM what the models do not take.
+  void bound_snapshots();
   void watch_keep_alive();
 
   TextBackend& backend_;

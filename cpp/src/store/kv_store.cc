@@ -14,6 +14,13 @@ constexpr uint64_t kMaxPendingWriteBytes = uint64_t{512} << 20;
 // A tier that is full is emptied by this share more than needed, so that the order of
 // all pieces is not looked at for each new one.
 constexpr uint64_t kHeadroomDivisor = 16;
+// The share of the warm tier's bound that it always has.
+constexpr uint64_t kLeastRamDivisor = 8;
+
+// What is being written stays: its bytes are in use anyway.
+bool can_leave_ram(const StoredPiece& piece) {
+  return piece.on_disk || (!piece.is_writing && piece.num_pins == 0);
+}
 
 }  // namespace
 
@@ -28,8 +35,8 @@ struct KvStore::PlannedPart {
 };
 
 KvStore::KvStore(KvStoreOptions options, std::unique_ptr<FileEnv> env)
-    : options_(std::move(options)), env_(std::move(env)) {
-  stats_.max_ram_bytes = options_.ram_bytes;
+    : options_(std::move(options)), env_(std::move(env)), ram_bound_(options_.ram_bytes) {
+  stats_.max_ram_bytes = ram_bound_;
   stats_.max_disk_bytes = has_disk() ? options_.disk_bytes : 0;
 }
 
@@ -299,6 +306,22 @@ uint64_t KvStore::ram_bytes() const {
   return stats_.ram_bytes;
 }
 
+uint64_t KvStore::least_ram_bytes() const {
+  std::lock_guard lock(mutex_);
+  uint64_t staying = 0;
+  for (const auto& [key, piece] : index_.pieces()) {
+    if (piece->state != nullptr && !can_leave_ram(*piece)) staying += piece->state_bytes;
+  }
+  return std::max(staying, std::min(stats_.ram_bytes, options_.ram_bytes / kLeastRamDivisor));
+}
+
+void KvStore::bound_ram(uint64_t bytes) {
+  std::lock_guard lock(mutex_);
+  ram_bound_ = std::clamp(bytes, options_.ram_bytes / kLeastRamDivisor, options_.ram_bytes);
+  stats_.max_ram_bytes = ram_bound_;
+  trim_ram();
+}
+
 KvStoreStats KvStore::stats() const {
   std::lock_guard lock(mutex_);
   KvStoreStats stats = stats_;
@@ -360,18 +383,15 @@ void KvStore::finish_write(const Hash128& key, const Status& status, uint64_t fi
 }
 
 void KvStore::trim_ram() {
-  if (stats_.ram_bytes <= options_.ram_bytes) return;
+  if (stats_.ram_bytes <= ram_bound_) return;
   std::vector<Hash128> keys;
   std::vector<EvictionCandidate> candidates;
   for (const auto& [key, piece] : index_.pieces()) {
-    // What is being written stays: its bytes are in use anyway.
-    const bool can_go = piece->on_disk || (!piece->is_writing && piece->num_pins == 0);
-    if (piece->state == nullptr || !can_go) continue;
+    if (piece->state == nullptr || !can_leave_ram(*piece)) continue;
     keys.push_back(key);
     candidates.push_back({piece->state_bytes, piece->last_used, piece->id.end});
   }
-  const uint64_t excess =
-      stats_.ram_bytes - options_.ram_bytes + options_.ram_bytes / kHeadroomDivisor;
+  const uint64_t excess = stats_.ram_bytes - ram_bound_ + ram_bound_ / kHeadroomDivisor;
   for (const size_t i : pick_victims(candidates, excess)) {
     StoredPiece& piece = *index_.find(keys[i]);
     ++stats_.num_ram_evictions;

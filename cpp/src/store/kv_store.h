@@ -92,6 +92,11 @@ class KvStore {
 
   bool has_disk() const { return !options_.folder.empty(); }
   uint64_t ram_bytes() const;
+  // What would stay in RAM under the lowest bound.
+  uint64_t least_ram_bytes() const;
+  // Lowers the bound of the warm tier, or raises it up to the options' again; an eighth of
+  // that always stays, since everything is stored by way of RAM.
+  void bound_ram(uint64_t bytes);
   KvStoreStats stats() const;
   void flush() { io_.flush(); }
 
@@ -122,6 +127,7 @@ class KvStore {
   PieceIndex index_;
   std::set<Hash128> opened_;
   uint64_t clock_ = 0;
+  uint64_t ram_bound_;
   uint64_t pending_write_bytes_ = 0;
   KvStoreStats stats_;
 
