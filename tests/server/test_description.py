@@ -20,10 +20,22 @@ def test_every_described_endpoint_is_there_and_every_endpoint_described(server: 
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation["summary"], (method, path)
-            if "requestBody" in operation:
-                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            body = operation.get("requestBody", {"content": {}})["content"]
+            if "application/json" in body:
+                schema = body["application/json"]["schema"]
                 name = schema["$ref"].rpartition("/")[2]
                 assert document["components"]["schemas"][name]["properties"]
+
+
+def test_what_is_not_json_is_described_as_what_it_is(server: Server) -> None:
+    paths = server.get("/openapi.json")["paths"]
+    assert list(paths["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+    assert (
+        "application/octet-stream"
+        in paths["/api/v1/contexts/import"]["post"]["requestBody"]["content"]
+    )
+    filters = {(p["name"], p["in"]) for p in paths["/api/v1/contexts"]["get"]["parameters"]}
+    assert filters == {("tier", "query"), ("model_id", "query")}
 
 
 def test_the_docs_page_lists_the_endpoints(server: Server) -> None:

@@ -32,12 +32,16 @@ class _Endpoint(NamedTuple):
     path: str
     summary: str
     body: Any = None
+    """The type of a JSON body, or the media type of another."""
     streams: bool = False
+    answer: str = "application/json"
+    query: tuple[str, ...] = ()
 
 
+_FILE = "application/octet-stream"
 _ENDPOINTS = (
     _Endpoint("get", "/health", "Whether the server answers, and which models it has"),
-    _Endpoint("get", "/metrics", "Counters in Prometheus' text format"),
+    _Endpoint("get", "/metrics", "Counters in Prometheus' text format", answer="text/plain"),
     _Endpoint("get", "/v1/models", "The loaded models, in OpenAI's or Anthropic's form"),
     _Endpoint("get", "/v1/models/{model_id}", "One loaded model"),
     _Endpoint(
@@ -124,7 +128,7 @@ _ENDPOINTS = (
         contexts.IngestRequest,
         True,
     ),
-    _Endpoint("get", "/api/v1/contexts", "The contexts; ?tier= and ?model_id= filter"),
+    _Endpoint("get", "/api/v1/contexts", "The contexts", query=("tier", "model_id")),
     _Endpoint("get", "/api/v1/contexts/stats", "Counts, memory and hits of the contexts"),
     _Endpoint("get", "/api/v1/contexts/{context_id}", "One context"),
     _Endpoint("delete", "/api/v1/contexts/{context_id}", "Removes a context"),
@@ -159,8 +163,14 @@ _ENDPOINTS = (
         "A second context of the same document",
         contexts.ForkRequest,
     ),
-    _Endpoint("get", "/api/v1/contexts/{context_id}/export", "A context as one file"),
-    _Endpoint("post", "/api/v1/contexts/import", "Makes a context of such a file"),
+    _Endpoint("get", "/api/v1/contexts/{context_id}/export", "A context as one file", answer=_FILE),
+    _Endpoint(
+        "post",
+        "/api/v1/contexts/import",
+        "Makes a context of such a file",
+        _FILE,
+        query=("name", "model_id", "ttl_seconds"),
+    ),
     _Endpoint(
         "get", "/api/v1/requests/{request_id}/cache", "What a request reused, and what ended it"
     ),
@@ -170,14 +180,14 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 
 def openapi_document() -> dict[str, Any]:
     """The API as an OpenAPI 3.1 document."""
-    bodies = [endpoint.body for endpoint in _ENDPOINTS if endpoint.body is not None]
+    bodies = [e.body for e in _ENDPOINTS if e.body is not None and e.body != _FILE]
     references, components = msgspec.json.schema_components(
         bodies, ref_template="#/components/schemas/{name}"
     )
     schemas = dict(zip(map(id, bodies), references, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in _ENDPOINTS:
-        content: dict[str, Any] = {"application/json": {}}
+        content: dict[str, Any] = {endpoint.answer: {}}
         if endpoint.streams:
             content["text/event-stream"] = {}
         operation: dict[str, Any] = {
@@ -187,17 +197,21 @@ def openapi_document() -> dict[str, Any]:
                 "default": {"description": "An error, in the shape of the protocol"},
             },
         }
-        if parameters := _PARAMETER.findall(endpoint.path):
+        parameters = [(name, "path") for name in _PARAMETER.findall(endpoint.path)]
+        parameters += [(name, "query") for name in endpoint.query]
+        if parameters:
             operation["parameters"] = [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                for name in parameters
+                {"name": name, "in": place, "schema": {"type": "string"}}
+                | ({"required": True} if place == "path" else {})
+                for name, place in parameters
             ]
         if endpoint.body is not None:
-            schema = schemas[id(endpoint.body)]
-            operation["requestBody"] = {
-                "required": True,
-                "content": {"application/json": {"schema": schema}},
-            }
+            content = (
+                {_FILE: {}}
+                if endpoint.body == _FILE
+                else {"application/json": {"schema": schemas[id(endpoint.body)]}}
+            )
+            operation["requestBody"] = {"required": True, "content": content}
         paths.setdefault(endpoint.path, {})[endpoint.method] = operation
     return {
         "openapi": "3.1.0",
@@ -218,9 +232,9 @@ def docs_page() -> str:
                 f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"
                 f"<p>{html.escape(operation['summary'])}</p>"
             )
-            body = operation.get("requestBody")
-            if body is not None:
-                reference = body["content"]["application/json"]["schema"]["$ref"]
+            body = operation.get("requestBody", {"content": {}})["content"]
+            if "application/json" in body:
+                reference = body["application/json"]["schema"]["$ref"]
                 rows.append(_fields_table(schemas[reference.rpartition("/")[2]]))
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>SnapLLM API</title>"
