@@ -86,3 +86,31 @@ def test_every_family_answers_or_says_why_not(llama_path: Path, template: Path) 
             assert isinstance(events[-1], snapllm.Finish)
         assert num_answered >= 3
         assert model.chat("Hello", max_tokens=2).usage.num_generated_tokens > 0
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_what_was_formatted_before_changes_no_answer(llama_path: Path, template: Path) -> None:
+    """What a format keeps of one request must fit the next that has other messages."""
+
+    def answer(model: snapllm.Model, messages: Any, options: dict[str, Any]) -> Any:
+        try:
+            result = model.chat(messages, temperature=0, max_tokens=12, **options)
+        except snapllm.InvalidRequestError as error:
+            return str(error)
+        calls = [(call.name, call.arguments) for call in result.tool_calls]
+        return result.content, result.reasoning, calls, result.usage.num_prompt_tokens
+
+    text = template.read_text()
+    with snapllm.Engine(num_threads=1) as engine:
+        used = engine.load(llama_path, "used", chat_template=text, context_size=8192)
+        for number, request in enumerate(REQUESTS):
+            options = dict(request)
+            messages = options.pop("messages")
+            for other in (
+                "Other words",
+                [{"role": "system", "content": "Be brief."}, *HISTORY[1:2]],
+            ):
+                answer(used, other, options)
+            fresh = engine.load(llama_path, f"{number}", chat_template=text, context_size=8192)
+            assert answer(used, messages, options) == answer(fresh, messages, options)
+            engine.unload(f"{number}")

@@ -6,6 +6,7 @@
 #include "backend/llama_runtime.h"
 #include "chat/json_depth.h"
 #include "chat/llama_chat_parser.h"
+#include "chat-auto-parser.h"
 #include "common.h"
 #include "llama.h"
 
@@ -60,39 +61,72 @@ common_chat_templates_inputs to_inputs(const ChatFormatRequest& request) {
   return inputs;
 }
 
-}  // namespace
-
-LlamaChatPrompt::LlamaChatPrompt(common_chat_params params, int32_t thinking_budget_tokens,
-                                 const llama_vocab* vocab, MediaPrompt prompt)
-    : params_(std::move(params)),
-      thinking_budget_tokens_(thinking_budget_tokens),
-      tokens_(std::move(prompt.tokens)),
-      media_(std::move(prompt.spans)),
-      parser_params_(params_) {
-  for (const std::string& text : params_.preserved_tokens) {
-    const auto ids = common_tokenize(vocab, text, false, true);
-    if (ids.size() == 1) preserved_.insert(ids[0]);
+// Whether llama.cpp derives the template's format from how it renders, having no code of
+// its own for it. Then only the prompt depends on the messages.
+bool is_generic(const common_chat_templates* templates, const std::string& variant) {
+  const std::string source = common_chat_templates_source(templates, variant);
+  if (source.empty()) return true;  // no such variant
+  try {
+    autoparser::generation_params params;
+    params.messages = common_json::parse(R"([{"role": "user", "content": "x"}])");
+    params.add_generation_prompt = true;
+    const common_chat_template chat_template(source, "", "");
+    return !common_chat_try_specialized_template(chat_template, source, params).has_value();
+  } catch (const std::exception&) {
+    return false;
   }
-  parser_params_.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
-  if (!params_.parser.empty()) parser_params_.parser.load(params_.parser);
 }
 
+// What the rules follow from where they are cacheable.
+std::string rules_key(const ChatFormatRequest& request, const std::string& generation_prompt) {
+  std::string key;
+  const auto add = [&key](std::string_view part) {
+    key += std::to_string(part.size());
+    key += ':';
+    key += part;
+  };
+  add(std::to_string(static_cast<int>(request.tool_choice)));
+  key += request.parallel_tool_calls ? 'p' : '-';
+  key += request.enable_thinking ? 't' : '-';
+  key += request.add_generation_prompt ? 'g' : '-';
+  add(generation_prompt);
+  add(request.tools_json);
+  add(request.json_schema);
+  add(request.grammar);
+  for (const auto& [name, value] : request.template_kwargs) {
+    add(name);
+    add(value);
+  }
+  return key;
+}
+
+}  // namespace
+
+LlamaChatPrompt::LlamaChatPrompt(std::string text, std::shared_ptr<const AnswerRules> rules,
+                                 int32_t thinking_budget_tokens, MediaPrompt prompt)
+    : text_(std::move(text)),
+      rules_(std::move(rules)),
+      thinking_budget_tokens_(thinking_budget_tokens),
+      tokens_(std::move(prompt.tokens)),
+      media_(std::move(prompt.spans)) {}
+
 std::unique_ptr<ChatStreamParser> LlamaChatPrompt::create_parser() const {
-  return std::make_unique<LlamaChatParser>(parser_params_);
+  return std::make_unique<LlamaChatParser>(rules_);
 }
 
 void LlamaChatPrompt::constrain(common_params_sampling& sampling, const llama_vocab* vocab) const {
-  sampling.preserved_tokens = preserved_;
-  sampling.generation_prompt = params_.generation_prompt;
-  if (!params_.grammar.empty()) {
-    sampling.grammar = {COMMON_GRAMMAR_TYPE_TOOL_CALLS, params_.grammar};
-    sampling.grammar_lazy = params_.grammar_lazy;
-    for (common_grammar_trigger trigger : params_.grammar_triggers) {
+  const common_chat_params& params = rules_->params;
+  sampling.preserved_tokens = rules_->preserved;
+  sampling.generation_prompt = params.generation_prompt;
+  if (!params.grammar.empty()) {
+    sampling.grammar = {COMMON_GRAMMAR_TYPE_TOOL_CALLS, params.grammar};
+    sampling.grammar_lazy = params.grammar_lazy;
+    for (common_grammar_trigger trigger : params.grammar_triggers) {
       if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD) {
         // A word that is one token triggers by its id: its text is never sampled
         // in pieces.
         const auto ids = common_tokenize(vocab, trigger.value, false, true);
-        if (ids.size() == 1 && preserved_.count(ids[0]) > 0) {
+        if (ids.size() == 1 && rules_->preserved.count(ids[0]) > 0) {
           trigger.type = COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN;
           trigger.token = ids[0];
         }
@@ -100,10 +134,10 @@ void LlamaChatPrompt::constrain(common_params_sampling& sampling, const llama_vo
       sampling.grammar_triggers.push_back(std::move(trigger));
     }
   }
-  if (params_.thinking_end_tags.empty()) return;
+  if (params.thinking_end_tags.empty()) return;
   sampling.reasoning_budget_tokens = thinking_budget_tokens_;
-  sampling.reasoning_budget_start = common_tokenize(vocab, params_.thinking_start_tag, false, true);
-  for (const std::string& tag : params_.thinking_end_tags) {
+  sampling.reasoning_budget_start = common_tokenize(vocab, params.thinking_start_tag, false, true);
+  for (const std::string& tag : params.thinking_end_tags) {
     if (!tag.empty()) sampling.reasoning_budget_end.push_back(common_tokenize(vocab, tag, false, true));
   }
   if (!sampling.reasoning_budget_end.empty()) {
@@ -121,6 +155,8 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
   const auto caps = common_chat_templates_get_caps(templates_.get());
   const auto tools = caps.find("supports_tools");
   supports_tools_ = tools != caps.end() && tools->second;
+  has_cacheable_rules_ =
+      is_generic(templates_.get(), "") && is_generic(templates_.get(), "tool_use");
 }
 
 Result<std::unique_ptr<LlamaChatFormat>> LlamaChatFormat::create(
@@ -151,18 +187,36 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
     return Status(StatusCode::kInvalidRequest, "this model takes text only: no images or audio");
   }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<Prompt> {
-    common_chat_params params =
-        common_chat_templates_apply(templates_.get(), to_inputs(request));
-    if (params.prompt.size() > max_bytes) {
+    Rendered rendered = render(request);
+    if (rendered.text.size() > max_bytes) {
       return Status(StatusCode::kContextLengthExceeded,
-                    "the prompt of " + std::to_string(params.prompt.size()) +
+                    "the prompt of " + std::to_string(rendered.text.size()) +
                         " bytes is longer than the model's context");
     }
-    auto prompt = tokenize(params.prompt, request);
+    auto prompt = tokenize(rendered.text, request);
     if (!prompt.ok()) return prompt.status();
     return Prompt(std::make_shared<LlamaChatPrompt>(
-        std::move(params), request.thinking_budget_tokens, vocab_, std::move(prompt).value()));
+        std::move(rendered.text), std::move(rendered.rules), request.thinking_budget_tokens,
+        std::move(prompt).value()));
   });
+}
+
+LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& request) const {
+  auto inputs = to_inputs(request);
+  std::string key;
+  if (has_cacheable_rules_) {
+    // Renders the prompt, and little else.
+    inputs.force_pure_content = true;
+    common_chat_params pure = common_chat_templates_apply(templates_.get(), inputs);
+    inputs.force_pure_content = false;
+    key = rules_key(request, pure.generation_prompt);
+    if (auto rules = rules_cache_.find(key)) return {std::move(pure.prompt), std::move(rules)};
+  }
+  common_chat_params params = common_chat_templates_apply(templates_.get(), inputs);
+  std::string text = std::move(params.prompt);
+  auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_);
+  if (has_cacheable_rules_) rules_cache_.add(std::move(key), rules);
+  return {std::move(text), std::move(rules)};
 }
 
 }  // namespace snapllm

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "chat.h"
+#include "chat/answer_rules.h"
 #include "snapllm/chat_prompt.h"
 #include "snapllm/status.h"
 
@@ -21,28 +21,27 @@ struct MediaPrompt;
 
 class LlamaChatPrompt : public ChatPrompt {
  public:
-  LlamaChatPrompt(common_chat_params params, int32_t thinking_budget_tokens,
-                  const llama_vocab* vocab, MediaPrompt prompt);
+  LlamaChatPrompt(std::string text, std::shared_ptr<const AnswerRules> rules,
+                  int32_t thinking_budget_tokens, MediaPrompt prompt);
 
-  const std::string& text() const override { return params_.prompt; }
+  const std::string& text() const override { return text_; }
   const std::vector<Token>& tokens() const override { return tokens_; }
   const std::vector<MediaSpan>& media() const override { return media_; }
-  const std::vector<std::string>& stop() const override { return params_.additional_stops; }
-  bool supports_thinking() const override { return params_.supports_thinking; }
+  const std::vector<std::string>& stop() const override { return rules_->params.additional_stops; }
+  bool supports_thinking() const override { return rules_->params.supports_thinking; }
   std::unique_ptr<ChatStreamParser> create_parser() const override;
 
-  bool is_preserved(Token token) const { return preserved_.count(token) > 0; }
+  bool is_preserved(Token token) const { return rules_->preserved.count(token) > 0; }
   // Puts the format's grammar, triggers and thinking budget into `sampling`.
   // May throw what llama.cpp's tokeniser throws.
   void constrain(common_params_sampling& sampling, const llama_vocab* vocab) const;
 
  private:
-  const common_chat_params params_;
+  const std::string text_;
+  const std::shared_ptr<const AnswerRules> rules_;
   const int32_t thinking_budget_tokens_;
   const std::vector<Token> tokens_;
   const std::vector<MediaSpan> media_;
-  std::set<llama_token> preserved_;
-  common_chat_parser_params parser_params_;
 };
 
 // The chat template of one model. Immutable; any thread may format with it.
@@ -66,10 +65,20 @@ class LlamaChatFormat {
   LlamaChatFormat(const llama_model* model, common_chat_templates_ptr templates,
                   std::shared_ptr<const LlamaProjector> projector);
   Result<MediaPrompt> tokenize(const std::string& text, const ChatFormatRequest& request) const;
+  // The rendered prompt, and what goes with it.
+  struct Rendered {
+    std::string text;
+    std::shared_ptr<const AnswerRules> rules;
+  };
+  Rendered render(const ChatFormatRequest& request) const;
 
   const llama_vocab* const vocab_;
   const std::shared_ptr<const LlamaProjector> projector_;
   const common_chat_templates_ptr templates_;
+  mutable AnswerRulesCache rules_cache_;
+  // Whether the rules follow from the request without its messages: not where llama.cpp
+  // has code of its own for the template.
+  bool has_cacheable_rules_ = false;
   bool has_template_ = false;
   bool supports_thinking_ = false;
   bool supports_tools_ = false;

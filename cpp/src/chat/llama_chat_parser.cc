@@ -32,13 +32,14 @@ ChatDelta text_delta(ChatDelta::Kind kind, std::string text) {
 
 }  // namespace
 
-LlamaChatParser::LlamaChatParser(common_chat_parser_params params) : params_(std::move(params)) {}
+LlamaChatParser::LlamaChatParser(std::shared_ptr<const AnswerRules> rules)
+    : rules_(std::move(rules)) {}
 
 std::vector<ChatDelta> LlamaChatParser::push(const std::string& text, bool final) {
   text_ += text;
   std::vector<ChatDelta> deltas;
   try {
-    const common_chat_msg message = common_chat_parse(text_, !final, params_);
+    const common_chat_msg message = common_chat_parse(text_, !final, rules_->parser_params);
     append_deltas(message, final, deltas);
     num_parsed_bytes_ = text_.size();
   } catch (const std::exception&) {

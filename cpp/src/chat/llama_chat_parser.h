@@ -1,17 +1,18 @@
 // Reads one streamed answer with llama.cpp's parsers.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "chat.h"
+#include "chat/answer_rules.h"
 #include "snapllm/chat_prompt.h"
 
 namespace snapllm {
 
 class LlamaChatParser : public ChatStreamParser {
  public:
-  explicit LlamaChatParser(common_chat_parser_params params);
+  explicit LlamaChatParser(std::shared_ptr<const AnswerRules> rules);
   std::vector<ChatDelta> push(const std::string& text, bool final) override;
 
  private:
@@ -20,7 +21,7 @@ class LlamaChatParser : public ChatStreamParser {
   void append_tool_calls(const common_chat_msg& message, bool final,
                          std::vector<ChatDelta>& deltas);
 
-  const common_chat_parser_params params_;
+  const std::shared_ptr<const AnswerRules> rules_;
   std::string text_;               // everything generated so far
   std::string content_;            // of which was passed on as content
   std::string reasoning_;          // ... as reasoning

@@ -1,0 +1,43 @@
+// What a chat's format says of its answer: how it is constrained and read back.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "chat.h"
+
+struct llama_vocab;
+
+namespace snapllm {
+
+struct AnswerRules {
+  // May throw what llama.cpp's parsers and tokeniser throw.
+  AnswerRules(common_chat_params chat_params, const llama_vocab* vocab);
+
+  common_chat_params params;  // without the prompt
+  std::set<llama_token> preserved;
+  common_chat_parser_params parser_params;
+};
+
+// Rules of the requests before, by what they follow from. Making them takes longer than
+// anything else of formatting a chat: the template is rendered some dozen times, and a tool's
+// schema becomes a parser and a grammar. Thread-safe.
+class AnswerRulesCache {
+ public:
+  // Null when there are none.
+  std::shared_ptr<const AnswerRules> find(const std::string& key);
+  void add(std::string key, std::shared_ptr<const AnswerRules> rules);
+
+ private:
+  struct Entry {
+    std::string key;
+    std::shared_ptr<const AnswerRules> rules;
+  };
+  std::mutex mutex_;
+  std::list<Entry> entries_;  // the last used first
+};
+
+}  // namespace snapllm
