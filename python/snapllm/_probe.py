@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 from snapllm import _core
@@ -23,7 +24,7 @@ _passed: set[tuple[str, int, int]] = set()
 
 
 def check_projector(model_path: str, mmproj_path: str) -> None:
-    """Tries the projector out, once for each file.
+    """Tries the projector out, once for each file; one that comes with the package is known.
 
     What the loader refuses by itself is left to the real load, which says why.
 
@@ -33,6 +34,8 @@ def check_projector(model_path: str, mmproj_path: str) -> None:
     try:
         facts = Path(mmproj_path).stat()
     except (OSError, ValueError):
+        return
+    if Path(mmproj_path).parent == Path(str(resources.files("snapllm") / "demo")):
         return
     key = (mmproj_path, facts.st_size, facts.st_mtime_ns)
     if key in _passed or not sys.executable:

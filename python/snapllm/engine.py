@@ -24,16 +24,29 @@ from snapllm.params import LoadOptions
 DEMO_MODEL_ID = "demo"
 
 
+def _demo_file(name: str) -> Path:
+    path = Path(str(resources.files("snapllm") / "demo" / name))
+    if not path.is_file():
+        raise ModelFileNotFoundError(f"this installation has no {name}")
+    return path
+
+
 def demo_model_path() -> Path:
     """The embedded demo model's GGUF file.
 
     Raises:
         ModelFileNotFoundError: This installation was built without it.
     """
-    path = Path(str(resources.files("snapllm") / "demo" / "demo.gguf"))
-    if not path.is_file():
-        raise ModelFileNotFoundError("this installation has no demo model")
-    return path
+    return _demo_file("demo.gguf")
+
+
+def demo_projector_path() -> Path:
+    """The demo model's eyes: the projector file with which it sees pictures.
+
+    Raises:
+        ModelFileNotFoundError: This installation was built without it.
+    """
+    return _demo_file("demo-mmproj.gguf")
 
 
 class Engine:
@@ -158,7 +171,8 @@ class Engine:
         return Model(self._runner, model_id)
 
     def load_demo(self, model_id: str = DEMO_MODEL_ID, **options: Unpack[LoadOptions]) -> Model:
-        """Loads the small demo model that comes with the package."""
+        """Loads the small demo model that comes with the package, with its eyes."""
+        options.setdefault("mmproj_path", demo_projector_path())
         return self.load(demo_model_path(), model_id, **options)
 
     def load_diffusion(
@@ -255,10 +269,13 @@ class Engine:
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        if model_id in self._images:
-            self._images.switch(model_id)
-        else:
+        # The core first: text models are switched between in microseconds.
+        try:
             self._runner.core.switch_model(model_id)
+        except ModelNotFoundError:
+            if model_id not in self._images:
+                raise
+            self._images.switch(model_id)
 
     @property
     def active_model(self) -> str | None:

@@ -97,15 +97,19 @@ class DemoModel(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Final hidden states, shape (rows, length, width)."""
+        return self.hidden_of_embeddings(self.embedding(tokens))
+
+    def hidden_of_embeddings(self, x: Tensor) -> Tensor:
+        """The same for embeddings (rows, length, width) in the tokens' place."""
         c = self.config
-        is_mixed = torch.is_autocast_enabled(tokens.device.type)
+        is_mixed = torch.is_autocast_enabled(x.device.type)
         dtype = torch.bfloat16 if is_mixed else torch.float32
-        positions = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
-        exponents = torch.arange(0, c.head_size, 2, device=tokens.device) / c.head_size
+        positions = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
+        exponents = torch.arange(0, c.head_size, 2, device=x.device) / c.head_size
         angles = positions[:, None] / c.rope_base ** exponents[None, :]
         cos = angles.cos()[None, :, None, :].to(dtype)
         sin = angles.sin()[None, :, None, :].to(dtype)
-        x = self.embedding(tokens).to(dtype)
+        x = x.to(dtype)
         for block in self.blocks:
             x = block(x, cos, sin)
         return self.norm(x)

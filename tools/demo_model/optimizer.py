@@ -1,9 +1,12 @@
-"""Muon for weight matrices (Jordan et al. 2024), AdamW for the rest."""
+"""Muon for weight matrices (Jordan et al. 2024), AdamW for the rest; schedule and precision."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+WARMUP_STEPS = 60
+DECAY_FROM = 0.65  # of the training time
 
 
 def orthogonalize(gradient: Tensor, steps: int = 5) -> Tensor:
@@ -48,3 +51,16 @@ def make_optimizers(model: nn.Module, muon_lr: float, adam_lr: float) -> list[to
         Muon(matrices, muon_lr),
         torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
+
+
+def lr_scale(step: int, progress: float) -> float:
+    """Warm-up, constant, then linear decay to a fiftieth."""
+    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
+    decay = 1.0 if progress < DECAY_FROM else max(0.02, (1 - progress) / (1 - DECAY_FROM))
+    return warmup * decay
+
+
+def mixed_precision(device: str) -> torch.autocast:
+    """bfloat16 where the machine computes it; a CPU without it is ten times slower emulating."""
+    has_bf16 = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=has_bf16)

@@ -17,30 +17,15 @@ import torch.nn.functional as F
 from batches import start_producer, tokenize
 from mixture import make_dialogue
 from model import Config, DemoModel
-from optimizer import make_optimizers
+from optimizer import lr_scale, make_optimizers, mixed_precision
 from tokenizer import train_tokenizer
 from tokenizers import Tokenizer
 from torch import Tensor
 
 MUON_LR = 0.02
 ADAM_LR = 4e-3
-WARMUP_STEPS = 60
-DECAY_FROM = 0.65  # of the training time
 PROMPT_SHARE = 0.08  # of the prompt tokens that are learned too
 PROMPT_WEIGHT = 0.25
-
-
-def lr_scale(step: int, progress: float) -> float:
-    """Warm-up, constant, then linear decay to a fiftieth."""
-    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
-    decay = 1.0 if progress < DECAY_FROM else max(0.02, (1 - progress) / (1 - DECAY_FROM))
-    return warmup * decay
-
-
-def mixed_precision(device: str) -> torch.autocast:
-    """bfloat16 where the machine computes it; a CPU without it is ten times slower emulating."""
-    has_bf16 = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=has_bf16)
 
 
 def loss_of(model: DemoModel, tokens: Tensor, kinds: Tensor) -> Tensor:

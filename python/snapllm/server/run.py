@@ -11,12 +11,13 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import cast
 
+import msgspec
 from aiohttp import web
 
 from snapllm.diffusion import ImageModel
 from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.diffusion.weights_file import is_image_file
-from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path
+from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
 from snapllm.errors import SnapLLMError
 from snapllm.model import Model
 from snapllm.server.app import create_app
@@ -118,12 +119,15 @@ async def _load_until(stop: asyncio.Event, loads: Coroutine[None, None, None]) -
 
 async def _load_models(engine: Engine, state: ServerState, config: ServerConfig) -> None:
     """Loads the models of the command line, in order, while the server answers."""
-    models = list(config.models)
-    if not models and config.demo:
-        models = [(DEMO_MODEL_ID, demo_model_path())]
+    if not config.models and config.demo:
+        config = msgspec.structs.replace(
+            config,
+            models=((DEMO_MODEL_ID, demo_model_path()),),
+            projectors=((DEMO_MODEL_ID, demo_projector_path()),),
+        )
         log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
-    state.announce([model_id for model_id, _ in models])
-    for model_id, path in models:
+    state.announce([model_id for model_id, _ in config.models])
+    for model_id, path in config.models:
         try:
             load = functools.partial(_load_model, engine, config, model_id, path)
             model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
