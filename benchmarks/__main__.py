@@ -29,6 +29,7 @@ from benchmarks import (
     startup,
     switch,
     turns,
+    vision,
 )
 from benchmarks.compare import compare
 from benchmarks.plot import plot
@@ -46,6 +47,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "agent": agent.run,
     "memory": memory.run,
     "images": images.run,
+    "vision": vision.run,
 }
 
 
