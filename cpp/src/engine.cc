@@ -83,8 +83,8 @@ class Engine::Impl {
   std::atomic<uint64_t> next_request_id_{1};
   std::atomic<uint64_t> num_switches_{0};
   std::atomic<bool> closed_{false};
-  ComputeThread compute_;  // after the models: it stops before they go
-  PrefixService prefixes_{*store_, registry_, compute_};
+  const std::shared_ptr<ComputeThread> compute_ = ComputeThread::shared();
+  PrefixService prefixes_{*store_, registry_, *compute_};
   Residency residency_;
 };
 
@@ -104,7 +104,7 @@ Engine::Impl::Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_
       backend_(std::make_unique<LlamaBackend>(options_.num_threads)),
       calibrations_(open_calibrations(options_)),
       store_(std::make_shared<KvStore>(store_options(options_), posix_file_env())),
-      residency_(*backend_, registry_, compute_, calibrations_.get(), environment(),
+      residency_(*backend_, registry_, *compute_, calibrations_.get(), environment(),
                  {.budget_bytes = options_.memory_budget_bytes > 0 ? options_.memory_budget_bytes
                                                                    : backend_->available_bytes(),
                   .keep_alive_s = options_.keep_alive_s}) {}
@@ -150,7 +150,7 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
   if (Status status = lease.value()->scheduler->submit(std::move(sequence)); !status.ok()) {
     return status;
   }
-  compute_.notify();
+  compute_->notify();
   return request_id;
 }
 
@@ -158,13 +158,13 @@ Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) 
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
   const ResidentModel& resident = *lease.value();
-  return snapllm::embed(compute_, *resident.model, resident.scheduler->context(), request);
+  return snapllm::embed(*compute_, *resident.model, resident.scheduler->context(), request);
 }
 
 bool Engine::Impl::cancel(uint64_t request_id) {
   for (const auto& scheduler : registry_.schedulers()) {
     if (scheduler->cancel(request_id)) {
-      compute_.notify();
+      compute_->notify();
       return true;
     }
   }

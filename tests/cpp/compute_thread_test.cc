@@ -186,5 +186,17 @@ TEST(compute_thread, many_threads_submit_and_cancel_and_all_are_answered) {
   CHECK_EQ(scheduler->stats().num_kv_cells_used, 0);
 }
 
+TEST(compute_thread, one_serves_the_whole_process_and_ends_with_its_last_user) {
+  auto first = ComputeThread::shared();
+  auto second = ComputeThread::shared();
+  CHECK(first == second);
+  std::thread::id before;
+  first->run([&] { before = std::this_thread::get_id(); });
+  first.reset();
+  std::thread::id after;
+  second->run([&] { after = std::this_thread::get_id(); });
+  CHECK(before == after);
+}
+
 }  // namespace
 }  // namespace snapllm

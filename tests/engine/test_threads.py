@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from ties import decided_tokens
 
@@ -87,3 +88,19 @@ def test_more_requests_than_sequences_all_get_answered(engine: snapllm.Engine) -
             threads.map(lambda i: model.generate(f"{i}", **OPTIONS).tokens, range(150), timeout=120)
         )
     assert all(len(tokens) == 40 for tokens in answers)
+
+
+def num_process_threads() -> int:
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def test_all_engines_compute_on_one_thread_and_eyes_leave_none_behind() -> None:
+    """More OpenMP workers than cores make every step several times slower."""
+    options = {"num_threads": 2, "context_size": 1024}
+    with snapllm.Engine() as first:
+        first.load_demo(**options, mmproj_path="").generate("Hello", **OPTIONS)
+        before = num_process_threads()
+        with snapllm.Engine() as second:
+            own = num_process_threads() - before
+            second.load_demo(**options).generate("Hello", **OPTIONS)
+            assert num_process_threads() - before == own

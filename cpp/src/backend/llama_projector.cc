@@ -1,6 +1,7 @@
 #include "backend/llama_projector.h"
 
 #include <algorithm>
+#include <future>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -80,7 +81,7 @@ Result<std::shared_ptr<LlamaProjector>> LlamaProjector::create(const llama_model
   if (!header.ok()) return header.status();
   const auto fingerprint = file_fingerprint(options.path);
   if (!fingerprint.ok()) return fingerprint.status();
-  return guard_llama(StatusCode::kInvalidModel, [&]() -> Result<Projector> {
+  const auto load = [&]() -> Result<Projector> {
     LlamaAssertTrap trap;
     LlamaLogCapture log;
     mtmd::context_ptr context(
@@ -91,7 +92,11 @@ Result<std::shared_ptr<LlamaProjector>> LlamaProjector::create(const llama_model
     }
     return Projector(
         new LlamaProjector(std::move(context), llama_model_n_embd_inp(model), fingerprint.value()));
-  });
+  };
+  // On a thread of its own: the warm-up computes, and the OpenMP workers made for it must go
+  // (see ComputeThread::shared).
+  const auto loading = [&] { return guard_llama(StatusCode::kInvalidModel, load); };
+  return std::async(std::launch::async, loading).get();
 }
 
 Result<mtmd::bitmap> LlamaProjector::to_bitmap(const MediaInput& input, size_t index) const {

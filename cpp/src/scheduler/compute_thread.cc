@@ -6,6 +6,15 @@
 
 namespace snapllm {
 
+std::shared_ptr<ComputeThread> ComputeThread::shared() {
+  static std::mutex mutex;
+  static std::weak_ptr<ComputeThread> of_process;
+  std::lock_guard lock(mutex);
+  auto found = of_process.lock();
+  if (found == nullptr) of_process = found = std::make_shared<ComputeThread>();
+  return found;
+}
+
 ComputeThread::ComputeThread() : thread_([this] { loop(); }) {}
 
 ComputeThread::~ComputeThread() {

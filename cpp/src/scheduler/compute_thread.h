@@ -23,6 +23,11 @@ class Steppable {
 // host thread: a second one would double the spinning workers.
 class ComputeThread {
  public:
+  // The one of this process, shared by all engines and there as long as one is: where there
+  // are more OpenMP workers than cores, libgomp lets them sleep at every barrier, and small
+  // models decode five times slower.
+  static std::shared_ptr<ComputeThread> shared();
+
   ComputeThread();
   ~ComputeThread();
   ComputeThread(const ComputeThread&) = delete;
