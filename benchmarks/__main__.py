@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tokens", type=int, default=64, help="of a served answer (%(default)s)")
     parser.add_argument(
-        "--prompt-tokens", type=int, default=3000, help="of the agent's prompt (%(default)s)"
+        "--prompt-tokens", type=int, default=1800, help="of the agent's prompt (%(default)s)"
     )
     parser.add_argument(
         "--lengths", type=_numbers, default=[512, 2048, 6000], help="tokens of the contexts"

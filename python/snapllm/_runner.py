@@ -188,7 +188,9 @@ class Runner:
                 submitted.append(pump.submit(core_request))
             return lowered
 
-        def abandon(_: object = None) -> None:
+        def abandon(task: asyncio.Future[Lowered] | None = None) -> None:
+            if task is not None and not task.cancelled():
+                task.exception()  # nobody waits for it any more
             for request_id in submitted:
                 pump.subscribe(request_id).close()
 

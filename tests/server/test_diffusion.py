@@ -250,6 +250,12 @@ def test_image_models_are_loaded_switched_and_unloaded(
         body | {"model_id": "x", "mmproj_path": "x"},
         body | {"model_id": "x", "taesd_path": str(tmp_path / "none")},
         body | {"model_id": "llama"},
+        *(
+            body | {"model_id": "x", "model_type": kind, name: "/tmp/a\0b"}
+            for name in ("file_path", "taesd_path")
+            for kind in ("auto", "diffusion")
+        ),
+        {"model_id": "x", "file_path": "/tmp/a\0b"},
     ):
         assert painter.request("POST", "/api/v1/models/load", wrong)[0] == 400, wrong
 

@@ -68,6 +68,16 @@ def test_a_batch_answers_in_order(server: Server) -> None:
     assert [result["response"] for result in batch["results"]] == alone
 
 
+def test_a_batch_with_a_bad_option_is_refused_and_leaves_nothing_behind(server: Server) -> None:
+    body = {"prompts": ["a", "b", "c"], "model": "llama", "repeat_penalty": 1e9}
+    for _ in range(5):
+        status, answer, _ = server.request("POST", "/api/v1/generate/batch", body)
+        assert status == 400
+        assert "repeat_penalty" in answer["error"]["message"]
+    server.post("/api/v1/generate", PROMPT)
+    assert not [line for line in server.lines if "never retrieved" in line]
+
+
 def test_models_are_loaded_listed_switched_and_unloaded(server: Server, tmp_path: Path) -> None:
     path = make_nano_model(tmp_path / "extra.gguf", seed=9)
     loaded = server.post("/api/v1/models/load", {"model_id": "extra", "file_path": str(path)})

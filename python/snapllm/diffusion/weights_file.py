@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from snapllm.errors import InvalidModelError, ModelFileNotFoundError
+from snapllm.errors import InvalidModelError, InvalidRequestError, ModelFileNotFoundError
 
 MAX_HEADER_BYTES = 256 << 20
 MAX_TENSORS = 100_000
@@ -90,7 +90,10 @@ def read_header(path: Path) -> WeightsFile:
         ModelFileNotFoundError: The file does not exist or cannot be read.
         InvalidModelError: It is neither GGUF nor safetensors, or something in its header
             is not as it must be.
+        InvalidRequestError: It cannot be a path.
     """
+    if "\0" in str(path):
+        raise InvalidRequestError("the path of a model's file holds a NUL")
     try:
         num_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -114,6 +117,8 @@ def is_image_file(path: Path) -> bool:
 
     A language model is told by its vocabulary, before much of the file is read.
     """
+    if "\0" in str(path):
+        return False  # whoever loads it says so
     try:
         with path.open("rb") as file:
             if file.read(4) == b"GGUF" and _has_vocabulary(file, path.stat().st_size):
