@@ -6,6 +6,7 @@ The types carry their own limits; `msgspec` checks them and names the field at f
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -29,6 +30,7 @@ Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 PenaltyWindow: TypeAlias = Annotated[int, Meta(ge=-1, le=_INT32_MAX)]
 Seed: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=_INT32_MAX)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
 NumLogprobs: TypeAlias = Annotated[int, Meta(ge=-1, le=20)]
 ThinkingBudget: TypeAlias = Annotated[int, Meta(ge=-1, le=_INT32_MAX)]
 StopSequence: TypeAlias = Annotated[str, Meta(min_length=1)]
@@ -53,14 +55,14 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     seed: Seed = -1
     ignore_eos: bool = False
     num_logprobs: NumLogprobs = -1
-    logit_bias: tuple[tuple[int, float], ...] = ()
+    logit_bias: tuple[tuple[TokenId, float], ...] = ()
     grammar: str = ""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt to be continued as it is."""
 
-    prompt: str | list[int]
+    prompt: str | list[TokenId]
     model: str = ""
     sampling: SamplingOptions = SamplingOptions()
     max_tokens: int = DEFAULT_MAX_TOKENS
@@ -95,14 +97,13 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 Pooling: TypeAlias = Literal["auto", "mean", "last"]
 _Dimensions: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
-_TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
 MAX_EMBEDDING_INPUTS = 2048
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Texts, or token ids of texts, to be turned into vectors."""
 
-    inputs: list[str | list[_TokenId]]
+    inputs: list[str | list[TokenId]]
     """All of one kind."""
     model: str = ""
     pooling: Pooling = "auto"
@@ -223,10 +224,18 @@ def completion_request(
     common = _common(rest)
     return CompletionRequest(
         model=model,
-        prompt=prompt if isinstance(prompt, str) else list(prompt),
+        prompt=prompt if isinstance(prompt, str) else _token_ids(prompt),
         sampling=_sampling(rest),
         **common,
     )
+
+
+def _token_ids(tokens: Sequence[int]) -> list[int]:
+    try:
+        plain = [operator.index(token) for token in tokens]  # NumPy's integers too
+    except TypeError:
+        raise InvalidRequestError("prompt: expected text or token ids", param="prompt") from None
+    return convert(plain, list[TokenId], "prompt")
 
 
 def chat_request(
@@ -304,7 +313,7 @@ def _embedding_inputs(inputs: EmbeddingInput) -> list[Any]:
             raise InvalidRequestError(f"input[{i}] is empty", param=f"input[{i}]")
     if len({isinstance(item, str) for item in items}) > 1:
         raise InvalidRequestError("input mixes texts and tokens", param="input")
-    return convert(items, list[str | list[_TokenId]], "input")
+    return convert(items, list[str | list[TokenId]], "input")
 
 
 def _common(rest: dict[str, Any]) -> dict[str, Any]:

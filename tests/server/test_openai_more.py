@@ -59,7 +59,8 @@ def test_many_prompts_and_choices_come_in_order(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"max_tokens": -1}]
+    "fields",
+    [{"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"prompt": [2**40]}, {"max_tokens": -1}],
 )
 def test_completions_that_cannot_be_given_are_refused(
     client: openai.OpenAI, fields: dict[str, Any]

@@ -24,6 +24,7 @@ from snapllm.params import UNLIMITED, chat_request, completion_request
         ({"stop": ""}, "stop[0]"),
         ({"stop": ["a"] * 65}, "stop"),
         ({"repeat_penalty": 0}, "repeat_penalty"),
+        ({"logit_bias": {2**40: 1.0}}, "logit_bias[0][0]"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, Any], param: str) -> None:
@@ -31,6 +32,12 @@ def test_an_option_out_of_range_is_named(options: dict[str, Any], param: str) ->
         completion_request("m", "x", options)
     assert caught.value.param == param
     assert param in str(caught.value)
+
+
+@pytest.mark.parametrize("tokens", [[1, 2**40], [-1], [1.5], ["a"]])
+def test_what_is_no_token_is_refused(tokens: list[Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="prompt"):
+        completion_request("m", tokens, {})
 
 
 def test_an_unknown_option_is_a_type_error() -> None:

@@ -32,6 +32,7 @@ from snapllm.params import (
     Seed,
     StopSequence,
     Temperature,
+    TokenId,
     TopK,
     TopP,
 )
@@ -49,7 +50,7 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     """The body of POST /v1/completions."""
 
     model: ModelName
-    prompt: str | list[str | int | list[int]]
+    prompt: str | list[str | TokenId | list[TokenId]]
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None

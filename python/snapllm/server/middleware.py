@@ -73,7 +73,8 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
     status = 499  # the client left
     try:
         response = await handler(request)
-        status = response.status
+        if "client_left" not in request:
+            status = response.status
         return response
     finally:
         access_log.info(
@@ -106,7 +107,12 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except ConnectionError:
-        raise  # the client left: nobody to answer
+        # The client left: nobody to answer.
+        if "response" not in request:
+            raise
+        request["client_left"] = True
+        begun: web.StreamResponse = request["response"]
+        return begun
     except Exception:
         if "response" in request:
             raise  # the answer has begun: all that is left is to cut it off
