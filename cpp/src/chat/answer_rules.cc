@@ -10,6 +10,8 @@ namespace {
 
 // An agent's tools and their schemas are some 100 KB.
 constexpr size_t kMaxEntries = 32;
+// More is no agent's, and not to be kept that many times.
+constexpr size_t kMaxKeyBytes = size_t{1} << 20;
 
 }  // namespace
 
@@ -34,6 +36,7 @@ std::shared_ptr<const AnswerRules> AnswerRulesCache::find(const std::string& key
 }
 
 void AnswerRulesCache::add(std::string key, std::shared_ptr<const AnswerRules> rules) {
+  if (key.size() > kMaxKeyBytes) return;
   std::lock_guard lock(mutex_);
   entries_.push_front({std::move(key), std::move(rules)});
   if (entries_.size() > kMaxEntries) entries_.pop_back();
