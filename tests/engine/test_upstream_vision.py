@@ -1,4 +1,4 @@
-"""Greedy answers to images equal those of llama.cpp's own server, token by token.
+"""Greedy answers to images equal those of llama.cpp's own programs, token by token.
 
 How to get it: see `upstream`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from upstream import post, serving, upstream_binary
 
 import snapllm
 from snapllm._pump import OutputIterator
+from snapllm.engine import demo_model_path, demo_projector_path
 from snapllm.params import chat_request
 
 NUM_TOKENS = 64
@@ -43,14 +45,16 @@ def content(*parts: str) -> list[dict[str, Any]]:
 
 
 def generate(
-    engine: snapllm.Engine, model: snapllm.Model, parts: list[dict[str, Any]]
-) -> tuple[int, list[int]]:
-    """The number of the prompt's tokens, and the answer's tokens."""
-    options = {"temperature": 0, "max_tokens": NUM_TOKENS, "ignore_eos": True}
+    engine: snapllm.Engine, model: snapllm.Model, parts: list[dict[str, Any]], **more: Any
+) -> tuple[int, list[int], bytes]:
+    """The number of the prompt's tokens, the answer's tokens and their bytes."""
+    options = {"temperature": 0, "max_tokens": NUM_TOKENS, "ignore_eos": True, "num_logprobs": 0}
     messages = [{"role": "user", "content": parts}]
-    lowered = engine.runner.lower(chat_request(model.id, messages, options))
+    lowered = engine.runner.lower(chat_request(model.id, messages, options | more))
     outputs = OutputIterator(engine.runner.core, next(lowered.core_requests(stream=False)))
-    return len(lowered.tokens), [token for output in outputs for token in output.tokens]
+    answer = [token for output in outputs for token in output.logprobs]
+    tokens = [token.token for token in answer]
+    return len(lowered.tokens), tokens, b"".join(token.bytes for token in answer)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_the_answers_are_upstreams(
         model = engine.load(path, mmproj_path=mmproj_path, context_size=2048, flash_attention="off")
         ours = [generate(engine, model, parts) for parts in chats]
         with serving(binary, model, tmp_path / "log", "--mmproj", mmproj_path) as url:
-            for parts, (num_prompt_tokens, tokens) in zip(chats, ours, strict=True):
+            for parts, (num_prompt_tokens, tokens, _) in zip(chats, ours, strict=True):
                 template = {
                     "messages": [{"role": "user", "content": parts}],
                     "chat_template_kwargs": {"enable_thinking": False},
@@ -87,4 +91,49 @@ def test_the_answers_are_upstreams(
                 answer = post(url + "/completion", body)
                 assert answer["tokens_evaluated"] == num_prompt_tokens
                 assert answer["tokens"] == tokens
-    assert len({tuple(tokens) for _, tokens in ours}) == len(ours)
+    assert len({tuple(tokens) for _, tokens, _ in ours}) == len(ours)
+
+
+def cli_answer(model: snapllm.Model, mmproj_path: Path, prompt: str, images: list[Path]) -> bytes:
+    """What upstream's command-line tool for images prints as its answer.
+
+    Its log, which the answer is part of, sometimes loses its end when the program ends; a whole
+    one ends with two line breaks.
+    """
+    options = [
+        *("-m", str(model.info.path), "--mmproj", str(mmproj_path), "-p", prompt, "--jinja"),
+        *("--temp", "0", "-n", str(NUM_TOKENS), "--ignore-eos", "-c", "2048", "-t", "1"),
+        *("-fa", "off", "--no-warmup"),
+        *(part for image in images for part in ("--image", str(image))),
+    ]
+    command = [str(upstream_binary("llama-mtmd-cli")), *options]
+    for _ in range(10):
+        output = subprocess.run(command, capture_output=True, check=True, timeout=120).stdout
+        if output.endswith(b"\n\n"):
+            return output
+    pytest.fail("llama-mtmd-cli never printed its whole answer")
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2vl", "demo"])
+def test_the_answers_are_those_of_upstreams_command_line(tmp_path: Path, name: str) -> None:
+    if name == "demo":
+        path, mmproj_path = demo_model_path(), demo_projector_path()
+    else:
+        architecture: Architecture = "llama" if name == "llama" else "qwen2vl"
+        projector: Projector = "mlp" if name == "llama" else "qwen2vl_merger"
+        path = make_nano_model(tmp_path / "m.gguf", architecture)
+        mmproj_path = make_nano_projector(tmp_path / "mmproj.gguf", projector)
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(path, mmproj_path=mmproj_path, context_size=2048, flash_attention="off")
+        for seed, size in enumerate(SIZES):
+            pictures = [png(size, seed), png((40, 40), seed + 10)][: 1 + seed % 2]
+            files = []
+            for number, picture in enumerate(pictures):
+                files.append(tmp_path / f"{number}.png")
+                files[-1].write_bytes(base64.b64decode(picture.partition(",")[2]))
+            parts = content(*pictures, "What is it?")
+            _, tokens, ours = generate(engine, model, parts, thinking=True)
+            theirs = cli_answer(model, mmproj_path, "What is it?", files)
+            # It prints tokens as C strings, so that a NUL does not show, within empty lines.
+            assert theirs.strip(b"\n") == ours.replace(b"\0", b"").strip(b"\n")
+            assert len(tokens) == NUM_TOKENS
