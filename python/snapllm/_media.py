@@ -152,6 +152,26 @@ def load_image(source: Any, where: str) -> _core.MediaInput:
     )
 
 
+def image_data_url(source: Any, where: str) -> str:
+    """The image as a data URL: a file's bytes as they are, pixels as PNG.
+
+    Takes, and raises, what `load_image` does.
+    """
+    if isinstance(source, str | PathLike):
+        data = _read_file(Path(source), where)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    else:
+        from PIL import Image
+
+        pixels = load_image(source, where)
+        file = io.BytesIO()
+        image = Image.frombytes("RGB", (pixels.width, pixels.height), pixels.data)
+        image.save(file, "PNG")
+        data = file.getvalue()
+    return f"data:image;base64,{base64.b64encode(data).decode()}"
+
+
 def decode_image(data: bytes, where: str) -> _core.MediaInput:
     """Decodes an image file; of an animation the first picture.
 

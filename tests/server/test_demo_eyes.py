@@ -104,3 +104,18 @@ def test_questions_on_pictures_it_never_saw_are_answered(demo_server: Server) ->
         question.span in answer for (_, question), answer in zip(cases, answers, strict=True)
     )
     assert right >= 72
+
+
+def test_an_ingested_picture_answers_every_question_on_it(demo_server: Server) -> None:
+    """Also through the alias that any chat client can name."""
+    url = f"data:image/png;base64,{picture(RED)}"
+    body = {"model_id": "demo", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+    context = demo_server.post("/api/v1/contexts/ingest", body)["context_id"]
+    asked = {WHAT: "A red circle on the left.", "What color is the circle?": "The circle is red."}
+    for question, wanted in asked.items():
+        answer = demo_server.post(f"/api/v1/contexts/{context}/query", {"query": question})
+        assert (answer["response"], answer["cache_hit"]) == (wanted, True)
+    chat = {"model": f"demo@{context}", "messages": [{"role": "user", "content": WHAT}]}
+    answer = demo_server.post("/v1/chat/completions", {**chat, "temperature": 0})
+    assert answer["choices"][0]["message"]["content"] == "A red circle on the left."
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 16

@@ -6,9 +6,9 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from typing_extensions import Unpack
@@ -19,7 +19,13 @@ from snapllm._readers import fold_chat
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
 from snapllm.contexts.catalog import ContextCatalog
-from snapllm.contexts.prompt import context_tokens, document_messages
+from snapllm.contexts.prompt import (
+    DocumentPrompt,
+    appended,
+    document_messages,
+    document_prompt,
+    make_document,
+)
 from snapllm.contexts.record import ContextRecord
 from snapllm.errors import (
     ContextNotFoundError,
@@ -100,9 +106,10 @@ class ContextManager:
 
     def ingest(
         self,
-        content: str,
+        content: str | Sequence[Any],
         model_id: str = "",
         *,
+        images: Sequence[Any] = (),
         name: str | None = None,
         ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
         cache_namespace: str = "",
@@ -111,39 +118,42 @@ class ContextManager:
         """Computes a document's KV and keeps it; with a workspace it is on disk then.
 
         Args:
-            content: The document.
+            content: The document: a text, or content parts in OpenAI's form, whose pictures
+                are data URLs.
             model_id: The model to compute it with; empty = the active one.
+            images: Pictures to show before the text: paths, bytes, Pillow images or arrays.
             name: To find it by, besides its id; made from the id by default.
             ttl_seconds: Seconds until it expires; None = never.
             cache_namespace: Only questions of the same namespace find it.
             progress: Called as the prefill goes on.
 
         Raises:
-            InvalidRequestError: The content is empty or an argument out of range.
+            InvalidRequestError: The content is empty, an argument out of range, or the model
+                does not take the pictures.
             ModelNotFoundError: No such model is loaded.
             ContextLengthExceededError: The document does not fit the model's context.
             StorageError: The workspace cannot be written.
         """
-        if not content:
-            raise InvalidRequestError("content must not be empty", param="content")
+        document = make_document(content, images)
         if ttl_seconds is not None and ttl_seconds < 1:
             raise InvalidRequestError("ttl_seconds must be positive", param="ttl_seconds")
         self.remove_expired()
         context_id = f"ctx_{secrets.token_hex(6)}"
         info = self._core.model_info(model_id)
+        prompt = document_prompt(self._core, info.id, document)
         record = ContextRecord(
             id=context_id,
             name=name or context_id,
             model_id=info.id,
-            content=content,
-            tokens=context_tokens(self._core, info.id, content),
+            content=document,
+            tokens=prompt.tokens,
             fingerprint=info.fingerprint,
             kv_kind=info.kv_kind,
             created_at=time.time(),
             ttl_seconds=ttl_seconds,
             cache_namespace=cache_namespace,
         )
-        return self._add(record, progress)
+        return self._add(record, prompt, progress)
 
     def append(self, reference: str, content: str, *, cache_namespace: str = "") -> ContextView:
         """Adds text to the end of a context's document; computes only what is new."""
@@ -151,15 +161,16 @@ class ContextManager:
             raise InvalidRequestError("content must not be empty", param="content")
         old = self._catalog.find(reference, cache_namespace)
         info = self._core.model_info(old.model_id)
-        text = f"{old.content}\n{content}"
+        document = appended(old.content, content)
+        prompt = document_prompt(self._core, old.model_id, document)
         record = msgspec.structs.replace(
             old,
-            content=text,
-            tokens=context_tokens(self._core, old.model_id, text),
+            content=document,
+            tokens=prompt.tokens,
             fingerprint=info.fingerprint,
             kv_kind=info.kv_kind,
         )
-        view = self._add(record, None)
+        view = self._add(record, prompt)
         self._core.discard_prefix(old.prefix())
         return view
 
@@ -181,7 +192,7 @@ class ContextManager:
             created_at=time.time(),
             ttl_seconds=ttl_seconds,
         )
-        return self._add(record, None)
+        return self._add(record, self._prompt_of(record))
 
     def export_file(self, reference: str, path: Path, *, cache_namespace: str = "") -> int:
         """Writes a context with its KV as one file, for `import_file` here or elsewhere.
@@ -240,16 +251,17 @@ class ContextManager:
             cache_namespace=cache_namespace,
         )
         is_same = (info.fingerprint, info.kv_kind) == (old.fingerprint, old.kv_kind)
-        if is_same and old.tokens == context_tokens(self._core, info.id, old.content):
+        prompt = document_prompt(self._core, info.id, old.content)
+        if is_same and old.tokens == prompt.tokens:
             self._core.write_prefix(record.prefix(), archive.states)
         else:
             record = msgspec.structs.replace(
                 record,
-                tokens=context_tokens(self._core, info.id, old.content),
+                tokens=prompt.tokens,
                 fingerprint=info.fingerprint,
                 kv_kind=info.kv_kind,
             )
-        return self._add(record, None, start)
+        return self._add(record, prompt, start=start)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
         """The context of that id or name.
@@ -283,7 +295,7 @@ class ContextManager:
         if tier not in ("hot", "warm", "cold"):
             raise InvalidRequestError("tier must be hot, warm or cold", param="tier")
         if self._core.prefix_info(record.prefix()).tier is None:
-            self._compute(record, None)
+            self._compute(record, self._prompt_of(record))
         self._core.move_prefix(record.prefix(), tier)
         return self._view(record)
 
@@ -395,10 +407,14 @@ class ContextManager:
         )
 
     def _add(
-        self, record: ContextRecord, progress: Progress | None, start: float | None = None
+        self,
+        record: ContextRecord,
+        prompt: DocumentPrompt,
+        progress: Progress | None = None,
+        start: float | None = None,
     ) -> ContextView:
         start = time.perf_counter() if start is None else start
-        num_cached = self._compute(record, progress)
+        num_cached = self._compute(record, prompt, progress)
         try:
             self._catalog.put(record)
         except SnapLLMError:
@@ -411,7 +427,12 @@ class ContextManager:
             self._view(record), ingest_ms=ingest_ms, num_cached_tokens=num_cached
         )
 
-    def _compute(self, record: ContextRecord, progress: Progress | None) -> int:
+    def _prompt_of(self, record: ContextRecord) -> DocumentPrompt:
+        return document_prompt(self._core, record.model_id, record.content)
+
+    def _compute(
+        self, record: ContextRecord, prompt: DocumentPrompt, progress: Progress | None = None
+    ) -> int:
         """Prefills the document, keeps its KV, and returns how much was there already."""
         request = _core.GenerateRequest(
             model_id=record.model_id,
@@ -420,6 +441,7 @@ class ContextManager:
             prefill_only=True,
             report_progress=progress is not None,
         )
+        request.chat = prompt.chat
         num_cached = 0
         for output in OutputIterator(self._core, request):
             if output.error is not None:
@@ -434,14 +456,12 @@ class ContextManager:
         """Keeps the KV anew that was lost, or belongs to another file under the same id."""
         info = self._core.model_info(record.model_id)
         self._core.discard_prefix(record.prefix())
+        prompt = self._prompt_of(record)
         if info.fingerprint != record.fingerprint:
             record = msgspec.structs.replace(
-                record,
-                tokens=context_tokens(self._core, record.model_id, record.content),
-                fingerprint=info.fingerprint,
-                kv_kind=info.kv_kind,
+                record, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
             )
-        self._compute(record, None)
+        self._compute(record, prompt)
         self._catalog.put(record)
 
     def _drop(self, record: ContextRecord) -> None:

@@ -2,49 +2,119 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
 from snapllm import _core
 from snapllm._lowering import lower_chat
-from snapllm.conversation import Message
+from snapllm._media import image_data_url
+from snapllm.conversation import ContentPart, ImageUrl, MediaPart, Message, has_media
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest, convert
 
-# Questions that begin in as many ways as tokenizers tell apart.
-_PROBES = ("A", "b", "7", "(", " x", "\n", "é")
+Document: TypeAlias = str | list[ContentPart]
+"""A text, or texts and pictures in their order; the pictures as data URLs."""
+
+# Questions that begin in as many ways as tokenizers tell apart. Where pictures have to be
+# decoded for each, the first of them must do.
+_PROBES = ("A", "\n", " x", "b", "7", "(", "é")
+_NUM_PROBES_WITH_MEDIA = 3
 
 
-def document_messages(content: str, messages: list[Message]) -> list[Message]:
-    """The document as the system turn before the messages.
+class DocumentPrompt(msgspec.Struct, frozen=True):
+    """What the prompts of all questions to a document begin with."""
 
-    A system message that is there already follows the document in the same turn.
-    """
-    rest = list(messages)
-    text: Any = content
-    if rest and rest[0].role == "system":
-        first = msgspec.to_builtins(rest.pop(0))["content"]
-        own = first if isinstance(first, str) else "".join(p.get("text", "") for p in first or ())
-        text = f"{content}\n\n{own}"
-    return [convert({"role": "system", "content": text}, Message), *rest]
+    tokens: list[int]
+    chat: _core.ChatPrompt
+    """A chat that begins so; knows the pictures that the tokens stand for."""
 
 
-def context_tokens(core: _core.Engine, model_id: str, content: str) -> list[int]:
-    """The tokens that the prompts of all questions to the document begin with.
+def make_document(content: str | Sequence[Any], images: Sequence[Any] = ()) -> Document:
+    """Checks a document's content; pictures come before the text.
+
+    Args:
+        content: A text, or content parts in OpenAI's form.
+        images: Paths, bytes, Pillow images or arrays.
 
     Raises:
-        InvalidRequestError: The model's template does not put the document first.
+        InvalidRequestError: The content is empty, or a picture cannot be read.
     """
-    prompts = []
-    for probe in _PROBES:
-        question = convert([{"role": "user", "content": probe}], list[Message])
-        request = ChatRequest(model=model_id, messages=document_messages(content, question))
-        prompts.append(lower_chat(core, request).tokens)
-    shortest = min(len(prompt) for prompt in prompts)
+    if not content and not images:
+        raise InvalidRequestError("content must not be empty", param="content")
+    if isinstance(content, str) and not images:
+        return content
+    parts = [ContentPart("text", content)] if isinstance(content, str) and content else []
+    if not isinstance(content, str):
+        parts = convert(list(content), list[ContentPart], "content")
+    shown = [
+        ContentPart("image_url", image_url=ImageUrl(image_data_url(source, f"images[{i}]")))
+        for i, source in enumerate(images)
+    ]
+    return [*shown, *parts]
+
+
+def appended(document: Document, content: str) -> Document:
+    """The document with text after it."""
+    if isinstance(document, str):
+        return f"{document}\n{content}"
+    return [*document, ContentPart("text", content)]
+
+
+def document_messages(document: Document, messages: list[Message]) -> list[Message]:
+    """The messages with the document before all else.
+
+    A text is the system turn. A document with pictures begins the user's turn, where every
+    template can show them. What a system message said follows the document.
+    """
+    rest = list(messages)
+    own = _text_of(rest.pop(0)) if rest and rest[0].role == "system" else ""
+    if isinstance(document, str):
+        return [Message("system", f"{document}\n\n{own}" if own else document), *rest]
+    parts = _named(document)
+    if own:
+        parts.append(ContentPart("text", own))
+    if rest and rest[0].role == "user":
+        asked = rest.pop(0).content or ""
+        parts += [ContentPart("text", asked)] if isinstance(asked, str) else asked
+    return [Message("user", parts), *rest]
+
+
+def document_prompt(core: _core.Engine, model_id: str, document: Document) -> DocumentPrompt:
+    """What the prompts of all questions to the document begin with.
+
+    Raises:
+        InvalidRequestError: The model's template does not put the document first, or the
+            model does not take its pictures.
+    """
+    questions = [[Message("user", probe)] for probe in _PROBES]
+    chats = [document_messages(document, question) for question in questions]
+    if has_media(chats[0]):
+        chats = chats[:_NUM_PROBES_WITH_MEDIA]
+    prompts = [lower_chat(core, ChatRequest(model=model_id, messages=chat)) for chat in chats]
+    first = prompts[0]
+    shortest = min(len(prompt.tokens) for prompt in prompts)
     length = 0
-    while length < shortest and len({prompt[length] for prompt in prompts}) == 1:
+    while length < shortest and len({prompt.tokens[length] for prompt in prompts}) == 1:
         length += 1
-    if length == 0:
+    if length == 0 or first.chat is None:
         raise InvalidRequestError("the model's chat template does not put the document first")
-    return prompts[0][:length]
+    return DocumentPrompt(first.tokens[:length], first.chat)
+
+
+def _named(document: list[ContentPart]) -> list[ContentPart]:
+    """The parts, so that an error names them as the caller wrote them."""
+    return [
+        MediaPart(part.type, image_url=part.image_url, name=f"content[{i}].image_url")
+        if part.type == "image_url"
+        else part
+        for i, part in enumerate(document)
+    ]
+
+
+def _text_of(message: Message) -> str:
+    content = message.content
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text or "" for part in content)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from snapllm import _core
+from snapllm.conversation import ContentPart
 from snapllm.errors import StorageError
 
 
@@ -18,7 +19,8 @@ class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     model_id: str
-    content: str
+    content: str | list[ContentPart]
+    """The document: text, or texts and pictures (as data URLs)."""
     tokens: list[int]
     """The prompt's beginning that every question to the context shares."""
     fingerprint: str

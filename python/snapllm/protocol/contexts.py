@@ -12,6 +12,7 @@ from msgspec import Meta
 from snapllm.contexts import ContextStats, ContextView
 from snapllm.contexts.manager import DEFAULT_TTL_SECONDS
 from snapllm.contexts.record import ContextRecord
+from snapllm.conversation import ContentPart
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ChatEvent, Finish, TextDelta, Usage
 from snapllm.params import (
@@ -39,7 +40,8 @@ _WARMER: dict[str, Tier] = {"cold": "warm", "warm": "hot", "hot": "hot"}
 class IngestRequest(msgspec.Struct, kw_only=True):
     """The body of POST /api/v1/contexts/ingest."""
 
-    content: Annotated[str, Meta(min_length=1)]
+    content: Annotated[str, Meta(min_length=1)] | list[ContentPart]
+    """The document, or its texts and pictures in their order (data URLs)."""
     model_id: Annotated[str, Meta(min_length=1)]
     name: Name | None = None
     ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
