@@ -25,6 +25,7 @@ from benchmarks import (
     draft,
     images,
     memory,
+    overhead,
     serve,
     startup,
     switch,
@@ -48,6 +49,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "memory": memory.run,
     "images": images.run,
     "vision": vision.run,
+    "overhead": overhead.run,
 }
 
 

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
-import shutil
+import random
 import subprocess
 from pathlib import Path
 
 import pytest
+from demo_eyes.scenes import Scene, Thing, draw
+from npm_packages import installed
 from server_process import Server
 
-FOLDER = Path(__file__).parent / "node"
+RED = Scene("white", (Thing("circle", "red", 3, 0.26, 0.5, 0.18),))
 
 
 @pytest.fixture(scope="module")
 def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tests beside their installed clients."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        if os.environ.get("SNAPLLM_REQUIRE_NODE"):
-            pytest.fail("node and npm are required and not there")
-        pytest.skip("needs node and npm")
-    folder = tmp_path_factory.mktemp("node")
-    shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
-    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1"]
-    try:
-        subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        if os.environ.get("SNAPLLM_REQUIRE_NODE"):
-            raise
-        pytest.skip(f"the clients cannot be installed: {error}")
-    return folder
+    return installed(Path(__file__).parent / "node", tmp_path_factory.mktemp("node"))
+
+
+def red_circle() -> str:
+    """A picture of a red circle on the left, as base64."""
+    file = io.BytesIO()
+    draw(random.Random(1), RED, (64, 64)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 @pytest.mark.slow
@@ -39,10 +36,10 @@ def test_nodes_client_runs_its_examples(node_folder: Path, demo_server: Server, 
     result = subprocess.run(
         ["node", "--test", f"{name}.test.mjs"],
         cwd=node_folder,
-        env={**os.environ, "SNAPLLM_URL": demo_server.url},
+        env={**os.environ, "SNAPLLM_URL": demo_server.url, "SNAPLLM_PICTURE": red_circle()},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "# pass 6\n" in result.stdout and "# fail 0\n" in result.stdout
+    assert "# pass 7\n" in result.stdout and "# fail 0\n" in result.stdout

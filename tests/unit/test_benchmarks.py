@@ -27,6 +27,7 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
         "memory",
         "images",
         "vision",
+        "overhead",
     ]
     output = tmp_path / "results.json"
     command = [sys.executable, "-m", "benchmarks", *names, "--rounds", "1", "--tokens", "4"]

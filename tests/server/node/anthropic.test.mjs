@@ -92,6 +92,19 @@ test("tokens are counted as they are used", async () => {
   assert.equal(usage.input_tokens + cached, input_tokens);
 });
 
+test("a picture is described", async () => {
+  const source = { type: "base64", media_type: "image/png", data: process.env.SNAPLLM_PICTURE };
+  const content = [
+    { type: "image", source },
+    { type: "text", text: "What is in this image?" },
+  ];
+  const message = await client.messages.create({
+    ...GREEDY,
+    messages: [{ role: "user", content }],
+  });
+  assert.equal(message.content[0].text, "A red circle on the left.");
+});
+
 test("errors are of the client's own classes", async () => {
   const unknown = client.messages.create({ ...GREEDY, model: "nobody", messages: HELLO });
   await assert.rejects(unknown, NotFoundError);

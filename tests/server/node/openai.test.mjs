@@ -87,6 +87,19 @@ test("completions, responses and embeddings", async () => {
   assert.ok(Math.abs(length - 1) < 1e-3, `of length ${length}`);
 });
 
+test("a picture is described", async () => {
+  const url = `data:image/png;base64,${process.env.SNAPLLM_PICTURE}`;
+  const content = [
+    { type: "image_url", image_url: { url } },
+    { type: "text", text: "What is in this image?" },
+  ];
+  const chat = await client.chat.completions.create({
+    ...GREEDY,
+    messages: [{ role: "user", content }],
+  });
+  assert.equal(chat.choices[0].message.content, "A red circle on the left.");
+});
+
 test("errors are of the client's own classes", async () => {
   await assert.rejects(
     client.chat.completions.create({ model: "nobody", messages: HELLO }),
