@@ -32,6 +32,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory, llama_path: Path) -> Path
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_a_document_of_one_letter_is_kept_in_every_tier(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", architecture)
+    with open_engine(path, tmp_path / "w") as engine:
+        engine.contexts.ingest("x", "m", name="letter")
+        for tier in ("hot", "warm", "cold"):
+            assert engine.contexts.move("letter", tier).tier == tier
+            assert engine.contexts.query("letter", QUESTION, max_tokens=4).cache_hit
+    with open_engine(path, tmp_path / "w") as engine:
+        assert engine.contexts.query("letter", QUESTION, max_tokens=4).cache_hit
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
 @pytest.mark.parametrize("has_workspace", [True, False])
 def test_a_shipped_context_answers_as_the_first(
     tmp_path: Path, architecture: Architecture, has_workspace: bool

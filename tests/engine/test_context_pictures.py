@@ -149,8 +149,18 @@ def test_what_is_no_picture_or_has_no_eyes_is_refused(tmp_path: Path, llama_path
     with Files(tmp_path, "llama", "mlp").open() as engine:
         with pytest.raises(snapllm.InvalidRequestError, match=r"content\[0\]\.image_url"):
             engine.contexts.ingest(bad, "m")
-        with pytest.raises(snapllm.InvalidRequestError, match="content"):
-            engine.contexts.ingest([], "m")
+        for content, field in (
+            ([], "content"),
+            ([{"type": "text", "text": ""}], "content"),
+            ([{"type": "text"}], r"content\[0\]\.text"),
+            ([{"type": "image_url"}], r"content\[0\]\.image_url"),
+            ([{"type": "video", "text": "x"}], r"content\[0\]\.type"),
+        ):
+            with pytest.raises(snapllm.InvalidRequestError, match=field):
+                engine.contexts.ingest(content, "m")
+        texts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+        assert engine.contexts.ingest(texts, "m", name="texts").record.content == "one\ntwo"
+        engine.contexts.delete("texts")
         engine.load(llama_path, "blind", context_size=1024)
         with pytest.raises(snapllm.InvalidRequestError, match="text only"):
             engine.contexts.ingest(DOCUMENT, "blind")

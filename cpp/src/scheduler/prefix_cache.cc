@@ -46,7 +46,10 @@ PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   const bool whole_only = kind_ == KvKind::kCheckpoints;
   const auto hot = hot_.match(sequence.root(), prompt, sequence.max_reusable(), whole_only);
   const int32_t num_hot = sequence.cut_before_span(hot.num_tokens);
-  if (num_hot >= kMinKeptTokens && (!whole_only || num_hot == hot.num_tokens)) {
+  // A context that was promoted is used however short it is.
+  const bool is_wanted = hot.prefix != nullptr && hot.prefix->pinned &&
+                         num_hot == hot.prefix->num_tokens();
+  if ((num_hot >= kMinKeptTokens || is_wanted) && (!whole_only || num_hot == hot.num_tokens)) {
     plan.hot = hot.prefix;
     plan.num_tokens = num_hot;
   }
@@ -212,7 +215,9 @@ void PrefixCache::preempt(Sequence& sequence, std::vector<SequenceId>& free_ids)
 void PrefixCache::keep(Sequence& sequence, std::vector<SequenceId>& free_ids) {
   const bool is_sound = sequence.finish_reason() != FinishReason::kError;
   const auto tokens = sequence.computed_tokens();
-  const bool worth_it = static_cast<int32_t>(tokens.size()) >= kMinKeptTokens;
+  // A prefill for its own sake is kept however short it is.
+  const bool worth_it =
+      static_cast<int32_t>(tokens.size()) >= kMinKeptTokens || sequence.is_prefill_only();
   bool is_parked = false;
   if (is_sound && worth_it && sequence.reuses_prefix()) {
     save_missing(sequence, tokens);

@@ -21,6 +21,7 @@ Document: TypeAlias = str | list[ContentPart]
 # decoded for each, the first of them must do.
 _PROBES = ("A", "\n", " x", "b", "7", "(", "é")
 _NUM_PROBES_WITH_MEDIA = 3
+_MEDIA = ("image_url", "input_audio")
 
 
 class DocumentPrompt(msgspec.Struct, frozen=True):
@@ -39,20 +40,34 @@ def make_document(content: str | Sequence[Any], images: Sequence[Any] = ()) -> D
         images: Paths, bytes, Pillow images or arrays.
 
     Raises:
-        InvalidRequestError: The content is empty, or a picture cannot be read.
+        InvalidRequestError: The content is empty or incomplete, or a picture cannot be read.
     """
-    if not content and not images:
-        raise InvalidRequestError("content must not be empty", param="content")
-    if isinstance(content, str) and not images:
-        return content
-    parts = [ContentPart("text", content)] if isinstance(content, str) and content else []
-    if not isinstance(content, str):
+    if isinstance(content, str):
+        parts = [ContentPart("text", content)] if content else []
+    else:
         parts = convert(list(content), list[ContentPart], "content")
+        for i, part in enumerate(parts):
+            _check(part, f"content[{i}]")
+    if not images and not any(part.text or part.type in _MEDIA for part in parts):
+        raise InvalidRequestError("content must not be empty", param="content")
+    if not images and all(part.type == "text" for part in parts):
+        return "\n".join(part.text or "" for part in parts)
     shown = [
         ContentPart("image_url", image_url=ImageUrl(image_data_url(source, f"images[{i}]")))
         for i, source in enumerate(images)
     ]
     return [*shown, *parts]
+
+
+def _check(part: ContentPart, where: str) -> None:
+    """Raises `InvalidRequestError` for a part that lacks what its type says it is."""
+    if part.type not in ("text", *_MEDIA):
+        raise InvalidRequestError(
+            f"{where}.type: expected 'text', 'image_url' or 'input_audio', not {part.type!r}",
+            param=f"{where}.type",
+        )
+    if getattr(part, part.type) is None:
+        raise InvalidRequestError(f"{where}.{part.type} is required", param=f"{where}.{part.type}")
 
 
 def appended(document: Document, content: str) -> Document:
