@@ -298,6 +298,16 @@ def test_other_origins_are_answered_only_when_allowed(guarded: Server) -> None:
         "OPTIONS", "/v1/messages", headers=preflight | {"Origin": "https://page.example"}
     )
     assert allowed[0] == 204
+    # Whatever headers a browser's client sends of its own.
+    asked = "authorization,content-type,x-stainless-lang,anthropic-dangerous-direct-browser-access"
+    headers = preflight | {"Origin": "https://page.example"}
+    headers["Access-Control-Request-Headers"] = asked
+    assert (
+        guarded.request("OPTIONS", "/v1/messages", headers=headers)[2][
+            "Access-Control-Allow-Headers"
+        ]
+        == asked
+    )
     assert allowed[2]["Access-Control-Allow-Origin"] == "https://page.example"
     other = guarded.request(
         "OPTIONS", "/v1/messages", headers=preflight | {"Origin": "https://other.example"}

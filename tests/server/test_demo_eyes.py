@@ -7,6 +7,7 @@ import io
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -17,6 +18,7 @@ from PIL import Image
 from server_process import Server
 
 import snapllm
+from snapllm.engine import demo_model_path, demo_projector_path
 
 RED = Scene("white", (Thing("circle", "red", 3, 0.26, 0.5, 0.18),))
 BLUE = Scene("black", (Thing("square", "blue", 5, 0.74, 0.5, 0.18),))
@@ -119,3 +121,23 @@ def test_an_ingested_picture_answers_every_question_on_it(demo_server: Server) -
     answer = demo_server.post("/v1/chat/completions", {**chat, "temperature": 0})
     assert answer["choices"][0]["message"]["content"] == "A red circle on the left."
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 16
+
+
+def test_where_none_is_named_a_model_that_sees_answers(llama_path: Path) -> None:
+    server = Server(
+        *("--model", f"blind={llama_path}", "--model", f"seeing={demo_model_path()}"),
+        *("--mmproj", f"seeing={demo_projector_path()}", "--context-size", "2048"),
+    )
+    try:
+        server.start(2)
+        assert server.get("/health")["active_model"] == "blind"
+        body = {"prompt": WHAT, "images": [picture(RED)], "max_tokens": 60, "temperature": 0}
+        answer = server.post("/api/v1/vision/generate", body)
+        assert (answer["model"], answer["response"]) == ("seeing", "A red circle on the left.")
+        status, refused, _ = server.request(
+            "POST", "/api/v1/vision/generate", {**body, "model": "blind"}
+        )
+        assert (status, "text only" in str(refused)) == (400, True)
+        assert server.stop() == 0
+    finally:
+        server.process.kill()

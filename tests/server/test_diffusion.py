@@ -203,6 +203,21 @@ def test_bad_requests_are_refused(
     assert answer["error"]["param"] == param
 
 
+def test_models_of_the_other_kind_are_named_as_such(painter: Server) -> None:
+    """They are loaded: "not found" would be wrong."""
+    models = painter.get("/v1/models")["data"]
+    assert {model["id"] for model in models} >= {"pix", "llama"}
+    chat = {"model": "pix", "messages": [{"role": "user", "content": "x"}]}
+    for path, body in (
+        ("/v1/chat/completions", chat),
+        ("/v1/messages", {**chat, "max_tokens": 1}),
+        ("/api/v1/diffusion/generate", {"model": "llama", "prompt": "x"}),
+    ):
+        status, answer, _ = painter.request("POST", path, body)
+        assert status == 400, path
+        assert "is an image model" in str(answer) or "is a text model" in str(answer)
+
+
 def test_without_an_image_model_the_error_says_so(server: Server) -> None:
     status, answer, _ = server.request("POST", PATH, SMALL)
     assert status == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from typing import Any
@@ -93,3 +94,28 @@ def test_deep_and_large_bodies_are_refused(server: Server) -> None:
             assert status in (400, 404)
     status, answer, _ = server.request("POST", "/v1/messages", b'"' + b"x" * (65 << 20) + b'"')
     assert (status, answer["error"]["type"]) == (413, "request_too_large")
+
+
+def test_a_body_that_is_not_what_its_encoding_says_is_refused(server: Server) -> None:
+    body = json.dumps({"model": "llama", "prompt": "x", "max_tokens": 1}).encode()
+    headers = {"Content-Encoding": "gzip"}
+    num_lines = len(server.lines)
+    status, answer, _ = server.request("POST", "/v1/completions", body, headers)
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    packed = gzip.compress(body)
+    assert server.request("POST", "/v1/completions", packed, headers)[0] == 200
+    assert not any("exception" in line.lower() for line in server.lines[num_lines:])
+
+
+def test_null_is_as_good_as_nothing_where_a_field_may_be_left_out(server: Server) -> None:
+    whole = server.post("/api/v1/generate", {"prompt": "x", "max_tokens": 2, "seed": None})
+    assert whole["status"] == "success"
+    status, answer, _ = server.request("POST", "/api/v1/generate", {"prompt": None})
+    assert (status, answer["error"]["param"]) == (400, "prompt")
+
+
+def test_paths_that_take_no_get_say_so(server: Server) -> None:
+    for path in ("models/load", "models/pin", "contexts/ingest", "contexts/import"):
+        status, answer, headers = server.request("GET", f"/api/v1/{path}")
+        assert (status, answer["error"]["code"]) == (405, "method_not_allowed"), path
+        assert headers["Allow"] == "POST"

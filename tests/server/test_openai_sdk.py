@@ -103,6 +103,26 @@ def test_a_streamed_tool_call_is_put_together_by_the_sdk(demo_client: openai.Ope
     assert json.loads(message.tool_calls[0].function.arguments) == {"location": "Tokyo"}
 
 
+@pytest.mark.parametrize("thinks", [True, False])
+@pytest.mark.parametrize("text", ["Hello!", "Tell me about the ocean."])
+def test_a_required_call_comes_whatever_was_asked(
+    demo_client: openai.OpenAI, text: str, thinks: bool
+) -> None:
+    answer: Any = demo_client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": text}],
+        tools=[TOOL],
+        tool_choice="required",
+        reasoning_effort="high" if thinks else "none",
+        max_tokens=200,
+        seed=1,
+    ).choices[0]
+    assert not answer.message.content
+    assert answer.finish_reason == "tool_calls"
+    [call] = answer.message.tool_calls
+    assert isinstance(json.loads(call.function.arguments)["location"], str)
+
+
 def test_the_demo_reasons_when_asked_to(demo_client: openai.OpenAI) -> None:
     question: list[Any] = [{"role": "user", "content": "What is 27 + 45?"}]
     for effort, has_reasoning in (("high", True), ("none", False)):

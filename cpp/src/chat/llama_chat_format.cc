@@ -6,6 +6,7 @@
 #include "backend/llama_runtime.h"
 #include "chat/json_depth.h"
 #include "chat/llama_chat_parser.h"
+#include "chat/required_call.h"
 #include "chat-auto-parser.h"
 #include "common.h"
 #include "llama.h"
@@ -213,6 +214,9 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     if (auto rules = rules_cache_.find(key)) return {std::move(pure.prompt), std::move(rules)};
   }
   common_chat_params params = common_chat_templates_apply(templates_.get(), inputs);
+  if (request.tool_choice == ToolChoice::kRequired) {
+    params.grammar = without_text_before_call(std::move(params.grammar));
+  }
   std::string text = std::move(params.prompt);
   auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_);
   if (has_cacheable_rules_) rules_cache_.add(std::move(key), rules);

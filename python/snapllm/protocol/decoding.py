@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ MAX_JSON_DEPTH = 100
 
 
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decodes a request body.
+    """Decodes a request body. A field that is null and cannot be counts as not given.
 
     Raises:
         InvalidRequestError: It is no JSON, or a field does not fit; `param` names it.
@@ -28,9 +29,17 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        with contextlib.suppress(msgspec.DecodeError):
+            return decoder.decode(_without_nulls(body))
         raise invalid_field(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"the request body is not valid JSON: {error}") from None
+
+
+def _without_nulls(body: bytes) -> bytes:
+    """The object without its own fields that are null."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({k: v for k, v in fields.items() if bytes(v) != b"null"})
 
 
 def _depth(body: bytes) -> int:

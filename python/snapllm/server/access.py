@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -14,9 +15,7 @@ from snapllm.server.middleware import refuse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OPEN_PATHS = {"/", "/health"}
-_ALLOWED_HEADERS = (
-    "authorization, content-type, x-api-key, anthropic-version, anthropic-beta, x-request-id"
-)
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
 
 def given_key(request: web.Request) -> str:
@@ -57,14 +56,17 @@ async def allow_origins(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     request["cors_origin"] = origin
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        # Clients send headers of their own (x-stainless-..., anthropic-...): all that is asked
+        # for, where it is a list of names.
+        asked = request.headers.get("Access-Control-Request-Headers", "")
         return web.Response(
             status=204,
             headers={
                 "Access-Control-Allow-Origin": origin,
                 "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
-                "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+                "Access-Control-Allow-Headers": asked if _HEADER_NAMES.fullmatch(asked) else "",
                 "Access-Control-Max-Age": "600",
-                "Vary": "Origin",
+                "Vary": "Origin, Access-Control-Request-Headers",
             },
         )
     return await handler(request)

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from snapllm.engine import Engine
+from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.server.cache_reports import CacheReports
 from snapllm.server.options import AppOptions
@@ -83,10 +84,18 @@ async def prepare(request: web.Request, wanted: _Request) -> _Request:
 
 
 async def model_ready(request: web.Request, model_id: str) -> None:
-    """Waits for a model that the server is still starting up with."""
+    """Waits for a model that the server is still starting up with.
+
+    Raises:
+        InvalidRequestError: It is an image model.
+    """
     engine = engine_of(request)
     if model_id or engine.active_model is None:
         await request.app[STATE].ready(model_id)
+    if any(model_id == model.id for model in engine.image_models()):
+        raise InvalidRequestError(
+            f"{model_id} is an image model: it answers /api/v1/diffusion/generate", param="model"
+        )
 
 
 async def image_model_ready(request: web.Request, model_id: str) -> None:
@@ -94,10 +103,17 @@ async def image_model_ready(request: web.Request, model_id: str) -> None:
 
     Args:
         model_id: The model; empty = the active one, which may be any that is to be loaded.
+
+    Raises:
+        InvalidRequestError: It is a text model.
     """
     engine, state = engine_of(request), request.app[STATE]
     if model_id:
         await state.ready(model_id)
+        if any(model_id == model.id for model in engine.models()):
+            raise InvalidRequestError(
+                f"{model_id} is a text model: it draws nothing", param="model"
+            )
         return
     for announced in state.loading:
         if engine.active_image_model is not None:

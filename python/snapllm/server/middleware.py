@@ -106,6 +106,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
+    except web.RequestPayloadError as error:
+        # So that nobody waits for the rest of a body that cannot be read.
+        request.content.feed_eof()
+        return refuse(request, ApiError("invalid_request", f"the body cannot be read: {error}"))
     except ConnectionError:
         # The client left: nobody to answer.
         if "response" not in request:

@@ -257,8 +257,10 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post(f"{prefix}/ingest", ingest)
     app.router.add_get(prefix, list_contexts)
     app.router.add_get(f"{prefix}/stats", stats)
-    app.router.add_get(f"{prefix}/{{context_id}}", get_context)
-    app.router.add_delete(f"{prefix}/{{context_id}}", delete)
+    # "ingest" and "import" must not be taken for contexts.
+    one = f"{prefix}/{{context_id:(?!(?:ingest|import)$)[^/]+}}"
+    app.router.add_get(one, get_context)
+    app.router.add_delete(one, delete)
     app.router.add_post(f"{prefix}/{{context_id}}/query", query)
     app.router.add_post(f"{prefix}/{{context_id}}/promote", promote)
     app.router.add_post(f"{prefix}/{{context_id}}/demote", demote)

@@ -109,4 +109,6 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post("/api/v1/models/unload", unload_model)
     app.router.add_post("/api/v1/models/pin", pin_model)
     app.router.add_get("/api/v1/models/cache/stats", cache_stats)
-    app.router.add_get("/api/v1/models/{model_id:.+}", get_model)
+    # The paths above take no GET, and must not be taken for models.
+    taken = "|".join(("load", "switch", "unload", "pin"))
+    app.router.add_get(f"/api/v1/models/{{model_id:(?!(?:{taken})$).+}}", get_model)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from snapllm._readers import fold_chat
 from snapllm._runner import Answer
+from snapllm.engine import Engine
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest, CompletionRequest
@@ -53,7 +54,16 @@ async def generate(request: web.Request) -> web.StreamResponse:
 
 async def generate_from_images(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/vision/generate"""
-    return await _generate(request, *parse_vision(await request.read()))
+    wanted, is_streamed = parse_vision(await request.read())
+    if not wanted.model:
+        wanted = msgspec.structs.replace(wanted, model=_seeing_model(engine_of(request)))
+    return await _generate(request, wanted, is_streamed)
+
+
+def _seeing_model(engine: Engine) -> str:
+    """The model that sees where none is named: the active one, or else the first that can."""
+    seeing = [model.id for model in engine.models() if model.info.has_vision]
+    return "" if not seeing or engine.active_model in seeing else seeing[0]
 
 
 async def _generate(
