@@ -9,6 +9,7 @@ import msgspec
 from snapllm import _core
 from snapllm._media import MediaLoader, MediaPolicy
 from snapllm.conversation import render_messages, render_tools
+from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest, CompletionRequest, SamplingOptions
 
 
@@ -65,7 +66,8 @@ def lower_chat(
         enable_thinking=request.thinking,
         thinking_budget_tokens=request.thinking_budget_tokens,
         json_schema=request.json_schema,
-        grammar=request.sampling.grammar,
+        # Of a chat's rules, only those of tools know a grammar, and refuse it.
+        grammar=request.sampling.grammar if request.tools else "",
         media=media.inputs,
         media_marker=media.marker,
         template_kwargs=[
@@ -73,11 +75,13 @@ def lower_chat(
             for name, value in request.template_kwargs.items()
         ],
     )
+    if request.sampling.grammar and request.json_schema:
+        raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")
     prompt = core.format_chat(request.model, format_request)
     return Lowered(
         model=request.model,
         tokens=prompt.tokens,
-        sampling=msgspec.structs.replace(request.sampling, grammar=""),
+        sampling=request.sampling,
         max_tokens=request.max_tokens,
         stop=request.stop,
         n=request.n,

@@ -106,7 +106,10 @@ def render_messages(messages: Sequence[Message], place: PlaceMedia, field: str =
     if not messages:
         raise InvalidRequestError(f"{field} must not be empty", param=field)
     rendered = [_render(message, place, f"{field}[{i}]") for i, message in enumerate(messages)]
-    return msgspec.json.encode(rendered).decode()
+    try:
+        return msgspec.json.encode(rendered).decode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
 
 
 def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:

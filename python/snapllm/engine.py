@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from collections.abc import Container, Sequence
 from importlib import resources
 from os import PathLike, fspath
@@ -21,7 +24,21 @@ from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNot
 from snapllm.model import Model
 from snapllm.params import LoadOptions
 
+MAX_THREADS = 512
 DEMO_MODEL_ID = "demo"
+
+
+_engines: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
+
+
+def _leave_engines() -> None:
+    """In a forked child: an engine's threads are not there, and its end would wait for them."""
+    for core in _engines:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_engines)
 
 
 def _demo_file(name: str) -> Path:
@@ -87,6 +104,12 @@ class Engine:
         kv_disk_bytes: int = 0,
         image_hosts: Sequence[str] = (),
     ) -> None:
+        if num_threads > MAX_THREADS:
+            raise InvalidRequestError(f"num_threads must be at most {MAX_THREADS}")
+        if isinstance(image_hosts, str):
+            raise InvalidRequestError("image_hosts: expected a sequence of hosts, not one text")
+        if workspace is not None and not fspath(workspace):
+            raise InvalidRequestError("workspace is empty")
         if min(num_threads, memory_budget_bytes, kv_ram_bytes, kv_disk_bytes) < 0:
             raise InvalidRequestError("num_threads and bounds in bytes must not be negative")
         if not keep_alive_s >= 0:
@@ -102,7 +125,9 @@ class Engine:
             kv_ram_bytes=kv_ram_bytes,
             kv_disk_bytes=kv_disk_bytes,
         )
-        self._runner = Runner(_core.Engine(options))
+        core = _core.Engine(options)
+        _engines.add(core)
+        self._runner = Runner(core)
         if image_hosts:
             # Not imported without need: TLS and HTTP take a while.
             from snapllm._fetch import UrlFetcher
@@ -291,14 +316,13 @@ class Engine:
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        base, separator, context = (model_id or "").rpartition("@")
+        core, wanted = self._runner.core, model_id or ""
         try:
-            return Model(self._runner, self._runner.core.model_info(model_id or "").id)
+            return Model(self._runner, core.model_info(wanted).id)
         except ModelNotFoundError:
-            if not separator or not context:
+            if not any(wanted.startswith(f"{info.id}@") for info in core.models()):
                 raise
-        self._runner.core.model_info(base)
-        return Model(self._runner, model_id or "")
+        return Model(self._runner, wanted)
 
     def models(self) -> list[Model]:
         """All loaded models, ordered by id; `Model.info.state` tells which are in memory."""
@@ -316,6 +340,7 @@ class Engine:
                 are cancelled.
         """
         self._images.close()
+        self.contexts.close()
         self._runner.core.close(int(drain_timeout_s * 1000))
 
 

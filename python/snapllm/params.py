@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -199,6 +199,35 @@ def convert(value: object, type_: type[_T], field: str = "") -> _T:
         raise invalid_field(str(error), field) from None
 
 
+def check_text(text: str, field: str) -> str:
+    """The text, where it is one that can be encoded.
+
+    Raises:
+        InvalidRequestError: It holds half of a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
+    return text
+
+
+def _items(value: object, field: str) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidRequestError(
+            f"{field}: expected a sequence, not {type(value).__name__}", param=field
+        )
+    return list(value)
+
+
+def _mapping(value: object, field: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError(
+            f"{field}: expected a mapping, not {type(value).__name__}", param=field
+        )
+    return dict(value)
+
+
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:field|argument) `(?P<name>[^`]*)`")
 
@@ -224,7 +253,7 @@ def completion_request(
     common = _common(rest)
     return CompletionRequest(
         model=model,
-        prompt=prompt if isinstance(prompt, str) else _token_ids(prompt),
+        prompt=check_text(prompt, "prompt") if isinstance(prompt, str) else _token_ids(prompt),
         sampling=_sampling(rest),
         **common,
     )
@@ -232,6 +261,8 @@ def completion_request(
 
 def _token_ids(tokens: Sequence[int]) -> list[int]:
     try:
+        if isinstance(tokens, bytes | bytearray):
+            raise TypeError
         plain = [operator.index(token) for token in tokens]  # NumPy's integers too
     except TypeError:
         raise InvalidRequestError("prompt: expected text or token ids", param="prompt") from None
@@ -246,13 +277,13 @@ def chat_request(
     common = _common(rest)
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    parsed = convert(list(messages), list[Message], "messages")
+    parsed = convert(_items(messages, "messages"), list[Message], "messages")
     images = [
         MediaPart("image", name=f"images[{i}]", source=source)
-        for i, source in enumerate(rest.pop("images", ()))
+        for i, source in enumerate(_items(rest.pop("images", ()), "images"))
     ]
     add_media(parsed, images)
-    tools = convert(list(rest.pop("tools", ())), list[Tool], "tools")
+    tools = convert(_items(rest.pop("tools", ()), "tools"), list[Tool], "tools")
     offered, mode = _tool_choice(tools, rest.pop("tool_choice", "auto"))
     thinking, budget = _thinking(rest.pop("thinking", False))
     return ChatRequest(
@@ -267,7 +298,9 @@ def chat_request(
         thinking_budget_tokens=budget,
         json_schema=_json_schema(rest.pop("json_schema", "")),
         template_kwargs=convert(
-            dict(rest.pop("template_kwargs", {})), dict[str, Any], "template_kwargs"
+            _mapping(rest.pop("template_kwargs", {}), "template_kwargs"),
+            dict[str, Any],
+            "template_kwargs",
         ),
         sampling=_sampling(rest),
         **common,
@@ -301,7 +334,7 @@ def embedding_request(
 
 
 def _embedding_inputs(inputs: EmbeddingInput) -> list[Any]:
-    items: list[Any] = [inputs] if isinstance(inputs, str) else list(inputs)
+    items: list[Any] = [inputs] if isinstance(inputs, str) else _items(inputs, "input")
     if items and all(isinstance(item, int) for item in items):
         items = [items]
     if not 1 <= len(items) <= MAX_EMBEDDING_INPUTS:
@@ -309,36 +342,53 @@ def _embedding_inputs(inputs: EmbeddingInput) -> list[Any]:
             f"input must hold 1 to {MAX_EMBEDDING_INPUTS} texts", param="input"
         )
     for i, item in enumerate(items):
+        if not isinstance(item, str):
+            continue
         if not item:
             raise InvalidRequestError(f"input[{i}] is empty", param=f"input[{i}]")
+        check_text(item, f"input[{i}]")
     if len({isinstance(item, str) for item in items}) > 1:
         raise InvalidRequestError("input mixes texts and tokens", param="input")
-    return convert(items, list[str | list[TokenId]], "input")
+    tokens: list[str | list[TokenId]] = convert(items, list[str | list[TokenId]], "input")
+    for i, item in enumerate(tokens):
+        if not item:
+            raise InvalidRequestError(f"input[{i}] is empty", param=f"input[{i}]")
+    return list(tokens)
 
 
 def _common(rest: dict[str, Any]) -> dict[str, Any]:
     max_tokens = rest.pop("max_tokens", DEFAULT_MAX_TOKENS)
-    stop = rest.pop("stop", ())
+    given = rest.pop("stop", ())
+    stop = tuple([given] if isinstance(given, str) else _items(given, "stop"))
+    for text in stop:
+        if isinstance(text, str):
+            check_text(text, "stop")
     return {
         "max_tokens": UNLIMITED
         if max_tokens is None
         else convert(max_tokens, MaxTokens, "max_tokens"),
         "reuse_prefix": convert(rest.pop("reuse_prefix", True), bool, "reuse_prefix"),
-        "stop": convert((stop,) if isinstance(stop, str) else tuple(stop), StopSequences, "stop"),
+        "stop": convert(stop, StopSequences, "stop"),
     }
 
 
 def _sampling(rest: dict[str, Any]) -> SamplingOptions:
     if "logit_bias" in rest:
-        rest["logit_bias"] = tuple(dict(rest["logit_bias"]).items())
+        rest["logit_bias"] = tuple(_mapping(rest["logit_bias"], "logit_bias").items())
     unknown = rest.keys() - set(SamplingOptions.__struct_fields__)
     if unknown:
         raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-    return convert(rest, SamplingOptions)
+    options = convert(rest, SamplingOptions)
+    check_text(options.grammar, "grammar")
+    return options
 
 
-def _tool_choice(tools: list[Tool], choice: str) -> tuple[list[Tool], ToolMode]:
+def _tool_choice(tools: list[Tool], choice: object) -> tuple[list[Tool], ToolMode]:
     modes: dict[str, ToolMode] = {"auto": "auto", "required": "required", "none": "none"}
+    if not isinstance(choice, str):
+        raise InvalidRequestError(
+            "tool_choice: expected 'auto', 'required', 'none' or a tool's name", param="tool_choice"
+        )
     if choice in modes:
         return offer_tools(tools, modes[choice])
     return offer_tools(tools, "required", [choice])
@@ -353,10 +403,21 @@ def _thinking(value: bool | int) -> tuple[bool, int]:
     return budget > 0, budget or UNLIMITED
 
 
-def _json_schema(schema: Mapping[str, Any] | str) -> str:
-    if isinstance(schema, str):
-        return schema
-    return msgspec.json.encode(schema).decode()
+# What an empty schema allows. llama.cpp takes that one for no schema at all.
+_ANY_JSON = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+
+
+def _json_schema(schema: object) -> str:
+    """The schema as JSON text; "" = none."""
+    if schema == "":
+        return ""
+    try:
+        decoded = msgspec.json.decode(schema) if isinstance(schema, str) else schema
+        if isinstance(decoded, Mapping):
+            return msgspec.json.encode(dict(decoded) or _ANY_JSON).decode()
+    except (msgspec.DecodeError, UnicodeEncodeError, TypeError) as error:
+        raise InvalidRequestError(f"json_schema: {error}", param="json_schema") from None
+    raise InvalidRequestError("json_schema: expected an object", param="json_schema")
 
 
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]

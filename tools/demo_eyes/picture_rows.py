@@ -1,14 +1,14 @@
-"""Batches of conversations about pictures, made in a process of their own."""
+"""Batches of conversations about pictures, made in processes of their own."""
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import producers
 import torch
 from scenes import Scene, ask, ask_both, draw, make_scene
 from tokenizers import Tokenizer
@@ -36,6 +36,9 @@ class Batch:
     tokens: Tensor
     learned: Tensor
     pictures: Tensor
+
+    def to(self, device: str) -> Batch:
+        return Batch(self.tokens.to(device), self.learned.to(device), self.pictures.to(device))
 
 
 class RowMaker:
@@ -103,7 +106,7 @@ def _to_batch(rows: list[Row]) -> tuple[np.ndarray, ...]:
     return tokens, learned, pictures
 
 
-def _produce(path: str, seed: int, num_rows: int, queue: Any) -> None:
+def _produce(seed: int, path: str, num_rows: int, queue: Any) -> None:
     torch.set_num_threads(1)
     maker = RowMaker(Tokenizer.from_file(path), TowerConfig())
     rng = random.Random(seed)
@@ -117,14 +120,9 @@ def _produce(path: str, seed: int, num_rows: int, queue: Any) -> None:
             queue.put(_to_batch(rows))
 
 
-def start_producer(path: str, seed: int, num_rows: int) -> tuple[Callable[[], Batch], Any]:
-    """Starts the process; returns what gives the next batch, and the process."""
-    context = mp.get_context("spawn")
-    queue = context.Queue(maxsize=24)
-    process = context.Process(target=_produce, args=(path, seed, num_rows, queue), daemon=True)
-    process.start()
-
-    def next_batch() -> Batch:
-        return Batch(*(torch.from_numpy(part) for part in queue.get()))
-
-    return next_batch, process
+def start_producers(
+    path: str, seed: int, num_rows: int, count: int
+) -> tuple[Callable[[], Batch], Callable[[], None]]:
+    """Starts `count` processes; returns what gives the next batch, and what ends them."""
+    take, stop = producers.start(_produce, seed, path, num_rows, count=count, queue_size=24)
+    return lambda: Batch(*(torch.from_numpy(part) for part in take())), stop

@@ -7,7 +7,6 @@ It learns to say which shape of which colour is at each place, by a head that is
 from __future__ import annotations
 
 import argparse
-import multiprocessing as mp
 import random
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import producers
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,13 +108,10 @@ def main() -> None:
     for projector in (eyes.mm_0, eyes.mm_2):
         projector.requires_grad_(False)
     optimizers = make_optimizers(trained, MUON_LR, ADAM_LR)
-    context = mp.get_context("spawn")
-    queue = context.Queue(maxsize=16)
-    producer = context.Process(target=_produce, args=(args.seed, args.pictures, queue), daemon=True)
-    producer.start()
+    take, stop = producers.start(_produce, args.seed, args.pictures, count=1, queue_size=16)
     right, average, start = 0, 0.0, time.monotonic()
     for step in range(args.steps):
-        pictures, labels = (torch.from_numpy(part) for part in queue.get())
+        pictures, labels = (torch.from_numpy(part) for part in take())
         for optimizer, base in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = base * lr_scale(step, step / args.steps)
@@ -138,7 +135,7 @@ def main() -> None:
         if step % 500 == 499 or step + 1 == args.steps:
             torch.save(eyes.state_dict(), eyes_file.with_suffix(".tmp"))
             eyes_file.with_suffix(".tmp").rename(eyes_file)
-    producer.terminate()
+    stop()
 
 
 if __name__ == "__main__":

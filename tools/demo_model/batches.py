@@ -1,20 +1,20 @@
-"""Token batches from generated dialogues, made in a process of their own."""
+"""Token batches from generated dialogues, made in processes of their own."""
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import producers
 import torch
 from chatml import Dialogue, render
 from mixture import make_dialogue
 from tokenizers import Tokenizer
 from torch import Tensor
 
-MAX_ROW_TOKENS = 2816
+POOL_BATCHES = 12  # batches in a pool of rows that are sorted by length
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,17 @@ def _to_batch(rows: list[Row]) -> tuple[Tensor, Tensor]:
     return tokens, weights
 
 
-def make_batches(tokenizer: Tokenizer, rng: random.Random, progress: float,
-                 batch_tokens: int) -> list[tuple[Tensor, Tensor]]:
+def make_batches(tokenizer: Tokenizer, rng: random.Random, progress: float, batch_tokens: int,
+                 max_row_tokens: int) -> list[tuple[Tensor, Tensor]]:
     """Batches of rows of similar length from a pool of dialogues, in random order."""
-    rows = [tokenize(tokenizer, make_dialogue(rng, progress)) for _ in range(600)]
-    rows = sorted((r for r in rows if len(r.tokens) <= MAX_ROW_TOKENS), key=lambda r: len(r.tokens))
+    rows: list[Row] = []
+    left = POOL_BATCHES * batch_tokens
+    while left > 0:
+        row = tokenize(tokenizer, make_dialogue(rng, progress, max_tokens=max_row_tokens))
+        if len(row.tokens) <= max_row_tokens:
+            rows.append(row)
+            left -= len(row.tokens)
+    rows.sort(key=lambda row: len(row.tokens))
     batches: list[tuple[Tensor, Tensor]] = []
     current: list[Row] = []
     for row in rows:
@@ -64,26 +70,24 @@ def make_batches(tokenizer: Tokenizer, rng: random.Random, progress: float,
     return batches
 
 
-def _produce(path: str, seed: int, batch_tokens: int, progress: Any, queue: Any) -> None:
+def _produce(seed: int, path: str, batch_tokens: int, max_row_tokens: int, progress: Any, queue: Any) -> None:
     torch.set_num_threads(1)
     tokenizer = Tokenizer.from_file(path)
     rng = random.Random(seed)
     while True:
-        for batch in make_batches(tokenizer, rng, progress.value, batch_tokens):
+        for batch in make_batches(tokenizer, rng, progress.value, batch_tokens, max_row_tokens):
             queue.put((batch[0].numpy(), batch[1].numpy()))
 
 
-def start_producer(path: str, seed: int, batch_tokens: int) -> tuple[Callable[[float], tuple[Tensor, Tensor]], Any]:
-    """Starts the process; returns a function from the progress to the next batch."""
-    context = mp.get_context("spawn")
-    progress = context.Value("d", 0.0)
-    queue = context.Queue(maxsize=40)
-    process = context.Process(target=_produce, args=(path, seed, batch_tokens, progress, queue), daemon=True)
-    process.start()
+def start_producers(path: str, seed: int, batch_tokens: int, max_row_tokens: int,
+                    count: int) -> tuple[Callable[[float], tuple[Tensor, Tensor]], Callable[[], None]]:
+    """Starts `count` processes; returns a function from the progress to the next batch, and one that ends them."""
+    progress = producers.shared_number(0.0)
+    take, stop = producers.start(_produce, seed, path, batch_tokens, max_row_tokens, progress, count=count, queue_size=40)
 
     def next_batch(current: float) -> tuple[Tensor, Tensor]:
         progress.value = current
-        tokens, weights = queue.get()
+        tokens, weights = take()
         return torch.from_numpy(tokens), torch.from_numpy(weights)
 
-    return next_batch, process
+    return next_batch, stop

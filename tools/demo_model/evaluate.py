@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import agent_dialogue
 from arithmetic import arithmetic_dialogue
 from chatml import Dialogue, Turn, to_messages, to_openai_tools
 from documents import document_dialogue
@@ -106,6 +107,17 @@ def _tool_cases(pools: Pools, num: int) -> Iterator[Case]:
             yield Case(row, dialogue, case.turn, case.span)
 
 
+def _agent_cases(pools: Pools, num: int, num_chars: int) -> Iterator[Case]:
+    """A coding agent's requests after about `num_chars` characters of tools and instructions."""
+    count = 0
+    while count < num:
+        dialogue = agent_dialogue(pools, num_chars, thinking=True)
+        for case in cases_of("", dialogue):
+            what = "calls" if case.wanted.calls else "answers"
+            yield Case(f"Agent's {what}, {num_chars:,} characters before", dialogue, case.turn, case.span)
+            count += 1
+
+
 def _arithmetic_cases(pools: Pools, num: int) -> Iterator[Case]:
     for thinking in (True, False):
         row = f"Word problems, {'thought through' if thinking else 'answered at once'}"
@@ -129,6 +141,8 @@ def all_cases(num: int) -> list[Case]:
         *(lambda n=n: _document_cases(pools, num, n) for n in (4, 16, 64, 128)),
         lambda: _document_cases(pools, max(num // 6, 4), 400),
         lambda: _tool_cases(pools, num),
+        *(lambda n=n, size=size: _agent_cases(pools, max(num // n, 4), size)
+          for n, size in ((1, 3000), (3, 20_000), (10, 90_000))),
         lambda: _arithmetic_cases(pools, num),
         lambda: _knowledge_cases(pools, num // 2),
     ]

@@ -9,38 +9,48 @@ WARMUP_STEPS = 60
 DECAY_FROM = 0.65  # of the training time
 
 
-def orthogonalize(gradient: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, by the quintic Newton-Schulz iteration."""
+def orthogonalize(gradients: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices (count, rows, columns), by the quintic Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = gradient.bfloat16()
-    is_tall = x.shape[0] > x.shape[1]
+    x = gradients.bfloat16()
+    is_tall = x.shape[1] > x.shape[2]
     if is_tall:
-        x = x.t()
-    x = x / (x.norm() + 1e-7)
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        square = x @ x.t()
+        square = x @ x.mT
         x = a * x + (b * square + c * (square @ square)) @ x
-    return (x.t() if is_tall else x).to(gradient.dtype)
+    return (x.mT if is_tall else x).to(gradients.dtype)
 
 
 class Muon(torch.optim.Optimizer):
+    """One group of parameters for each shape, so that all of a shape are computed at once."""
+
     def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        for parameter in params:
+            shapes.setdefault(parameter.shape, []).append(parameter)
+        groups = [{"params": group} for group in shapes.values()]
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(state["momentum"], group["momentum"])
-                scale = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
-                parameter.mul_(1 - group["lr"] * 0.01)
-                parameter.add_(orthogonalize(update), alpha=-group["lr"] * scale)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            gradients = [p.grad for p in parameters]
+            for parameter in parameters:
+                if "momentum" not in self.state[parameter]:
+                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            momenta = [self.state[p]["momentum"] for p in parameters]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
+            rows, columns = parameters[0].shape
+            scale = max(1.0, rows / columns) ** 0.5
+            torch._foreach_mul_(parameters, 1 - group["lr"] * 0.01)
+            steps = list(orthogonalize(torch.stack(updates)).unbind())
+            torch._foreach_add_(parameters, steps, alpha=-group["lr"] * scale)
 
 
 def make_optimizers(model: nn.Module, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:

@@ -7,13 +7,19 @@ are copied and added digit by digit.
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
+import prose
+from agent import agent_dialogue
 from chatml import MARKUP_TOKENS, SPECIAL_TOKENS, render
 from mixture import make_dialogue
+from pools import Pools
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-VOCAB_SIZE = 2048
+VOCAB_SIZE = 4096
+NUM_AGENTS = 250
+NUM_PARAGRAPHS = 12000  # of English beside the dialogues
 _QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -57,10 +63,14 @@ def train_tokenizer(path: Path, seed: int = 1, num_dialogues: int = 12000) -> To
     rng = random.Random(seed)
     texts = []
     for _ in range(num_dialogues):
-        text = "".join(piece for piece, _ in render(make_dialogue(rng, 0.45)))
-        for token in SPECIAL_TOKENS + MARKUP_TOKENS:
-            text = text.replace(token, "\n")
-        texts.append(text)
+        texts.append("".join(piece for piece, _ in render(make_dialogue(rng, 0.45))))
+    pools = Pools(rng)
+    for _ in range(NUM_AGENTS):
+        dialogue = agent_dialogue(pools, 30_000, thinking=False)
+        texts += [piece for piece, _ in render(dialogue)]
+    texts += prose.paragraphs()[:NUM_PARAGRAPHS]
+    markup = re.compile("|".join(map(re.escape, SPECIAL_TOKENS + MARKUP_TOKENS)))
+    texts = [markup.sub("\n", text) for text in texts]
     tokenizer.train_from_iterator(texts, trainer)
     _add_tokens(tokenizer)
     if tokenizer.get_vocab_size() != VOCAB_SIZE:

@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import producers
 import torch
 import torch.nn.functional as F
-from batches import start_producer, tokenize
-from mixture import make_dialogue
+from batches import start_producers, tokenize
+from mixture import MAX_ROW_TOKENS, make_dialogue
 from model import Config, DemoModel
 from optimizer import lr_scale, make_optimizers, mixed_precision
 from tokenizer import train_tokenizer
@@ -25,20 +26,22 @@ from torch import Tensor
 MUON_LR = 0.02
 ADAM_LR = 4e-3
 PROMPT_SHARE = 0.08  # of the prompt tokens that are learned too
-PROMPT_WEIGHT = 0.25
+PROMPT_WEIGHT = 0.1
 
 
 def loss_of(model: DemoModel, tokens: Tensor, kinds: Tensor) -> Tensor:
     """Cross-entropy of the answers, and of a few prompt tokens at a small weight."""
     targets, target_kinds = tokens[:, 1:].long(), kinds[:, 1:]
     sampled = (target_kinds == 1) & (torch.rand(target_kinds.shape, device=tokens.device) < PROMPT_SHARE)
-    chosen = (target_kinds == 2) | sampled
-    weights = torch.where(target_kinds == 2, 1.0, PROMPT_WEIGHT)[chosen]
+    is_answer = target_kinds == 2
+    chosen = is_answer | sampled
     with mixed_precision(tokens.device.type):
         hidden = model.hidden(tokens[:, :-1].long())[chosen]
         logits = model.logits(hidden)
     losses = F.cross_entropy(logits.float(), targets[chosen], reduction="none")
-    return (losses * weights).sum() / weights.sum()
+    of_answer = is_answer[chosen]
+    answers, prompts = losses[of_answer], losses[~of_answer]
+    return answers.mean() + PROMPT_WEIGHT * prompts.sum() / max(1, len(prompts))
 
 
 @torch.no_grad()
@@ -76,6 +79,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--max-row-tokens", type=int, default=MAX_ROW_TOKENS,
+                        help="longer dialogues are left out: a CPU takes very long for them")
+    parser.add_argument("--producers", type=int, default=producers.default_count(),
+                        help="processes that make batches")
     parser.add_argument("--eval-minutes", type=float, default=5.0)
     parser.add_argument("--start-progress", type=float, default=0.0,
                         help="where in the schedule a run from restored weights begins (0 to 1)")
@@ -102,9 +109,10 @@ def main() -> None:
         step, trained_s, num_tokens = state["step"], state["trained_s"], state["num_tokens"]
     print(f"{sum(p.numel() for p in model.parameters())} parameters on {device}", flush=True)
 
-    next_batch, producer = start_producer(str(tokenizer_path), args.seed + step, args.batch_tokens)
+    next_batch, stop_producers = start_producers(
+        str(tokenizer_path), args.seed + step, args.batch_tokens, args.max_row_tokens, args.producers)
     next_eval_s = trained_s + args.eval_minutes * 60
-    average = 0.0
+    average = torch.zeros(())
     while trained_s < args.minutes * 60:
         start = time.monotonic()
         progress = args.start_progress + (1 - args.start_progress) * trained_s / (args.minutes * 60)
@@ -112,7 +120,7 @@ def main() -> None:
         for optimizer, base in zip(optimizers, base_lrs, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = base * lr_scale(step, progress)
-        loss = loss_of(model, tokens.to(device), kinds.to(device))
+        loss = loss_of(model, tokens.to(device, non_blocking=True), kinds.to(device, non_blocking=True))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -121,10 +129,10 @@ def main() -> None:
         step += 1
         num_tokens += tokens.numel()
         trained_s += time.monotonic() - start
-        average = loss.item() if step == 1 else 0.97 * average + 0.03 * loss.item()
+        average = loss.detach() if step == 1 else 0.97 * average + 0.03 * loss.detach()
         if step % 50 == 0:
             print(f"step {step} {trained_s / 60:.1f} min {num_tokens / 1e6:.2f}M tokens "
-                  f"loss {average:.3f}", flush=True)
+                  f"loss {average.item():.3f}", flush=True)
         if trained_s >= next_eval_s or trained_s >= args.minutes * 60:
             next_eval_s = trained_s + args.eval_minutes * 60
             counts = exact_answers(model, tokenizer, 1000 + step, max(progress, 0.3), 120, device)
@@ -132,7 +140,7 @@ def main() -> None:
             save(checkpoint, {"model": model.state_dict(), "step": step, "trained_s": trained_s,
                               "optimizers": [o.state_dict() for o in optimizers],
                               "num_tokens": num_tokens})
-    producer.terminate()
+    stop_producers()
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ common_params_sampling to_common(const SamplingParams& params, const llama_vocab
   common.penalty_repeat = params.repeat_penalty;
   common.penalty_freq = params.frequency_penalty;
   common.penalty_present = params.presence_penalty;
-  common.penalty_last_n = params.penalty_last_n < 0 ? context_size : params.penalty_last_n;
+  // No answer and its prompt are longer; upstream reserves memory for all of it.
+  common.penalty_last_n =
+      params.penalty_last_n < 0 ? context_size : std::min(params.penalty_last_n, context_size);
   common.samplers = sampler_chain(params);
   for (const auto& [token, bias] : params.logit_bias) common.logit_bias.push_back({token, bias});
   if (params.ignore_eos) {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import sys
 from collections.abc import Sequence
 
 from snapllm import __version__
@@ -20,5 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models.add_parser(commands)
     contexts.add_parser(commands)
     options = parser.parse_args(arguments)
-    status: int = options.handler(options)
+    try:
+        status: int = options.handler(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, UnicodeError) as error:  # what is read or written, as a full disk
+        with contextlib.suppress(OSError):
+            print(f"snapllm {options.command}: {error}", file=sys.stderr)
+        # Whatever is left to write would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     return status

@@ -1,4 +1,7 @@
-"""How the command line asks a running server."""
+"""How the command line asks a running server.
+
+Environment: SNAPLLM_API_KEY is the key of a server that asks for one (`--api-key`).
+"""
 
 from __future__ import annotations
 
@@ -58,13 +61,20 @@ def upload(url: str, path: str, source: Path) -> dict[str, Any]:
 def _open(
     url: str, path: str, data: bytes | BinaryIO | None, content_type: str, method: str | None
 ) -> Iterator[HTTPResponse]:
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in ("http", "https"):
         raise RequestError(f"not an http address: {url}")
     wanted = urllib.request.Request(url.rstrip("/") + path, data, method=method)
     if content_type:
         wanted.add_header("Content-Type", content_type)
     if data is not None and not isinstance(data, bytes):
         wanted.add_header("Content-Length", str(os.fstat(data.fileno()).st_size))
+    key = os.environ.get("SNAPLLM_API_KEY")
+    if key:
+        wanted.add_header("Authorization", f"Bearer {key}")
     try:
         with urllib.request.urlopen(wanted, timeout=_TIMEOUT_S) as response:
             yield response
@@ -72,6 +82,8 @@ def _open(
         raise RequestError(_explain(error)) from None
     except urllib.error.URLError as error:
         raise RequestError(f"cannot reach {url}: {error.reason}") from None
+    except json.JSONDecodeError:
+        raise RequestError(f"no answer from {url} that is JSON") from None
     except (OSError, ValueError) as error:
         raise RequestError(f"no answer from {url}: {error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,10 @@ def _run(options: argparse.Namespace) -> str:
         return json.dumps(request(url, f"{_API}/stats")["stats"], indent=2)
     if options.action == "ingest":
         body = {
-            "content": options.path.read_text(),
+            "content": _text_of(options.path),
             "model_id": options.model,
             "name": options.name,
-            "ttl_seconds": int(options.ttl) or None,
+            "ttl_seconds": math.ceil(options.ttl) or None,
         }
         answer = request(url, f"{_API}/ingest", body)
         return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
@@ -89,6 +90,13 @@ def _run(options: argparse.Namespace) -> str:
         return str(request(url, f"{path}/promote", {"tier": options.tier})["tier"])
     request(url, path, method="DELETE")
     return f"{options.context} deleted"
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is not UTF-8 text") from None
 
 
 def _table(contexts: list[dict[str, Any]]) -> str:

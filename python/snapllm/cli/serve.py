@@ -18,6 +18,9 @@ _DEFAULTS = ServerConfig()
 _LEVELS = ("debug", "info", "warning", "error")
 
 
+_COUNT_END = 1 << 31
+
+
 def _model(text: str) -> tuple[str, Path]:
     model_id, separator, path = text.partition("=")
     if not separator or not model_id or not path:
@@ -47,7 +50,7 @@ def _port(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal() or int(text) >= _COUNT_END:
         raise argparse.ArgumentTypeError(f"expected a number from 0 on, not {text!r}")
     return int(text)
 
@@ -122,7 +125,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--kv-disk", type=_count, default=0, metavar="MB", help="MB of KV kept on disk; 0 = chosen"
     )
-    parser.add_argument("--threads", type=_count, default=0, help="compute threads; 0 = all cores")
+    parser.add_argument(
+        "--threads",
+        type=_count,
+        default=0,
+        help="compute threads at most; 0 = as many as decode each model fastest (measured)",
+    )
     parser.add_argument(
         "--context-size", type=_count, default=0, help="tokens per request; 0 = as the model allows"
     )
@@ -193,6 +201,25 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(handler=handle)
 
 
+def _problem(options: argparse.Namespace) -> str:
+    """What is wrong with the options taken together; empty = nothing."""
+    names = [model_id for model_id, _ in options.model]
+    for model_id in names:
+        if names.count(model_id) > 1:
+            return f"--model {model_id}: two models have this id"
+    for option, ids in (
+        ("--mmproj", [model_id for model_id, _ in options.mmproj]),
+        ("--part", [model_id for model_id, _, _ in options.part]),
+        ("--lora-dir", [model_id for model_id, _ in options.lora_dir]),
+    ):
+        for model_id in ids:
+            if model_id not in names:
+                return f"{option} {model_id}: no --model has this id"
+    if "" in options.api_key:
+        return "--api-key is empty: that would let everybody in"
+    return ""
+
+
 def handle(options: argparse.Namespace) -> int:
     """Runs the server until it is told to stop."""
     from snapllm.server.run import StartupError, serve
@@ -200,9 +227,9 @@ def handle(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    unknown = {model_id for model_id, _ in options.mmproj} - {name for name, _ in options.model}
-    if unknown:
-        print(f"snapllm serve: --mmproj {min(unknown)}: no --model has this id", file=sys.stderr)
+    problem = _problem(options)
+    if problem:
+        print(f"snapllm serve: {problem}", file=sys.stderr)
         return 1
     config = ServerConfig(
         host=options.host,

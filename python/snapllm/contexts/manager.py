@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from typing_extensions import Unpack
@@ -29,18 +29,21 @@ from snapllm.contexts.prompt import (
 from snapllm.contexts.record import ContextRecord
 from snapllm.errors import (
     ContextNotFoundError,
+    EngineClosedError,
     InvalidRequestError,
     OutOfMemoryError,
     SnapLLMError,
 )
 from snapllm.outputs import ChatResult, Usage
-from snapllm.params import ChatOptions, ChatRequest, chat_request
+from snapllm.params import ChatOptions, ChatRequest, chat_request, check_text, convert
 
 Tier: TypeAlias = Literal["hot", "warm", "cold"]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the tokens computed so far and all of them."""
 
 DEFAULT_TTL_SECONDS = 86_400
+_Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
 
 
 class ContextView(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +88,19 @@ class ContextStats(msgspec.Struct, frozen=True, kw_only=True):
     total_latency_ms: float
 
 
+def _check(name: str | None, ttl_seconds: int | None) -> None:
+    """Raises `InvalidRequestError` for what a record cannot hold."""
+    if name is not None:
+        check_text(convert(name, _Name, "name"), "name")
+    if ttl_seconds is not None:
+        convert(ttl_seconds, _TtlSeconds, "ttl_seconds")
+
+
+def _check_tier(tier: str) -> None:
+    if tier not in ("hot", "warm", "cold"):
+        raise InvalidRequestError("tier must be hot, warm or cold", param="tier")
+
+
 class ContextManager:
     """The contexts of an engine. Any thread may use it; calls wait for the model.
 
@@ -96,13 +112,24 @@ class ContextManager:
     def __init__(self, runner: Runner, folder: Path | None) -> None:
         self._runner = runner
         self._core = runner.core
-        self._catalog = ContextCatalog(folder)
+        self._contexts = ContextCatalog(folder)
+        self._is_closed = False
         self._lock = threading.Lock()
         self._num_hits = self._num_misses = 0
         self._total_latency_ms = 0.0
         for record in self._catalog.all(None):
             self._core.pin_prefix(record.prefix())
         runner.resolve = self.resolve
+
+    def close(self) -> None:
+        """Ends its use: what it keeps in the workspace is another engine's from now on."""
+        self._is_closed = True
+
+    @property
+    def _catalog(self) -> ContextCatalog:
+        if self._is_closed:
+            raise EngineClosedError("the engine is closed")
+        return self._contexts
 
     def ingest(
         self,
@@ -135,8 +162,7 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         document = make_document(content, images)
-        if ttl_seconds is not None and ttl_seconds < 1:
-            raise InvalidRequestError("ttl_seconds must be positive", param="ttl_seconds")
+        _check(name, ttl_seconds)
         self.remove_expired()
         context_id = f"ctx_{secrets.token_hex(6)}"
         info = self._core.model_info(model_id)
@@ -157,8 +183,9 @@ class ContextManager:
 
     def append(self, reference: str, content: str, *, cache_namespace: str = "") -> ContextView:
         """Adds text to the end of a context's document; computes only what is new."""
-        if not content:
-            raise InvalidRequestError("content must not be empty", param="content")
+        if not isinstance(content, str) or not content:
+            raise InvalidRequestError("content must be text, and not empty", param="content")
+        check_text(content, "content")
         old = self._catalog.find(reference, cache_namespace)
         info = self._core.model_info(old.model_id)
         document = appended(old.content, content)
@@ -183,6 +210,7 @@ class ContextManager:
         cache_namespace: str = "",
     ) -> ContextView:
         """A second context of the same document, which lives and grows on its own."""
+        _check(name, ttl_seconds)
         old = self._catalog.find(reference, cache_namespace)
         context_id = f"ctx_{secrets.token_hex(6)}"
         record = msgspec.structs.replace(
@@ -208,7 +236,7 @@ class ContextManager:
         if self._core.prefix_info(record.prefix()).tier is None:
             self._restore_kv(record)
             record = self._catalog.find(record.id, cache_namespace)
-        return write_archive(path, Archive(record, self._core.read_prefix(record.prefix())))
+        return write_archive(Path(path), Archive(record, self._core.read_prefix(record.prefix())))
 
     def import_file(
         self,
@@ -238,7 +266,8 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         start = time.perf_counter()
-        archive = read_archive(path)
+        _check(name, ttl_seconds)
+        archive = read_archive(Path(path))
         old = archive.record
         info = self._core.model_info(model_id or old.model_id)
         record = msgspec.structs.replace(
@@ -275,6 +304,8 @@ class ContextManager:
         self, *, tier: str | None = None, model_id: str | None = None, cache_namespace: str = ""
     ) -> list[ContextView]:
         """The contexts, oldest first; of one tier or model only where that is given."""
+        if tier is not None:
+            _check_tier(tier)
         self.remove_expired()
         views = [
             self._view(record)
@@ -292,8 +323,7 @@ class ContextManager:
             StorageError: It cannot be written to disk, or there is no workspace.
         """
         record = self._catalog.find(reference, cache_namespace)
-        if tier not in ("hot", "warm", "cold"):
-            raise InvalidRequestError("tier must be hot, warm or cold", param="tier")
+        _check_tier(tier)
         if self._core.prefix_info(record.prefix()).tier is None:
             self._compute(record, self._prompt_of(record))
         self._core.move_prefix(record.prefix(), tier)
@@ -392,10 +422,18 @@ class ContextManager:
             ContextNotFoundError: There is no such context.
             InvalidRequestError: The context was computed for another model.
         """
-        model_id, separator, reference = request.model.rpartition("@")
-        if not separator or not reference:
+        if "@" not in request.model:
             return request
-        if any(info.id == request.model for info in self._core.models()):
+        model_ids = [info.id for info in self._core.models()]
+        if request.model in model_ids:
+            return request
+        # A context's name may hold an @ too: the model's id decides where it begins.
+        known = [name for name in model_ids if request.model.startswith(f"{name}@")]
+        model_id, _, reference = request.model.rpartition("@")
+        if known:
+            model_id = max(known, key=len)
+            reference = request.model[len(model_id) + 1 :]
+        if not reference:
             return request
         record = self._catalog.find(reference, request.cache_namespace)
         if model_id and model_id != record.model_id:

@@ -12,7 +12,7 @@ from snapllm._lowering import lower_chat
 from snapllm._media import image_data_url
 from snapllm.conversation import ContentPart, ImageUrl, MediaPart, Message, has_media
 from snapllm.errors import InvalidRequestError
-from snapllm.params import ChatRequest, convert
+from snapllm.params import ChatRequest, check_text, convert
 
 Document: TypeAlias = str | list[ContentPart]
 """A text, or texts and pictures in their order; the pictures as data URLs."""
@@ -43,9 +43,10 @@ def make_document(content: str | Sequence[Any], images: Sequence[Any] = ()) -> D
         InvalidRequestError: The content is empty or incomplete, or a picture cannot be read.
     """
     if isinstance(content, str):
+        check_text(content, "content")
         parts = [ContentPart("text", content)] if content else []
     else:
-        parts = convert(list(content), list[ContentPart], "content")
+        parts = convert(content, list[ContentPart], "content")
         for i, part in enumerate(parts):
             _check(part, f"content[{i}]")
     if not images and not any(part.text or part.type in _MEDIA for part in parts):

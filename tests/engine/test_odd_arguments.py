@@ -1,0 +1,134 @@
+"""Arguments that no type checker would let through: each a clear error, none a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import snapllm
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_grammar_holds_in_a_chat(demo: snapllm.Model, thinking: bool) -> None:
+    answer = demo.chat("Hello", grammar='root ::= "yes" | "no"', thinking=thinking)
+    assert answer.content in ("yes", "no")
+    with pytest.raises(snapllm.InvalidRequestError, match="grammar"):
+        demo.chat("Hello", grammar="root ::= (")
+    with pytest.raises(snapllm.InvalidRequestError, match="json_schema"):
+        demo.chat("Hello", grammar='root ::= "yes"', json_schema={"type": "object"})
+
+
+def test_an_empty_schema_allows_any_json_and_nothing_else(model: snapllm.Model) -> None:
+    import json
+
+    answer = model.chat("x", json_schema={}, max_tokens=200, seed=3, temperature=1.5)
+    if answer.finish_reason == "stop":
+        json.loads(answer.content)
+
+
+@pytest.mark.parametrize("schema", [5, True, None, [1], "5", "null", "[]", "{"])
+def test_what_is_no_schema_is_refused(model: snapllm.Model, schema: Any) -> None:
+    with pytest.raises(snapllm.InvalidRequestError) as error:
+        model.chat("x", json_schema=schema)
+    assert error.value.param == "json_schema"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stop": 5},
+        {"stop": None},
+        {"stop": "\ud800"},
+        {"logit_bias": 5},
+        {"tools": 5},
+        {"images": 5},
+        {"template_kwargs": None},
+        {"tool_choice": {}},
+        {"grammar": "\ud800"},
+    ],
+    ids=repr,
+)
+def test_options_of_another_type_are_named(model: snapllm.Model, options: dict[str, Any]) -> None:
+    with pytest.raises(snapllm.InvalidRequestError) as error:
+        model.chat("x", **options)
+    assert error.value.param == next(iter(options))
+
+
+def test_texts_that_cannot_be_encoded_are_refused(model: snapllm.Model) -> None:
+    broken: Any = "\ud800"
+    for call in (model.generate, model.chat, model.embed):
+        with pytest.raises(snapllm.InvalidRequestError, match="surrogate"):
+            call(broken)
+    for wrong in (None, 5, b"abc"):
+        with pytest.raises(snapllm.InvalidRequestError):
+            model.generate(wrong)  # type: ignore[call-overload]
+
+
+def test_a_penalty_looks_back_no_further_than_the_context(model: snapllm.Model) -> None:
+    """Upstream reserves memory for as many tokens as are asked for."""
+    answer = model.generate("x", penalty_last_n=2**31 - 1, repeat_penalty=1.1, max_tokens=4)
+    assert answer.usage.num_generated_tokens <= 4
+
+
+def test_engines_refuse_what_would_end_the_process(tmp_path: Path) -> None:
+    for options in ({"num_threads": 100_000}, {"image_hosts": "x.org"}, {"workspace": ""}):
+        with pytest.raises(snapllm.InvalidRequestError):
+            snapllm.Engine(**options)  # type: ignore[arg-type]
+
+
+def test_contexts_take_only_what_their_record_can_hold(llama_path: Path, tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [{"name": 5}, {"ttl_seconds": 1.5}, {"ttl_seconds": 0}]
+    wrong += [{"ttl_seconds": float("nan")}, {"name": ""}]
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        engine.load(llama_path, "m", context_size=512)
+        engine.contexts.ingest("A document.", "m", name="a@b")
+        for options in wrong:
+            for call in (
+                lambda options=options: engine.contexts.ingest("x", "m", **options),
+                lambda options=options: engine.contexts.fork("a@b", **options),
+            ):
+                with pytest.raises(snapllm.InvalidRequestError):
+                    call()
+        assert engine.model("m@a@b").chat("x", max_tokens=2).usage.num_cached_tokens > 0
+    with pytest.raises(snapllm.EngineClosedError):
+        engine.contexts.list()
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        assert [view.record.name for view in engine.contexts.list()] == ["a@b"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_of_a_process_with_an_engine_can_end() -> None:
+    program = """
+import os, sys, signal, snapllm
+engine = snapllm.Engine()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    sys.exit(3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    run = subprocess.run([sys.executable, "-c", program], timeout=60)
+    assert run.returncode == 3, signal.Signals(-run.returncode) if run.returncode < 0 else ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "a=x.gguf", "--model", "a=y.gguf"], "two models have this id"),
+        (["--api-key", ""], "--api-key is empty"),
+        (["--part", "x.vae=y"], "no --model has this id"),
+        (["--lora-dir", "x=y"], "no --model has this id"),
+        (["--kv-ram", "99999999999999999999"], "expected a number"),
+    ],
+)
+def test_the_server_names_options_that_cannot_be(arguments: list[str], message: str) -> None:
+    command = [sys.executable, "-m", "snapllm.serve", "--port", "0", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode in (1, 2)
+    assert message in run.stderr and "Traceback" not in run.stderr
