@@ -1,6 +1,7 @@
 """Contexts: documents whose KV is computed once and kept until they expire."""
 
-from snapllm.contexts.manager import ContextManager, ContextStats, ContextView, QueryResult
+from snapllm.contexts.manager import ContextManager
 from snapllm.contexts.record import ContextRecord
+from snapllm.contexts.views import ContextStats, ContextView, QueryResult
 
 __all__ = ["ContextManager", "ContextRecord", "ContextStats", "ContextView", "QueryResult"]

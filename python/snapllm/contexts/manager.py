@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from typing_extensions import Unpack
@@ -27,6 +27,7 @@ from snapllm.contexts.prompt import (
     make_document,
 )
 from snapllm.contexts.record import ContextRecord
+from snapllm.contexts.views import ContextStats, ContextView, QueryResult
 from snapllm.errors import (
     ContextNotFoundError,
     EngineClosedError,
@@ -34,58 +35,15 @@ from snapllm.errors import (
     OutOfMemoryError,
     SnapLLMError,
 )
-from snapllm.outputs import ChatResult, Usage
+from snapllm.outputs import Usage
 from snapllm.params import ChatOptions, ChatRequest, chat_request, check_text, convert
 
-Tier: TypeAlias = Literal["hot", "warm", "cold"]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the tokens computed so far and all of them."""
 
 DEFAULT_TTL_SECONDS = 86_400
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
-
-
-class ContextView(msgspec.Struct, frozen=True, kw_only=True):
-    """A context and where its KV is right now."""
-
-    record: ContextRecord
-    tier: Tier | None
-    """None: its KV was lost; the next question computes it again."""
-    hot_bytes: int
-    ram_bytes: int
-    disk_bytes: int
-    ingest_ms: float = 0.0
-    num_cached_tokens: int = 0
-    """At ingest: tokens that had been computed before."""
-
-    @property
-    def storage_bytes(self) -> int:
-        """Size of its KV in the tier that holds it whole."""
-        return self.disk_bytes or self.ram_bytes or self.hot_bytes
-
-
-class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a question to a context."""
-
-    record: ContextRecord
-    answer: ChatResult
-    cache_hit: bool
-    latency_ms: float
-
-
-class ContextStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts over all contexts, and of the questions since the start."""
-
-    num_contexts: int
-    num_hot: int
-    num_warm: int
-    num_cold: int
-    memory_bytes: int
-    disk_bytes: int
-    num_hits: int
-    num_misses: int
-    total_latency_ms: float
 
 
 def _check(name: str | None, ttl_seconds: int | None) -> None:
