@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import snapllm
+from snapllm.diffusion.params import image_request
 
 
 @pytest.mark.parametrize("thinking", [False, True])
@@ -65,6 +66,8 @@ def test_texts_that_cannot_be_encoded_are_refused(model: snapllm.Model) -> None:
     for call in (model.generate, model.chat, model.embed):
         with pytest.raises(snapllm.InvalidRequestError, match="surrogate"):
             call(broken)
+    with pytest.raises(snapllm.InvalidRequestError, match="surrogate"):
+        image_request(prompt=broken)
     for wrong in (None, 5, b"abc"):
         with pytest.raises(snapllm.InvalidRequestError):
             model.generate(wrong)  # type: ignore[call-overload]

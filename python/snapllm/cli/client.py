@@ -5,14 +5,13 @@ Environment: SNAPLLM_API_KEY is the key of a server that asks for one (`--api-ke
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,8 +35,7 @@ def request(
     """
     data = None if body is None else json.dumps(body).encode()
     with _open(url, path, data, "application/json", method) as response:
-        answer: dict[str, Any] = json.load(response)
-        return answer
+        return _json(response, url)
 
 
 def download(url: str, path: str, target: Path) -> int:
@@ -53,14 +51,20 @@ def upload(url: str, path: str, source: Path) -> dict[str, Any]:
         source.open("rb") as file,
         _open(url, path, file, "application/octet-stream", "POST") as response,
     ):
+        return _json(response, url)
+
+
+def _json(response: HTTPResponse, url: str) -> dict[str, Any]:
+    try:
         answer: dict[str, Any] = json.load(response)
-        return answer
+    except (OSError, ValueError) as error:
+        raise RequestError(f"no answer from {url}: {error}") from None
+    return answer
 
 
-@contextlib.contextmanager
 def _open(
     url: str, path: str, data: bytes | BinaryIO | None, content_type: str, method: str | None
-) -> Iterator[HTTPResponse]:
+) -> HTTPResponse:
     try:
         scheme = urllib.parse.urlsplit(url).scheme
     except ValueError:
@@ -76,16 +80,14 @@ def _open(
     if key:
         wanted.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(wanted, timeout=_TIMEOUT_S) as response:
-            yield response
+        response: HTTPResponse = urllib.request.urlopen(wanted, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         raise RequestError(_explain(error)) from None
     except urllib.error.URLError as error:
         raise RequestError(f"cannot reach {url}: {error.reason}") from None
-    except json.JSONDecodeError:
-        raise RequestError(f"no answer from {url} that is JSON") from None
     except (OSError, ValueError) as error:
         raise RequestError(f"no answer from {url}: {error}") from None
+    return response
 
 
 def _explain(error: urllib.error.HTTPError) -> str:

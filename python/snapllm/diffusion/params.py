@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from snapllm.errors import InvalidRequestError
-from snapllm.params import invalid_field
+from snapllm.params import check_text, invalid_field
 
 SIZE_STEP = 64
 MAX_SIDE = 2048
@@ -125,6 +125,8 @@ def check(request: ImageRequest) -> None:
     Raises:
         InvalidRequestError: See `image_request`.
     """
+    check_text(request.prompt, "prompt")
+    check_text(request.negative_prompt, "negative_prompt")
     for name in ("width", "height"):
         value = getattr(request, name)
         if value % SIZE_STEP:
