@@ -185,7 +185,7 @@ def test_models_have_anthropics_form_for_its_clients(
         ({"max_tokens": 0}, anthropic.BadRequestError, "invalid_request_error"),
         ({"messages": []}, anthropic.BadRequestError, "invalid_request_error"),
         (
-            {"messages": [{"role": "user", "content": "word " * 20_000}]},
+            {"messages": [{"role": "user", "content": "word " * 60_000}]},
             anthropic.BadRequestError,
             "invalid_request_error",
         ),
