@@ -183,13 +183,17 @@ class Engine:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
         model_id = Path(path).stem if model_id is None else model_id
         self._check_free(model_id, self._images)
-        try:
-            mmproj_path = options["mmproj_path"] = fspath(options.get("mmproj_path", ""))
-            core_options = _core.ModelOptions(path=fspath(path), **options)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, InvalidRequestError):
+        mmproj_path = options["mmproj_path"] = fspath(options.get("mmproj_path", ""))
+        core_options = _core.ModelOptions(path=fspath(path))
+        for name, value in options.items():
+            try:
+                setattr(core_options, name, value)
+            except InvalidRequestError:
                 raise
-            raise InvalidRequestError(f"a load option has the wrong type: {error}") from None
+            except (TypeError, ValueError):
+                raise InvalidRequestError(
+                    f"{name}: {value!r} is of the wrong type, or out of range", param=name
+                ) from None
         if mmproj_path:
             check_projector(fspath(path), mmproj_path)
         self._runner.core.load(model_id, core_options)
@@ -333,7 +337,7 @@ class Engine:
         return self._runner.core.stats()
 
     def close(self, drain_timeout_s: float = 0.0) -> None:
-        """Ends the engine; later calls raise `EngineClosedError`.
+        """Ends the engine; requests and contexts raise `EngineClosedError` from now on.
 
         Args:
             drain_timeout_s: Seconds that running requests get to finish before they

@@ -128,7 +128,7 @@ class GenerateOptions(TypedDict, total=False):
         frequency_penalty: Lowers tokens by how often they came, -2 to 2. Default 0.
         presence_penalty: Lowers tokens that came at all, -2 to 2. Default 0.
         penalty_last_n: Tokens the penalties look back on; -1 = all. Default 64.
-        seed: Makes sampling repeatable; -1 = random. Default -1.
+        seed: Makes sampling repeatable; below 0 = random. Default -1.
         stop: A string or several; the answer ends before the first that comes up.
         ignore_eos: Go on when the model says it is done. Default False.
         num_logprobs: Alternatives returned with each token's log probability, 0 to

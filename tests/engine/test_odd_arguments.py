@@ -85,6 +85,19 @@ def test_engines_refuse_what_would_end_the_process(tmp_path: Path) -> None:
             snapllm.Engine(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"context_size": "big"}, {"gpu_layers": 2**70}, {"kv_type": 5}, {"pinned": "yes"}],
+    ids=repr,
+)
+def test_load_options_of_another_type_are_named(
+    engine: snapllm.Engine, llama_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(snapllm.InvalidRequestError) as error:
+        engine.load(llama_path, "odd", **options)
+    assert error.value.param == next(iter(options))
+
+
 def test_contexts_take_only_what_their_record_can_hold(llama_path: Path, tmp_path: Path) -> None:
     wrong: list[dict[str, Any]] = [{"name": 5}, {"ttl_seconds": 1.5}, {"ttl_seconds": 0}]
     wrong += [{"ttl_seconds": float("nan")}, {"name": ""}]

@@ -140,7 +140,8 @@ class ContextManager:
         return self._add(record, prompt, progress)
 
     def append(self, reference: str, content: str, *, cache_namespace: str = "") -> ContextView:
-        """Adds text to the end of a context's document; computes only what is new."""
+        """Adds text to the end of a context's document, on a line of its own; computes only what
+        is new."""
         if not isinstance(content, str) or not content:
             raise InvalidRequestError("content must be text, and not empty", param="content")
         check_text(content, "content")
