@@ -324,7 +324,9 @@ class Engine:
         try:
             return Model(self._runner, core.model_info(wanted).id)
         except ModelNotFoundError:
-            if not any(wanted.startswith(f"{info.id}@") for info in core.models()):
+            # "@context" alone is of the active model.
+            names = ["", *(info.id for info in core.models())]
+            if not any(wanted.startswith(f"{name}@") for name in names):
                 raise
         return Model(self._runner, wanted)
 

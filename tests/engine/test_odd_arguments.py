@@ -111,7 +111,8 @@ def test_contexts_take_only_what_their_record_can_hold(llama_path: Path, tmp_pat
             ):
                 with pytest.raises(snapllm.InvalidRequestError):
                     call()
-        assert engine.model("m@a@b").chat("x", max_tokens=2).usage.num_cached_tokens > 0
+        for name in ("m@a@b", "@a@b"):  # the second is of the active model
+            assert engine.model(name).chat("x", max_tokens=2).usage.num_cached_tokens > 0
     with pytest.raises(snapllm.EngineClosedError):
         engine.contexts.list()
     with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from typing_extensions import Unpack
@@ -26,7 +26,7 @@ from snapllm.contexts.prompt import (
     document_prompt,
     make_document,
 )
-from snapllm.contexts.record import ContextRecord
+from snapllm.contexts.record import ContextName, ContextRecord, TtlSeconds
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult
 from snapllm.errors import (
     ContextNotFoundError,
@@ -42,16 +42,14 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the tokens computed so far and all of them."""
 
 DEFAULT_TTL_SECONDS = 86_400
-_Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-_TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
 
 
 def _check(name: str | None, ttl_seconds: int | None) -> None:
     """Raises `InvalidRequestError` for what a record cannot hold."""
     if name is not None:
-        check_text(convert(name, _Name, "name"), "name")
+        check_text(convert(name, ContextName, "name"), "name")
     if ttl_seconds is not None:
-        convert(ttl_seconds, _TtlSeconds, "ttl_seconds")
+        convert(ttl_seconds, TtlSeconds, "ttl_seconds")
 
 
 def _check_tier(tier: str) -> None:
@@ -387,7 +385,7 @@ class ContextManager:
         if request.model in model_ids:
             return request
         # A context's name may hold an @ too: the model's id decides where it begins.
-        known = [name for name in model_ids if request.model.startswith(f"{name}@")]
+        known = [name for name in ["", *model_ids] if request.model.startswith(f"{name}@")]
         model_id, _, reference = request.model.rpartition("@")
         if known:
             model_id = max(known, key=len)

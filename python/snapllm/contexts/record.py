@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from snapllm import _core
 from snapllm.conversation import ContentPart
 from snapllm.errors import StorageError
+
+ContextName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
 
 
 class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from snapllm.contexts import ContextStats, ContextView
 from snapllm.contexts.manager import DEFAULT_TTL_SECONDS
-from snapllm.contexts.record import ContextRecord
+from snapllm.contexts.record import ContextName, ContextRecord, TtlSeconds
+from snapllm.contexts.views import Tier
 from snapllm.conversation import ContentPart
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ChatEvent, Finish, TextDelta, Usage
@@ -30,9 +31,6 @@ from snapllm.params import (
 from snapllm.protocol.decoding import decode_body
 
 _encode = msgspec.json.encode
-Tier = Literal["hot", "warm", "cold"]
-TtlSeconds = Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)]
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
 _COLDER: dict[str, Tier] = {"hot": "warm", "warm": "cold", "cold": "cold"}
 _WARMER: dict[str, Tier] = {"cold": "warm", "warm": "hot", "hot": "hot"}
 
@@ -43,7 +41,7 @@ class IngestRequest(msgspec.Struct, kw_only=True):
     content: Annotated[str, Meta(min_length=1)] | list[ContentPart]
     """The document, or its texts and pictures in their order (data URLs)."""
     model_id: Annotated[str, Meta(min_length=1)]
-    name: Name | None = None
+    name: ContextName | None = None
     ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
     stream: bool = False
 
@@ -91,7 +89,7 @@ class AppendRequest(msgspec.Struct):
 class ForkRequest(msgspec.Struct, kw_only=True):
     """The body of POST /api/v1/contexts/{id}/fork."""
 
-    name: Name | None = None
+    name: ContextName | None = None
     ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
 
 
@@ -99,7 +97,7 @@ class ImportQuery(msgspec.Struct, kw_only=True):
     """The query of POST /api/v1/contexts/import, whose body is the file."""
 
     model_id: str = ""
-    name: Name | None = None
+    name: ContextName | None = None
     ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
 
 
