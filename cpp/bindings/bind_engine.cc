@@ -166,7 +166,8 @@ void bind_engine(py::module_& module) {
       .def("cancel", &Engine::cancel, py::arg("request_id"),
            py::call_guard<py::gil_scoped_release>())
       .def("close", &Engine::close, py::arg("drain_timeout_ms") = 0,
-           py::call_guard<py::gil_scoped_release>());
+           py::call_guard<py::gil_scoped_release>())
+      .def("abandon", &Engine::abandon);
 }
 
 }  // namespace snapllm::bindings

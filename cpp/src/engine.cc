@@ -58,6 +58,10 @@ class Engine::Impl {
   Result<std::vector<Embedding>> embed(const EmbedRequest& request);
   bool cancel(uint64_t request_id);
   void close(int64_t drain_timeout_ms);
+  void abandon() {
+    closed_ = true;
+    residency_.stop_accepting();
+  }
 
   Status switch_model(const std::string& model_id) {
     if (closed_) return kClosedStatus;
@@ -304,5 +308,7 @@ Result<std::vector<Embedding>> Engine::embed(const EmbedRequest& request) {
 bool Engine::cancel(uint64_t request_id) { return impl_->cancel(request_id); }
 
 void Engine::close(int64_t drain_timeout_ms) { impl_->close(drain_timeout_ms); }
+
+void Engine::abandon() { impl_->abandon(); }
 
 }  // namespace snapllm

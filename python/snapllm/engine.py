@@ -25,6 +25,8 @@ from snapllm.model import Model
 from snapllm.params import LoadOptions
 
 MAX_THREADS = 512
+MAX_DRAIN_TIMEOUT_S = 1_000_000
+MAX_KEEP_ALIVE_S = 1_000_000_000
 DEMO_MODEL_ID = "demo"
 
 
@@ -34,6 +36,7 @@ _engines: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
 def _leave_engines() -> None:
     """In a forked child: an engine's threads are not there, and its end would wait for them."""
     for core in _engines:
+        core.abandon()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
 
 
@@ -112,8 +115,8 @@ class Engine:
             raise InvalidRequestError("workspace is empty")
         if min(num_threads, memory_budget_bytes, kv_ram_bytes, kv_disk_bytes) < 0:
             raise InvalidRequestError("num_threads and bounds in bytes must not be negative")
-        if not keep_alive_s >= 0:
-            raise InvalidRequestError("keep_alive_s must not be negative")
+        if not 0 <= keep_alive_s <= MAX_KEEP_ALIVE_S:
+            raise InvalidRequestError(f"keep_alive_s must be between 0 and {MAX_KEEP_ALIVE_S}")
         if max_queued_requests < 1:
             raise InvalidRequestError("max_queued_requests must be positive")
         options = _core.EngineOptions(
@@ -345,6 +348,11 @@ class Engine:
             drain_timeout_s: Seconds that running requests get to finish before they
                 are cancelled.
         """
+        if not 0 <= drain_timeout_s <= MAX_DRAIN_TIMEOUT_S:
+            raise InvalidRequestError(
+                f"drain_timeout_s must be between 0 and {MAX_DRAIN_TIMEOUT_S}",
+                param="drain_timeout_s",
+            )
         self._images.close()
         self.contexts.close()
         self._runner.core.close(int(drain_timeout_s * 1000))

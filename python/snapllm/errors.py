@@ -6,6 +6,7 @@ Everything SnapLLM refuses or fails at raises a subclass of `SnapLLMError`. Its
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 __all__ = [
@@ -126,6 +127,14 @@ _BY_CODE: dict[str, type[SnapLLMError]] = {
 }
 
 
+# What the core refuses about an option begins with the option's name.
+_OPTION_AT_FAULT = re.compile(r"([a-z]+(?:_[a-z]+)*) (?:must|holds|exceeds|names)\b")
+
+
 def from_status(code: str, message: str) -> SnapLLMError:
     """Makes the exception for a status of the C++ core. Called by the bindings."""
-    return _BY_CODE.get(code, SnapLLMError)(message)
+    error = _BY_CODE.get(code, SnapLLMError)(message)
+    named = _OPTION_AT_FAULT.match(message)
+    if named is not None and isinstance(error, InvalidRequestError):
+        error.param = named[1]
+    return error

@@ -149,3 +149,51 @@ def test_the_server_names_options_that_cannot_be(arguments: list[str], message: 
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode in (1, 2)
     assert message in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_refused_the_engine_and_can_make_its_own() -> None:
+    script = """
+import os, sys, snapllm
+engine = snapllm.Engine(num_threads=1)
+model = engine.load_demo(mmproj_path="")
+pid = os.fork()
+if pid == 0:
+    for call in (lambda: model.generate("x"), lambda: engine.contexts.ingest("a b", "demo")):
+        try:
+            call()
+        except snapllm.EngineClosedError:
+            continue
+        sys.exit(1)
+    with snapllm.Engine(num_threads=1) as own:
+        text = own.load_demo(mmproj_path="").chat("What is the capital of France?").content
+    sys.exit(0 if "Paris" in text else 2)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or not model.generate("x").tokens)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"keep_alive_s": float("nan")}, "keep_alive_s"),
+        ({"keep_alive_s": float("inf")}, "keep_alive_s"),
+        ({"context_size": 1}, "context_size"),
+        ({"batch_tokens": 1}, "batch_tokens"),
+        ({"kv_type": "q8_0"}, "kv_type"),  # with heads of 16 elements
+    ],
+    ids=repr,
+)
+def test_load_options_out_of_range_are_named(
+    engine: snapllm.Engine, options: dict[str, Any], param: str
+) -> None:
+    path = engine.model("qwen").info.path
+    with pytest.raises(snapllm.InvalidRequestError) as error:
+        engine.load(path, "odd", **options)
+    assert error.value.param == param
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_an_engine_cannot_be_given_no_time_to_close(seconds: float) -> None:
+    with snapllm.Engine() as engine, pytest.raises(snapllm.InvalidRequestError):
+        engine.close(seconds)

@@ -28,6 +28,7 @@ constexpr int32_t kMaxDraftTokens = 15;
 constexpr int32_t kMaxRecurrentSequences = 8;
 constexpr int32_t kMaxSequences = 64;
 constexpr int32_t kMaxContext = 1 << 24;
+constexpr double kMaxKeepAliveS = 1e9;
 // Hot prefixes beside the running sequences. Where each sequence id costs memory there
 // are few.
 constexpr int32_t kHotSequences = 32;
@@ -69,11 +70,14 @@ Status check_options(const ModelOptions& options) {
   if (options.num_threads < 0 || options.num_threads > 512) {
     return invalid("num_threads must be between 0 and 512");
   }
+  if (!(options.keep_alive_s >= -1.0 && options.keep_alive_s <= kMaxKeepAliveS)) {
+    return invalid("keep_alive_s must be between 0 and 1e9, or -1 for the engine's");
+  }
   if (kv_element_bytes(options.kv_type) == 0.0) {
     return invalid("kv_type must be f16, q8_0 or f32, not " + options.kv_type);
   }
   if (options.kv_type == "q8_0" && options.flash_attention == FlashAttention::kOff) {
-    return invalid("kv_type q8_0 needs flash attention");
+    return invalid("kv_type must not be q8_0 without flash attention");
   }
   return {};
 }
@@ -203,6 +207,9 @@ Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_
   if (Status status = check_options(options); !status.ok()) return status;
   auto header = read_gguf_header(options.path);
   if (!header.ok()) return header.status();
+  if (options.kv_type == "q8_0" && !header.value().has_q8_heads) {
+    return invalid("kv_type must not be q8_0 where heads are no multiple of 32 elements");
+  }
   ModelOptions decided = options;
   const bool is_plain = flash_attention_type(options) == LLAMA_FLASH_ATTN_TYPE_DISABLED;
   decided.flash_attention = is_plain ? FlashAttention::kOff : FlashAttention::kOn;

@@ -1,5 +1,6 @@
 #include "backend/llama_runtime.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <stdexcept>
@@ -14,14 +15,25 @@ namespace {
 
 thread_local LlamaLogCapture* active_capture = nullptr;
 thread_local bool is_trapping = false;
+// The last errors that nothing captured.
+constexpr size_t kMaxUncapturedBytes = 4096;
+thread_local std::string uncaptured_errors;
 
 void on_llama_log(ggml_log_level level, const char* text, void*) {
-  if (level == GGML_LOG_LEVEL_ERROR && active_capture != nullptr) active_capture->append(text);
+  if (level != GGML_LOG_LEVEL_ERROR) return;
+  if (active_capture != nullptr) {
+    active_capture->append(text);
+  } else {
+    if (uncaptured_errors.size() > kMaxUncapturedBytes) uncaptured_errors.clear();
+    uncaptured_errors += text;
+  }
 }
 
-// Called by ggml right before it would abort.
+// Called by ggml right before it aborts; whoever finds the process gone needs the reason.
 void on_assertion(const char* message) {
   if (is_trapping) throw std::runtime_error(message);
+  const std::string log = active_capture != nullptr ? active_capture->errors() : uncaptured_errors;
+  std::fprintf(stderr, "%s\n%s", message, log.c_str());
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "scheduler/compute_thread.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <future>
 #include <utility>
@@ -9,9 +11,14 @@ namespace snapllm {
 std::shared_ptr<ComputeThread> ComputeThread::shared() {
   static std::mutex mutex;
   static std::weak_ptr<ComputeThread> of_process;
+  static pid_t process = 0;
   std::lock_guard lock(mutex);
   auto found = of_process.lock();
-  if (found == nullptr) of_process = found = std::make_shared<ComputeThread>();
+  // A forked child has the object, but not the thread.
+  if (found == nullptr || process != getpid()) {
+    of_process = found = std::make_shared<ComputeThread>();
+    process = getpid();
+  }
   return found;
 }
 
