@@ -130,17 +130,24 @@ void bind_engine(py::module_& module) {
           py::arg("prefix"))
       .def(
           "discard_prefix",
-          [](Engine& self, const PrefixRef& prefix) {
-            unwrap(without_gil([&] { return self.discard_prefix(prefix); }));
+          [](Engine& self, const PrefixRef& prefix, const std::vector<std::vector<Token>>& others) {
+            unwrap(without_gil([&] { return self.discard_prefix(prefix, others); }));
           },
-          py::arg("prefix"))
+          py::arg("prefix"), py::arg("others"))
+      .def(
+          "prefix_usage",
+          [](Engine& self, const std::vector<PrefixRef>& prefixes) {
+            return unwrap(without_gil([&] { return self.prefix_usage(prefixes); }));
+          },
+          py::arg("prefixes"))
       .def(
           "move_prefix",
-          [](Engine& self, const PrefixRef& prefix, const std::string& tier) {
+          [](Engine& self, const PrefixRef& prefix, const std::string& tier,
+             const std::vector<std::vector<Token>>& others) {
             const Tier wanted = tier_of(tier);
-            unwrap(without_gil([&] { return self.move_prefix(prefix, wanted); }));
+            unwrap(without_gil([&] { return self.move_prefix(prefix, wanted, others); }));
           },
-          py::arg("prefix"), py::arg("tier"))
+          py::arg("prefix"), py::arg("tier"), py::arg("others"))
       .def(
           "read_prefix",
           [](Engine& self, const PrefixRef& prefix) {

@@ -285,8 +285,13 @@ Status Engine::keep_prefix(const PrefixRef& prefix) { return impl_->prefixes().k
 
 Status Engine::pin_prefix(const PrefixRef& prefix) { return impl_->prefixes().pin(prefix); }
 
-Status Engine::discard_prefix(const PrefixRef& prefix) {
-  return impl_->prefixes().discard(prefix);
+Status Engine::discard_prefix(const PrefixRef& prefix,
+                              const std::vector<std::vector<Token>>& others) {
+  return impl_->prefixes().discard(prefix, others);
+}
+
+Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes) {
+  return impl_->prefixes().usage(prefixes);
 }
 
 Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {
@@ -297,8 +302,9 @@ Status Engine::write_prefix(const PrefixRef& prefix, std::vector<std::vector<uin
   return impl_->prefixes().write(prefix, std::move(states));
 }
 
-Status Engine::move_prefix(const PrefixRef& prefix, Tier tier) {
-  return impl_->prefixes().move(prefix, tier);
+Status Engine::move_prefix(const PrefixRef& prefix, Tier tier,
+                           const std::vector<std::vector<Token>>& others) {
+  return impl_->prefixes().move(prefix, tier, others);
 }
 
 Result<std::vector<Embedding>> Engine::embed(const EmbedRequest& request) {

@@ -52,6 +52,22 @@ Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
   return info;
 }
 
+Result<PrefixInfo> PrefixService::usage(std::span<const PrefixRef> prefixes) {
+  std::vector<ScopedTokens> chains;
+  for (const PrefixRef& prefix : prefixes) {
+    const auto scope = scope_of(prefix);
+    if (!scope.ok()) return scope.status();
+    chains.push_back({scope.value(), prefix.tokens});
+  }
+  settle();
+  const PrefixUsage usage = store_.usage(chains);
+  PrefixInfo info;
+  info.hot_bytes = usage.state_bytes;
+  info.ram_bytes = usage.ram_bytes;
+  info.disk_bytes = usage.disk_bytes;
+  return info;
+}
+
 Status PrefixService::keep(const PrefixRef& prefix) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
@@ -71,11 +87,12 @@ Status PrefixService::pin(const PrefixRef& prefix) {
   return {};
 }
 
-Status PrefixService::discard(const PrefixRef& prefix) {
+Status PrefixService::discard(const PrefixRef& prefix,
+                              std::span<const std::vector<Token>> others) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
   if (const auto scheduler = scheduler_of(prefix, scope.value())) {
-    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens); });
+    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens, others); });
   }
   store_.unpin(scope.value(), prefix.tokens);
   store_.remove(scope.value(), prefix.tokens);
@@ -107,7 +124,8 @@ Status PrefixService::write(const PrefixRef& prefix, std::vector<StateBytes> sta
   return {};
 }
 
-Status PrefixService::move(const PrefixRef& prefix, Tier tier) {
+Status PrefixService::move(const PrefixRef& prefix, Tier tier,
+                           std::span<const std::vector<Token>> others) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
   const auto num_tokens = static_cast<int32_t>(prefix.tokens.size());
@@ -131,9 +149,9 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier) {
     }
   }
   if (scheduler != nullptr) {
-    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens); });
+    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens, others); });
   }
-  return tier == Tier::kCold ? store_.drop_from_ram(scope.value(), prefix.tokens) : Status();
+  return tier == Tier::kCold ? store_.drop_from_ram(scope.value(), prefix.tokens, others) : Status();
 }
 
 }  // namespace snapllm

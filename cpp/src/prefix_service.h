@@ -3,6 +3,8 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "registry/model_registry.h"
 #include "scheduler/compute_thread.h"
@@ -22,9 +24,12 @@ class PrefixService {
   Status keep(const PrefixRef& prefix);
   // Exempts what there is of it from eviction, for a prefix kept in an earlier run.
   Status pin(const PrefixRef& prefix);
-  // Ends the exemption; what nobody else keeps is removed from all tiers.
-  Status discard(const PrefixRef& prefix);
-  Status move(const PrefixRef& prefix, Tier tier);
+  // Ends the exemption; what nobody else keeps is removed from all tiers. `others` are
+  // prefixes of the same scope: what the prefix shares with them stays where it is.
+  Status discard(const PrefixRef& prefix, std::span<const std::vector<Token>> others);
+  Status move(const PrefixRef& prefix, Tier tier, std::span<const std::vector<Token>> others);
+  // What all of them take together, in bytes: what they share is counted once.
+  Result<PrefixInfo> usage(std::span<const PrefixRef> prefixes);
   // The states of its pieces, in order, to be written again elsewhere.
   Result<std::vector<StatePtr>> read(const PrefixRef& prefix);
   // Puts states that `read` gave of the same tokens into the store.

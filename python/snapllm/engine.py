@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 import weakref
 from collections.abc import Container, Sequence
 from importlib import resources
@@ -353,9 +354,11 @@ class Engine:
                 f"drain_timeout_s must be between 0 and {MAX_DRAIN_TIMEOUT_S}",
                 param="drain_timeout_s",
             )
+        deadline = time.monotonic() + drain_timeout_s
         self._images.close()
-        self.contexts.close()
-        self._runner.core.close(int(drain_timeout_s * 1000))
+        self.contexts.close(drain_timeout_s)
+        remaining_s = max(0.0, deadline - time.monotonic())
+        self._runner.core.close(int(remaining_s * 1000))
 
 
 def load(path: str | PathLike[str], **options: Unpack[LoadOptions]) -> Model:

@@ -22,6 +22,7 @@ struct FakeDisk {
   int64_t clock = 0;
   uint64_t free_bytes = UINT64_MAX;
   bool is_read_only = false;
+  bool has_folder = true;
   int writes_until_crash = -1;  // then every later write is lost and leaves half a .tmp
 };
 
@@ -30,7 +31,9 @@ class FakeFileEnv : public FileEnv {
   explicit FakeFileEnv(std::shared_ptr<FakeDisk> disk) : disk_(std::move(disk)) {}
 
   Status make_folder(const std::string&) override {
-    return disk_->is_read_only ? failed("read-only") : Status();
+    if (disk_->is_read_only) return failed("read-only");
+    disk_->has_folder = true;
+    return {};
   }
 
   Result<std::vector<FileInfo>> list(const std::string& folder) override {
@@ -46,6 +49,7 @@ class FakeFileEnv : public FileEnv {
   Status write(const std::string& path, const std::vector<Slice>& slices) override {
     std::lock_guard lock(disk_->mutex);
     if (disk_->is_read_only) return failed("read-only");
+    if (!disk_->has_folder) return failed("no such folder");
     std::vector<uint8_t> bytes;
     for (const Slice& slice : slices) {
       const auto* p = static_cast<const uint8_t*>(slice.data);

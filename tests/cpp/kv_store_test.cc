@@ -313,5 +313,28 @@ TEST(kv_store, the_least_recently_used_goes_first_and_the_deepest_of_a_chain) {
   CHECK_EQ(pick_victims(candidates, 1000), (std::vector<size_t>{2, 1, 0, 3}));
 }
 
+TEST(kv_store, what_leaves_ram_leaves_others_what_they_share_and_is_counted_once) {
+  Fixture f;
+  const Tokens first = tokens_of(1, 600);
+  Tokens second = first;
+  second.back() += 1;
+  f.save(first);
+  f.save(second);
+  const std::vector<Tokens> others = {second};
+  CHECK(f.store->drop_from_ram(scope_of(), first, others).ok());
+  CHECK_EQ(f.store->usage(scope_of(), second).num_ram_tokens, 600);
+  CHECK_EQ(f.store->usage(scope_of(), first).num_ram_tokens, 512);
+  const std::vector<ScopedTokens> both = {{scope_of(), first}, {scope_of(), second}};
+  CHECK_EQ(f.store->usage(both).num_stored_tokens, 512 + 88 + 88);
+}
+
+TEST(kv_store, a_folder_that_was_removed_is_made_again) {
+  Fixture f;
+  const Tokens tokens = tokens_of(1, 300);
+  f.disk->has_folder = false;
+  f.save(tokens);
+  CHECK(f.store->persist(scope_of(), tokens).ok());
+}
+
 }  // namespace
 }  // namespace snapllm

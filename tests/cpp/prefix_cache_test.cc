@@ -242,7 +242,7 @@ TEST(prefix_cache, a_promoted_prefix_is_hot_until_it_is_demoted) {
   f.run();
   const Tokens head = to_tokens(kHead);
   const Hash128 root;
-  f.scheduler.demote(root, head);
+  f.scheduler.demote(root, head, {});
   CHECK(!f.scheduler.is_hot(root, head));
   const StoreScope scope{f.model->fingerprint(), root, KvKind::kBlocks};
   const auto stored = f.store->match(scope, head, 300, true);
@@ -253,9 +253,42 @@ TEST(prefix_cache, a_promoted_prefix_is_hot_until_it_is_demoted) {
   f.run();
   CHECK_EQ(f.last[2].cache.num_hot_tokens, 300);
   CHECK(f.scheduler.is_hot(root, head));
-  f.scheduler.demote(root, head);
+  f.scheduler.demote(root, head, {});
   CHECK_EQ(f.scheduler.stats().num_hot_tokens, 0);
   CHECK_EQ(f.context->num_cells(), 0);
+}
+
+TEST(prefix_cache, what_is_demoted_leaves_others_what_they_share_with_it) {
+  Fixture f(info_with_hot(4));
+  const Hash128 root;
+  const std::string start(100, 'h');
+  const auto hot = [&](const std::string& rest) { return f.scheduler.is_hot(root, to_tokens(start + rest)); };
+  f.submit(1, start + "one", "a");
+  f.run();
+  f.submit(2, start + "two", "b");
+  f.run();
+  REQUIRE(hot("one"));
+  REQUIRE(hot("two"));
+  f.scheduler.demote(root, to_tokens(start + "one"), {});
+  CHECK(!hot("one"));
+  CHECK(hot("two"));
+  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 104);  // the start, "two" and its answer
+  f.submit(3, start + "two and more", "c");
+  f.run();
+  CHECK_EQ(f.last[3].cache.num_hot_tokens, 103);
+}
+
+TEST(prefix_cache, a_prefix_that_another_needs_whole_stays_hot) {
+  Fixture f(info_with_hot(4));
+  const Hash128 root;
+  const Tokens tokens = to_tokens(kHead);
+  f.submit(1, kHead, "first");
+  f.run();
+  const std::vector<Tokens> others = {tokens};
+  f.scheduler.demote(root, tokens, others);
+  CHECK(f.scheduler.is_hot(root, tokens));
+  f.scheduler.demote(root, tokens, {});
+  CHECK(!f.scheduler.is_hot(root, tokens));
 }
 
 TEST(prefix_cache, checkpoints_are_cut_at_the_first_and_the_last_two_turns) {

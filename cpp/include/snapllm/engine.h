@@ -75,8 +75,13 @@ class Engine {
   Result<PrefixInfo> prefix_info(const PrefixRef& prefix);
   Status keep_prefix(const PrefixRef& prefix);
   Status pin_prefix(const PrefixRef& prefix);
-  Status discard_prefix(const PrefixRef& prefix);
-  Status move_prefix(const PrefixRef& prefix, Tier tier);
+  // `others`: tokens of prefixes of the same model and namespace that stay where they are,
+  // and what this one shares with them too.
+  Status discard_prefix(const PrefixRef& prefix, const std::vector<std::vector<Token>>& others);
+  Status move_prefix(const PrefixRef& prefix, Tier tier,
+                     const std::vector<std::vector<Token>>& others);
+  // What all of them take together, in bytes by tier; what they share counts once.
+  Result<PrefixInfo> prefix_usage(const std::vector<PrefixRef>& prefixes);
   Result<PrefixStates> read_prefix(const PrefixRef& prefix);
   Status write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states);
 

@@ -64,6 +64,13 @@ void HotPool::remove(HotPrefix* prefix) {
   prefixes_.remove_if([&](const HotPrefix& other) { return &other == prefix; });
 }
 
+void HotPool::trim(HotPrefix* prefix, int32_t num_tokens) {
+  num_cells_ -= prefix->num_own_cells();
+  prefix->tokens.resize(static_cast<size_t>(num_tokens));
+  prefix->num_shared = std::min(prefix->num_shared, num_tokens);
+  num_cells_ += prefix->num_own_cells();
+}
+
 void HotPool::acquire(HotPrefix* prefix) {
   ++prefix->num_users;
   touch(prefix);

@@ -53,6 +53,8 @@ class HotPool {
   HotPrefix& add(HotPrefix prefix);
   // REQUIRES: num_users == 0
   void remove(HotPrefix* prefix);
+  // Leaves only its first tokens. REQUIRES: num_tokens is at least what is shared of it
+  void trim(HotPrefix* prefix, int32_t num_tokens);
 
   void acquire(HotPrefix* prefix);
   void release(HotPrefix* prefix);

@@ -300,19 +300,41 @@ Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
   return {};
 }
 
+int32_t PrefixCache::num_shared_with(const HotPrefix& prefix, Running running) const {
+  int32_t num_shared = 0;
+  for (const HotPrefix& other : hot_.prefixes()) {
+    if (other.base == &prefix) num_shared = std::max(num_shared, other.num_shared);
+  }
+  for (const auto& sequence : running) {
+    if (sequence->base() == &prefix) num_shared = std::max(num_shared, sequence->num_shared());
+  }
+  return num_shared;
+}
+
 void PrefixCache::demote(const Hash128& root, std::span<const Token> tokens,
+                         std::span<const std::vector<Token>> kept, Running running,
                          std::vector<SequenceId>& free_ids) {
+  const auto begins_with = [](const HotPrefix& prefix, std::span<const Token> head) {
+    return common_prefix(head, prefix.tokens) == static_cast<int32_t>(head.size());
+  };
+  // Dropping or trimming one can leave another, which it was forked off, without users.
   for (bool found = true; found;) {
     found = false;
     for (const HotPrefix& prefix : hot_.prefixes()) {
-      if (prefix.root != root ||
-          common_prefix(tokens, prefix.tokens) < static_cast<int32_t>(tokens.size())) {
-        continue;
-      }
+      if (prefix.root != root || !begins_with(prefix, tokens)) continue;
+      const auto carries = [&](const auto& other) { return begins_with(prefix, other); };
+      if (std::any_of(kept.begin(), kept.end(), carries)) continue;
       auto* candidate = const_cast<HotPrefix*>(&prefix);
       candidate->pinned = false;
-      if (candidate->num_users > 0) continue;
-      drop(candidate, free_ids);
+      const int32_t num_shared = num_shared_with(prefix, running);
+      if (candidate->num_users == 0) {
+        drop(candidate, free_ids);
+      } else if (kind_ == KvKind::kBlocks && num_shared < static_cast<int32_t>(tokens.size())) {
+        context_.truncate_sequence(candidate->id, num_shared);
+        hot_.trim(candidate, num_shared);
+      } else {
+        continue;
+      }
       found = true;
       break;
     }

@@ -52,8 +52,11 @@ class PrefixCache {
   // those not reserved. Fails with kOutOfMemory when there is no room.
   Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored,
                  int32_t free_cells, std::vector<SequenceId>& free_ids);
-  // Frees the hot prefixes that begin with these tokens, or what of them is not in use.
-  void demote(const Hash128& root, std::span<const Token> tokens, std::vector<SequenceId>& free_ids);
+  // Frees the hot prefixes that begin with these tokens, but for those that also begin with
+  // one of `kept`, and for what others share of them.
+  void demote(const Hash128& root, std::span<const Token> tokens,
+              std::span<const std::vector<Token>> kept, Running running,
+              std::vector<SequenceId>& free_ids);
   // Whether the tokens are hot.
   bool is_hot(const Hash128& root, std::span<const Token> tokens);
 
@@ -64,6 +67,8 @@ class PrefixCache {
  private:
   StoreScope scope_of(const Hash128& root) const { return {model_->fingerprint(), root, kind_}; }
   void drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids);
+  // Cells of the prefix that others share, beginning with its first.
+  int32_t num_shared_with(const HotPrefix& prefix, Running running) const;
   void drop_foreign(const HotPrefix* source, std::vector<SequenceId>& free_ids);
   bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
   void fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,

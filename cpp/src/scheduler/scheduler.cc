@@ -385,8 +385,9 @@ Status Scheduler::promote(const Hash128& root, std::span<const Token> tokens,
   return status;
 }
 
-void Scheduler::demote(const Hash128& root, std::span<const Token> tokens) {
-  prefix_cache_.demote(root, tokens, free_ids_);
+void Scheduler::demote(const Hash128& root, std::span<const Token> tokens,
+                       std::span<const std::vector<Token>> kept) {
+  prefix_cache_.demote(root, tokens, kept, running_, free_ids_);
   update_stats();
 }
 

@@ -44,7 +44,8 @@ class Scheduler : public Steppable {
   TextContext& context() { return *context_; }
   // Moves a prefix into the KV memory, or out of it (see PrefixCache).
   Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored);
-  void demote(const Hash128& root, std::span<const Token> tokens);
+  void demote(const Hash128& root, std::span<const Token> tokens,
+              std::span<const std::vector<Token>> kept);
   bool is_hot(const Hash128& root, std::span<const Token> tokens) {
     return prefix_cache_.is_hot(root, tokens);
   }

@@ -175,6 +175,7 @@ bool Sequence::has_output() const {
 
 RequestOutput Sequence::take_output() {
   RequestOutput output = std::exchange(output_, {});
+  output.num_computed_prompt_tokens = std::min(num_computed_, num_prompt_tokens_);
   output_.request_id = request_id_;
   if (finish_reason_ != FinishReason::kNone) fill_final(output);
   return output;

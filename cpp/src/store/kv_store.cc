@@ -262,12 +262,17 @@ void KvStore::unpin(const StoreScope& scope, std::span<const Token> tokens) {
   }
 }
 
-Status KvStore::drop_from_ram(const StoreScope& scope, std::span<const Token> tokens) {
+Status KvStore::drop_from_ram(const StoreScope& scope, std::span<const Token> tokens,
+                              std::span<const std::vector<Token>> kept) {
   if (Status status = persist(scope, tokens); !status.ok()) return status;
   if (!has_disk()) return {StatusCode::kStorageFailed, "there is no workspace to keep it in"};
   std::lock_guard lock(mutex_);
+  std::set<const StoredPiece*> staying;
+  for (const auto& other : kept) {
+    for (const StoredPiece* piece : index_.chain(scope, other)) staying.insert(piece);
+  }
   for (StoredPiece* piece : index_.chain(scope, tokens)) {
-    if (piece->on_disk) clear_state(*piece);
+    if (piece->on_disk && !staying.contains(piece)) clear_state(*piece);
   }
   return {};
 }
@@ -283,19 +288,28 @@ void KvStore::remove(const StoreScope& scope, std::span<const Token> tokens) {
 }
 
 PrefixUsage KvStore::usage(const StoreScope& scope, std::span<const Token> tokens) {
+  const ScopedTokens prefix{scope, tokens};
+  return usage({&prefix, 1});
+}
+
+PrefixUsage KvStore::usage(std::span<const ScopedTokens> prefixes) {
   std::lock_guard lock(mutex_);
   PrefixUsage usage;
-  for (const StoredPiece* piece : index_.chain(scope, tokens)) {
-    const int32_t num_tokens = piece->id.end - piece->id.begin;
-    usage.num_stored_tokens += num_tokens;
-    usage.state_bytes += piece->state_bytes;
-    if (piece->state != nullptr) {
-      usage.num_ram_tokens += num_tokens;
-      usage.ram_bytes += piece->state_bytes;
-    }
-    if (piece->on_disk) {
-      usage.num_disk_tokens += num_tokens;
-      usage.disk_bytes += piece->file_bytes;
+  std::set<const StoredPiece*> counted;
+  for (const auto& [scope, tokens] : prefixes) {
+    for (const StoredPiece* piece : index_.chain(scope, tokens)) {
+      if (!counted.insert(piece).second) continue;
+      const int32_t num_tokens = piece->id.end - piece->id.begin;
+      usage.num_stored_tokens += num_tokens;
+      usage.state_bytes += piece->state_bytes;
+      if (piece->state != nullptr) {
+        usage.num_ram_tokens += num_tokens;
+        usage.ram_bytes += piece->state_bytes;
+      }
+      if (piece->on_disk) {
+        usage.num_disk_tokens += num_tokens;
+        usage.disk_bytes += piece->file_bytes;
+      }
     }
   }
   return usage;
@@ -360,7 +374,11 @@ void KvStore::write_behind(StoredPiece& piece) {
   pending_write_bytes_ += piece.state_bytes;
   io_.push([this, id = piece.id, state = piece.state, fingerprint = piece.fingerprint,
             path = path_of(piece)] {
-    const Status status = write_piece_file(*env_, path, fingerprint, id, *state);
+    Status status = write_piece_file(*env_, path, fingerprint, id, *state);
+    // Somebody may have removed the folder.
+    if (!status.ok() && env_->make_folder(folder_of(fingerprint)).ok()) {
+      status = write_piece_file(*env_, path, fingerprint, id, *state);
+    }
     std::lock_guard lock(mutex_);
     pending_write_bytes_ -= state->size();
     finish_write(id.key, status, piece_file_bytes(id, state->size()));

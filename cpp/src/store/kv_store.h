@@ -51,6 +51,11 @@ struct PrefixUsage {
   uint64_t disk_bytes = 0;
 };
 
+struct ScopedTokens {
+  StoreScope scope;
+  std::span<const Token> tokens;
+};
+
 // Thread-safe. Writes behind: put() returns at once and a thread of the store's own
 // writes the files; persist() waits for them. Whatever is wrong with a file makes it a
 // miss, counts, and removes the file.
@@ -84,11 +89,15 @@ class KvStore {
   Result<std::vector<StatePtr>> states(const StoreScope& scope, std::span<const Token> tokens);
   // Promotes to warm; false when a piece is not stored.
   bool load_to_ram(const StoreScope& scope, std::span<const Token> tokens);
-  // Demotes to cold; fails when something is not on disk.
-  Status drop_from_ram(const StoreScope& scope, std::span<const Token> tokens);
+  // Demotes to cold, but for what is also part of one of `kept`; fails when something is
+  // not on disk.
+  Status drop_from_ram(const StoreScope& scope, std::span<const Token> tokens,
+                       std::span<const std::vector<Token>> kept = {});
   // Removes the pieces that nobody pins and nothing builds on.
   void remove(const StoreScope& scope, std::span<const Token> tokens);
   PrefixUsage usage(const StoreScope& scope, std::span<const Token> tokens);
+  // Of all of them together; a piece that several have counts once.
+  PrefixUsage usage(std::span<const ScopedTokens> prefixes);
 
   bool has_disk() const { return !options_.folder.empty(); }
   uint64_t ram_bytes() const;

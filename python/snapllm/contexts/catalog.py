@@ -20,6 +20,7 @@ class ContextCatalog:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # files and records change together
         self._records: dict[str, ContextRecord] = {}
         self.num_damaged = 0
         """Files of an earlier run that could not be read."""
@@ -33,6 +34,22 @@ class ContextCatalog:
         Raises:
             StorageError: The workspace cannot be written.
         """
+        with self._writing:
+            self._put(record)
+
+    def replace(self, old: ContextRecord, new: ContextRecord) -> bool:
+        """Puts a record in the place of another; False when that is not the current one.
+
+        Raises:
+            StorageError: The workspace cannot be written.
+        """
+        with self._writing:
+            if self._records.get(old.id) is not old:
+                return False
+            self._put(new)
+            return True
+
+    def _put(self, record: ContextRecord) -> None:
         if self._folder is not None:
             write_record(self._folder, record)
         with self._lock:
@@ -40,11 +57,12 @@ class ContextCatalog:
 
     def remove(self, context_id: str) -> ContextRecord | None:
         """Takes a record out; None when it was not there."""
-        with self._lock:
-            record = self._records.pop(context_id, None)
-        if record is not None and self._folder is not None:
-            (self._folder / f"{context_id}.json").unlink(missing_ok=True)
-        return record
+        with self._writing:
+            with self._lock:
+                record = self._records.pop(context_id, None)
+            if record is not None and self._folder is not None:
+                (self._folder / f"{context_id}.json").unlink(missing_ok=True)
+            return record
 
     def find(self, reference: str, cache_namespace: str = "") -> ContextRecord:
         """The context of that id, or else the newest of that name.
@@ -52,9 +70,11 @@ class ContextCatalog:
         Raises:
             ContextNotFoundError: There is none, or it has expired.
         """
-        for record in sorted(self.all(cache_namespace), key=lambda r: -r.created_at):
-            if reference in (record.id, record.name):
-                return record
+        records = self.all(cache_namespace)
+        with_id = [record for record in records if record.id == reference]
+        with_name = [record for record in records if record.name == reference]
+        for record in (*with_id, *reversed(with_name)):
+            return record
         raise ContextNotFoundError(f"Context not found: {reference}")
 
     def all(self, cache_namespace: str | None = "") -> list[ContextRecord]:

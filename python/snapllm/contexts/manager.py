@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 import msgspec
 from typing_extensions import Unpack
 
 from snapllm import _core
-from snapllm._pump import OutputIterator
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
 from snapllm.contexts.catalog import ContextCatalog
+from snapllm.contexts.counts import QueryCounts
+from snapllm.contexts.gate import Gate
+from snapllm.contexts.keeper import KvKeeper, Progress
 from snapllm.contexts.prompt import (
     DocumentPrompt,
     appended,
@@ -27,7 +29,8 @@ from snapllm.contexts.prompt import (
     make_document,
 )
 from snapllm.contexts.record import ContextName, ContextRecord, TtlSeconds
-from snapllm.contexts.views import ContextStats, ContextView, QueryResult
+from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
+from snapllm.conversation import ContentPart
 from snapllm.errors import (
     ContextNotFoundError,
     EngineClosedError,
@@ -38,8 +41,7 @@ from snapllm.errors import (
 from snapllm.outputs import Usage
 from snapllm.params import ChatOptions, ChatRequest, chat_request, check_text, convert
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the tokens computed so far and all of them."""
+log = logging.getLogger("snapllm.contexts")
 
 DEFAULT_TTL_SECONDS = 86_400
 
@@ -52,9 +54,10 @@ def _check(name: str | None, ttl_seconds: int | None) -> None:
         convert(ttl_seconds, TtlSeconds, "ttl_seconds")
 
 
-def _check_tier(tier: str) -> None:
+def _check_tier(tier: str) -> Tier:
     if tier not in ("hot", "warm", "cold"):
         raise InvalidRequestError("tier must be hot, warm or cold", param="tier")
+    return cast(Tier, tier)
 
 
 class ContextManager:
@@ -69,16 +72,22 @@ class ContextManager:
         self._runner = runner
         self._core = runner.core
         self._contexts = ContextCatalog(folder)
+        self._keeper = KvKeeper(self._core, self._contexts)
+        self._gate = Gate()
+        self._counts = QueryCounts()
         self._is_closed = False
-        self._lock = threading.Lock()
-        self._num_hits = self._num_misses = 0
-        self._total_latency_ms = 0.0
         for record in self._catalog.all(None):
             self._core.pin_prefix(record.prefix())
         runner.resolve = self.resolve
 
-    def close(self) -> None:
-        """Ends its use: what it keeps in the workspace is another engine's from now on."""
+    def close(self, drain_timeout_s: float = 0.0) -> None:
+        """Ends its use: what it keeps in the workspace is another engine's from now on.
+
+        Args:
+            drain_timeout_s: Seconds that contexts get to be computed and stored, of those
+                that were begun.
+        """
+        self._gate.close(drain_timeout_s)
         self._is_closed = True
 
     @property
@@ -119,6 +128,18 @@ class ContextManager:
         """
         document = make_document(content, images)
         _check(name, ttl_seconds)
+        with self._gate.working():
+            return self._ingest(document, model_id, name, ttl_seconds, cache_namespace, progress)
+
+    def _ingest(
+        self,
+        document: str | list[ContentPart],
+        model_id: str,
+        name: str | None,
+        ttl_seconds: int | None,
+        cache_namespace: str,
+        progress: Progress | None,
+    ) -> ContextView:
         self.remove_expired()
         context_id = f"ctx_{secrets.token_hex(6)}"
         info = self._core.model_info(model_id)
@@ -143,20 +164,22 @@ class ContextManager:
         if not isinstance(content, str) or not content:
             raise InvalidRequestError("content must be text, and not empty", param="content")
         check_text(content, "content")
-        old = self._catalog.find(reference, cache_namespace)
-        info = self._core.model_info(old.model_id)
-        document = appended(old.content, content)
-        prompt = document_prompt(self._core, old.model_id, document)
-        record = msgspec.structs.replace(
-            old,
-            content=document,
-            tokens=prompt.tokens,
-            fingerprint=info.fingerprint,
-            kv_kind=info.kv_kind,
-        )
-        view = self._add(record, prompt)
-        self._core.discard_prefix(old.prefix())
-        return view
+        context_id = self._catalog.find(reference, cache_namespace).id
+        with self._gate.working(), self._keeper.lock_of(context_id):
+            old = self._catalog.find(context_id, cache_namespace)
+            info = self._core.model_info(old.model_id)
+            document = appended(old.content, content)
+            prompt = document_prompt(self._core, old.model_id, document)
+            record = msgspec.structs.replace(
+                old,
+                content=document,
+                tokens=prompt.tokens,
+                fingerprint=info.fingerprint,
+                kv_kind=info.kv_kind,
+            )
+            view = self._add(record, prompt, replaces=old)
+            self._keeper.discard(old)
+            return view
 
     def fork(
         self,
@@ -177,7 +200,8 @@ class ContextManager:
             created_at=time.time(),
             ttl_seconds=ttl_seconds,
         )
-        return self._add(record, self._prompt_of(record))
+        with self._gate.working():
+            return self._add(record, document_prompt(self._core, record.model_id, record.content))
 
     def export_file(self, reference: str, path: Path, *, cache_namespace: str = "") -> int:
         """Writes a context with its KV as one file, for `import_file` here or elsewhere.
@@ -190,9 +214,8 @@ class ContextManager:
             StorageError: The file cannot be written.
         """
         record = self._catalog.find(reference, cache_namespace)
-        if self._core.prefix_info(record.prefix()).tier is None:
-            self._restore_kv(record)
-            record = self._catalog.find(record.id, cache_namespace)
+        with self._gate.working():
+            record = self._keeper.with_kv(record)
         return write_archive(Path(path), Archive(record, self._core.read_prefix(record.prefix())))
 
     def import_file(
@@ -238,16 +261,17 @@ class ContextManager:
         )
         is_same = (info.fingerprint, info.kv_kind) == (old.fingerprint, old.kv_kind)
         prompt = document_prompt(self._core, info.id, old.content)
-        if is_same and old.tokens == prompt.tokens:
-            self._core.write_prefix(record.prefix(), archive.states)
-        else:
-            record = msgspec.structs.replace(
-                record,
-                tokens=prompt.tokens,
-                fingerprint=info.fingerprint,
-                kv_kind=info.kv_kind,
-            )
-        return self._add(record, prompt, start=start)
+        with self._gate.working():
+            if is_same and old.tokens == prompt.tokens:
+                self._core.write_prefix(record.prefix(), archive.states)
+            else:
+                record = msgspec.structs.replace(
+                    record,
+                    tokens=prompt.tokens,
+                    fingerprint=info.fingerprint,
+                    kv_kind=info.kv_kind,
+                )
+            return self._add(record, prompt, start=start)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
         """The context of that id or name.
@@ -255,7 +279,7 @@ class ContextManager:
         Raises:
             ContextNotFoundError: There is none, or it has expired.
         """
-        return self._view(self._catalog.find(reference, cache_namespace))
+        return self._keeper.view(self._catalog.find(reference, cache_namespace))
 
     def list(
         self, *, tier: str | None = None, model_id: str | None = None, cache_namespace: str = ""
@@ -265,14 +289,17 @@ class ContextManager:
             _check_tier(tier)
         self.remove_expired()
         views = [
-            self._view(record)
+            self._keeper.view(record)
             for record in self._catalog.all(cache_namespace)
             if model_id in (None, record.model_id)
         ]
-        return [view for view in views if tier in (None, view.tier)]
+        return [view for view in views if tier in (None, view.tier or "cold")]
 
     def move(self, reference: str, tier: str, *, cache_namespace: str = "") -> ContextView:
         """Moves a context's KV to a tier: into the KV memory, to RAM, or to disk only.
+
+        What it shares with a context that is warmer stays for that one. An evicted model
+        comes back for a context that is to be hot.
 
         Raises:
             OutOfMemoryError: The model's KV memory has no room for it.
@@ -280,17 +307,18 @@ class ContextManager:
             StorageError: It cannot be written to disk, or there is no workspace.
         """
         record = self._catalog.find(reference, cache_namespace)
-        _check_tier(tier)
-        if self._core.prefix_info(record.prefix()).tier is None:
-            self._compute(record, self._prompt_of(record))
-        self._core.move_prefix(record.prefix(), tier)
-        return self._view(record)
+        wanted = _check_tier(tier)
+        with self._gate.working():
+            if wanted == "hot":
+                self._core.ensure_resident(record.model_id)
+            record = self._keeper.with_kv(record, of_loaded_model=wanted == "hot")
+            self._keeper.move(record, wanted)
+        return self._keeper.view(record)
 
     def delete(self, reference: str, *, cache_namespace: str = "") -> ContextRecord:
         """Removes a context and what of its KV no other needs."""
         record = self._catalog.find(reference, cache_namespace)
-        self._drop(record)
-        return record
+        return self._keeper.remove(record) or record
 
     def query(
         self,
@@ -324,6 +352,7 @@ class ContextManager:
         record = self._catalog.find(reference, cache_namespace)
         if not question:
             raise InvalidRequestError("query must not be empty", param="query")
+        self._keeper.note_use(record)
         options = {"temperature": 0.0, **options}
         request = chat_request(record.model_id, question, options)
         return record, msgspec.structs.replace(
@@ -338,36 +367,44 @@ class ContextManager:
         After a miss the document's KV is kept anew.
         """
         hit = usage.num_cached_tokens >= len(record.tokens)
-        with self._lock:
-            self._num_hits += hit
-            self._num_misses += not hit
-            self._total_latency_ms += latency_ms
+        self._counts.note(record.cache_namespace, hit, latency_ms)
         if not hit:
-            self._restore_kv(record)
+            try:
+                with self._gate.working():
+                    self._keeper.restore(record)
+            except SnapLLMError as error:  # the question has its answer all the same
+                log.warning("context %s is not kept: %s", record.id, error)
         return hit
 
     def stats(self, *, cache_namespace: str = "") -> ContextStats:
         """Counts of contexts by tier, of memory, hits and misses."""
         views = self.list(cache_namespace=cache_namespace)
-        tiers = [view.tier for view in views]
-        with self._lock:
-            return ContextStats(
-                num_contexts=len(views),
-                num_hot=tiers.count("hot"),
-                num_warm=tiers.count("warm"),
-                num_cold=tiers.count("cold"),
-                memory_bytes=sum(view.hot_bytes + view.ram_bytes for view in views),
-                disk_bytes=sum(view.disk_bytes for view in views),
-                num_hits=self._num_hits,
-                num_misses=self._num_misses,
-                total_latency_ms=self._total_latency_ms,
-            )
+        tiers = [view.tier or "cold" for view in views]
+
+        def usage(*tiers: Tier) -> _core.PrefixInfo:
+            prefixes = [view.record.prefix() for view in views if view.tier in tiers]
+            return self._core.prefix_usage(prefixes)
+
+        memory_bytes = usage("hot").hot_bytes + usage("hot", "warm").ram_bytes
+        disk_bytes = usage("hot", "warm", "cold").disk_bytes
+        num_hits, num_misses, total_latency_ms = self._counts.read(cache_namespace)
+        return ContextStats(
+            num_contexts=len(views),
+            num_hot=tiers.count("hot"),
+            num_warm=tiers.count("warm"),
+            num_cold=tiers.count("cold"),
+            memory_bytes=memory_bytes,
+            disk_bytes=disk_bytes,
+            num_hits=num_hits,
+            num_misses=num_misses,
+            total_latency_ms=total_latency_ms,
+        )
 
     def remove_expired(self) -> int:
         """Removes the contexts whose time is over; returns their number."""
         expired = self._catalog.expired()
         for record in expired:
-            self._drop(record)
+            self._keeper.remove(record)
         return len(expired)
 
     def resolve(self, request: ChatRequest) -> ChatRequest:
@@ -393,6 +430,7 @@ class ContextManager:
         if not reference:
             return request
         record = self._catalog.find(reference, request.cache_namespace)
+        self._keeper.note_use(record)
         if model_id and model_id != record.model_id:
             raise ContextNotFoundError(f"Context {reference} is of model {record.model_id}")
         return msgspec.structs.replace(
@@ -407,68 +445,15 @@ class ContextManager:
         prompt: DocumentPrompt,
         progress: Progress | None = None,
         start: float | None = None,
+        replaces: ContextRecord | None = None,
     ) -> ContextView:
         start = time.perf_counter() if start is None else start
-        num_cached = self._compute(record, prompt, progress)
-        try:
-            self._catalog.put(record)
-        except SnapLLMError:
-            self._core.discard_prefix(record.prefix())
-            raise
-        with contextlib.suppress(OutOfMemoryError):  # then it stays warm
-            self._core.move_prefix(record.prefix(), "hot")
+        num_cached = self._keeper.compute(record, prompt, progress)
+        self._keeper.store(record, replaces)
+        self._keeper.note_use(record)
+        with contextlib.suppress(OutOfMemoryError, EngineClosedError):  # then it stays warm
+            self._core.move_prefix(record.prefix(), "hot", [])
         ingest_ms = (time.perf_counter() - start) * 1000
         return msgspec.structs.replace(
-            self._view(record), ingest_ms=ingest_ms, num_cached_tokens=num_cached
-        )
-
-    def _prompt_of(self, record: ContextRecord) -> DocumentPrompt:
-        return document_prompt(self._core, record.model_id, record.content)
-
-    def _compute(
-        self, record: ContextRecord, prompt: DocumentPrompt, progress: Progress | None = None
-    ) -> int:
-        """Prefills the document, keeps its KV, and returns how much was there already."""
-        request = _core.GenerateRequest(
-            model_id=record.model_id,
-            prompt=record.tokens,
-            cache_namespace=record.cache_namespace,
-            prefill_only=True,
-            report_progress=progress is not None,
-        )
-        request.chat = prompt.chat
-        num_cached = 0
-        for output in OutputIterator(self._core, request):
-            if output.error is not None:
-                raise output.error
-            num_cached = output.num_cached_tokens
-            if progress is not None:
-                progress(output.num_computed_prompt_tokens, len(record.tokens))
-        self._core.keep_prefix(record.prefix())
-        return num_cached
-
-    def _restore_kv(self, record: ContextRecord) -> None:
-        """Keeps the KV anew that was lost, or belongs to another file under the same id."""
-        info = self._core.model_info(record.model_id)
-        self._core.discard_prefix(record.prefix())
-        prompt = self._prompt_of(record)
-        if info.fingerprint != record.fingerprint:
-            record = msgspec.structs.replace(
-                record, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
-            )
-        self._compute(record, prompt)
-        self._catalog.put(record)
-
-    def _drop(self, record: ContextRecord) -> None:
-        if self._catalog.remove(record.id) is not None:
-            self._core.discard_prefix(record.prefix())
-
-    def _view(self, record: ContextRecord) -> ContextView:
-        info = self._core.prefix_info(record.prefix())
-        return ContextView(
-            record=record,
-            tier=info.tier,
-            hot_bytes=info.hot_bytes,
-            ram_bytes=info.ram_bytes,
-            disk_bytes=info.disk_bytes,
+            self._keeper.view(record), ingest_ms=ingest_ms, num_cached_tokens=num_cached
         )

@@ -94,6 +94,8 @@ def read_records(folder: Path) -> tuple[list[ContextRecord], int]:
     """All records of a folder, and how many files were damaged (they are renamed)."""
     records: list[ContextRecord] = []
     num_damaged = 0
+    for scratch in folder.glob("*.tmp"):  # a write that a crash ended
+        scratch.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.json")):
         try:
             file = _file_decoder.decode(path.read_bytes())

@@ -26,6 +26,8 @@ from snapllm.server.sse import DONE, event_stream, stream_response
 _T = TypeVar("_T")
 
 CHUNK_BYTES = 1 << 20
+REFUSAL_WAIT_S = 0.5
+"""Before a stream begins."""
 MAX_IMPORT_BYTES = 64 << 30
 
 
@@ -66,6 +68,10 @@ async def ingest(request: web.Request) -> web.StreamResponse:
         return _json(wire.ingested_object(await _in_thread(work)))
     task = asyncio.ensure_future(asyncio.to_thread(work))
     task.add_done_callback(lambda _: steps.put_nowait(None))
+    # What is refused is refused at once: with a status of its own.
+    await asyncio.wait({task}, timeout=REFUSAL_WAIT_S)
+    if task.done():
+        await task
     async with event_stream(request) as stream:
         while (step := await steps.get()) is not None:
             await stream.send([wire.progress_object(*step)])

@@ -1,0 +1,38 @@
+"""Work that an engine's end waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from snapllm.errors import EngineClosedError
+
+
+class Gate:
+    """Lets work in until it is closed. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._num_working = 0
+
+    def close(self, timeout_s: float) -> None:
+        """Lets nothing in any more, and waits so long for what is under way."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.wait_for(lambda: self._num_working == 0, timeout_s)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """While it lasts, `close` waits; raises `EngineClosedError` once it was called."""
+        with self._changed:
+            if self._is_closing:
+                raise EngineClosedError("the engine is closed")
+            self._num_working += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_working -= 1
+                self._changed.notify_all()

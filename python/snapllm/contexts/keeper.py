@@ -1,0 +1,140 @@
+"""The KV of contexts: computed, kept, computed again where it was lost, let go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from snapllm import _core
+from snapllm._pump import OutputIterator
+from snapllm.contexts.catalog import ContextCatalog
+from snapllm.contexts.prompt import DocumentPrompt, document_prompt
+from snapllm.contexts.record import ContextRecord
+from snapllm.contexts.tiers import TierLimits
+from snapllm.contexts.views import ContextView, Tier
+from snapllm.errors import ContextNotFoundError, EngineClosedError, SnapLLMError
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the tokens computed so far and all of them."""
+
+NUM_LOCKS = 64
+"""Contexts that change at the same time at most; those that share a lock take turns."""
+
+
+class KvKeeper:
+    """Keeps the records of a catalog and their KV in step. Any thread may use it."""
+
+    def __init__(self, core: _core.Engine, catalog: ContextCatalog) -> None:
+        self._core, self._catalog = core, catalog
+        self._limits = TierLimits()
+        self._changing = tuple(threading.Lock() for _ in range(NUM_LOCKS))
+
+    def lock_of(self, context_id: str) -> threading.Lock:
+        """Held while a context's record or KV changes, other than by its removal."""
+        return self._changing[hash(context_id) % NUM_LOCKS]
+
+    def note_use(self, record: ContextRecord) -> None:
+        """Says that a context is asked about: from now on it is as warm as its KV."""
+        self._limits.lift(record.id)
+
+    def compute(
+        self, record: ContextRecord, prompt: DocumentPrompt, progress: Progress | None = None
+    ) -> int:
+        """Prefills the document, keeps its KV, and returns how much was there already."""
+        request = _core.GenerateRequest(
+            model_id=record.model_id,
+            prompt=record.tokens,
+            cache_namespace=record.cache_namespace,
+            prefill_only=True,
+            report_progress=progress is not None,
+        )
+        request.chat = prompt.chat
+        num_cached = 0
+        for output in OutputIterator(self._core, request):
+            if output.error is not None:
+                raise output.error
+            if output.finish_reason == "cancelled":
+                raise EngineClosedError("the engine is closed")
+            num_cached = output.num_cached_tokens
+            if progress is not None:
+                progress(output.num_computed_prompt_tokens, len(record.tokens))
+        self._core.keep_prefix(record.prefix())
+        return num_cached
+
+    def store(self, record: ContextRecord, replaces: ContextRecord | None = None) -> None:
+        """Puts a record whose KV is kept into the catalog; lets the KV go where that fails."""
+        try:
+            if replaces is None:
+                self._catalog.put(record)
+            elif not self._catalog.replace(replaces, record):
+                raise ContextNotFoundError(f"Context not found: {record.id}")
+        except SnapLLMError:
+            self.discard(record)
+            raise
+
+    def remove(self, record: ContextRecord) -> ContextRecord | None:
+        """Takes a context out; None when it was not there any more."""
+        removed = self._catalog.remove(record.id)
+        if removed is not None:
+            self._limits.lift(removed.id)
+            self.discard(removed)
+        return removed
+
+    def discard(self, record: ContextRecord) -> None:
+        """Lets the KV go that no other context needs."""
+        staying = self._limits.staying(record, "warm", self._neighbours(record))
+        self._core.discard_prefix(record.prefix(), staying)
+
+    def move(self, record: ContextRecord, tier: Tier) -> None:
+        """Moves the KV to a tier, but for what warmer contexts share with it."""
+        staying = self._limits.staying(record, tier, self._neighbours(record))
+        self._core.move_prefix(record.prefix(), tier, staying)
+        self._limits.set(record.id, tier)
+
+    def with_kv(self, record: ContextRecord, *, of_loaded_model: bool = False) -> ContextRecord:
+        """The context, computed again where its KV was lost; or where it is another model
+        file's than the one that is loaded under the id."""
+        is_stored = self._core.prefix_info(record.prefix()).tier is not None
+        if of_loaded_model and is_stored:
+            is_stored = self._core.model_info(record.model_id).fingerprint == record.fingerprint
+        return record if is_stored else self.restore(record)
+
+    def restore(self, record: ContextRecord) -> ContextRecord:
+        """Computes and keeps the KV anew that was lost, or belongs to another file under the
+        same id.
+
+        Raises:
+            ContextNotFoundError: The context was removed meanwhile.
+        """
+        with self.lock_of(record.id):
+            old = self._catalog.find(record.id, record.cache_namespace)
+            info = self._core.model_info(old.model_id)
+            is_same = info.fingerprint == old.fingerprint
+            if is_same and self._core.prefix_info(old.prefix()).tier is not None:
+                return old  # another question has
+            self.discard(old)
+            prompt = document_prompt(self._core, old.model_id, old.content)
+            new = msgspec.structs.replace(
+                old, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
+            )
+            self.compute(new, prompt)
+            self.store(new, replaces=old)
+            return new
+
+    def view(self, record: ContextRecord) -> ContextView:
+        """The context as it counts; what it only shares with warmer ones is theirs."""
+        info = self._core.prefix_info(record.prefix())
+        tier = self._limits.apply(record.id, info.tier)
+        return ContextView(
+            record=record,
+            tier=tier,
+            hot_bytes=info.hot_bytes if tier == "hot" else 0,
+            ram_bytes=info.ram_bytes if tier in ("hot", "warm") else 0,
+            disk_bytes=info.disk_bytes,
+        )
+
+    def _neighbours(self, record: ContextRecord) -> list[ContextRecord]:
+        return self._catalog.all(record.cache_namespace)

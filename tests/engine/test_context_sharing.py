@@ -1,0 +1,173 @@
+"""Contexts that have KV in common, or change at the same time: each is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from nano_models import make_nano_model
+
+import snapllm
+
+HEAD = "ACME Corporation employee handbook, all rights reserved. "
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[snapllm.Engine]:
+    with snapllm.Engine(workspace=tmp_path / "work", num_threads=1) as engine:
+        engine.load_demo(mmproj_path="")
+        yield engine
+
+
+def tiers(engine: snapllm.Engine) -> dict[str, str | None]:
+    return {view.record.name: view.tier for view in engine.contexts.list()}
+
+
+@contextlib.contextmanager
+def submission(engine: snapllm.Engine) -> Iterator[None]:
+    """Ends when one more request has been submitted."""
+    before = engine.stats().models[0].num_requests
+    yield
+    deadline = time.monotonic() + 10
+    while engine.stats().models[0].num_requests == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_documents_with_a_common_beginning_are_moved_on_their_own(engine: snapllm.Engine) -> None:
+    contexts = engine.contexts
+    contexts.ingest(HEAD + "Chapter one: the vacation policy is 20 days.", name="one")
+    contexts.ingest(HEAD + "Chapter two: the office opens at 8:30.", name="two")
+    cold = contexts.move("one", "cold")
+    assert (cold.tier, cold.hot_bytes, cold.ram_bytes) == ("cold", 0, 0)
+    assert tiers(engine) == {"one": "cold", "two": "hot"}
+    assert [view.record.name for view in contexts.list(tier="cold")] == ["one"]
+    answer = contexts.query("two", "When does the office open?")
+    assert answer.cache_hit and "8:30" in answer.answer.content
+    assert contexts.move("one", "warm").tier == "warm"
+    answer = contexts.query("one", "What is the vacation policy?")
+    assert answer.cache_hit and "20 days" in answer.answer.content
+
+
+def test_the_same_document_twice_is_stored_once_and_moved_apart(engine: snapllm.Engine) -> None:
+    contexts = engine.contexts
+    alone = contexts.ingest("The same text about cats.", name="a")
+    before = contexts.stats()
+    contexts.ingest("The same text about cats.", name="b")
+    both = contexts.stats()
+    assert (both.memory_bytes, both.disk_bytes) == (before.memory_bytes, before.disk_bytes)
+    assert contexts.get("b").disk_bytes == alone.disk_bytes
+    contexts.move("a", "warm")
+    assert tiers(engine) == {"a": "warm", "b": "hot"}
+    contexts.move("a", "cold")
+    assert tiers(engine) == {"a": "cold", "b": "hot"}
+    contexts.move("b", "cold")
+    assert contexts.stats().memory_bytes == 0
+    contexts.delete("a")
+    assert contexts.get("b").disk_bytes == alone.disk_bytes
+
+
+def test_deleting_a_context_leaves_its_twin_hot(engine: snapllm.Engine) -> None:
+    for name in ("a", "b"):
+        engine.contexts.ingest("The same text about cats.", name=name)
+    engine.contexts.delete("a")
+    assert tiers(engine) == {"b": "hot"}
+
+
+def test_texts_appended_at_once_are_all_there(engine: snapllm.Engine) -> None:
+    contexts = engine.contexts
+    contexts.ingest("Start.", name="log")
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda i: contexts.append("log", f"Line {i}."), range(8)))
+    content = contexts.get("log").record.content
+    assert all(f"Line {i}." in content for i in range(8))
+
+
+def test_a_deleted_context_does_not_come_back_with_an_append(engine: snapllm.Engine) -> None:
+    contexts = engine.contexts
+    context_id = contexts.ingest("Start.").record.id
+
+    def append() -> None:
+        with pytest.raises(snapllm.SnapLLMError):
+            contexts.append(context_id, "Fact number one. " * 400)
+
+    thread = threading.Thread(target=append)
+    with submission(engine):
+        thread.start()
+    contexts.delete(context_id)
+    thread.join()
+    with pytest.raises(snapllm.SnapLLMError, match="not found"):
+        contexts.get(context_id)
+
+
+def test_an_id_means_its_context_whatever_others_are_named(engine: snapllm.Engine) -> None:
+    contexts = engine.contexts
+    first = contexts.ingest("The vacation is 20 days.").record.id
+    contexts.ingest("The vacation is 33 days.", name=first)
+    assert contexts.get(first).record.id == first
+
+
+def test_an_answer_is_given_also_where_the_kv_cannot_be_kept(
+    engine: snapllm.Engine, tmp_path: Path
+) -> None:
+    contexts = engine.contexts
+    contexts.ingest("Fact number one. The code is 77. " * 60, name="long")
+    contexts.move("long", "cold")
+    folder = tmp_path / "work" / "kv"
+    shutil.rmtree(folder)
+    folder.touch()
+    result = contexts.query("long", "What is the code?", max_tokens=10)
+    assert not result.cache_hit and result.answer.content
+    folder.unlink()
+    assert contexts.ingest("Written again. " * 5).disk_bytes > 0
+
+
+def test_a_context_that_is_being_computed_is_kept_when_the_engine_ends(
+    engine: snapllm.Engine, tmp_path: Path
+) -> None:
+    steps: list[tuple[int, int]] = []
+    document = "Fact number one. " * 500
+
+    def ingest() -> None:
+        engine.contexts.ingest(document, name="late", progress=lambda *step: steps.append(step))
+
+    thread = threading.Thread(target=ingest)
+    with submission(engine):
+        thread.start()
+    engine.close(60)
+    thread.join()
+    assert steps[-1][0] == steps[-1][1] > 0
+    with snapllm.Engine(workspace=tmp_path / "work") as again:
+        assert [view.record.name for view in again.contexts.list()] == ["late"]
+        with pytest.raises(snapllm.EngineClosedError):
+            engine.contexts.ingest("More.")
+
+
+def test_an_evicted_model_comes_back_for_a_context_that_is_to_be_hot(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "m.gguf")
+    with snapllm.Engine(num_threads=1, keep_alive_s=0.2) as engine:
+        engine.load(path, "m", context_size=512)
+        engine.contexts.ingest("A document of its own.", name="doc")
+        deadline = time.monotonic() + 10
+        while engine.model("m").info.state != "evicted" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert engine.contexts.get("doc").tier == "warm"
+        assert engine.contexts.move("doc", "hot").tier == "hot"
+
+
+def test_contexts_whose_kv_is_lost_count_as_cold(tmp_path: Path) -> None:
+    with snapllm.Engine(workspace=tmp_path, num_threads=1) as engine:
+        engine.load_demo(mmproj_path="")
+        engine.contexts.ingest("A document of its own.", name="doc")
+    shutil.rmtree(tmp_path / "kv")
+    (tmp_path / "contexts" / "ctx_0.1.tmp").touch()
+    with snapllm.Engine(workspace=tmp_path, num_threads=1) as engine:
+        engine.load_demo(mmproj_path="")
+        assert engine.contexts.stats().num_cold == len(engine.contexts.list(tier="cold")) == 1
+    assert not list((tmp_path / "contexts").glob("*.tmp"))
