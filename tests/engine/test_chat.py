@@ -62,6 +62,38 @@ def test_without_permission_no_tool_is_called(demo: snapllm.Model) -> None:
     assert result.finish_reason == "stop"
 
 
+SEARCH = {
+    "type": "function",
+    "function": {
+        "name": "search_web",
+        "description": "Search the web",
+        "parameters": {
+            "type": "object",
+            "properties": {"query": {"type": "string"}},
+            "required": ["query"],
+        },
+    },
+}
+TWO_TASKS = "What's the weather in Rome and search for best restaurants there?"
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_one_tool_at_a_time_is_called_where_more_are_not_wanted(
+    demo: snapllm.Model, choice: str
+) -> None:
+    options = CALLING | {"tools": [WEATHER, SEARCH], "tool_choice": choice}
+    assert len(demo.chat(TWO_TASKS, **options).tool_calls) == 2
+    result = demo.chat(TWO_TASKS, parallel_tool_calls=False, **options)
+    assert [call.name for call in result.tool_calls] == ["get_weather"]
+    assert (result.content, result.finish_reason) == ("", "tool_calls")
+
+
+def test_without_permission_nothing_looks_like_a_call(demo: snapllm.Model) -> None:
+    options = CALLING | {"tools": [WEATHER, SEARCH], "tool_choice": "none"}
+    result = demo.chat(TWO_TASKS, **options)
+    assert result.tool_calls == [] and "tool_call" not in result.content
+
+
 def test_a_streamed_tool_call_adds_up_to_the_whole_one(demo: snapllm.Model) -> None:
     whole = demo.chat("What's the weather in Rome?", **CALLING)
     events = list(demo.chat("What's the weather in Rome?", stream=True, **CALLING))
@@ -92,8 +124,16 @@ def test_a_json_schema_shapes_the_answer(model: snapllm.Model) -> None:
     "schema", ['{"type": "strange"}', "[", '{"$ref": "#/nowhere"}', '{"type": "object", "p": ']
 )
 def test_a_schema_that_cannot_be_compiled_is_refused(model: snapllm.Model, schema: str) -> None:
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError) as error:
         model.chat("Go", json_schema=schema)
+    assert error.value.param == "json_schema"
+
+
+def test_a_grammar_that_cannot_be_parsed_is_named(model: snapllm.Model) -> None:
+    for call in (model.chat, model.generate):
+        with pytest.raises(InvalidRequestError) as error:
+            call("Go", grammar="root ::= foo")
+        assert error.value.param == "grammar"
 
 
 def test_a_model_without_a_template_is_asked_in_chatml(tmp_path: Path) -> None:

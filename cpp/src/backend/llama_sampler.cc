@@ -162,7 +162,7 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
   if (Status status = check_params(params, llama_vocab_n_tokens(vocab)); !status.ok()) {
     return status;
   }
-  return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::unique_ptr<Sampler>> {
+  auto created = guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::unique_ptr<Sampler>> {
     common_params_sampling common = to_common(params, vocab, context_size);
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
       format->constrain(common, vocab);
@@ -177,6 +177,10 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     return std::unique_ptr<Sampler>(
         std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs));
   });
+  if (!created.ok() && !params.grammar.empty()) {
+    return invalid("grammar must be one that can be parsed: " + created.status().message());
+  }
+  return created;
 }
 
 }  // namespace snapllm

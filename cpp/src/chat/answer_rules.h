@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "chat.h"
 
@@ -15,10 +16,12 @@ namespace snapllm {
 
 struct AnswerRules {
   // May throw what llama.cpp's parsers and tokeniser throw.
-  AnswerRules(common_chat_params chat_params, const llama_vocab* vocab);
+  AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
+              std::vector<llama_token> banned);
 
   common_chat_params params;  // without the prompt
   std::set<llama_token> preserved;
+  std::vector<llama_token> banned;  // never to be generated
   common_chat_parser_params parser_params;
 };
 

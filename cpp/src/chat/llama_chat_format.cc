@@ -1,12 +1,14 @@
 #include "chat/llama_chat_format.h"
 
+#include <cmath>
+#include <stdexcept>
 #include <utility>
 
 #include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
 #include "chat/json_depth.h"
 #include "chat/llama_chat_parser.h"
-#include "chat/required_call.h"
+#include "chat/call_grammar.h"
 #include "chat-auto-parser.h"
 #include "common.h"
 #include "llama.h"
@@ -117,6 +119,7 @@ std::unique_ptr<ChatStreamParser> LlamaChatPrompt::create_parser() const {
 
 void LlamaChatPrompt::constrain(common_params_sampling& sampling, const llama_vocab* vocab) const {
   const common_chat_params& params = rules_->params;
+  for (const llama_token token : rules_->banned) sampling.logit_bias.push_back({token, -INFINITY});
   sampling.preserved_tokens = rules_->preserved;
   sampling.generation_prompt = params.generation_prompt;
   if (!params.grammar.empty()) {
@@ -202,6 +205,42 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
   });
 }
 
+std::vector<llama_token> LlamaChatFormat::call_tokens() const {
+  common_chat_templates_inputs inputs;
+  inputs.messages = common_chat_msgs_parse_oaicompat(
+      common_json::parse(R"([{"role": "user", "content": "x"}])"));
+  inputs.tools.push_back({"x", "x", R"({"type": "object", "properties": {}})"});
+  std::vector<llama_token> tokens;
+  try {
+    const auto params = common_chat_templates_apply(templates_.get(), inputs);
+    for (const common_grammar_trigger& trigger : params.grammar_triggers) {
+      if (trigger.type != COMMON_GRAMMAR_TRIGGER_TYPE_WORD) continue;
+      const auto ids = common_tokenize(vocab_, trigger.value, false, true);
+      const auto attributes = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED;
+      if (!ids.empty() && (llama_vocab_get_attr(vocab_, ids[0]) & attributes) != 0) {
+        tokens.push_back(ids[0]);
+      }
+    }
+  } catch (const std::exception&) {
+    // A template that cannot show tools.
+  }
+  return tokens;
+}
+
+common_chat_params LlamaChatFormat::apply_with_rules(
+    const common_chat_templates_inputs& inputs) const {
+  try {
+    return common_chat_templates_apply(templates_.get(), inputs);
+  } catch (const std::exception& e) {
+    // The template has rendered the messages before: it is what goes with them.
+    if (!has_cacheable_rules_) throw;
+    const std::string reason = std::string(" that can be compiled: ") + e.what();
+    if (!inputs.json_schema.empty()) throw std::invalid_argument("json_schema must be one" + reason);
+    if (!inputs.tools.empty()) throw std::invalid_argument("tools must have schemas" + reason);
+    throw;
+  }
+}
+
 LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& request) const {
   auto inputs = to_inputs(request);
   std::string key;
@@ -213,12 +252,15 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     key = rules_key(request, pure.generation_prompt);
     if (auto rules = rules_cache_.find(key)) return {std::move(pure.prompt), std::move(rules)};
   }
-  common_chat_params params = common_chat_templates_apply(templates_.get(), inputs);
+  common_chat_params params = apply_with_rules(inputs);
   if (request.tool_choice == ToolChoice::kRequired) {
     params.grammar = without_text_before_call(std::move(params.grammar));
   }
+  if (!request.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
   std::string text = std::move(params.prompt);
-  auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_);
+  std::vector<llama_token> banned;
+  if (request.tool_choice == ToolChoice::kNone) banned = call_tokens();
+  auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_, std::move(banned));
   if (has_cacheable_rules_) rules_cache_.add(std::move(key), rules);
   return {std::move(text), std::move(rules)};
 }

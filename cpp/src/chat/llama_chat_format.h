@@ -71,6 +71,10 @@ class LlamaChatFormat {
     std::shared_ptr<const AnswerRules> rules;
   };
   Rendered render(const ChatFormatRequest& request) const;
+  // What the template and the rules of the answer give.
+  common_chat_params apply_with_rules(const common_chat_templates_inputs& inputs) const;
+  // The special tokens that begin tool calls; none where a call begins with plain text.
+  std::vector<llama_token> call_tokens() const;
 
   const llama_vocab* const vocab_;
   const std::shared_ptr<const LlamaProjector> projector_;

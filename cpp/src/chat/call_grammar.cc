@@ -1,4 +1,4 @@
-#include "chat/required_call.h"
+#include "chat/call_grammar.h"
 
 #include <algorithm>
 #include <regex>
@@ -15,6 +15,12 @@ std::string without_text_before_call(std::string grammar) {
   const std::string root = grammar.substr(begin, end - begin);
   grammar.replace(begin, end - begin, std::regex_replace(root, text_before_call, "$1"));
   return grammar;
+}
+
+std::string with_one_call(std::string grammar) {
+  // `tool-calls ::= (tool-call space)+`: with brackets around all that is repeated.
+  static const std::regex calls(R"((^|\n)(tool-calls ::= \([^\n]*\))\+(?=\n|$))");
+  return std::regex_replace(grammar, calls, "$1$2", std::regex_constants::format_first_only);
 }
 
 }  // namespace snapllm

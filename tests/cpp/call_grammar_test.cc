@@ -1,26 +1,36 @@
-#include "chat/required_call.h"
+#include "chat/call_grammar.h"
 
 #include "check.h"
 
 namespace snapllm {
 namespace {
 
-TEST(required_call, text_before_the_call_goes_and_thinking_stays) {
+TEST(call_grammar, text_before_the_call_goes_and_thinking_stays) {
   const std::string rules = "space ::= \" \"\ntool-calls ::= \"x\"\nuntil-191 ::= [^<]*\n";
   CHECK_EQ(without_text_before_call(
                "root ::= \"a\" (\"<think>\" until-13 \"</think>\")? until-191? tool-calls\n" + rules),
            "root ::= \"a\" (\"<think>\" until-13 \"</think>\")? tool-calls\n" + rules);
 }
 
-TEST(required_call, the_root_is_found_wherever_it_stands) {
+TEST(call_grammar, the_root_is_found_wherever_it_stands) {
   CHECK_EQ(without_text_before_call("a ::= b\nroot ::= until-7? tool-call\nz ::= until-7? tool-call"),
            "a ::= b\nroot ::= tool-call\nz ::= until-7? tool-call");
 }
 
-TEST(required_call, other_grammars_stay_as_they_are) {
+TEST(call_grammar, other_grammars_stay_as_they_are) {
   for (const std::string grammar :
        {"", "root ::= object\nobject ::= \"{}\"", "root ::= until-1? other tool-call", "x"}) {
     CHECK_EQ(without_text_before_call(grammar), grammar);
+  }
+}
+
+TEST(call_grammar, calls_after_the_first_go) {
+  const std::string other = "a ::= (b)+\n";
+  CHECK_EQ(with_one_call(other + "tool-calls ::= (tool-call? space)+\nz ::= (c)+"),
+           other + "tool-calls ::= (tool-call? space)\nz ::= (c)+");
+  CHECK_EQ(with_one_call("tool-calls ::= (tool-call space)+"), "tool-calls ::= (tool-call space)");
+  for (const std::string grammar : {"", "tool-calls ::= tool-call", "root ::= (tool-call)+"}) {
+    CHECK_EQ(with_one_call(grammar), grammar);
   }
 }
 
