@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <functional>
 #include <memory>
 
 #include "bindings.h"
@@ -16,6 +17,25 @@ struct EngineDeleter {
   }
 };
 using EngineHolder = std::unique_ptr<Engine, EngineDeleter>;
+
+// A call of a Python function from any thread; what it raises is reported, and means false.
+std::function<bool()> without_arguments(py::function function) {
+  const auto held = std::shared_ptr<py::function>(
+      new py::function(std::move(function)), [](py::function* last) {
+        py::gil_scoped_acquire gil;
+        delete last;
+      });
+  return [held] {
+    py::gil_scoped_acquire gil;
+    try {
+      return (*held)().cast<bool>();
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("give_back");
+    } catch (const py::cast_error&) {
+    }
+    return false;
+  };
+}
 
 }  // namespace
 
@@ -60,6 +80,12 @@ void bind_engine(py::module_& module) {
             unwrap(without_gil([&] { return self.set_external_memory(name, bytes); }));
           },
           py::arg("name"), py::arg("bytes"))
+      .def(
+          "set_external_holder",
+          [](Engine& self, py::function give_back) {
+            self.set_external_holder(without_arguments(std::move(give_back)));
+          },
+          py::arg("give_back"))
       .def("active_model", &Engine::active_model)
       .def(
           "model_info",

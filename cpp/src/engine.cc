@@ -178,6 +178,7 @@ bool Engine::Impl::cancel(uint64_t request_id) {
 void Engine::Impl::close(int64_t drain_timeout_ms) {
   if (closed_.exchange(true)) return;
   residency_.close(std::chrono::steady_clock::now() + std::chrono::milliseconds(drain_timeout_ms));
+  residency_.set_external_holder(nullptr);
   store_->flush();
   workspace_lock_.reset();
 }
@@ -232,6 +233,10 @@ Status Engine::ensure_resident(const std::string& model_id) {
 
 Status Engine::set_external_memory(const std::string& name, uint64_t bytes) {
   return impl_->residency().set_external(name, bytes);
+}
+
+void Engine::set_external_holder(std::function<bool()> give_back) {
+  impl_->residency().set_external_holder(std::move(give_back));
 }
 
 Result<ModelInfo> Engine::model_info(const std::string& model_id) const {

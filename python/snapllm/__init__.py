@@ -19,7 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from snapllm._core import __version__
 from snapllm.diffusion import ImageModel, ImageResult, JobCancelled
-from snapllm.engine import Engine, load, load_demo
+from snapllm.engine import Engine
 from snapllm.errors import (
     ContextLengthExceededError,
     ContextNotFoundError,
@@ -51,6 +51,7 @@ from snapllm.outputs import (
     ToolCallStart,
     Usage,
 )
+from snapllm.single_model import SingleModel, load, load_demo
 
 __all__ = [
     "CacheUse",
@@ -76,6 +77,7 @@ __all__ = [
     "OutOfMemoryError",
     "QueueFullError",
     "ReasoningDelta",
+    "SingleModel",
     "SnapLLMError",
     "StorageError",
     "TextDelta",

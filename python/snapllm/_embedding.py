@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from snapllm import _core
+from snapllm._gate import Gate
 from snapllm.errors import QueueFullError
 from snapllm.params import EmbeddingRequest
 
@@ -25,26 +26,37 @@ class RawEmbeddings(msgspec.Struct, frozen=True):
 
 
 class EmbeddingRunner:
-    """Runs embedding requests; any thread may use it."""
+    """Runs embedding requests; any thread may use it.
 
-    def __init__(self, core: _core.Engine) -> None:
-        self._core = core
+    Args:
+        core: Computes them, a few inputs at once.
+        gate: Lets requests in; one that is in may hand all its inputs to the core.
+    """
+
+    def __init__(self, core: _core.Engine, gate: Gate) -> None:
+        self._core, self._gate = core, gate
         self._num_waiting = 0  # of those on an event loop
         # Threads of their own: they wait for the compute thread, and must not keep the
         # formatting of other requests waiting.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-embed")
 
-    def run(
-        self, request: EmbeddingRequest, cancelled: threading.Event | None = None
-    ) -> RawEmbeddings:
-        """Computes the vectors of all inputs, or of the first ones until it is cancelled."""
+    def run(self, request: EmbeddingRequest) -> RawEmbeddings:
+        """Computes the vectors of all inputs.
+
+        Raises:
+            EngineClosedError: The engine was closed, or its end did not wait any longer.
+        """
+        with self._gate.working():
+            return self._run(request, threading.Event())
+
+    def _run(self, request: EmbeddingRequest, cancelled: threading.Event) -> RawEmbeddings:
         inputs = [
             self._core.tokenize(request.model, each, True, False) if isinstance(each, str) else each
             for each in request.inputs
         ]
         vectors: list[bytes] = []
         for first in range(0, len(inputs), _BATCH):
-            if cancelled is not None and cancelled.is_set():
+            if cancelled.is_set():
                 break
             vectors += self._core.embed(
                 _core.EmbedRequest(
@@ -67,8 +79,10 @@ class EmbeddingRunner:
         cancelled = threading.Event()
         self._num_waiting += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self.run, request, cancelled)
+            # It has begun, though other requests may have its threads for a while.
+            with self._gate.working():
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, self._run, request, cancelled)
         finally:
             cancelled.set()
             self._num_waiting -= 1

@@ -125,13 +125,15 @@ def decode_base64(text: str, where: str) -> bytes:
         raise InvalidRequestError(f"{where} is not valid base64", param=where) from None
 
 
-def load_image(source: Any, where: str) -> _core.MediaInput:
+def load_image(source: Any, where: str, *, drop_alpha: bool = False) -> _core.MediaInput:
     """Reads an image that Python code hands in.
 
     Args:
         source: A path, the bytes of an image file, a Pillow image, or an array of uint8
             with the shape (height, width), (height, width, 3) or (height, width, 4).
         where: What to call it in an error.
+        drop_alpha: Take the colours of transparent pixels as they are; otherwise they are
+            seen on white.
 
     Raises:
         InvalidRequestError: It is none of these, cannot be read, or is beyond a limit.
@@ -139,13 +141,13 @@ def load_image(source: Any, where: str) -> _core.MediaInput:
     from PIL import Image
 
     if isinstance(source, bytes | bytearray | memoryview):
-        return decode_image(bytes(source), where)
+        return decode_image(bytes(source), where, drop_alpha=drop_alpha)
     if isinstance(source, str | PathLike):
-        return decode_image(_read_file(Path(source), where), where)
+        return decode_image(_read_file(Path(source), where), where, drop_alpha=drop_alpha)
     if isinstance(source, Image.Image):
-        return _guarded(lambda: _to_input(source, where), where)
+        return _guarded(lambda: _to_input(source, where, drop_alpha), where)
     if hasattr(source, "__array_interface__"):
-        return _guarded(lambda: _to_input(_from_array(source, where), where), where)
+        return _guarded(lambda: _to_input(_from_array(source, where), where, drop_alpha), where)
     raise InvalidRequestError(
         f"{where}: expected a path, bytes, an array or a Pillow image, not {type(source).__name__}",
         param=where,
@@ -172,8 +174,8 @@ def image_data_url(source: Any, where: str) -> str:
     return f"data:image;base64,{base64.b64encode(data).decode()}"
 
 
-def decode_image(data: bytes, where: str) -> _core.MediaInput:
-    """Decodes an image file; of an animation the first picture.
+def decode_image(data: bytes, where: str, *, drop_alpha: bool = False) -> _core.MediaInput:
+    """Decodes an image file; of an animation the first picture. See `load_image`.
 
     Raises:
         InvalidRequestError: It is no image of a common format, damaged, or beyond a limit.
@@ -189,7 +191,7 @@ def decode_image(data: bytes, where: str) -> _core.MediaInput:
     def decode() -> _core.MediaInput:
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _to_input(image, where)
+                return _to_input(image, where, drop_alpha)
         except UnidentifiedImageError:
             raise InvalidRequestError(
                 f"{where}: not an image in one of the formats {', '.join(_FORMATS)}", param=where
@@ -291,7 +293,14 @@ def _check_size(width: int, height: int, where: str) -> None:
         )
 
 
-def _to_input(image: Image.Image, where: str) -> _core.MediaInput:
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+
+
+def _to_input(image: Image.Image, where: str, drop_alpha: bool) -> _core.MediaInput:
     from PIL import ImageOps
 
     # The header's size, before any pixel is decoded.
@@ -300,6 +309,8 @@ def _to_input(image: Image.Image, where: str) -> _core.MediaInput:
     if upright.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         # 16 bits of grey, which Pillow would cut off instead of scaling.
         upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    elif upright.has_transparency_data and not drop_alpha:
+        upright = _on_white(upright)
     rgb = upright.convert("RGB")
     width, height = rgb.size
     data = rgb.tobytes()

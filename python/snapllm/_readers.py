@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from snapllm import _core
 from snapllm.outputs import (
@@ -119,10 +121,17 @@ class _LogprobMatcher:
 
 
 class ChatReader:
-    """Reads the outputs of one chat request."""
+    """Reads the outputs of one chat request.
 
-    def __init__(self, prompt: _core.ChatPrompt) -> None:
+    Args:
+        prompt: The chat.
+        count_tokens: Returns the number of tokens of a text.
+    """
+
+    def __init__(self, prompt: _core.ChatPrompt, count_tokens: Callable[[str], int]) -> None:
         self._parser = prompt.create_parser()
+        self._count_tokens = count_tokens
+        self._reasoning: list[str] = []
         self._has_tool_calls = False
         self._logprobs = _LogprobMatcher()
 
@@ -136,12 +145,23 @@ class ChatReader:
                 events.append(TextDelta(delta.text, self._logprobs.take(delta.text)))
             elif delta.kind == "reasoning":
                 self._logprobs.take(delta.text)
+                self._reasoning.append(delta.text)
                 events.append(ReasoningDelta(delta.text))
             else:
                 events.extend(self._tool_events(delta))
         if is_final:
-            events.append(_finish(output, self._has_tool_calls))
+            events.append(self._finish(output))
         return events
+
+    def _finish(self, output: _core.RequestOutput) -> Finish:
+        finish = _finish(output, self._has_tool_calls)
+        if not self._reasoning:
+            return finish
+        # Outputs do not say which of their tokens the parser took for reasoning.
+        num_tokens = self._count_tokens("".join(self._reasoning))
+        num_tokens = min(num_tokens, finish.usage.num_generated_tokens)
+        usage = msgspec.structs.replace(finish.usage, num_reasoning_tokens=num_tokens)
+        return msgspec.structs.replace(finish, usage=usage)
 
     def _tool_events(self, delta: _core.ChatDelta) -> list[ChatEvent]:
         events: list[ChatEvent] = []

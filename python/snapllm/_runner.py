@@ -12,11 +12,13 @@ from typing import Generic, TypeVar
 
 from snapllm import _core
 from snapllm._embedding import EmbeddingRunner
+from snapllm._gate import Gate
 from snapllm._lowering import Lowered, lower_chat, lower_completion
 from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
 from snapllm.conversation import has_media
+from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, CompletionChunk
 from snapllm.params import ChatRequest, CompletionRequest
 
@@ -75,7 +77,9 @@ class Runner:
 
     def __init__(self, core: _core.Engine) -> None:
         self.core = core
-        self.embeddings = EmbeddingRunner(core)
+        self.gate = Gate()
+        """Closed at the engine's end, which waits for what it has let in."""
+        self.embeddings = EmbeddingRunner(core, self.gate)
         self.media_policy = MediaPolicy()
         # Decoding or fetching images must not keep the formatting of texts waiting.
         self._media_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="snapllm-media")
@@ -98,13 +102,14 @@ class Runner:
     def chat(self, request: ChatRequest, *, stream: bool) -> Iterator[ChatEvent]:
         """The events of one answer, all at its end without `stream`; refuses bad requests
         before the first."""
+        self.gate.check_open()
         lowered = self.lower(request)
-        assert lowered.chat is not None
         outputs = OutputIterator(self.core, next(lowered.core_requests(stream=stream)))
-        return _events(outputs, ChatReader(lowered.chat).read)
+        return _events(outputs, self._reader(lowered).read)
 
     def completion(self, request: CompletionRequest, *, stream: bool) -> Iterator[CompletionChunk]:
         """The chunks of one answer, like `chat`."""
+        self.gate.check_open()
         lowered = lower_completion(self.core, request)
         outputs = OutputIterator(self.core, next(lowered.core_requests(stream=stream)))
         return _events(outputs, lambda output: [read_chunk(output)])
@@ -118,9 +123,19 @@ class Runner:
         lower = functools.partial(lower_chat, policy=self.media_policy)
         threads = self._media_threads if has_media(request.messages) else None
         lowered, subscriptions = await self._submit(self.resolve(request), lower, stream, threads)
-        assert lowered.chat is not None
         num_tokens = len(lowered.tokens)
-        return [Answer(s, ChatReader(lowered.chat).read, num_tokens) for s in subscriptions]
+        return [Answer(s, self._reader(lowered).read, num_tokens) for s in subscriptions]
+
+    def _reader(self, lowered: Lowered) -> ChatReader:
+        assert lowered.chat is not None
+        return ChatReader(lowered.chat, functools.partial(self._count_tokens, lowered.model))
+
+    def _count_tokens(self, model_id: str, text: str) -> int:
+        """The tokens of a text that the model wrote; 0 where it has gone since."""
+        with contextlib.suppress(SnapLLMError):
+            if self.core.model_info(model_id).state == "resident":
+                return len(self.core.tokenize(model_id, text, False, False))
+        return 0
 
     async def start_completion(
         self, request: CompletionRequest, *, stream: bool
@@ -178,6 +193,7 @@ class Runner:
         stream: bool,
         threads: ThreadPoolExecutor | None = None,
     ) -> tuple[Lowered, list[Subscription]]:
+        self.gate.check_open()
         await self.bring_back(request.model)
         pump = self._pump()
         submitted: list[int] = []

@@ -7,6 +7,7 @@ template gets to see.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -33,12 +34,13 @@ class InputAudio(msgspec.Struct):
 
 
 class ContentPart(msgspec.Struct, omit_defaults=True):
-    """A part of a message's content: a text, an image or a sound."""
+    """A part of a message's content: a text, a refusal, an image or a sound."""
 
     type: str
     text: str | None = None
     image_url: ImageUrl | str | None = None
     input_audio: InputAudio | None = None
+    refusal: str | None = None
 
 
 class MediaPart(ContentPart):
@@ -105,8 +107,8 @@ def render_messages(messages: Sequence[Message], place: PlaceMedia, field: str =
     """
     if not messages:
         raise InvalidRequestError(f"{field} must not be empty", param=field)
-    rendered = [_render(message, place, f"{field}[{i}]") for i, message in enumerate(messages)]
     try:
+        rendered = [_render(message, place, f"{field}[{i}]") for i, message in enumerate(messages)]
         return msgspec.json.encode(rendered).decode()
     except UnicodeEncodeError:
         raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
@@ -139,6 +141,11 @@ def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:
 _MEDIA_TYPES = ("image_url", "input_audio", "image")
 
 
+def is_media(part: ContentPart) -> bool:
+    """Whether a part shows an image or holds a sound."""
+    return part.type in _MEDIA_TYPES
+
+
 def add_media(messages: Sequence[Message], media: Sequence[ContentPart]) -> None:
     """Shows media at the beginning of the last user message.
 
@@ -158,7 +165,7 @@ def add_media(messages: Sequence[Message], media: Sequence[ContentPart]) -> None
 def has_media(messages: Sequence[Message]) -> bool:
     """Whether any message shows an image or holds a sound."""
     return any(
-        part.type in _MEDIA_TYPES
+        is_media(part)
         for message in messages
         if isinstance(message.content, list)
         for part in message.content
@@ -168,15 +175,15 @@ def has_media(messages: Sequence[Message]) -> bool:
 def _content(message: Message, place: PlaceMedia, where: str) -> str | list[dict[str, str]]:
     """The content as text, or as a list of parts where some of them are media."""
     parts = message.content
-    if not isinstance(parts, list) or not any(part.type in _MEDIA_TYPES for part in parts):
+    if not isinstance(parts, list) or not any(map(is_media, parts)):
         return _text(message, where)
     rendered = []
     for i, part in enumerate(parts):
-        if part.type in _MEDIA_TYPES:
+        if is_media(part):
             marker = place(part, f"{where}[{i}]")
             rendered.append({"type": "media_marker", "text": marker})
         else:
-            rendered.append({"type": "text", "text": _part_text(part, f"{where}[{i}]")})
+            rendered.append({"type": "text", "text": part_text(part, f"{where}[{i}]")})
     return rendered
 
 
@@ -189,26 +196,47 @@ def _text(message: Message, where: str) -> str:
         if message.role == "assistant":
             return ""
         raise InvalidRequestError(f"{where} is required", param=where)
-    return "\n".join(_part_text(part, f"{where}[{i}]") for i, part in enumerate(content))
+    return "\n".join(part_text(part, f"{where}[{i}]") for i, part in enumerate(content))
 
 
-def _part_text(part: ContentPart, where: str) -> str:
-    if part.type not in ("text", "input_text", "output_text"):
+def part_text(part: ContentPart, where: str) -> str:
+    """The text of a part that is no media.
+
+    Raises:
+        InvalidRequestError: It is of an unknown type, or has no text.
+    """
+    if part.type not in ("text", "input_text", "output_text", "refusal"):
         raise InvalidRequestError(
             f"{where}: content of type {part.type!r} is not supported by this model",
             param=f"{where}.type",
         )
-    if part.text is None:
-        raise InvalidRequestError(f"{where}.text is required", param=f"{where}.text")
-    return part.text
+    field = "refusal" if part.type == "refusal" else "text"
+    text = part.refusal if part.type == "refusal" else part.text
+    if text is None:
+        raise InvalidRequestError(f"{where}.{field} is required", param=f"{where}.{field}")
+    return text
 
 
 def _render_call(call: MessageToolCall) -> dict[str, Any]:
-    arguments = call.function.arguments
-    if not isinstance(arguments, str):
-        arguments = msgspec.json.encode(arguments).decode()
-    function = {"name": call.function.name, "arguments": arguments or "{}"}
+    arguments = _arguments_object(call.function.arguments)
+    function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
+
+
+def _arguments_object(arguments: str | dict[str, Any]) -> str:
+    """The arguments as the JSON object that every template can read.
+
+    What is none, such as the half that an answer leaves that was cut off, is wrapped, so
+    that the model still gets to see it.
+    """
+    if not isinstance(arguments, str):
+        return msgspec.json.encode(arguments).decode()
+    if not arguments.strip():
+        return "{}"
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        if isinstance(msgspec.json.decode(arguments), dict):
+            return arguments
+    return msgspec.json.encode({"arguments": arguments}).decode()
 
 
 def render_tools(tools: Sequence[Tool]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
 import weakref
 from collections.abc import Container, Sequence
@@ -11,10 +9,12 @@ from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
+from typing import Annotated, TypeAlias
 
+from msgspec import Meta
 from typing_extensions import Self, Unpack
 
-from snapllm import _core
+from snapllm import _core, _lifetime
 from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
@@ -23,26 +23,18 @@ from snapllm.diffusion import ImageModel
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
-from snapllm.params import LoadOptions
+from snapllm.params import INT32_MAX, LoadOptions, convert, plain_number
 
 MAX_THREADS = 512
 MAX_DRAIN_TIMEOUT_S = 1_000_000
 MAX_KEEP_ALIVE_S = 1_000_000_000
 DEMO_MODEL_ID = "demo"
 
-
-_engines: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
-
-
-def _leave_engines() -> None:
-    """In a forked child: an engine's threads are not there, and its end would wait for them."""
-    for core in _engines:
-        core.abandon()
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_engines)
+_Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
+_Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_KeepAlive: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)]
+_QueueLength: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
+_Host: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 
 def _demo_file(name: str) -> Path:
@@ -108,39 +100,39 @@ class Engine:
         kv_disk_bytes: int = 0,
         image_hosts: Sequence[str] = (),
     ) -> None:
-        if num_threads > MAX_THREADS:
-            raise InvalidRequestError(f"num_threads must be at most {MAX_THREADS}")
         if isinstance(image_hosts, str):
             raise InvalidRequestError("image_hosts: expected a sequence of hosts, not one text")
+        hosts = convert(image_hosts, tuple[_Host, ...], "image_hosts")
         if workspace is not None and not fspath(workspace):
             raise InvalidRequestError("workspace is empty")
-        if min(num_threads, memory_budget_bytes, kv_ram_bytes, kv_disk_bytes) < 0:
-            raise InvalidRequestError("num_threads and bounds in bytes must not be negative")
-        if not 0 <= keep_alive_s <= MAX_KEEP_ALIVE_S:
-            raise InvalidRequestError(f"keep_alive_s must be between 0 and {MAX_KEEP_ALIVE_S}")
-        if max_queued_requests < 1:
-            raise InvalidRequestError("max_queued_requests must be positive")
-        options = _core.EngineOptions(
-            num_threads=num_threads,
-            memory_budget_bytes=memory_budget_bytes,
-            keep_alive_s=keep_alive_s,
-            max_queued_requests=max_queued_requests,
-            workspace="" if workspace is None else fspath(workspace),
-            kv_ram_bytes=kv_ram_bytes,
-            kv_disk_bytes=kv_disk_bytes,
-        )
+        options = _core.EngineOptions(workspace="" if workspace is None else fspath(workspace))
+        for name, value, kind in (
+            ("num_threads", num_threads, _Threads),
+            ("memory_budget_bytes", memory_budget_bytes, _Bytes),
+            ("keep_alive_s", keep_alive_s, _KeepAlive),
+            ("max_queued_requests", max_queued_requests, _QueueLength),
+            ("kv_ram_bytes", kv_ram_bytes, _Bytes),
+            ("kv_disk_bytes", kv_disk_bytes, _Bytes),
+        ):
+            setattr(options, name, convert(plain_number(value), kind, name))
         core = _core.Engine(options)
-        _engines.add(core)
         self._runner = Runner(core)
-        if image_hosts:
+        if hosts:
             # Not imported without need: TLS and HTTP take a while.
             from snapllm._fetch import UrlFetcher
 
-            self._runner.media_policy = MediaPolicy(fetch=UrlFetcher(image_hosts))
+            self._runner.media_policy = MediaPolicy(fetch=UrlFetcher(hosts))
         folder = None if workspace is None else Path(workspace) / "contexts"
         self.contexts = ContextManager(self._runner, folder)
         """Documents whose KV is computed once and kept."""
-        self._images = ImageModels(self.set_external_memory, num_threads or _core.available_cpus())
+        self._images = ImageModels(
+            self.set_external_memory,
+            options.num_threads or _core.available_cpus(),
+            self._runner.gate,
+        )
+        images = weakref.ref(self._images)  # the core must not keep alive what keeps it
+        core.set_external_holder(lambda: (held := images()) is not None and held.give_back())
+        _lifetime.watch(core, self._images)
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +174,7 @@ class Engine:
             OutOfMemoryError: It does not fit; the message says what it would need.
             InvalidRequestError: An option is wrong, or the id is taken.
         """
+        self._runner.gate.check_open()
         unknown = options.keys() - set(LoadOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
@@ -270,16 +263,22 @@ class Engine:
             self._runner.core.unload(model_id)
 
     def pin(self, model_id: str) -> None:
-        """Exempts the model from eviction.
+        """Exempts a model of any kind from eviction.
 
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        self._runner.core.set_pinned(model_id, True)
+        self._set_pinned(model_id, True)
 
     def unpin(self, model_id: str) -> None:
         """Ends a pin; see `pin`."""
-        self._runner.core.set_pinned(model_id, False)
+        self._set_pinned(model_id, False)
+
+    def _set_pinned(self, model_id: str, pinned: bool) -> None:
+        if model_id in self._images:
+            self._images.get(model_id).pinned = pinned
+        else:
+            self._runner.core.set_pinned(model_id, pinned)
 
     def set_external_memory(self, name: str, num_bytes: int) -> None:
         """Charges memory that something outside of the engine holds to the budget.
@@ -346,8 +345,8 @@ class Engine:
         """Ends the engine; requests and contexts raise `EngineClosedError` from now on.
 
         Args:
-            drain_timeout_s: Seconds that running requests get to finish before they
-                are cancelled.
+            drain_timeout_s: Seconds that requests of all kinds, and contexts that are being
+                computed, get to finish; then they are ended. Images that wait count too.
         """
         if not 0 <= drain_timeout_s <= MAX_DRAIN_TIMEOUT_S:
             raise InvalidRequestError(
@@ -355,17 +354,8 @@ class Engine:
                 param="drain_timeout_s",
             )
         deadline = time.monotonic() + drain_timeout_s
+        self._runner.gate.close(drain_timeout_s)
+        self.contexts.close()
         self._images.close()
-        self.contexts.close(drain_timeout_s)
         remaining_s = max(0.0, deadline - time.monotonic())
         self._runner.core.close(int(remaining_s * 1000))
-
-
-def load(path: str | PathLike[str], **options: Unpack[LoadOptions]) -> Model:
-    """Loads one model in an engine of its own; see `Engine.load`."""
-    return Engine().load(path, **options)
-
-
-def load_demo() -> Model:
-    """Loads the demo model in an engine of its own."""
-    return Engine().load_demo()

@@ -20,8 +20,11 @@ from snapllm.params import (
     EmbeddingInput,
     GenerateOptions,
     chat_request,
+    check_text,
     completion_request,
+    convert,
     embedding_request,
+    token_ids,
 )
 
 if TYPE_CHECKING:
@@ -66,8 +69,10 @@ class Model:
             parse_special: Read the text of special tokens as those tokens.
 
         Raises:
+            InvalidRequestError: It is no text.
             ContextLengthExceededError: The text cannot fit the context.
         """
+        check_text(text, "text")
         return self._runner.core.tokenize(self.id, text, add_special, parse_special)
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> str:
@@ -78,9 +83,10 @@ class Model:
             special: Render special tokens as text instead of leaving them out.
 
         Raises:
-            InvalidRequestError: A token is not in the vocabulary.
+            InvalidRequestError: They are no token ids, or one is not in the vocabulary.
         """
-        return self._runner.core.detokenize(self.id, list(tokens), special).decode(errors="replace")
+        text = self._runner.core.detokenize(self.id, token_ids(tokens, "tokens"), special)
+        return text.decode(errors="replace")
 
     @overload
     def generate(
@@ -98,6 +104,14 @@ class Model:
         stream: Literal[True],
         **options: Unpack[GenerateOptions],
     ) -> Iterator[CompletionChunk]: ...
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        stream: bool,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion | Iterator[CompletionChunk]: ...
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -119,6 +133,7 @@ class Model:
             QueueFullError: Too many requests wait for this model.
             GenerationFailedError: The model failed while computing.
         """
+        stream = convert(stream, bool, "stream")
         chunks = self._runner.completion(
             completion_request(self.id, prompt, options), stream=stream
         )
@@ -140,6 +155,14 @@ class Model:
         stream: Literal[True],
         **options: Unpack[ChatOptions],
     ) -> Iterator[ChatEvent]: ...
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        stream: bool,
+        **options: Unpack[ChatOptions],
+    ) -> ChatResult | Iterator[ChatEvent]: ...
     def chat(
         self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
     ) -> ChatResult | Iterator[ChatEvent]:
@@ -157,6 +180,7 @@ class Model:
             QueueFullError: Too many requests wait for this model.
             GenerationFailedError: The model failed while computing.
         """
+        stream = convert(stream, bool, "stream")
         events = self._runner.chat(chat_request(self.id, messages, options), stream=stream)
         return events if stream else fold_chat(events)
 

@@ -21,6 +21,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     num_cached_tokens: int = 0
     """Tokens of the prompt that were restored, not computed."""
     num_generated_tokens: int = 0
+    num_reasoning_tokens: int = 0
+    """Those of them that the text of the reasoning makes up."""
 
 
 class CacheUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from os import PathLike
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
@@ -18,21 +19,21 @@ from msgspec import Meta
 from snapllm.conversation import MediaPart, Message, Tool, ToolMode, add_media, offer_tools
 from snapllm.errors import InvalidRequestError
 
-_INT32_MAX = 2**31 - 1
+INT32_MAX = 2**31 - 1
 
 Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
 TopP: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-TopK: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
+TopK: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 MinP: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 TypicalP: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 RepeatPenalty: TypeAlias = Annotated[float, Meta(gt=0, le=10)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
-PenaltyWindow: TypeAlias = Annotated[int, Meta(ge=-1, le=_INT32_MAX)]
+PenaltyWindow: TypeAlias = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 Seed: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=_INT32_MAX)]
-TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
+MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 NumLogprobs: TypeAlias = Annotated[int, Meta(ge=-1, le=20)]
-ThinkingBudget: TypeAlias = Annotated[int, Meta(ge=-1, le=_INT32_MAX)]
+ThinkingBudget: TypeAlias = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 StopSequence: TypeAlias = Annotated[str, Meta(min_length=1)]
 StopSequences: TypeAlias = Annotated[tuple[StopSequence, ...], Meta(max_length=64)]
 
@@ -96,7 +97,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Pooling: TypeAlias = Literal["auto", "mean", "last"]
-_Dimensions: TypeAlias = Annotated[int, Meta(ge=0, le=_INT32_MAX)]
+_Dimensions: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 MAX_EMBEDDING_INPUTS = 2048
 
 
@@ -199,12 +200,23 @@ def convert(value: object, type_: type[_T], field: str = "") -> _T:
         raise invalid_field(str(error), field) from None
 
 
-def check_text(text: str, field: str) -> str:
+def plain_number(value: object) -> object:
+    """A number of another library's, as NumPy's, as one of Python's; all else as it is."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def check_text(text: object, field: str) -> str:
     """The text, where it is one that can be encoded.
 
     Raises:
-        InvalidRequestError: It holds half of a surrogate pair.
+        InvalidRequestError: It is no text, or holds half of a surrogate pair.
     """
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"{field}: expected text, not {type(text).__name__}", param=field)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -253,20 +265,27 @@ def completion_request(
     common = _common(rest)
     return CompletionRequest(
         model=model,
-        prompt=check_text(prompt, "prompt") if isinstance(prompt, str) else _token_ids(prompt),
+        prompt=check_text(prompt, "prompt")
+        if isinstance(prompt, str)
+        else token_ids(prompt, "prompt", "text or token ids"),
         sampling=_sampling(rest),
         **common,
     )
 
 
-def _token_ids(tokens: Sequence[int]) -> list[int]:
+def token_ids(tokens: Sequence[int], field: str, expected: str = "token ids") -> list[int]:
+    """The token ids as Python's integers.
+
+    Raises:
+        InvalidRequestError: They are none; `param` is the field, or the place in it.
+    """
     try:
         if isinstance(tokens, bytes | bytearray):
             raise TypeError
         plain = [operator.index(token) for token in tokens]  # NumPy's integers too
     except TypeError:
-        raise InvalidRequestError("prompt: expected text or token ids", param="prompt") from None
-    return convert(plain, list[TokenId], "prompt")
+        raise InvalidRequestError(f"{field}: expected {expected}", param=field) from None
+    return convert(plain, list[TokenId], field)
 
 
 def chat_request(
@@ -322,6 +341,7 @@ def embedding_request(
     Raises:
         InvalidRequestError: An argument does not fit; `param` names it.
     """
+    dimensions = cast("int | None", plain_number(dimensions))
     if dimensions == 0:
         raise InvalidRequestError("dimensions must be positive", param="dimensions")
     fields = {
@@ -334,7 +354,7 @@ def embedding_request(
 
 
 def _embedding_inputs(inputs: EmbeddingInput) -> list[Any]:
-    items: list[Any] = [inputs] if isinstance(inputs, str) else _items(inputs, "input")
+    items = [inputs] if isinstance(inputs, str) else list(map(_plain, _items(inputs, "input")))
     if items and all(isinstance(item, int) for item in items):
         items = [items]
     if not 1 <= len(items) <= MAX_EMBEDDING_INPUTS:
@@ -356,8 +376,15 @@ def _embedding_inputs(inputs: EmbeddingInput) -> list[Any]:
     return list(tokens)
 
 
+def _plain(item: Any) -> Any:
+    """One of several inputs with Python's numbers: a text, a token, or the tokens of a text."""
+    if isinstance(item, str):
+        return str(item)  # of a subclass, as NumPy's, too
+    return list(map(plain_number, item)) if isinstance(item, Iterable) else plain_number(item)
+
+
 def _common(rest: dict[str, Any]) -> dict[str, Any]:
-    max_tokens = rest.pop("max_tokens", DEFAULT_MAX_TOKENS)
+    max_tokens = plain_number(rest.pop("max_tokens", DEFAULT_MAX_TOKENS))
     given = rest.pop("stop", ())
     stop = tuple([given] if isinstance(given, str) else _items(given, "stop"))
     for text in stop:
@@ -378,7 +405,7 @@ def _sampling(rest: dict[str, Any]) -> SamplingOptions:
     unknown = rest.keys() - set(SamplingOptions.__struct_fields__)
     if unknown:
         raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-    options = convert(rest, SamplingOptions)
+    options = convert({name: plain_number(value) for name, value in rest.items()}, SamplingOptions)
     check_text(options.grammar, "grammar")
     return options
 
@@ -398,13 +425,18 @@ def _thinking(value: bool | int) -> tuple[bool, int]:
     if isinstance(value, bool):
         return value, UNLIMITED
     budget = convert(value, int, "thinking")
-    if not 0 <= budget <= _INT32_MAX:
+    if not 0 <= budget <= INT32_MAX:
         raise InvalidRequestError("thinking: expected 0 or more tokens", param="thinking")
     return budget > 0, budget or UNLIMITED
 
 
 # What an empty schema allows. llama.cpp takes that one for no schema at all.
 _ANY_JSON = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """A schema that an answer must match, as JSON text; an empty one is met by any JSON."""
+    return msgspec.json.encode(dict(schema) or _ANY_JSON).decode()
 
 
 def _json_schema(schema: object) -> str:
@@ -414,7 +446,7 @@ def _json_schema(schema: object) -> str:
     try:
         decoded = msgspec.json.decode(schema) if isinstance(schema, str) else schema
         if isinstance(decoded, Mapping):
-            return msgspec.json.encode(dict(decoded) or _ANY_JSON).decode()
+            return schema_text(decoded)
     except (msgspec.DecodeError, UnicodeEncodeError, TypeError) as error:
         raise InvalidRequestError(f"json_schema: {error}", param="json_schema") from None
     raise InvalidRequestError("json_schema: expected an object", param="json_schema")

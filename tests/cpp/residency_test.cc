@@ -257,6 +257,24 @@ TEST(residency, external_memory_evicts_idle_models_or_is_refused) {
   CHECK(f.residency.acquire("a").ok());
 }
 
+TEST(residency, what_others_hold_goes_where_idle_models_are_not_enough) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  REQUIRE(f.registry.set_pinned("a", true).ok());
+  REQUIRE(f.residency.set_external("image", kModelBytes).ok());
+  int num_calls = 0;
+  f.residency.set_external_holder([&] {
+    ++num_calls;
+    return num_calls == 1 && f.residency.set_external("image", 0).ok();
+  });
+  CHECK(f.load("b").ok());
+  CHECK_EQ(num_calls, 1);
+  CHECK_EQ(f.residency.memory().external_bytes, uint64_t{0});
+  REQUIRE(f.registry.set_pinned("b", true).ok());
+  CHECK_EQ(f.residency.set_external("image", 1).code(), StatusCode::kOutOfMemory);
+  CHECK_EQ(num_calls, 2);
+}
+
 TEST(residency, kept_kv_gives_way_to_models_down_to_its_least) {
   Fixture f(2);
   REQUIRE(f.load("a").ok());

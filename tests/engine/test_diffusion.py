@@ -90,6 +90,12 @@ def test_a_batch_counts_its_seeds_up(model: ImageModel) -> None:
     assert np.array_equal(np.asarray(result.images[1]), pixels(model, seed=2))
 
 
+def test_several_images_are_asked_for_by_another_name(model: ImageModel) -> None:
+    with pytest.raises(snapllm.InvalidRequestError, match="generate_images several") as error:
+        model.generate_image("x", num_images=2)
+    assert error.value.param == "num_images"
+
+
 def test_a_chosen_seed_makes_the_picture_again(model: ImageModel) -> None:
     image = model.generate_image("a cat", **SMALL)
     assert np.array_equal(np.asarray(image), pixels(model, seed=image.info["seed"]))
@@ -169,11 +175,97 @@ def test_waiting_jobs_can_be_cancelled_and_are_bounded(
     waiting.cancel()
     with pytest.raises(snapllm.JobCancelled):
         waiting.result(1)
+    running.cancel()
     painting.unload("small-queue")
-    with pytest.raises((snapllm.JobCancelled, snapllm.EngineClosedError)):
-        running.result(10)
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_unloading_ends_what_it_makes_and_what_waits(
+    painting: snapllm.Engine, image_files: dict[str, Path], isolated: bool
+) -> None:
+    """Not as `JobCancelled`, which is for those who cancel."""
+    model = load(painting, image_files, "leaving", isolated=isolated)
+    running = model.submit(model.request("x", width=256, height=256, num_steps=150))
+    waiting = model.submit(model.request("x", **SMALL))
+    while running.last_step.step < 1:
+        time.sleep(0.01)
+    painting.unload("leaving")
+    for job in (running, waiting):
+        with pytest.raises(snapllm.EngineClosedError, match="leaving is unloaded"):
+            job.result(10)
     with pytest.raises(snapllm.EngineClosedError):
         model.submit(model.request("x", **SMALL))
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_listener_that_raises_ends_its_own_job_only(
+    painting: snapllm.Engine, image_files: dict[str, Path], isolated: bool
+) -> None:
+    model = load(painting, image_files, "heard", isolated=isolated)
+
+    def refuse(event: object) -> None:
+        raise KeyError(type(event))
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            model.generate_image("x", width=128, height=64, num_steps=2, progress=refuse)
+        assert pixels(model).shape == (64, 64, 3)
+    running = model.submit(model.request("x", **(SMALL | {"num_steps": 30})))
+    jobs = [model.submit(model.request("x", **SMALL), refuse) for _ in range(3)]
+    assert len(running.result(60).pictures) == 1
+    for job in jobs:  # the last was told of its place in the queue while it waited
+        with pytest.raises(KeyError):
+            job.result(60)
+    assert pixels(model, width=128).shape == (64, 128, 3)
+    assert model.info.num_starts == 1
+    painting.unload("heard")
+
+
+def test_an_answer_to_a_job_before_is_no_answer(
+    painting: snapllm.Engine, image_files: dict[str, Path]
+) -> None:
+    model = load(painting, image_files, "late")
+    worker: Any = model._worker
+    request = model.request("x", width=128, height=64, num_steps=2)
+
+    def refuse(step: object) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        worker.generate(request, refuse, refuse)
+    assert pixels(model).shape == (64, 64, 3)
+    painting.unload("late")
+
+
+def test_the_end_of_an_engine_waits_for_its_images(image_files: dict[str, Path]) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = load(engine, image_files)
+        jobs = [model.submit(model.request("x", **SMALL)) for _ in range(3)]
+        closing = threading.Thread(target=engine.close, args=(60,))
+        closing.start()
+        while True:  # until it lets nothing in any more
+            try:
+                jobs.append(model.submit(model.request("x", **SMALL)))
+            except snapllm.EngineClosedError:
+                break
+            time.sleep(0.001)
+        with pytest.raises(snapllm.EngineClosedError):
+            engine.load_demo()
+        closing.join(60)
+        assert all(len(job.result(0).pictures) == 1 for job in jobs)
+
+
+def test_images_end_with_the_time_to_close(image_files: dict[str, Path]) -> None:
+    engine = snapllm.Engine(num_threads=1)
+    model = load(engine, image_files)
+    long = model.request("x", width=256, height=256, num_steps=150)
+    jobs = [model.submit(long) for _ in range(2)]
+    start = time.monotonic()
+    engine.close(0.3)
+    assert 0.3 <= time.monotonic() - start < 5
+    for job in jobs:
+        with pytest.raises(snapllm.EngineClosedError):
+            job.result(0)
 
 
 def test_a_killed_worker_costs_one_request(model: ImageModel) -> None:
@@ -277,3 +369,29 @@ def test_words_and_pictures_at_once(image_files: dict[str, Path], image_first: b
             job = painter.submit(painter.request("a cat", seed=1, **SMALL))
             assert writer.generate("What is", temperature=0, max_tokens=20).tokens == answer
             assert np.array_equal(np.asarray(job.result(60).images[0]), picture)
+
+
+def test_idle_image_models_make_room_for_texts_and_come_back(
+    image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf")
+    with snapllm.Engine(
+        num_threads=1, memory_budget_bytes=400 << 20, kv_ram_bytes=8 << 20
+    ) as engine:
+        painter = load(engine, image_files)
+        held = engine.stats().memory.external_bytes
+        first = painter.generate_image("x", seed=1, **SMALL)
+        engine.set_external_memory("others", (400 << 20) - engine.stats().memory.used_bytes)
+        engine.pin("pix")
+        with pytest.raises(snapllm.OutOfMemoryError, match="image models"):
+            engine.load(path, "m", context_size=512)
+        engine.unpin("pix")
+        writer = engine.load(path, "m", context_size=512)
+        assert painter.info.state == "evicted" and painter.worker_pid is None
+        assert engine.stats().memory.external_bytes <= (400 << 20) - held
+        assert writer.generate("x", max_tokens=2).tokens
+        again = painter.generate_image("x", seed=1, **SMALL)  # at the cost of the text model
+        assert again.tobytes() == first.tobytes()
+        assert (painter.info.state, writer.info.state) == ("resident", "evicted")
+        assert writer.generate("x", max_tokens=2).tokens
+        assert painter.info.state == "evicted"

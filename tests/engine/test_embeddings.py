@@ -171,3 +171,35 @@ def test_asyncio_embeds_many_at_once(model: snapllm.Model) -> None:
     for result, expected in zip(results, np.tile(embed(model, TEXTS), (5, 1)), strict=True):
         assert np.allclose(result.vectors[0], expected, atol=2e-3)
     assert math.isclose(sum(value**2 for value in results[0].vectors[0]), 1, abs_tol=1e-5)
+
+
+def test_a_begun_request_is_finished_before_the_engine_ends(llama_path: Path) -> None:
+    """It goes to the core a few inputs at a time."""
+    engine = snapllm.Engine(num_threads=1)
+    model = engine.load(llama_path)
+    inputs = [[7 * i % 250 for i in range(100)]] * 200
+
+    async def run() -> list[snapllm.Embeddings]:
+        requests = [asyncio.create_task(model.aembed(inputs)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        assert not any(request.done() for request in requests)
+        await asyncio.to_thread(engine.close, 60)
+        with pytest.raises(snapllm.EngineClosedError):
+            await model.aembed("x")
+        return await asyncio.gather(*requests)
+
+    assert [len(result.vectors) for result in asyncio.run(run())] == [200] * 4
+
+
+def test_a_begun_request_ends_with_the_time_to_close(llama_path: Path) -> None:
+    engine = snapllm.Engine(num_threads=1)
+    model = engine.load(llama_path)
+
+    async def run() -> None:
+        request = asyncio.create_task(model.aembed([[5] * 1000] * 2000))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(engine.close, 0.1)
+        with pytest.raises(snapllm.EngineClosedError):
+            await request
+
+    asyncio.run(run())

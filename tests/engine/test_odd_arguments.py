@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import snapllm
@@ -73,6 +74,43 @@ def test_texts_that_cannot_be_encoded_are_refused(model: snapllm.Model) -> None:
             model.generate(wrong)  # type: ignore[call-overload]
 
 
+def test_arguments_of_another_type_are_named(engine: snapllm.Engine, model: Any) -> None:
+    for name, call in (
+        ("stream", lambda: model.chat("x", stream="no")),
+        ("stream", lambda: model.generate("x", stream=None)),
+        ("text", lambda: model.tokenize(None)),
+        ("tokens", lambda: model.detokenize("abc")),
+        ("tokens", lambda: model.detokenize(None)),
+        ("content", lambda: engine.contexts.ingest(None, "llama")),  # type: ignore[arg-type]
+        ("content", lambda: engine.contexts.ingest(5, "llama")),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(snapllm.InvalidRequestError, match=f"^{name}: ") as error:
+            call()
+        assert error.value.param == name
+        assert "array" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers(model: Any) -> None:
+    tokens = np.array([72, 101, 108])
+    assert model.detokenize(tokens) == model.detokenize([72, 101, 108])
+    answer = model.generate(
+        tokens, max_tokens=np.int64(3), temperature=np.float32(0), seed=np.int32(7)
+    )
+    assert answer.usage.num_generated_tokens <= 3
+    expected = model.embed([72, 101, 108], dimensions=4)
+    assert model.embed(tokens, dimensions=np.int64(4)) == expected
+    for inputs in (tokens[None], [tokens], [list(tokens)]):
+        assert model.embed(inputs, dimensions=4) == expected
+    assert model.embed(np.array(["a"])) == model.embed("a")
+
+
+def test_an_image_of_numpys_numbers_is_the_same_image() -> None:
+    wanted = image_request(prompt="x", width=64, seed=7, num_steps=3, cfg_scale=0.5)
+    numbers: dict[str, Any] = {"width": np.int64(64), "seed": np.int32(7)}
+    numbers |= {"num_steps": np.uint8(3), "cfg_scale": np.float32(0.5)}
+    assert image_request(prompt="x", **numbers) == wanted
+
+
 def test_a_penalty_looks_back_no_further_than_the_context(model: snapllm.Model) -> None:
     """Upstream reserves memory for as many tokens as are asked for."""
     answer = model.generate("x", penalty_last_n=2**31 - 1, repeat_penalty=1.1, max_tokens=4)
@@ -80,9 +118,21 @@ def test_a_penalty_looks_back_no_further_than_the_context(model: snapllm.Model) 
 
 
 def test_engines_refuse_what_would_end_the_process(tmp_path: Path) -> None:
-    for options in ({"num_threads": 100_000}, {"image_hosts": "x.org"}, {"workspace": ""}):
-        with pytest.raises(snapllm.InvalidRequestError):
-            snapllm.Engine(**options)  # type: ignore[arg-type]
+    for name, value in (
+        ("num_threads", 100_000),
+        ("num_threads", "x"),
+        ("num_threads", -1),
+        ("image_hosts", "x.org"),
+        ("image_hosts", [5]),
+        ("image_hosts", 5),
+        ("workspace", ""),
+        ("kv_ram_bytes", 2**70),
+        ("memory_budget_bytes", None),
+        ("keep_alive_s", float("nan")),
+        ("max_queued_requests", 0),
+    ):
+        with pytest.raises(snapllm.InvalidRequestError, match=name):
+            snapllm.Engine(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -132,6 +182,47 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     run = subprocess.run([sys.executable, "-c", program], timeout=60)
     assert run.returncode == 3, signal.Signals(-run.returncode) if run.returncode < 0 else ""
+
+
+_AT_THE_END = """
+import snapllm, sys, threading, time
+from pathlib import Path
+engine = snapllm.Engine(num_threads=1)
+model = engine.load_demo(mmproj_path="")
+def images():
+    folder = Path(sys.argv[1])
+    painter = engine.load_diffusion(
+        folder / "diffusion_model.safetensors", llm=folder / "llm.safetensors",
+        taesd=folder / "taesd.safetensors", isolated=False,
+    )
+    return painter.generate_image("x", width=128, height=128, num_steps=150)
+def tokens():
+    while True:
+        model.tokenize("hello " * 1000)
+threading.excepthook = lambda arguments: None
+endless = {"max_tokens": 20_000, "ignore_eos": True}
+threading.Thread(target=lambda: %s, daemon=True).start()
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "list(model.generate('x', stream=True, **endless))",
+        "model.chat('x', **endless)",
+        "model.embed([[5] * 1000] * 2000)",
+        "tokens()",
+        "images()",
+    ],
+)
+def test_the_interpreter_ends_while_a_thread_computes(
+    call: str, image_files: dict[str, Path]
+) -> None:
+    folder = image_files["diffusion_model"].parent
+    command = [sys.executable, "-c", _AT_THE_END % call, str(folder)]
+    run = subprocess.run(command, timeout=60, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

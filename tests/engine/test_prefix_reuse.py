@@ -68,7 +68,7 @@ def to_warm(engine: snapllm.Engine, model: snapllm.Model, tokens: list[int]) -> 
     ref = _core.PrefixRef(
         model_id=info.id, fingerprint=info.fingerprint, kv_kind=info.kv_kind, tokens=tokens
     )
-    engine.runner.core.move_prefix(ref, "warm")
+    engine.runner.core.move_prefix(ref, "warm", [])
 
 
 def open_engine(path: Path, workspace: Path | None = None) -> tuple[snapllm.Engine, snapllm.Model]:

@@ -158,3 +158,10 @@ def test_unloading_ends_running_requests(llama_path: Path) -> None:
         with pytest.raises(snapllm.SnapLLMError):
             for _ in stream:
                 pass
+
+
+def test_a_model_of_its_own_ends_with_its_engine(llama_path: Path) -> None:
+    with snapllm.load(llama_path, context_size=512) as model:
+        assert model.generate("x", max_tokens=2).usage.num_generated_tokens > 0
+    with pytest.raises(EngineClosedError):
+        model.generate("x")

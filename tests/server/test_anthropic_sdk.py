@@ -126,6 +126,13 @@ def test_thinking_comes_first_signed_and_within_its_budget(claude: anthropic.Ant
             *HELLO,
         ]
         assert claude.messages.create(thinking=thinking, **(options | {"messages": history}))
+    omitted: Any = {"type": "adaptive", "display": "omitted"}
+    with claude.messages.stream(thinking=omitted, **options) as stream:
+        blocks = [block.to_dict() for block in stream.get_final_message().content]
+    whole = claude.messages.create(thinking=omitted, **options)
+    assert [block.to_dict() for block in whole.content] == blocks
+    assert (blocks[0]["type"], blocks[0]["thinking"]) == ("thinking", "")
+    assert blocks[0]["signature"] == message.content[0].signature
     short = claude.messages.create(thinking={"type": "enabled", "budget_tokens": 3}, **options)
     assert short.content[0].type == "thinking"
     assert len(short.content[0].thinking) < 30
@@ -168,6 +175,8 @@ def test_tokens_are_counted_as_they_are_used(claude: anthropic.Anthropic) -> Non
     counted = claude.messages.count_tokens(**options).input_tokens
     usage = claude.messages.create(max_tokens=1, **options).usage
     assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == counted
+    thinking: Any = {"type": "enabled", "budget_tokens": 1024}
+    assert claude.messages.count_tokens(thinking=thinking, **options).input_tokens > 50
 
 
 def test_models_have_anthropics_form_for_its_clients(

@@ -14,7 +14,7 @@ import anthropic
 import openai
 import pytest
 from demo_eyes.scenes import Question, Scene, Thing, ask, draw, make_scene, what_question
-from PIL import Image
+from PIL import Image, ImageDraw
 from server_process import Server
 
 import snapllm
@@ -73,6 +73,12 @@ def test_a_picture_is_described(
 ) -> None:
     assert show(demo_server, picture(RED), WHAT) == "A red circle on the left."
     assert show(demo_server, picture(BLUE), WHAT) == "A blue square on the right."
+
+
+def test_a_thing_on_a_transparent_ground_is_seen(demo_server: Server) -> None:
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((6, 20, 30, 44), fill=(0, 0, 0, 255))
+    assert native(demo_server, png(image), WHAT) == "A black circle on the left."
 
 
 def test_pictures_asked_about_at_once_get_their_own_answers(demo_server: Server) -> None:

@@ -44,7 +44,7 @@ def test_tokens_are_embedded(client: openai.OpenAI) -> None:
         ({"input": ["a", 1]}, 400, "input"),
         ({"input": {"a": 1}}, 400, "input"),
         ({"dimensions": 0}, 400, "dimensions"),
-        ({"dimensions": 100_000}, 400, None),
+        ({"dimensions": 100_000}, 400, "dimensions"),
         ({"encoding_format": "int8"}, 400, "encoding_format"),
         ({"input": "word " * 20_000}, 400, None),
     ],

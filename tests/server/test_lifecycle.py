@@ -108,6 +108,67 @@ def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
     assert not any("Traceback" in line for line in server.lines)
 
 
+def post_while_it_ends(server: Server, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    """The answer to a request that is under way when the server is told to end."""
+    answers: list[tuple[int, Any]] = []
+    asking = threading.Thread(target=lambda: answers.append(server.request("POST", path, body)[:2]))
+    asking.start()
+    time.sleep(0.3)
+    assert asking.is_alive(), "too quick to tell"
+    assert server.stop() == 0
+    asking.join(10)
+    assert not any("Traceback" in line for line in server.lines)
+    return answers[0]
+
+
+def test_sigterm_lets_running_embeddings_finish(llama_path: Path) -> None:
+    """They go to the engine in parts."""
+    server = Server("--model", f"llama={llama_path}").start(1)
+    body = {"model": "llama", "input": [[5] * 1000] * 60}
+    status, answer = post_while_it_ends(server, "/v1/embeddings", body)
+    assert status == 200, answer
+    assert len(answer["data"]) == 60
+
+
+@pytest.mark.parametrize(("drain", "status"), [("20", 200), ("0.1", 503)])
+def test_sigterm_lets_a_running_image_finish(
+    image_files: dict[str, Path], drain: str, status: int
+) -> None:
+    server = Server(
+        *("--model", f"pix={image_files['diffusion_model']}", "--drain-timeout", drain),
+        *("--part", f"pix.llm={image_files['llm']}", "--part", f"pix.taesd={image_files['taesd']}"),
+    ).start(1)
+    body = {"prompt": "a cat", "width": 128, "height": 128, "steps": 50}
+    found, answer = post_while_it_ends(server, "/api/v1/diffusion/generate", body)
+    assert found == status, answer
+    assert answer["image"] if status == 200 else answer["error"]["code"] == "closed"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_a_shutdown_cuts_off_does_not_claim_to_be_complete(
+    llama_path: Path, stream: bool
+) -> None:
+    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "0").start(1)
+    with ThreadPoolExecutor(8) as threads:
+        body = LONG | {"stream": stream}
+        asked = [
+            threads.submit(server.request, "POST", "/v1/chat/completions", body) for _ in range(8)
+        ]
+        while number_running(server) < 8:
+            time.sleep(0.01)
+        assert server.stop() == 0
+        answers = [each.result() for each in asked]
+    for status, answer, _ in answers:
+        if stream:
+            error = json.loads(answer.strip().rpartition("data: ")[2])["error"]
+            assert '"finish_reason":"' not in answer and "[DONE]" not in answer
+        else:
+            error = answer["error"]
+            assert status == 503
+        assert error["code"] == "closed"
+    assert not any("Traceback" in line for line in server.lines)
+
+
 def test_clients_that_leave_at_any_moment_free_everything(server: Server) -> None:
     rng = random.Random(5)
     address = urllib.parse.urlsplit(server.url)

@@ -35,13 +35,14 @@ def models_command(server: Server, *arguments: str) -> subprocess.CompletedProce
     )
 
 
-def test_one_model_is_described(server: Server) -> None:
+def test_one_model_is_described(server: Server, qwen_path: Path) -> None:
     model = server.get("/api/v1/models/qwen")["model"]
     assert model in server.get("/api/v1/models")["models"]
     assert (model["id"], model["state"], model["pinned"]) == ("qwen", "resident", False)
     assert model["context_size"] == model["train_context_size"] == 2048
     assert model["gpu_layers"] == -1
     assert min(model["weights_mb"], model["kv_mb"], model["compute_mb"]) > 0
+    assert model["size_gb"] == round(qwen_path.stat().st_size / 1e9, 6) > 0
     status, answer, _ = server.request("GET", "/api/v1/models/nobody")
     assert (status, answer["error"]["code"]) == (404, "model_not_found")
 
@@ -146,9 +147,11 @@ def test_unused_models_are_evicted_and_come_back(llama_path: Path) -> None:
             time.sleep(0.05)
         assert server.get("/api/v1/models/llama")["model"]["state"] == "evicted"
         assert server.get("/v1/models")["data"][0]["id"] == "llama"
+        assert server.get("/health")["models_loaded"] == []
         switched = server.post("/api/v1/models/switch", {"model_id": "llama"})
         assert switched["state"] == "evicted"  # moved the default, and loaded nothing
         assert server.post("/api/v1/generate", body)["response"] == before
+        assert server.get("/health")["models_loaded"] == ["llama"]
         assert metric(server, "snapllm_model_reloads") == 1
         assert metric(server, "snapllm_model_loads_total") == 2
     finally:

@@ -85,6 +85,7 @@ def test_a_response_is_answered_and_streamed_alike(demo_client: openai.OpenAI) -
     assert types.count("response.output_item.added") == types.count("response.output_item.done")
     cut = demo_client.responses.create(max_output_tokens=2, **options)
     assert cut.status == "incomplete"
+    assert cut.output[0].to_dict()["status"] == "incomplete"
 
 
 def test_a_response_calls_a_tool_and_uses_its_result(demo_client: openai.OpenAI) -> None:
@@ -119,6 +120,17 @@ def test_reasoning_is_an_item_of_its_own(demo_client: openai.OpenAI) -> None:
         model="demo", input="What is 27 + 45?", reasoning={"effort": "low"}, temperature=0
     )
     assert [item.type for item in response.output] == ["reasoning", "message"]
+    assert response.usage is not None
+    num_thoughts = response.usage.output_tokens_details.reasoning_tokens
+    assert 0 < num_thoughts < response.usage.output_tokens
+    chat = demo_client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": "What is 27 + 45?"}],
+        reasoning_effort="low",
+        temperature=0,
+    )
+    assert chat.usage is not None and chat.usage.completion_tokens_details is not None
+    assert chat.usage.completion_tokens_details.reasoning_tokens == num_thoughts
 
 
 def test_stored_responses_are_refused(demo_client: openai.OpenAI) -> None:

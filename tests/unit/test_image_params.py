@@ -105,6 +105,13 @@ def test_a_picture_is_brought_to_size_and_mode() -> None:
         read_picture(b"no image", "init_image", 64, 64)
 
 
+def test_a_mask_is_its_colours_and_an_image_what_is_seen() -> None:
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[:, 32:] = 255
+    assert set(read_picture(pixels, "mask", 64, 64, "L").samples) == {0, 255}
+    assert set(read_picture(pixels, "init_image", 64, 64).samples) == {255}
+
+
 def test_files_hold_the_pixels_and_what_made_them() -> None:
     samples = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     picture = Picture(64, 64, 3, samples.tobytes())

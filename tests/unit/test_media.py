@@ -88,6 +88,29 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
         assert np.abs(pixels[..., 0].astype(int) - np.asarray(grey)).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_what_is_transparent_is_seen_on_white(mode: str) -> None:
+    """Its colour, which nobody sees, is black as often as not."""
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    expected = [255, 0, 255]
+    if mode in ("P", "RGB", "L"):  # as one of its colours
+        image = Image.new("L", (3, 1), 7)
+        image.putpixel((1, 0), 0)
+        image = image.convert(mode)
+        image.info["transparency"] = (7, 7, 7) if mode == "RGB" else image.getpixel((0, 0))
+    else:
+        image.putpixel((2, 0), (0, 0, 0, 51))
+        expected[2] = 204
+        image = image.convert(mode)
+    for source in (image, encode(image)):
+        found = load_image(source, "x")
+        assert list(found.data[::3]) == list(found.data[1::3]) == expected
+    if mode == "RGBA":
+        assert list(load_image(np.asarray(image), "x").data[::3]) == expected
+        assert list(load_image(image, "x", drop_alpha=True).data[::3]) == [0, 0, 0]
+
+
 def test_all_sources_of_one_picture_are_the_same(tmp_path: Path) -> None:
     array = picture()
     image = Image.fromarray(array)

@@ -51,6 +51,30 @@ def test_the_json_schema_reaches_the_grammar() -> None:
     assert json.loads(parse(response_format={"type": "json_object"}).request.json_schema)
 
 
+@pytest.mark.parametrize("named", [{"schema": {}}, {"name": "x"}, {"schema": None}])
+def test_an_empty_json_schema_asks_for_any_json(named: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x"} | named}
+    assert json.loads(parse(response_format=form).request.json_schema)["type"]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [({}, "auto"), ({"mode": "required"}, "required")])
+def test_only_the_allowed_tools_are_offered(mode: dict[str, str], expected: str) -> None:
+    other = {"type": "function", "function": {"name": "hear"}}
+    allowed = {"tools": [{"type": "function", "function": {"name": "look"}}], **mode}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    request = parse(tools=[other, TOOL], tool_choice=choice).request
+    assert [tool.function.name for tool in request.tools] == ["look"]
+    assert request.tool_choice == expected
+
+
+def test_thinking_follows_the_effort() -> None:
+    thinking = {
+        effort: parse(reasoning_effort=effort).request.thinking
+        for effort in ("none", "minimal", "low", "medium", "high", "xhigh")
+    }
+    assert [effort for effort, thinks in thinking.items() if not thinks] == ["none", "minimal"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -71,6 +95,10 @@ def test_the_json_schema_reaches_the_grammar() -> None:
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"functions": [{"name": "x"}]}, "functions"),
         ({"modalities": ["audio"]}, "modalities"),
+        ({"reasoning_effort": "zzz"}, "reasoning_effort"),
+        ({"reasoning_effort": ""}, "reasoning_effort"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
     ],
 )
 def test_a_field_that_does_not_fit_is_named(fields: dict[str, Any], param: str) -> None:
@@ -87,7 +115,9 @@ def test_a_malformed_body_is_refused(body: bytes) -> None:
         openai.parse_chat(body)
 
 
-USAGE = Usage(num_prompt_tokens=10, num_cached_tokens=4, num_generated_tokens=5)
+USAGE = Usage(
+    num_prompt_tokens=10, num_cached_tokens=4, num_generated_tokens=5, num_reasoning_tokens=2
+)
 TIMINGS = Timings(queue_ms=1, prefill_ms=9, decode_ms=40)
 
 
@@ -104,6 +134,7 @@ def test_the_answer_has_the_specifications_fields() -> None:
         "completion_tokens": 5,
         "total_tokens": 15,
         "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 2},
         "tokens_per_second": 100.0,
     }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,6 +48,9 @@ class Engine {
   // Charges what something outside of the engine holds to the memory budget, evicting idle
   // models to make room; 0 = nothing any more. Fails with kOutOfMemory.
   Status set_external_memory(const std::string& name, uint64_t bytes);
+  // Who can give such memory back: frees the least needed that is idle, tells so with
+  // set_external_memory, and returns false when nothing can go. Called on any thread.
+  void set_external_holder(std::function<bool()> give_back);
 
   // Of models in memory and of evicted ones.
   Result<ModelInfo> model_info(const std::string& model_id) const;

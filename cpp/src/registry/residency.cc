@@ -152,6 +152,7 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     Victims allowed = Victims::kIdle;
     auto choice = choose(allowed);
     const bool is_full = !choice.ok() && choice.status().code() == StatusCode::kOutOfMemory;
+    if (is_full && use.external_bytes > 0 && free_external()) continue;
     if (is_full && patience == Patience::kWaitForBusy) {
       allowed = Victims::kIdleAndBusy;
       auto patient_choice = choose(allowed);
@@ -251,14 +252,30 @@ Status Residency::set_external(const std::string& name, uint64_t bytes) {
     }
     const auto victims = choose_victims(holdings, taken - use.budget_bytes, Victims::kIdle);
     if (victims && evict(*victims, Victims::kIdle, Clock::now(), kNeverCancelled)) continue;
-    std::lock_guard lock(mutex_);
-    if (before > 0) external_bytes_[name] = before;
-    else external_bytes_.erase(name);
-    if (victims) continue;  // overtaken: look again
+    {
+      std::lock_guard lock(mutex_);
+      if (before > 0) external_bytes_[name] = before;
+      else external_bytes_.erase(name);
+    }
+    if (victims || free_external()) continue;  // overtaken, or there is more room now
     MemoryUse without = use;
     without.external_bytes -= bytes - before;
     return {StatusCode::kOutOfMemory, explain_refusal(name, bytes, holdings, without)};
   }
+}
+
+void Residency::set_external_holder(std::function<bool()> give_back) {
+  std::lock_guard lock(mutex_);
+  give_back_ = std::move(give_back);
+}
+
+bool Residency::free_external() {
+  std::function<bool()> give_back;
+  {
+    std::lock_guard lock(mutex_);
+    give_back = give_back_;
+  }
+  return give_back != nullptr && give_back();
 }
 
 MemoryUse Residency::memory_use() const {

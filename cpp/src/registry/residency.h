@@ -58,6 +58,10 @@ class Residency {
   // Sets what something else than a text model holds, 0 = nothing any more. Evicts idle
   // models to make room; fails with kOutOfMemory, changing nothing, when there is none.
   Status set_external(const std::string& name, uint64_t bytes);
+  // Who can give back what set_external charged: called, on any thread, where idle text
+  // models are not enough to make room. It frees the least needed that is idle, says so with
+  // set_external, and returns false when nothing can go.
+  void set_external_holder(std::function<bool()> give_back);
   MemoryStats memory() const;
 
   // Refuses everything from now on.
@@ -80,6 +84,7 @@ class Residency {
   // Ends what runs and frees the memory.
   void drop(Lease lease, const Status& reason);
   void finish_removal(const std::string& model_id, Lease lease, const Status& reason);
+  bool free_external();
   MemoryUse memory_use() const;
   // Leaves the KV kept in RAM what the models do not take.
   void bound_snapshots();
@@ -99,6 +104,7 @@ class Residency {
   std::condition_variable wake_;
   // Guarded by mutex_:
   std::map<std::string, uint64_t> external_bytes_;
+  std::function<bool()> give_back_;
   bool stopping_ = false;
   bool recheck_ = false;  // something that may expire has changed
 

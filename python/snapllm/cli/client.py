@@ -5,6 +5,7 @@ Environment: SNAPLLM_API_KEY is the key of a server that asks for one (`--api-ke
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -19,6 +20,15 @@ from typing import Any, BinaryIO
 DEFAULT_URL = "http://127.0.0.1:6930"
 # A load takes as long as the file takes to read, an ingest as long as the prefill.
 _TIMEOUT_S = 3600.0
+
+
+def url_option(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds the option that names the server; returns a parent for the parser's actions, so
+    that it may stand behind an action too."""
+    parser.add_argument("--url", default=DEFAULT_URL, help="the server (%(default)s)")
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument("--url", default=argparse.SUPPRESS, help="the server")
+    return parent
 
 
 class RequestError(Exception):

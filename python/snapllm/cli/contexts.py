@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from snapllm.cli.client import DEFAULT_URL, RequestError, download, request, table, upload
-from snapllm.cli.units import parse_seconds
+from snapllm.cli.client import RequestError, download, request, table, upload, url_option
+from snapllm.cli.units import parse_path, parse_seconds
 
 _API = "/api/v1/contexts"
 
@@ -23,30 +23,32 @@ def add_parser(commands: Any) -> None:
         help="list, ingest, ask, move and delete a server's contexts",
         description="Shows what a running server keeps of documents, where, and what it takes.",
     )
-    parser.add_argument("--url", default=DEFAULT_URL, help="the server (%(default)s)")
+    parents = [url_option(parser)]
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="list the contexts (the default)")
-    ingest = actions.add_parser("ingest", help="compute and keep a text file")
-    ingest.add_argument("path", type=Path)
+    actions.add_parser("list", help="list the contexts (the default)", parents=parents)
+    ingest = actions.add_parser("ingest", help="compute and keep a text file", parents=parents)
+    ingest.add_argument("path", type=parse_path)
     ingest.add_argument("--model", required=True, metavar="ID")
     ingest.add_argument("--name")
     ingest.add_argument("--ttl", type=parse_seconds, metavar="TIME", default=86_400.0)
-    query = actions.add_parser("query", help="ask a question")
+    query = actions.add_parser("query", help="ask a question", parents=parents)
     query.add_argument("context", metavar="ID")
     query.add_argument("question")
-    move = actions.add_parser("move", help="move a context to a tier")
+    move = actions.add_parser("move", help="move a context to a tier", parents=parents)
     move.add_argument("context", metavar="ID")
     move.add_argument("tier", choices=("hot", "warm", "cold"))
-    export = actions.add_parser("export", help="write a context with its KV as one file")
+    export = actions.add_parser(
+        "export", help="write a context with its KV as one file", parents=parents
+    )
     export.add_argument("context", metavar="ID")
-    export.add_argument("path", type=Path)
-    import_ = actions.add_parser("import", help="make a context of such a file")
-    import_.add_argument("path", type=Path)
+    export.add_argument("path", type=parse_path)
+    import_ = actions.add_parser("import", help="make a context of such a file", parents=parents)
+    import_.add_argument("path", type=parse_path)
     import_.add_argument("--model", default="", metavar="ID")
     import_.add_argument("--name", default="")
-    delete = actions.add_parser("delete", help="delete a context")
+    delete = actions.add_parser("delete", help="delete a context", parents=parents)
     delete.add_argument("context", metavar="ID")
-    actions.add_parser("stats", help="print the counters as JSON")
+    actions.add_parser("stats", help="print the counters as JSON", parents=parents)
     parser.set_defaults(handler=handle, action="list")
 
 

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import argparse
 import base64
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from snapllm.cli.client import DEFAULT_URL, RequestError, request
-from snapllm.cli.units import parse_image_part
+from snapllm.cli.units import parse_image_part, parse_path, parse_text
 from snapllm.errors import SnapLLMError
 
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_MODEL_SUFFIXES = (".gguf", ".safetensors")
+
+
+def _output(text: str) -> Path:
+    path = parse_path(text)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise argparse.ArgumentTypeError(f"expected a name in {', '.join(_SUFFIXES)}, not {text!r}")
+    return path
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, as 512x512, not {text!r}")
+    return int(width), int(height)
 
 
 def add_parser(commands: Any) -> None:
@@ -26,11 +42,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_output,
         default=Path("image.png"),
         help="file to write: .png, .jpg or .webp (%(default)s)",
     )
-    parser.add_argument("--model", metavar="PATH|ID", help="an image model's file; a server's id")
+    parser.add_argument(
+        "--model",
+        type=parse_text,
+        metavar="PATH|ID",
+        help="an image model's file; a server's id",
+    )
     parser.add_argument(
         "--part",
         type=parse_image_part,
@@ -39,33 +60,33 @@ def add_parser(commands: Any) -> None:
         metavar="PART=PATH",
         help="a further file of the model: vae, taesd, clip_l, clip_g, t5xxl, llm, upscaler",
     )
-    parser.add_argument("--lora-dir", type=Path, help="folder of LoRA files for <lora:name:weight>")
+    parser.add_argument(
+        "--lora-dir", type=parse_path, help="folder of LoRA files for <lora:name:weight>"
+    )
     parser.add_argument("--url", default=DEFAULT_URL, help="the server to ask (%(default)s)")
     parser.add_argument("--negative", default="", metavar="PROMPT", help="what to avoid")
-    parser.add_argument("--size", default="512x512", metavar="WxH", help="in pixels (%(default)s)")
+    parser.add_argument(
+        "--size", type=_size, default=(512, 512), metavar="WxH", help="in pixels (512x512)"
+    )
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
     parser.add_argument("--cfg-scale", type=float, default=7.0, help="guidance (%(default)s)")
     parser.add_argument("--seed", type=int, default=-1, help="-1 = any")
     parser.add_argument("--sampler", default="", help="as euler_a or dpm++2m")
     parser.add_argument("--scheduler", default="", help="as karras or simple")
-    parser.add_argument("--init", type=Path, metavar="PATH", help="an image to start from")
-    parser.add_argument("--mask", type=Path, metavar="PATH", help="white is painted over")
+    parser.add_argument("--init", type=parse_path, metavar="PATH", help="an image to start from")
+    parser.add_argument("--mask", type=parse_path, metavar="PATH", help="white is painted over")
     parser.add_argument("--strength", type=float, default=0.75, help="of painting over")
     parser.set_defaults(handler=handle)
 
 
 def handle(options: argparse.Namespace) -> int:
     """Writes the image and prints a line about it on standard error."""
-    image_format = _SUFFIXES.get(options.output.suffix.lower())
-    width, _, height = options.size.partition("x")
-    if image_format is None or not (width.isdigit() and height.isdigit()):
-        problem = "the output's name" if image_format is None else "--size"
-        print(f"snapllm image: {problem} is wrong", file=sys.stderr)
-        return 2
+    image_format = _SUFFIXES[options.output.suffix.lower()]
+    width, height = options.size
     fields = {
         "negative_prompt": options.negative,
-        "width": int(width),
-        "height": int(height),
+        "width": width,
+        "height": height,
         "cfg_scale": options.cfg_scale,
         "seed": options.seed,
         "sampler": options.sampler,
@@ -73,8 +94,7 @@ def handle(options: argparse.Namespace) -> int:
         "strength": options.strength,
     }
     try:
-        is_local = options.model is not None and Path(options.model).is_file()
-        make = _make_here if is_local else _ask
+        make = _make_here if _is_path(options.model) else _ask
         data, seed, seconds = make(options, fields, image_format)
         options.output.write_bytes(data)
     except (SnapLLMError, RequestError, OSError) as error:
@@ -84,6 +104,13 @@ def handle(options: argparse.Namespace) -> int:
         return 130
     print(f"[{options.output}: seed {seed}, {seconds:.1f} s]", file=sys.stderr)
     return 0
+
+
+def _is_path(model: str | None) -> bool:
+    """Whether it names a file, there or not, rather than a server's model."""
+    if model is None:
+        return False
+    return Path(model).is_file() or os.sep in model or model.lower().endswith(_MODEL_SUFFIXES)
 
 
 def _make_here(

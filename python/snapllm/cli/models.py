@@ -6,11 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from snapllm.cli.client import DEFAULT_URL, RequestError, request, table
-from snapllm.cli.units import parse_seconds
+from snapllm.cli.client import RequestError, request, table, url_option
+from snapllm.cli.units import parse_path, parse_seconds
 
 
 def add_parser(commands: Any) -> None:
@@ -20,12 +19,14 @@ def add_parser(commands: Any) -> None:
         help="list, load, switch and unload a server's models",
         description="Lists, loads, switches, pins and unloads the models of a running server.",
     )
-    parser.add_argument("--url", default=DEFAULT_URL, help="the server (%(default)s)")
+    parents = [url_option(parser)]
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="list the models (the default)")
-    load = actions.add_parser("load", help="load a GGUF file that the server can read")
+    actions.add_parser("list", help="list the models (the default)", parents=parents)
+    load = actions.add_parser(
+        "load", help="load a GGUF file that the server can read", parents=parents
+    )
     load.add_argument("model_id", metavar="ID")
-    load.add_argument("path", type=Path)
+    load.add_argument("path", type=parse_path)
     load.add_argument("--context-size", type=int, default=0)
     load.add_argument("--gpu-layers", type=int, default=-1)
     load.add_argument("--pin", action="store_true", help="never evict it")
@@ -36,8 +37,10 @@ def add_parser(commands: Any) -> None:
         ("pin", "exempt a model from eviction"),
         ("unpin", "end that"),
     ):
-        actions.add_parser(action, help=text).add_argument("model_id", metavar="ID")
-    actions.add_parser("stats", help="print the counters as JSON")
+        actions.add_parser(action, help=text, parents=parents).add_argument(
+            "model_id", metavar="ID"
+        )
+    actions.add_parser("stats", help="print the counters as JSON", parents=parents)
     parser.set_defaults(handler=handle, action="list")
 
 

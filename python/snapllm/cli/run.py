@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
+from snapllm.cli.units import parse_path
 from snapllm.engine import Engine
 from snapllm.errors import SnapLLMError
 from snapllm.model import Model
@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
         description="Answers one prompt with the demo model, or with a GGUF file of yours.",
     )
     parser.add_argument("prompt", help="what to ask; - reads it from standard input")
-    parser.add_argument("--model", type=Path, metavar="PATH", help="a GGUF file")
+    parser.add_argument("--model", type=parse_path, metavar="PATH", help="a GGUF file")
     parser.add_argument("--system", help="system prompt")
     parser.add_argument("--thinking", action="store_true", help="let the model reason first")
     parser.add_argument("--max-tokens", type=int, default=512)

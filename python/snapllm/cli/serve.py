@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import logging
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from snapllm.cli.units import parse_bytes, parse_image_part, parse_seconds
+from snapllm.cli.units import (
+    parse_bytes,
+    parse_image_part,
+    parse_path,
+    parse_seconds,
+    parse_text,
+)
+from snapllm.engine import MAX_DRAIN_TIMEOUT_S, MAX_KEEP_ALIVE_S, MAX_THREADS
 from snapllm.params import FlashAttention
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
@@ -55,6 +63,19 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _threads(text: str) -> int:
+    if _count(text) > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MAX_THREADS}, not {text!r}")
+    return int(text)
+
+
+def _seconds(most: float, text: str) -> float:
+    seconds = parse_seconds(text)
+    if seconds > most:
+        raise argparse.ArgumentTypeError(f"expected at most {most} seconds, not {text!r}")
+    return seconds
+
+
 def add_parser(commands: Any) -> None:
     """Adds the command's options."""
     parser = commands.add_parser(
@@ -63,7 +84,9 @@ def add_parser(commands: Any) -> None:
         description="Serves models over HTTP to OpenAI clients and natively.",
     )
     d = _DEFAULTS
-    parser.add_argument("--host", default=d.host, help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--host", type=parse_text, default=d.host, help="address to listen on (%(default)s)"
+    )
     parser.add_argument(
         "--port", type=_port, default=d.port, help="port; 0 = any free one (%(default)s)"
     )
@@ -112,13 +135,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--no-demo", action="store_true", help="start empty when no --model is given"
     )
-    parser.add_argument(
+    keeping = parser.add_mutually_exclusive_group()
+    keeping.add_argument(
         "--workspace",
-        type=Path,
+        type=parse_path,
         metavar="DIR",
         help="folder for what is kept across restarts (default: the user's data folder)",
     )
-    parser.add_argument("--no-workspace", action="store_true", help="keep nothing across restarts")
+    keeping.add_argument("--no-workspace", action="store_true", help="keep nothing across restarts")
     parser.add_argument(
         "--kv-ram", type=_count, default=0, metavar="MB", help="MB of KV kept in RAM; 0 = chosen"
     )
@@ -127,7 +151,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=_count,
+        type=_threads,
         default=0,
         help="compute threads at most; 0 = as many as decode each model fastest (measured)",
     )
@@ -157,7 +181,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--keep-alive",
-        type=parse_seconds,
+        type=functools.partial(_seconds, MAX_KEEP_ALIVE_S),
         default=d.keep_alive_s,
         metavar="TIME",
         help="evict a model that nobody used for so long, as 90s, 10m or 2h, until it is "
@@ -165,10 +189,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--drain-timeout",
-        type=float,
+        type=functools.partial(_seconds, MAX_DRAIN_TIMEOUT_S),
         default=d.drain_timeout_s,
-        metavar="S",
-        help="seconds running requests get at shutdown (%(default)s)",
+        metavar="TIME",
+        help="how long running requests get at shutdown, as 90s or 10m (%(default)s s)",
     )
     parser.add_argument(
         "--alias",
@@ -250,7 +274,7 @@ def handle(options: argparse.Namespace) -> int:
         flash_attention=options.flash_attention,
         memory_budget_bytes=options.memory_budget,
         keep_alive_s=options.keep_alive,
-        drain_timeout_s=max(0.0, options.drain_timeout),
+        drain_timeout_s=options.drain_timeout,
         log_level=options.log_level,
         app=AppOptions(
             aliases=tuple(options.alias),

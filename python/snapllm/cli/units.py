@@ -1,4 +1,4 @@
-"""Sizes and times as people write them on a command line."""
+"""Numbers, sizes, times and paths as people write them on a command line."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def parse_bytes(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """Seconds of ``90s``, ``10m``, ``2h``, ``1d`` or a plain number of seconds."""
     return _parse(text, _SECONDS, "10m")
+
+
+def parse_text(text: str) -> str:
+    """A text that is not empty, as a variable of the shell's that is not set would be."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def parse_path(text: str) -> Path:
+    """A path that is not empty: that would be the current directory."""
+    return Path(parse_text(text))
 
 
 def parse_image_part(text: str) -> tuple[str, Path]:

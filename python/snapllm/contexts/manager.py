@@ -19,7 +19,6 @@ from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.counts import QueryCounts
-from snapllm.contexts.gate import Gate
 from snapllm.contexts.keeper import KvKeeper, Progress
 from snapllm.contexts.prompt import (
     DocumentPrompt,
@@ -73,21 +72,15 @@ class ContextManager:
         self._core = runner.core
         self._contexts = ContextCatalog(folder)
         self._keeper = KvKeeper(self._core, self._contexts)
-        self._gate = Gate()
+        self._gate = runner.gate
         self._counts = QueryCounts()
         self._is_closed = False
         for record in self._catalog.all(None):
             self._core.pin_prefix(record.prefix())
         runner.resolve = self.resolve
 
-    def close(self, drain_timeout_s: float = 0.0) -> None:
-        """Ends its use: what it keeps in the workspace is another engine's from now on.
-
-        Args:
-            drain_timeout_s: Seconds that contexts get to be computed and stored, of those
-                that were begun.
-        """
-        self._gate.close(drain_timeout_s)
+    def close(self) -> None:
+        """Ends its use: what it keeps in the workspace is another engine's from now on."""
         self._is_closed = True
 
     @property

@@ -46,6 +46,11 @@ def make_document(content: str | Sequence[Any], images: Sequence[Any] = ()) -> D
         check_text(content, "content")
         parts = [ContentPart("text", content)] if content else []
     else:
+        if not isinstance(content, Sequence):
+            kind = type(content).__name__
+            raise InvalidRequestError(
+                f"content: expected text or a sequence of parts, not {kind}", param="content"
+            )
         parts = convert(content, list[ContentPart], "content")
         for i, part in enumerate(parts):
             _check(part, f"content[{i}]")

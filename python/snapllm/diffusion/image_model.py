@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from snapllm._gate import Gate
 from snapllm.diffusion.job import (
     ImageJob,
     ImagePreview,
@@ -76,7 +77,9 @@ class ImageModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     num_waiting: int
     num_running: int
     num_starts: int
-    """How often its worker was started; more than once = it has died."""
+    """How often its worker was started; more than once = it has died, or was evicted."""
+    state: Literal["resident", "evicted"]
+    pinned: bool
 
 
 class ImageModel:
@@ -96,12 +99,17 @@ class ImageModel:
         lora_dir: Path | None,
         max_queued: int,
         isolated: bool,
-        on_memory: Callable[[int], None],
+        on_memory: Callable[[int | None], None],
+        gate: Gate,
     ) -> None:
         self.id = model_id
+        self.pinned = False
+        """Exempt from eviction."""
+        self.used_at = time.monotonic()
         self._files, self._file_bytes = dict(files), file_bytes
         self._num_threads, self._lora_dir = num_threads, lora_dir
         self._max_queued, self._on_memory = max_queued, on_memory
+        self._gate = gate
         self._worker = _worker(isolated, files, num_threads, flash_attention)
         loaded = self._worker.start()
         self._load_ms, self._upscale_factor = loaded.load_ms, loaded.upscale_factor
@@ -111,7 +119,7 @@ class ImageModel:
         self._changed = threading.Condition()
         self._queue: deque[tuple[ImageJob, float]] = deque()
         self._running: ImageJob | None = None
-        self._is_closed = False
+        self._is_closed = self._is_evicted = False
         self._thread = threading.Thread(target=self._run, name=f"images {model_id}", daemon=True)
         self._thread.start()
 
@@ -135,6 +143,8 @@ class ImageModel:
                 num_waiting=len(self._queue),
                 num_running=int(self._running is not None),
                 num_starts=self._worker.num_starts,
+                state="evicted" if self._is_evicted else "resident",
+                pinned=self.pinned,
             )
 
     @property
@@ -177,6 +187,11 @@ class ImageModel:
             QueueFullError: Too many requests wait already.
             GenerationFailedError: The model fails, or its worker died.
         """
+        if "num_images" in options:
+            raise InvalidRequestError(
+                "num_images: generate_image makes one image, generate_images several",
+                param="num_images",
+            )
         result = self.generate_images(
             prompt,
             init_image=init_image,
@@ -252,16 +267,18 @@ class ImageModel:
 
         Raises:
             QueueFullError: Too many requests wait already.
-            EngineClosedError: The model is unloaded.
+            EngineClosedError: The model is unloaded, or the engine closed.
         """
         job = ImageJob(f"img_{secrets.token_hex(12)}", self.id, request, listener, self._cancel)
         with self._changed:
             if self._is_closed:
-                raise EngineClosedError(f"the image model {self.id} is unloaded")
+                raise self._closed_error()
             if len(self._queue) >= self._max_queued:
                 raise QueueFullError(
                     f"{len(self._queue)} requests are waiting for the image model {self.id}"
                 )
+            self._gate.enter()  # the engine's end waits for the job's
+            job.future.add_done_callback(lambda _: self._gate.leave())
             self._queue.append((job, time.monotonic()))
             self._changed.notify()
         return job
@@ -274,22 +291,34 @@ class ImageModel:
                 return 0
             return waiting.index(job) + (self._running is not None)
 
+    def evict(self) -> bool:
+        """Ends the worker of an idle model, until the next request; False where it must stay."""
+        with self._changed:
+            is_busy = self._running is not None or bool(self._queue)
+            if is_busy or self.pinned or self._is_evicted or self._is_closed:
+                return False
+            if not self._worker.release():
+                return False
+            self._is_evicted = True
+            self._on_memory(None)
+            return True
+
     def close(self) -> None:
-        """Cancels everything and ends the worker; its memory is free afterwards."""
+        """Ends all jobs and the worker; its memory is free afterwards."""
         with self._changed:
             if self._is_closed:
                 return
             self._is_closed = True
             waiting = [job for job, _ in self._queue]
             self._queue.clear()
-            running = self._running
             self._changed.notify()
         for job in waiting:
-            job.finish(EngineClosedError(f"the image model {self.id} is unloaded"))
-        if running is not None:
-            running.cancel()
+            job.finish(self._closed_error())
         self._worker.close()
         self._thread.join()
+
+    def _closed_error(self) -> EngineClosedError:
+        return EngineClosedError(f"the image model {self.id} is unloaded")
 
     def _cancel(self, job: ImageJob) -> None:
         with self._changed:
@@ -316,10 +345,12 @@ class ImageModel:
             outcome = self._make(job, time.monotonic() - submitted)
             with self._changed:
                 self._running = None
+                self.used_at = time.monotonic()
             job.finish(outcome)
             # The budget may be short of what it has turned out to need; it has it already.
             with contextlib.suppress(SnapLLMError):
-                self._on_memory(self._worker.memory_bytes())
+                if not self._is_evicted:
+                    self._on_memory(self._worker.memory_bytes())
 
     def _make(self, job: ImageJob, queue_seconds: float) -> ImageResult | Exception:
         def on_step(step: int, num_steps: int, seconds_per_step: float) -> None:
@@ -328,18 +359,21 @@ class ImageModel:
                 self._worker.cancel()
 
         try:
+            if self._is_evicted:
+                self._on_memory(0)
+                self._is_evicted = False
             made = self._worker.generate(
                 job.request,
                 lambda m: on_step(m.step, m.num_steps, m.seconds_per_step),
                 lambda m: job.tell(ImagePreview(m.step, m.picture)),
             )
         except SnapLLMError as error:
-            return EngineClosedError("the image model is unloaded") if self._is_closed else error
-        except Exception as error:  # a listener's; the next job must go on
+            return self._closed_error() if self._is_closed else error
+        except Exception as error:  # whatever it is: the next job must go on
             log.exception("an image job failed")
             return error
         if made is None:
-            return JobCancelled()
+            return JobCancelled() if job.is_cancelled else self._closed_error()
         pictures, seconds = made
         return ImageResult(
             model=self.id,

@@ -77,7 +77,8 @@ class ImageJob:
         model_id: Who makes it.
         request: What to make.
         listener: Called with each event, on a thread of the model's; the last one is the
-            result, or the exception that the future raises too.
+            result, or the exception that the future raises too. Where it raises itself it is
+            not called again, and the job ends with its exception.
         on_cancel: Called once, by `cancel`.
     """
 
@@ -95,6 +96,7 @@ class ImageJob:
         self.last_step = ImageStep(0, request.num_steps, 0.0)
         self._listener, self._on_cancel = listener, on_cancel
         self._cancelled = threading.Event()
+        self._failure: Exception | None = None
 
     @property
     def is_cancelled(self) -> bool:
@@ -113,6 +115,7 @@ class ImageJob:
         Raises:
             JobCancelled: The job was cancelled.
             GenerationFailedError: It failed.
+            EngineClosedError: Its model was unloaded, or the engine closed.
             TimeoutError: The time is over; the job goes on.
         """
         return self.future.result(timeout_s)
@@ -121,11 +124,17 @@ class ImageJob:
         """Passes an event on; for the model."""
         if isinstance(event, ImageStep):
             self.last_step = event
-        if self._listener is not None:
+        if self._listener is None or self._failure is not None:
+            return
+        try:
             self._listener(event)
+        except Exception as error:  # the caller's fault: the model must go on
+            self._failure = error
+            self.cancel()
 
     def finish(self, outcome: ImageResult | Exception) -> None:
         """Ends the job; for the model."""
+        outcome = self._failure or outcome
         if isinstance(outcome, ImageResult):
             self.state = "done"
             self.future.set_result(outcome)

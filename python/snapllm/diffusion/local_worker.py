@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from snapllm.diffusion.backend import ImageBackend
 from snapllm.diffusion.messages import Loaded, Preview, Step
 from snapllm.diffusion.params import ImageRequest, Picture
-from snapllm.errors import GenerationFailedError, InvalidModelError
+from snapllm.errors import EngineClosedError, GenerationFailedError, InvalidModelError
 
 
 class LocalWorker:
@@ -21,7 +21,7 @@ class LocalWorker:
     def __init__(self, files: Mapping[str, str], num_threads: int, flash_attention: bool) -> None:
         self._options = (files, num_threads, flash_attention)
         self._backend: ImageBackend | None = None
-        self._is_cancelled = False
+        self._is_cancelled = self._is_closed = False
         self.num_starts = 0
         self.pid: int | None = None
 
@@ -46,12 +46,14 @@ class LocalWorker:
 
         def step(done: int, num_steps: int, seconds_per_step: float) -> bool:
             on_step(Step(0, done, num_steps, seconds_per_step))
-            return not self._is_cancelled
+            return not (self._is_cancelled or self._is_closed)
 
-        assert self._backend is not None, "the model is not loaded"
+        backend = self._backend
+        if backend is None:
+            raise EngineClosedError("the image model is unloaded")
         start = time.perf_counter()
         try:
-            pictures = self._backend.generate(
+            pictures = backend.generate(
                 request, step, lambda done, picture: on_preview(Preview(0, done, picture))
             )
         except RuntimeError as error:
@@ -68,7 +70,11 @@ class LocalWorker:
         """Not known apart from the rest of the process."""
         return 0
 
+    def release(self) -> bool:
+        """False: the model stays in memory as long as it is loaded."""
+        return False
+
     def close(self) -> None:
         """Stops a running job at its next step and lets the model go after it."""
-        self._is_cancelled = True
+        self._is_closed = True
         self._backend = None

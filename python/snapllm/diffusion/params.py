@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from snapllm.errors import InvalidRequestError
-from snapllm.params import check_text, invalid_field
+from snapllm.params import check_text, invalid_field, plain_number
 
 SIZE_STEP = 64
 MAX_SIDE = 2048
@@ -107,7 +107,8 @@ def image_request(**fields: Any) -> ImageRequest:
             `param` names it.
     """
     try:
-        request = msgspec.convert(fields, ImageRequest)
+        plain = {name: plain_number(value) for name, value in fields.items()}
+        request = msgspec.convert(plain, ImageRequest)
     except msgspec.ValidationError as error:
         raise invalid_field(str(error)) from None
     unknown = fields.keys() - set(ImageRequest.__struct_fields__)

@@ -39,7 +39,8 @@ def read_picture(source: Any, where: str, width: int, height: int, mode: str = "
     """
     from PIL import Image, ImageOps
 
-    media = load_image(source, where)
+    # What is painted over is what a mask's colours say, whatever can be seen of them.
+    media = load_image(source, where, drop_alpha=mode == "L")
     image: Image.Image = Image.frombytes("RGB", (media.width, media.height), media.data)
     if image.size != (width, height):
         method = Image.Resampling.LANCZOS if mode == "RGB" else Image.Resampling.NEAREST

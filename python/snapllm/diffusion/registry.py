@@ -9,6 +9,7 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
+from snapllm._gate import Gate
 from snapllm.diffusion.image_model import ImageModel
 from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.diffusion.weights_file import WeightsFile, read_header
@@ -56,10 +57,11 @@ class ImageModels:
         charge: Called with a model's name and all the memory it takes from now on; raises
             `OutOfMemoryError` when there is no room.
         num_threads: Threads a model computes with where its options name none.
+        gate: Lets models be loaded and images be asked for.
     """
 
-    def __init__(self, charge: Callable[[str, int], None], num_threads: int) -> None:
-        self._charge, self._num_threads = charge, num_threads
+    def __init__(self, charge: Callable[[str, int], None], num_threads: int, gate: Gate) -> None:
+        self._charge, self._num_threads, self._gate = charge, num_threads, gate
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._models: dict[str, ImageModel] = {}
@@ -70,6 +72,7 @@ class ImageModels:
         self, path: str | PathLike[str], model_id: str, options: LoadImageOptions
     ) -> ImageModel:
         """Loads a model; see `Engine.load_diffusion`."""
+        self._gate.check_open()
         unknown = options.keys() - set(LoadImageOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
@@ -142,7 +145,10 @@ class ImageModels:
                 lora_dir=lora_dir,
                 max_queued=max_queued,
                 isolated=isolated,
-                on_memory=lambda measured: self._charge(name, max(measured, expected)),
+                on_memory=lambda measured: self._charge(
+                    name, 0 if measured is None else max(measured, expected)
+                ),
+                gate=self._gate,
             )
         except BaseException:
             self._charge(name, 0)
@@ -178,6 +184,10 @@ class ImageModels:
         """All models, ordered by id."""
         with self._lock:
             return [self._models[model_id] for model_id in sorted(self._models)]
+
+    def give_back(self) -> bool:
+        """Evicts the model that has been idle longest; False when none can go."""
+        return any(model.evict() for model in sorted(self.all(), key=lambda model: model.used_at))
 
     def unload(self, model_id: str) -> None:
         """Ends a model's requests and its worker; raises `ModelNotFoundError`."""

@@ -115,6 +115,11 @@ class WorkerProcess:
     ) -> tuple[list[Picture], float] | None:
         """Makes the images of a checked request.
 
+        Args:
+            request: What to make.
+            on_step: Called after each step; must not raise.
+            on_preview: Called with each preview; must not raise.
+
         Returns:
             The images and the seconds they took; None when `cancel` was called.
 
@@ -127,20 +132,23 @@ class WorkerProcess:
             self.start()
         with self._lock:
             self._num_jobs += 1
-            self._job, self._is_cancelled = self._num_jobs, False
+            job = self._job = self._num_jobs
+            self._is_cancelled = False
         try:
-            self._send(Generate(self._num_jobs, request))
+            self._send(Generate(job, request))
             while True:
                 message = self._next()
+                if isinstance(message, Loaded | Pong) or message.job != job:
+                    continue  # of a job before, whose end nobody waited for
                 if isinstance(message, Step):
                     on_step(message)
                 elif isinstance(message, Preview):
                     on_preview(message)
                 elif isinstance(message, Done):
                     return message.pictures, message.seconds
-                elif isinstance(message, Failed):
-                    if message.is_cancelled:
-                        return None
+                elif message.is_cancelled:
+                    return None
+                else:
                     raise GenerationFailedError(f"the image failed: {message.message}")
         except GenerationFailedError:
             if self._is_cancelled:
@@ -189,6 +197,11 @@ class WorkerProcess:
             status = Path(f"/proc/{pid}/status").read_text()
             return int(status.split("VmHWM:")[1].split()[0]) * 1024
         return 0
+
+    def release(self) -> bool:
+        """Ends the process until the next order; True: its memory is free."""
+        self.kill()
+        return True
 
     def close(self) -> None:
         """Ends the process for good."""

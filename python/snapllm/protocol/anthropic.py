@@ -16,6 +16,7 @@ from snapllm.conversation import (
     ContentPart,
     FunctionCall,
     FunctionDefinition,
+    MediaPart,
     Message,
     MessageToolCall,
     Tool,
@@ -23,7 +24,7 @@ from snapllm.conversation import (
     offer_tools,
 )
 from snapllm.errors import InvalidRequestError
-from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions
+from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions, schema_text
 from snapllm.protocol.anthropic_types import (
     Block,
     CacheControl,
@@ -31,6 +32,7 @@ from snapllm.protocol.anthropic_types import (
     InputMessage,
     MessagesRequest,
     OutputFormat,
+    Source,
     ToolDefinition,
 )
 from snapllm.protocol.decoding import decode_body
@@ -57,6 +59,8 @@ class Parsed(msgspec.Struct, frozen=True):
     request: ChatRequest
     stream: bool
     breakpoint: Breakpoint | None
+    omits_thinking: bool
+    """Whether thinking blocks are returned without their text."""
 
 
 def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
@@ -119,7 +123,8 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
         stop=tuple(wire.stop_sequences or ()),
     )
     mark = Breakpoint(messages[: marks[-1][0]], marks[-1][1]) if marks else None
-    return Parsed(request, bool(wire.stream), mark)
+    omits_thinking = wire.thinking is not None and wire.thinking.display == "omitted"
+    return Parsed(request, bool(wire.stream), mark, omits_thinking)
 
 
 def _mark(
@@ -154,21 +159,34 @@ def _texts(blocks: Sequence[Block], where: str) -> list[str]:
 
 
 def _block_text(block: Block, where: str) -> str:
-    """The text of a text or document block."""
+    """The text of a text, document or search result block."""
     if block.type == "text":
         if block.text is None:
             raise InvalidRequestError(f"{where}.text is required", param=f"{where}.text")
         return block.text
     if block.type == "document":
-        source = block.source
-        if source is not None and source.type == "text" and source.data is not None:
-            return f"{block.title}\n{source.data}" if block.title else source.data
-        raise InvalidRequestError(
-            f"{where}: only documents of type text are supported", param=f"{where}.source"
-        )
+        text = _document_text(block.source, f"{where}.source")
+        return f"{block.title}\n{text}" if block.title else text
+    if block.type == "search_result":
+        found = block.source if isinstance(block.source, str) else None
+        texts = _content_text(block.content or "", f"{where}.content")
+        return "\n".join(text for text in (block.title, found, texts) if text)
     raise InvalidRequestError(
         f"{where}: content of type {block.type!r} is not supported here", param=f"{where}.type"
     )
+
+
+def _document_text(source: Source | str | None, where: str) -> str:
+    if isinstance(source, Source):
+        if source.type == "text" and source.data is not None:
+            return source.data
+        if source.type == "content" and source.content is not None:
+            return _content_text(source.content, f"{where}.content")
+    raise InvalidRequestError(f"{where}: only documents of text are supported", param=where)
+
+
+def _content_text(content: str | list[Block], where: str) -> str:
+    return content if isinstance(content, str) else "\n".join(_texts(content, where))
 
 
 def _add_message(messages: list[Message], message: InputMessage, where: str) -> None:
@@ -202,14 +220,15 @@ def _add_user_part(messages: list[Message], part: ContentPart) -> None:
 
 def _image_part(block: Block, where: str) -> ContentPart:
     """An image in the neutral form: a data URL, or the URL it was given by."""
-    source = block.source
-    if source is not None and source.type == "base64" and source.data and source.media_type:
+    name = f"{where}.source"
+    source = block.source if isinstance(block.source, Source) else Source("")
+    if source.type == "base64" and source.data and source.media_type:
         url = f"data:{source.media_type};base64,{source.data}"
-    elif source is not None and source.type == "url" and source.url:
+    elif source.type == "url" and source.url:
         url = source.url
     else:
-        raise InvalidRequestError(f"{where}.source is not an image", param=f"{where}.source")
-    return msgspec.convert({"type": "image_url", "image_url": {"url": url}}, ContentPart)
+        raise InvalidRequestError(f"{name} is not an image", param=name)
+    return MediaPart("image_url", image_url=url, name=name)
 
 
 def _tool_result(block: Block, where: str) -> Message:
@@ -292,7 +311,7 @@ def _json_schema(wire: MessagesRequest) -> str:
         raise InvalidRequestError(
             "output_config.format must be a json_schema", param="output_config.format"
         )
-    return msgspec.json.encode(form.schema).decode()
+    return schema_text(form.schema)
 
 
 def _sampling(wire: MessagesRequest) -> SamplingOptions:

@@ -77,11 +77,12 @@ def signature(thinking: str) -> str:
 
 
 def _tool_input(arguments: str) -> dict[str, Any]:
+    """The arguments as an object; an empty one where an answer that was cut off has none."""
     try:
-        value = msgspec.json.decode(arguments) if arguments.strip() else {}
+        value = msgspec.json.decode(arguments)
     except msgspec.DecodeError:
-        return {"arguments": arguments}
-    return value if isinstance(value, dict) else {"arguments": value}
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 class Answer:
@@ -92,16 +93,24 @@ class Answer:
         stops: The client's stop sequences.
         num_marked_tokens: Tokens of the prompt up to the last cache_control; 0 = none.
         ttl: The time to live that it asked for.
+        omits_thinking: Leave the text of thinking blocks empty.
     """
 
     def __init__(
-        self, model: str, stops: Sequence[str], num_marked_tokens: int = 0, ttl: str = "5m"
+        self,
+        model: str,
+        stops: Sequence[str],
+        num_marked_tokens: int = 0,
+        ttl: str = "5m",
+        *,
+        omits_thinking: bool = False,
     ) -> None:
         self.id = f"msg_{secrets.token_hex(12)}"
         self._model = model
         self._stops = stops
         self._num_marked_tokens = num_marked_tokens
         self._ttl = ttl
+        self._omits_thinking = omits_thinking
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """Token counts; those of the prompt are disjoint, as Anthropic has them."""
@@ -125,7 +134,7 @@ class Answer:
             content.append(
                 {
                     "type": "thinking",
-                    "thinking": result.reasoning,
+                    "thinking": "" if self._omits_thinking else result.reasoning,
                     "signature": signature(result.reasoning),
                 }
             )
@@ -183,15 +192,20 @@ class Answer:
 
 
 class BlockStream:
-    """Turns the events of a chat into the events of content blocks."""
+    """Turns the events of a chat into the events of content blocks.
 
-    def __init__(self) -> None:
+    Args:
+        omits_thinking: Leave the text of thinking blocks empty.
+    """
+
+    def __init__(self, *, omits_thinking: bool = False) -> None:
+        self._omits_thinking = omits_thinking
         self._index = -1
         self._type: str | None = None
         self._thinking: list[str] = []
 
     def events(self, event: ChatEvent) -> bytes:
-        """The block events of a chat event; those that close the last for a `Finish`."""
+        """The block events of a chat event, if any; those that close the last for a `Finish`."""
         if isinstance(event, Finish):
             return self._close()
         if isinstance(event, TextDelta):
@@ -200,6 +214,8 @@ class BlockStream:
         if isinstance(event, ReasoningDelta):
             opened = self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             self._thinking.append(event.text)
+            if self._omits_thinking:
+                return opened
             return opened + self._delta({"type": "thinking_delta", "thinking": event.text})
         if isinstance(event, ToolCallStart):
             block = {

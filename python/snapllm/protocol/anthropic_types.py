@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from snapllm.params import MaxTokens, StopSequence, TopK, TopP
+from snapllm.params import INT32_MAX, MaxTokens, StopSequence, TopK, TopP
 
 ModelName = Annotated[str, Meta(min_length=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -31,6 +31,7 @@ class Source(msgspec.Struct):
     media_type: str | None = None
     data: str | None = None
     url: str | None = None
+    content: str | list[Block] | None = None
 
 
 class Block(msgspec.Struct):
@@ -38,13 +39,14 @@ class Block(msgspec.Struct):
 
     type: str
     text: str | None = None
-    source: Source | None = None
+    source: Source | str | None = None
+    """Of a search result, the name of where it was found."""
     title: str | None = None
     # tool_use
     id: str | None = None
     name: str | None = None
     input: dict[str, Any] | None = None
-    # tool_result
+    # tool_result; content is a search_result's too
     tool_use_id: str | None = None
     content: str | list[Block] | None = None
     is_error: bool | None = None
@@ -81,8 +83,11 @@ class ToolChoice(msgspec.Struct):
 class Thinking(msgspec.Struct):
     """Whether the model thinks first, and for how many tokens at most."""
 
-    type: Literal["enabled", "disabled", "adaptive"]
+    type: str
+    """All but "disabled" let it think: types of newer betas count as "adaptive"."""
     budget_tokens: Annotated[int, Meta(ge=1)] | None = None
+    display: str | None = None
+    """Whether the thoughts are returned: "omitted" leaves their text empty."""
 
 
 class OutputFormat(msgspec.Struct):
@@ -96,7 +101,8 @@ class OutputConfig(msgspec.Struct):
     """How the answer is to be given."""
 
     format: OutputFormat | None = None
-    effort: str | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    """Checked only: how long a model thinks is bounded by `thinking`."""
 
 
 class MessagesRequest(msgspec.Struct, kw_only=True):
@@ -123,4 +129,5 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
 class CountTokensRequest(MessagesRequest, kw_only=True):
     """The body of POST /v1/messages/count_tokens."""
 
-    max_tokens: MaxTokens = 1
+    max_tokens: MaxTokens = INT32_MAX
+    """Nothing is generated: it bounds no budget."""

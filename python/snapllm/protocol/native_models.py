@@ -141,8 +141,17 @@ def _megabytes(num_bytes: int) -> float:
     return round(num_bytes / 1e6, 3)
 
 
+def _gigabytes(num_bytes: int) -> float:
+    return round(num_bytes / 1e9, 6)
+
+
+def is_in_memory(info: ModelInfo) -> bool:
+    """Whether a model counts as loaded; an evicted one does not until it is back."""
+    return info.state in ("resident", "evicting")
+
+
 def _num_resident(models: Sequence[ModelInfo]) -> int:
-    return sum(info.state in ("resident", "evicting") for info in models)
+    return sum(map(is_in_memory, models))
 
 
 def _iso_time(unix_ms: int) -> str:
@@ -166,7 +175,7 @@ def model_entry(info: ModelInfo) -> dict[str, Any]:
         "name": info.name,
         "type": _type_of(info),
         "quantization": info.quantization,
-        "size_gb": round(info.file_bytes / 1e9, 3),
+        "size_gb": _gigabytes(info.file_bytes),
         "active": info.active,
         "loaded_at": _iso_time(info.loaded_at_ms),
         "state": info.state,
@@ -197,10 +206,11 @@ def image_model_entry(info: ImageModelInfo, is_active: bool) -> dict[str, Any]:
         "name": info.id,
         "type": "diffusion",
         "quantization": "",
-        "size_gb": round(info.file_bytes / 1e9, 3),
+        "size_gb": _gigabytes(info.file_bytes),
         "active": is_active,
         "loaded_at": _iso_time(info.loaded_at_ms),
-        "state": "resident",
+        "state": info.state,
+        "pinned": info.pinned,
         "memory_mb": _megabytes(info.memory_bytes),
         "num_threads": info.num_threads,
         "upscale_factor": info.upscale_factor,

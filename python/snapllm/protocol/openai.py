@@ -26,10 +26,15 @@ from snapllm.outputs import (
     Usage,
     tokens_per_second,
 )
-from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
+from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest, schema_text
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai_sampling import sampling_options
-from snapllm.protocol.openai_types import ChatCompletionRequest, NamedToolChoice, ResponseFormat
+from snapllm.protocol.openai_types import (
+    ChatCompletionRequest,
+    ReasoningEffort,
+    ResponseFormat,
+    ToolChoice,
+)
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _encode = msgspec.json.encode
@@ -82,9 +87,21 @@ def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
 
 def _tools(wire: ChatCompletionRequest) -> tuple[list[Any], ToolMode]:
     tools = wire.tools or []
-    if isinstance(wire.tool_choice, NamedToolChoice):
-        return offer_tools(tools, "required", [wire.tool_choice.function.name])
-    return offer_tools(tools, wire.tool_choice or "auto")
+    choice = wire.tool_choice
+    if not isinstance(choice, ToolChoice):
+        return offer_tools(tools, choice or "auto")
+    if choice.type == "allowed_tools" and choice.allowed_tools is not None:
+        allowed = choice.allowed_tools
+        return offer_tools(tools, allowed.mode, [tool.function.name for tool in allowed.tools])
+    if choice.type == "function" and choice.function is not None:
+        return offer_tools(tools, "required", [choice.function.name])
+    param = f"tool_choice.{choice.type}"
+    raise InvalidRequestError(f"{param} is required", param=param)
+
+
+def thinks(effort: ReasoningEffort | None) -> bool:
+    """Whether the model is to think first."""
+    return effort not in (None, "none", "minimal")
 
 
 def _thinking(wire: ChatCompletionRequest) -> tuple[bool, dict[str, Any]]:
@@ -99,7 +116,7 @@ def _thinking(wire: ChatCompletionRequest) -> tuple[bool, dict[str, Any]]:
     if wire.reasoning_effort is None:
         return False, kwargs
     kwargs["reasoning_effort"] = wire.reasoning_effort
-    return wire.reasoning_effort not in ("none", "minimal"), kwargs
+    return thinks(wire.reasoning_effort), kwargs
 
 
 def _json_schema(form: ResponseFormat | None) -> str:
@@ -109,19 +126,14 @@ def _json_schema(form: ResponseFormat | None) -> str:
         if form.json_schema is None:
             param = "response_format.json_schema"
             raise InvalidRequestError(f"{param} is required", param=param)
-        return _encode(form.json_schema.schema).decode()
-    return _encode(form.schema or {"type": "object"}).decode()
+        return schema_text(form.json_schema.schema or {})
+    return schema_text(form.schema or {"type": "object"})
 
 
 def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:
     if wire.stop is None:
         return ()
     return (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
-
-
-def finish_reason(reason: str) -> str:
-    """OpenAI's name; it has none for a cancelled answer."""
-    return "stop" if reason == "cancelled" else reason
 
 
 def usage_object(usage: Usage, speed: float) -> dict[str, Any]:
@@ -131,6 +143,7 @@ def usage_object(usage: Usage, speed: float) -> dict[str, Any]:
         "completion_tokens": usage.num_generated_tokens,
         "total_tokens": usage.num_prompt_tokens + usage.num_generated_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.num_cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.num_reasoning_tokens},
         "tokens_per_second": round(speed, 2),
     }
 
@@ -141,6 +154,7 @@ def add_usage(answers: Sequence[Finish | ChatResult]) -> tuple[Usage, float]:
         num_prompt_tokens=answers[0].usage.num_prompt_tokens,
         num_cached_tokens=answers[0].usage.num_cached_tokens,
         num_generated_tokens=sum(a.usage.num_generated_tokens for a in answers),
+        num_reasoning_tokens=sum(a.usage.num_reasoning_tokens for a in answers),
     )
     return usage, sum(tokens_per_second(a.usage, a.timings) for a in answers)
 
@@ -196,7 +210,7 @@ class Encoder:
                 "index": index,
                 "message": _message(result),
                 "logprobs": _logprobs_object(result.logprobs),
-                "finish_reason": finish_reason(result.finish_reason),
+                "finish_reason": result.finish_reason,
             }
             for index, result in enumerate(results)
         ]
@@ -214,7 +228,7 @@ class Encoder:
         if isinstance(event, ReasoningDelta):
             return self._chunk(index, {"reasoning_content": event.text})
         if isinstance(event, Finish):
-            return self._chunk(index, {}, reason=finish_reason(event.finish_reason))
+            return self._chunk(index, {}, reason=event.finish_reason)
         call: dict[str, Any] = {"index": event.index}
         if isinstance(event, ToolCallStart):
             call |= {

@@ -18,6 +18,7 @@ from snapllm.outputs import (
     Completion,
     CompletionChunk,
     Finish,
+    TokenAlternative,
     TokenLogprob,
     Usage,
     tokens_per_second,
@@ -37,7 +38,7 @@ from snapllm.params import (
     TopP,
 )
 from snapllm.protocol.decoding import decode_body
-from snapllm.protocol.openai import finish_reason, usage_object
+from snapllm.protocol.openai import usage_object
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_types import LogitBias, ModelName, StreamOptions
 
@@ -136,10 +137,14 @@ def _sampling(wire: CompletionsRequest) -> SamplingOptions:
     return sampling_options(wire, wire.logprobs)
 
 
+def _token_text(entry: TokenLogprob | TokenAlternative) -> str:
+    return entry.bytes.decode(errors="replace")
+
+
 def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any] | None:
     if not entries:
         return None
-    tokens = [entry.bytes.decode(errors="replace") for entry in entries]
+    tokens = [_token_text(entry) for entry in entries]
     offsets = []
     for token in tokens:
         offsets.append(offset)
@@ -148,7 +153,7 @@ def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> dict[str, 
         "tokens": tokens,
         "token_logprobs": [entry.logprob for entry in entries],
         "top_logprobs": [
-            {a.bytes.decode(errors="replace"): a.logprob for a in entry.top} for entry in entries
+            {_token_text(each): each.logprob for each in entry.top} for entry in entries
         ],
         "text_offset": offsets,
     }
@@ -170,7 +175,7 @@ class Encoder:
                 "index": index,
                 "text": echo + result.text,
                 "logprobs": _logprobs_object(result.logprobs, len(echo)),
-                "finish_reason": finish_reason(result.finish_reason),
+                "finish_reason": result.finish_reason,
             }
             for index, (echo, result) in enumerate(results)
         ]
@@ -182,10 +187,12 @@ class Encoder:
 
     def chunk(self, index: int, chunk: CompletionChunk) -> bytes:
         """A chunk of one choice."""
+        # The tokens' own texts: what a stop string holds back is text of no chunk yet.
         offset = self._offsets.get(index, 0)
-        self._offsets[index] = offset + len(chunk.text)
-        reason = finish_reason(chunk.finish_reason) if chunk.finish_reason else None
-        return self._chunk(index, chunk.text, _logprobs_object(chunk.logprobs, offset), reason)
+        self._offsets[index] = offset + sum(len(_token_text(entry)) for entry in chunk.logprobs)
+        return self._chunk(
+            index, chunk.text, _logprobs_object(chunk.logprobs, offset), chunk.finish_reason
+        )
 
     def usage_chunk(self, usage: dict[str, Any]) -> bytes:
         """The last chunk of a stream whose client asked for usage."""

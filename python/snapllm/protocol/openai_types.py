@@ -35,7 +35,8 @@ class JsonSchema(msgspec.Struct):
     """A named schema of `response_format`."""
 
     name: str = ""
-    schema: dict[str, Any] = {}
+    schema: dict[str, Any] | None = None
+    """None or empty = any JSON."""
     strict: bool | None = None
 
 
@@ -53,15 +54,31 @@ class NamedFunction(msgspec.Struct):
     name: str
 
 
-class NamedToolChoice(msgspec.Struct):
-    """A `tool_choice` of one tool."""
+class AllowedTool(msgspec.Struct):
+    """One of the tools that may be called."""
 
     function: NamedFunction
     type: Literal["function"] = "function"
 
 
+class AllowedTools(msgspec.Struct):
+    """The only tools that may be called, and whether one must be."""
+
+    tools: list[AllowedTool]
+    mode: Literal["auto", "required"] = "auto"
+
+
+class ToolChoice(msgspec.Struct):
+    """A `tool_choice` of one tool, or of several."""
+
+    type: Literal["function", "allowed_tools"] = "function"
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+
 ModelName = Annotated[str, Meta(min_length=1)]
 LogitBias = Annotated[float, Meta(ge=-100, le=100)]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 class ChatCompletionRequest(msgspec.Struct, kw_only=True):
@@ -87,10 +104,10 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     logit_bias: dict[str, LogitBias] | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedToolChoice | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None
     functions: list[Any] | None = None

@@ -22,7 +22,7 @@ from snapllm.protocol import (
     openai_embeddings,
     openai_images,
     openai_types,
-    responses,
+    responses_types,
     vision,
 )
 
@@ -68,7 +68,7 @@ _ENDPOINTS = (
         "post",
         "/v1/responses",
         "OpenAI: answers, without keeping anything",
-        responses.ResponsesRequest,
+        responses_types.ResponsesRequest,
         True,
     ),
     _Endpoint(

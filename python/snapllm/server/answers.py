@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
 from snapllm._runner import Answer
+from snapllm.errors import EngineClosedError
+from snapllm.outputs import CompletionChunk, Finish
 
 _Event = TypeVar("_Event")
 
@@ -22,10 +24,27 @@ def closing_all(answers: Sequence[Answer[_Event]]):  # type: ignore[no-untyped-d
             answer.close()
 
 
+async def next_events(answer: Answer[_Event]) -> list[_Event]:
+    """Waits for the next events of an answer; an empty list after the last.
+
+    Raises:
+        SnapLLMError: The request failed.
+        EngineClosedError: The engine ended before the answer did.
+    """
+    events = await answer.next()
+    last = events[-1] if events else None
+    finish = last.finish if isinstance(last, CompletionChunk) else last
+    # A client that leaves takes its handler along: of those that still read, only the
+    # engine's end cancels a request.
+    if isinstance(finish, Finish) and finish.finish_reason == "cancelled":
+        raise EngineClosedError("the server is shutting down: the answer is not complete")
+    return events
+
+
 async def collect(answer: Answer[_Event]) -> list[_Event]:
     """All events of an answer."""
     events: list[_Event] = []
-    while batch := await answer.next():
+    while batch := await next_events(answer):
         events.extend(batch)
     return events
 
@@ -40,10 +59,10 @@ async def collect_all(answers: Sequence[Answer[_Event]]) -> list[list[_Event]]:
 async def merge(answers: Sequence[Answer[_Event]]) -> AsyncIterator[tuple[int, list[_Event]]]:
     """Yields the events of all answers as they come, with the answer's index."""
     if len(answers) == 1:
-        while batch := await answers[0].next():
+        while batch := await next_events(answers[0]):
             yield 0, batch
         return
-    waiting = {asyncio.ensure_future(answer.next()): i for i, answer in enumerate(answers)}
+    waiting = {asyncio.ensure_future(next_events(answer)): i for i, answer in enumerate(answers)}
     try:
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -51,7 +70,7 @@ async def merge(answers: Sequence[Answer[_Event]]) -> AsyncIterator[tuple[int, l
                 index = waiting.pop(task)
                 if batch := task.result():
                     yield index, batch
-                    waiting[asyncio.ensure_future(answers[index].next())] = index
+                    waiting[asyncio.ensure_future(next_events(answers[index]))] = index
     finally:
         for task in waiting:
             task.cancel()

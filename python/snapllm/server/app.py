@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from snapllm.engine import Engine
-from snapllm.errors import SnapLLMError
+from snapllm.errors import EngineClosedError, SnapLLMError
 from snapllm.server import (
     routes_admin,
     routes_anthropic,
@@ -46,6 +46,8 @@ async def _expire_contexts(app: web.Application) -> AsyncIterator[None]:
             await asyncio.sleep(EXPIRY_INTERVAL_S)
             try:
                 await asyncio.to_thread(app[ENGINE].contexts.remove_expired)
+            except EngineClosedError:
+                return
             except SnapLLMError as error:
                 log.warning("expired contexts cannot be removed: %s", error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -43,16 +43,26 @@ class ServerState:
         """Says that an announced model was loaded, or never will be."""
         self._loading.pop(model_id).set()
 
-    async def ready(self, model_id: str) -> None:
+    async def ready(self, name: str) -> None:
         """Waits until a model that was announced is loaded.
 
         Args:
-            model_id: The model; empty = the active one, which is the first to load.
+            name: The model, or ``model@context``; without a model the active one is meant,
+                which is the first to load.
         """
-        if self._loading:
-            loaded = self._loading.get(model_id or next(iter(self._loading)))
-            if loaded is not None:
-                await loaded.wait()
+        if not self._loading:
+            return
+        model_id = _model_of(name, self._loading)
+        if model_id is None and not name.partition("@")[0]:
+            model_id = next(iter(self._loading))
+        if model_id is not None:
+            await self._loading[model_id].wait()
+
+
+def _model_of(name: str, model_ids: Iterable[str]) -> str | None:
+    """The one of the models that is meant by ``model`` or ``model@context``."""
+    fitting = (each for each in model_ids if name == each or name.startswith(f"{each}@"))
+    return max(fitting, key=len, default=None)
 
 
 _Request = TypeVar("_Request", bound=ChatRequest | CompletionRequest)
@@ -73,28 +83,44 @@ def cache_namespace_of(request: web.Request) -> str:
     return namespace
 
 
+def resolve_model(request: web.Request, name: str) -> str:
+    """The model, or ``model@context``, that a client's name means; see `AppOptions.resolve`."""
+    options, engine = request.app[OPTIONS], engine_of(request)
+    if not options.aliases:
+        return name
+    model_ids = {model.id for model in engine.models()}
+    model_ids.update(model.id for model in engine.image_models())
+    model_ids.update(request.app[STATE].loading)
+    return options.resolve(name, model_ids)
+
+
 async def prepare(request: web.Request, wanted: _Request) -> _Request:
     """The request for the model that its name means, whose load has ended, if it is
     being loaded, and within the namespace of the client."""
-    model_id = request.app[OPTIONS].resolve(wanted.model)
-    await model_ready(request, model_id.rpartition("@")[0] or model_id)
+    model_id = resolve_model(request, wanted.model)
+    await model_ready(request, model_id)
     return msgspec.structs.replace(
         wanted, model=model_id, cache_namespace=cache_namespace_of(request)
     )
 
 
-async def model_ready(request: web.Request, model_id: str) -> None:
+async def model_ready(request: web.Request, name: str) -> None:
     """Waits for a model that the server is still starting up with.
+
+    Args:
+        name: The model, or ``model@context``; empty = the active one.
 
     Raises:
         InvalidRequestError: It is an image model.
     """
     engine = engine_of(request)
-    if model_id or engine.active_model is None:
-        await request.app[STATE].ready(model_id)
-    if any(model_id == model.id for model in engine.image_models()):
+    if name or engine.active_model is None:
+        await request.app[STATE].ready(name)
+    image_model = _model_of(name, [model.id for model in engine.image_models()])
+    if image_model is not None:
         raise InvalidRequestError(
-            f"{model_id} is an image model: it answers /api/v1/diffusion/generate", param="model"
+            f"{image_model} is an image model: it answers /api/v1/diffusion/generate",
+            param="model",
         )
 
 

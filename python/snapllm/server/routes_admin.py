@@ -14,6 +14,7 @@ from snapllm import __version__
 from snapllm.errors import SnapLLMError
 from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
+from snapllm.protocol.native_models import is_in_memory
 from snapllm.protocol.openapi import docs_page, openapi_document
 from snapllm.server.keys import ENGINE, STATE, engine_of
 from snapllm.server.middleware import json_response, refuse
@@ -43,10 +44,11 @@ async def index(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     """GET /health"""
     engine, state = engine_of(request), request.app[STATE]
+    infos = engine.runner.core.models()
     body = {
         "status": "ok",
         "version": __version__,
-        "models_loaded": [model.id for model in engine.models()]
+        "models_loaded": [info.id for info in infos if is_in_memory(info)]
         + [model.id for model in engine.image_models()],
         "models_loading": list(state.loading),
         "active_model": engine.active_model,

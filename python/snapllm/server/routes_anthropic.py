@@ -16,7 +16,7 @@ from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic
 from snapllm.protocol.anthropic_answers import PING, Answer, BlockStream, encode_event, error_object
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import closing_all, collect
+from snapllm.server.answers import closing_all, collect, next_events
 from snapllm.server.keys import OPTIONS, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import EventStream, event_stream, stream_response
@@ -46,7 +46,8 @@ async def messages(request: web.Request) -> web.StreamResponse:
         ttl = parsed.breakpoint.ttl
         prefix = msgspec.structs.replace(chat, messages=parsed.breakpoint.messages)
         num_marked = await asyncio.to_thread(_num_common_tokens, runner, chat, prefix)
-    answer = Answer(parsed.request.model, chat.stop, num_marked, ttl)
+    omits = parsed.omits_thinking
+    answer = Answer(parsed.request.model, chat.stop, num_marked, ttl, omits_thinking=omits)
     answers = await runner.start_chat(chat, stream=parsed.stream)
     with closing_all(answers):
         if not parsed.stream:
@@ -54,25 +55,30 @@ async def messages(request: web.Request) -> web.StreamResponse:
             note_answers(request, chat.model, [result])
             return json_response(answer.message(result))
         async with event_stream(request, keep_alive=PING) as stream:
-            finish = await _send(request, stream, answer, answers[0])
+            blocks = BlockStream(omits_thinking=omits)
+            finish = await _send(request, stream, answer, blocks, answers[0])
             if finish is not None:
                 note_answers(request, chat.model, [finish])
         return stream_response(request)
 
 
 async def _send(
-    request: web.Request, stream: EventStream, answer: Answer, events: EngineAnswer[ChatEvent]
+    request: web.Request,
+    stream: EventStream,
+    answer: Answer,
+    blocks: BlockStream,
+    events: EngineAnswer[ChatEvent],
 ) -> Finish | None:
-    blocks = BlockStream()
     await stream.send_raw(answer.start(events.num_prompt_tokens))
     finish: Finish | None = None
     try:
-        while batch := await events.next():
+        while batch := await next_events(events):
             data = b"".join(blocks.events(event) for event in batch)
             if isinstance(batch[-1], Finish):
                 finish = batch[-1]
                 data += answer.end(finish)
-            await stream.send_raw(data)
+            if data:
+                await stream.send_raw(data)
     except SnapLLMError as error:
         body = error_object(api_error(error), request["request_id"])
         await stream.send_raw(encode_event("error", body))

@@ -12,8 +12,9 @@ from snapllm.errors import SnapLLMError
 from snapllm.outputs import CompletionChunk, Finish
 from snapllm.protocol import openai_completions as completions_protocol
 from snapllm.protocol import responses as responses_protocol
+from snapllm.protocol import responses_answers
 from snapllm.protocol.error_codes import api_error, encode_error
-from snapllm.server.answers import closing_all, collect, collect_all, merge
+from snapllm.server.answers import closing_all, collect, collect_all, merge, next_events
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, event_stream, stream_response
@@ -61,7 +62,7 @@ async def responses(request: web.Request) -> web.StreamResponse:
     """POST /v1/responses"""
     parsed, wire = responses_protocol.parse(await request.read())
     chat = await prepare(request, parsed)
-    builder = responses_protocol.ResponseStream(wire)
+    builder = responses_answers.ResponseStream(wire)
     answers = await engine_of(request).runner.start_chat(chat, stream=bool(wire.stream))
     with closing_all(answers):
         if not wire.stream:
@@ -70,15 +71,15 @@ async def responses(request: web.Request) -> web.StreamResponse:
                 for _ in builder.events(event):
                     pass
             note_answers(request, chat.model, [e for e in events if isinstance(e, Finish)])
-            return json_response(responses_protocol.encode_response(builder.response))
+            return json_response(responses_answers.encode_response(builder.response))
         async with event_stream(request) as stream:
             await stream.send_raw(
-                b"".join(responses_protocol.encode_event(e) for e in builder.start())
+                b"".join(responses_answers.encode_event(e) for e in builder.start())
             )
             try:
-                while batch := await answers[0].next():
+                while batch := await next_events(answers[0]):
                     data = [
-                        responses_protocol.encode_event(out)
+                        responses_answers.encode_event(out)
                         for event in batch
                         for out in builder.events(event)
                     ]

@@ -18,8 +18,8 @@ from snapllm.errors import SnapLLMError
 from snapllm.outputs import Finish
 from snapllm.protocol import contexts as wire
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
-from snapllm.server.answers import closing_all, collect
-from snapllm.server.keys import cache_namespace_of, engine_of, model_ready
+from snapllm.server.answers import closing_all, collect, next_events
+from snapllm.server.keys import cache_namespace_of, engine_of, model_ready, resolve_model
 from snapllm.server.middleware import json_response, note_answers, refuse
 from snapllm.server.sse import DONE, event_stream, stream_response
 
@@ -47,7 +47,8 @@ def _json(body: dict[str, object]) -> web.Response:
 async def ingest(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/contexts/ingest"""
     wanted = wire.parse_ingest(await request.read())
-    await model_ready(request, wanted.model_id)
+    model_id = resolve_model(request, wanted.model_id)
+    await model_ready(request, model_id)
     loop = asyncio.get_running_loop()
     steps: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
 
@@ -57,7 +58,7 @@ async def ingest(request: web.Request) -> web.StreamResponse:
     def work() -> ContextView:
         return _manager(request).ingest(
             wanted.content,
-            wanted.model_id,
+            model_id,
             name=wanted.name,
             ttl_seconds=wanted.ttl_seconds,
             cache_namespace=cache_namespace_of(request),
@@ -107,7 +108,7 @@ async def query(request: web.Request) -> web.StreamResponse:
             return _json(wire.query_object(record, result.content, finish, hit, latency_ms))
         async with event_stream(request) as stream:
             try:
-                while batch := await answers[0].next():
+                while batch := await next_events(answers[0]):
                     pieces = [piece for e in batch if (piece := wire.query_piece(e)) is not None]
                     finish = batch[-1]
                     if isinstance(finish, Finish):
@@ -127,6 +128,8 @@ async def query(request: web.Request) -> web.StreamResponse:
 async def list_contexts(request: web.Request) -> web.Response:
     """GET /api/v1/contexts"""
     tier, model_id = wire.parse_filters(request.query.get("tier"), request.query.get("model_id"))
+    if model_id is not None:
+        model_id = resolve_model(request, model_id)
     namespace = cache_namespace_of(request)
     views = await _in_thread(
         lambda: _manager(request).list(tier=tier, model_id=model_id, cache_namespace=namespace)
@@ -218,7 +221,8 @@ async def import_(request: web.Request) -> web.Response:
     """POST /api/v1/contexts/import"""
     wanted = wire.parse_import(request.query)
     namespace = cache_namespace_of(request)
-    await model_ready(request, wanted.model_id)
+    model_id = wanted.model_id and resolve_model(request, wanted.model_id)
+    await model_ready(request, model_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "context"
         num_bytes = 0
@@ -232,7 +236,7 @@ async def import_(request: web.Request) -> web.Response:
         view = await _in_thread(
             lambda: _manager(request).import_file(
                 path,
-                model_id=wanted.model_id,
+                model_id=model_id,
                 name=wanted.name,
                 ttl_seconds=wanted.ttl_seconds,
                 cache_namespace=namespace,

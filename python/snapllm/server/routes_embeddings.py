@@ -6,14 +6,14 @@ import msgspec
 from aiohttp import web
 
 from snapllm.protocol.openai_embeddings import embeddings_object, parse_embeddings
-from snapllm.server.keys import OPTIONS, engine_of, model_ready
+from snapllm.server.keys import engine_of, model_ready, resolve_model
 from snapllm.server.middleware import json_response
 
 
 async def embeddings(request: web.Request) -> web.Response:
     """POST /v1/embeddings"""
     parsed = parse_embeddings(await request.read())
-    model_id = request.app[OPTIONS].resolve(parsed.request.model)
+    model_id = resolve_model(request, parsed.request.model)
     await model_ready(request, model_id)
     wanted = msgspec.structs.replace(parsed.request, model=model_id)
     found = await engine_of(request).runner.embeddings.arun(wanted)

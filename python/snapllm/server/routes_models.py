@@ -14,7 +14,7 @@ from snapllm.diffusion.weights_file import is_image_file
 from snapllm.engine import Engine
 from snapllm.model import Model
 from snapllm.protocol import native_models as native
-from snapllm.server.keys import STATE, engine_of
+from snapllm.server.keys import STATE, engine_of, resolve_model
 from snapllm.server.middleware import json_response
 
 
@@ -48,7 +48,7 @@ def _load(engine: Engine, wanted: native.LoadRequest) -> Model | ImageModel:
 
 async def switch_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/switch"""
-    model_id = native.parse_model_id(await request.read())
+    model_id = resolve_model(request, native.parse_model_id(await request.read()))
     engine = engine_of(request)
     start = time.perf_counter()
     engine.switch(model_id)
@@ -60,6 +60,7 @@ async def switch_model(request: web.Request) -> web.Response:
 
 async def unload_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/unload"""
+    # By its very id: a * that stands for anything must not unload a model.
     model_id = native.parse_model_id(await request.read())
     await asyncio.shield(asyncio.to_thread(engine_of(request).unload, model_id))
     return json_response(native.unloaded_object(model_id))
@@ -78,7 +79,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def get_model(request: web.Request) -> web.Response:
     """GET /api/v1/models/{id}"""
-    engine, model_id = engine_of(request), request.match_info["model_id"]
+    engine, model_id = engine_of(request), resolve_model(request, request.match_info["model_id"])
     for info in _images(engine):
         if info.id == model_id:
             entry = native.image_model_entry(info, info.id == engine.active_image_model)
@@ -89,6 +90,7 @@ async def get_model(request: web.Request) -> web.Response:
 async def pin_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/pin"""
     wanted = native.parse_pin(await request.read())
+    wanted.model_id = resolve_model(request, wanted.model_id)
     engine = engine_of(request)
     (engine.pin if wanted.pinned else engine.unpin)(wanted.model_id)
     return json_response(native.pinned_object(wanted))

@@ -17,7 +17,7 @@ from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.protocol.vision import parse_vision
-from snapllm.server.answers import closing_all, collect
+from snapllm.server.answers import closing_all, collect, next_events
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
@@ -85,7 +85,7 @@ async def _send_answer(
     request: web.Request, stream: EventStream, model_id: str, answer: Answer[ChatEvent]
 ) -> None:
     try:
-        while events := await answer.next():
+        while events := await next_events(answer):
             data = [native.stream_piece(model_id, event) for event in events]
             if isinstance(events[-1], Finish):
                 note_answers(request, model_id, [events[-1]])

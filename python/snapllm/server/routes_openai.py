@@ -8,10 +8,11 @@ from snapllm._readers import fold_chat
 from snapllm._runner import Answer
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
+from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic_answers, openai
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.server.answers import closing_all, collect_all, merge
-from snapllm.server.keys import OPTIONS, engine_of, prepare
+from snapllm.server.keys import cache_namespace_of, engine_of, prepare, resolve_model
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -66,13 +67,18 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 async def get_model(request: web.Request) -> web.Response:
-    """GET /v1/models/{id}"""
-    model_id = request.app[OPTIONS].resolve(request.match_info["model_id"])
+    """GET /v1/models/{id}, of any name that a request may have as its model"""
+    name = request.match_info["model_id"]
+    model_id = resolve_model(request, name)
     engine = engine_of(request)
-    is_image = any(model.id == model_id for model in engine.image_models())
-    info = engine.image_model(model_id).info if is_image else engine.model(model_id).info
+    if any(model.id == model_id for model in engine.image_models()):
+        loaded_at_ms = engine.image_model(model_id).info.loaded_at_ms
+    else:
+        namespace = cache_namespace_of(request)
+        chat = ChatRequest(model=model_id, messages=[], cache_namespace=namespace)
+        loaded_at_ms = engine.model(engine.runner.resolve(chat).model).info.loaded_at_ms
     protocol = anthropic_answers if "anthropic-version" in request.headers else openai
-    return json_response(protocol.model_object(info.id, info.loaded_at_ms // 1000))
+    return json_response(protocol.model_object(name, loaded_at_ms // 1000))
 
 
 def add_routes(app: web.Application) -> None:

@@ -37,7 +37,8 @@ async def serve(config: ServerConfig) -> None:
     A second signal ends the process at once.
 
     Raises:
-        StartupError: The address cannot be had, or a model cannot be loaded.
+        StartupError: The engine cannot be made, the address cannot be had, or a model
+            cannot be loaded.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -53,11 +54,10 @@ async def serve(config: ServerConfig) -> None:
         try:
             await site.start()
         except OSError as error:
-            raise StartupError(
-                f"cannot listen on {config.host}:{config.port}: {error.strerror or error}"
-            ) from None
-        port = runner.addresses[0][1]
-        log.info("listening on http://%s:%d", config.host, port)
+            address = address_of(config.host, config.port)
+            reason = error.strerror or error
+            raise StartupError(f"cannot listen on {address}: {reason}") from None
+        log.info("listening on http://%s", address_of(config.host, runner.addresses[0][1]))
         await _load_until(stop, _load_models(engine, app[STATE], config))
         await stop.wait()
         log.info("shutting down: running requests have %g s", config.drain_timeout_s)
@@ -66,6 +66,11 @@ async def serve(config: ServerConfig) -> None:
     finally:
         await asyncio.to_thread(engine.close, config.drain_timeout_s)
         await runner.cleanup()
+
+
+def address_of(host: str, port: int) -> str:
+    """Host and port as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def default_workspace() -> Path:
@@ -87,15 +92,15 @@ def _open_engine(config: ServerConfig) -> Engine:
             image_hosts=config.image_hosts,
         )
 
-    if not config.persist:
-        return open_in(None)
     try:
-        return open_in(config.workspace or default_workspace())
+        if config.persist and config.workspace is None:
+            try:
+                return open_in(default_workspace())
+            except SnapLLMError as error:
+                log.warning("nothing is kept across restarts: %s", error)
+        return open_in(config.workspace if config.persist else None)
     except SnapLLMError as error:
-        if config.workspace is not None:
-            raise StartupError(str(error)) from None
-        log.warning("nothing is kept across restarts: %s", error)
-        return open_in(None)
+        raise StartupError(str(error)) from None
 
 
 def _stop_or_exit(stop: asyncio.Event, number: int) -> None:

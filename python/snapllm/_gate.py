@@ -23,16 +23,32 @@ class Gate:
             self._is_closing = True
             self._changed.wait_for(lambda: self._num_working == 0, timeout_s)
 
+    def check_open(self) -> None:
+        """Raises `EngineClosedError` once `close` was called."""
+        if self._is_closing:
+            raise EngineClosedError("the engine is closed")
+
+    def enter(self) -> None:
+        """Lets one piece of work in; `close` waits until it leaves.
+
+        Raises:
+            EngineClosedError: `close` was called.
+        """
+        with self._changed:
+            self.check_open()
+            self._num_working += 1
+
+    def leave(self) -> None:
+        """Ends what `enter` let in."""
+        with self._changed:
+            self._num_working -= 1
+            self._changed.notify_all()
+
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """While it lasts, `close` waits; raises `EngineClosedError` once it was called."""
-        with self._changed:
-            if self._is_closing:
-                raise EngineClosedError("the engine is closed")
-            self._num_working += 1
+        """`enter` and `leave` around a block."""
+        self.enter()
         try:
             yield
         finally:
-            with self._changed:
-                self._num_working -= 1
-                self._changed.notify_all()
+            self.leave()

@@ -1,0 +1,63 @@
+"""What becomes of engines in a forked child, and at the interpreter's end."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Protocol
+
+from snapllm import _core
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_cores: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
+_others: weakref.WeakSet[_Closable] = weakref.WeakSet()
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_RETURN_S = 1.0
+
+
+def watch(core: _core.Engine, *others: _Closable) -> None:
+    """Takes care of an engine: its core, and what else of it computes."""
+    _cores.add(core)
+    _others.update(others)
+
+
+def _leave() -> None:
+    """In a forked child: an engine's threads are not there, and its end would wait for them."""
+    for core in _cores:
+        core.abandon()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+    _cores.clear()
+    _others.clear()
+
+
+def _close() -> None:
+    """At the interpreter's end: a thread that came back from C++ later would abort it."""
+    for each in (*_others, *_cores):
+        each.close()
+    deadline = time.monotonic() + _RETURN_S
+    while _is_anybody_inside() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _is_anybody_inside() -> bool:
+    """Whether another thread runs the package's code, from which alone the C++ is called."""
+    own = threading.get_ident()
+    return any(
+        thread != own and frame.f_code.co_filename.startswith(_PACKAGE)
+        for thread, frame in sys._current_frames().items()
+    )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave)
+atexit.register(_close)

@@ -1,0 +1,220 @@
+"""OpenAI's Responses API: answers and events out.
+
+Reference: OpenAI API, "Create a model response" and "Streaming responses".
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from snapllm.outputs import (
+    ChatEvent,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest, TextFormat
+
+_encode = msgspec.json.encode
+
+
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.num_prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.num_cached_tokens},
+        "output_tokens": usage.num_generated_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.num_reasoning_tokens},
+        "total_tokens": usage.num_prompt_tokens + usage.num_generated_tokens,
+    }
+
+
+def _given(value: Any) -> Any:
+    """Of a request's field, what the client gave."""
+    if isinstance(value, list):
+        return [_given(each) for each in value]
+    if isinstance(value, msgspec.Struct):
+        fields = msgspec.structs.asdict(value).items()
+        return {name: _given(each) for name, each in fields if each is not None}
+    return value
+
+
+class ResponseStream:
+    """Builds a response event by event; the whole response is what its end holds."""
+
+    def __init__(self, wire: ResponsesRequest) -> None:
+        self._sequence = -1
+        self._output: list[dict[str, Any]] = []
+        self._open: dict[str, Any] | None = None
+        self._response: dict[str, Any] = {
+            "id": f"resp_{secrets.token_hex(24)}",
+            "object": "response",
+            "created_at": int(time.time()),
+            "status": "in_progress",
+            "error": None,
+            "incomplete_details": None,
+            "instructions": _given(wire.instructions),
+            "max_output_tokens": wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
+            "metadata": wire.metadata or {},
+            "model": wire.model,
+            "output": self._output,
+            "parallel_tool_calls": wire.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "reasoning": {"effort": wire.reasoning.effort if wire.reasoning else None},
+            "store": False,
+            "temperature": wire.temperature,
+            "text": {"format": _given((wire.text and wire.text.format) or TextFormat())},
+            "tool_choice": _given(wire.tool_choice or "auto"),
+            "tools": [msgspec.to_builtins(tool) for tool in wire.tools or ()],
+            "top_p": wire.top_p,
+            "truncation": "disabled",
+            "usage": None,
+        }
+
+    @property
+    def response(self) -> dict[str, Any]:
+        """The response as it stands."""
+        return self._response
+
+    def start(self) -> Iterator[dict[str, Any]]:
+        """The events that open the stream."""
+        yield self._event("response.created", response=self._snapshot())
+        yield self._event("response.in_progress", response=self._snapshot())
+
+    def events(self, event: ChatEvent) -> Iterator[dict[str, Any]]:
+        """The events of a chat event; the last ones for a `Finish`."""
+        if isinstance(event, Finish):
+            is_cut = event.finish_reason == "length"
+            yield from self._close("incomplete" if is_cut else "completed")
+            yield from self._finish(event)
+        elif isinstance(event, TextDelta):
+            yield from self._open_item("message")
+            yield from self._text(event.text)
+        elif isinstance(event, ReasoningDelta):
+            yield from self._open_item("reasoning")
+            yield from self._reasoning(event.text)
+        elif isinstance(event, ToolCallStart):
+            yield from self._close()
+            yield from self._open_item("function_call", call_id=event.id, name=event.name)
+        else:
+            yield from self._arguments(event)
+
+    def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
+        self._sequence += 1
+        return {"type": kind, "sequence_number": self._sequence, **fields}
+
+    def _snapshot(self) -> dict[str, Any]:
+        return self._response | {"output": [dict(item) for item in self._output]}
+
+    def _at(self) -> dict[str, Any]:
+        assert self._open is not None
+        return {"item_id": self._open["id"], "output_index": len(self._output) - 1}
+
+    def _open_item(self, kind: str, **fields: Any) -> Iterator[dict[str, Any]]:
+        if self._open is not None and self._open["type"] == kind and kind != "function_call":
+            return
+        yield from self._close()
+        prefix = {"message": "msg", "reasoning": "rs", "function_call": "fc"}[kind]
+        item: dict[str, Any] = {"id": f"{prefix}_{secrets.token_hex(24)}", "type": kind}
+        item["status"] = "in_progress"
+        if kind == "message":
+            item |= {"role": "assistant", "content": []}
+        elif kind == "reasoning":
+            item |= {"summary": [], "content": []}
+        else:
+            item |= {"arguments": "", **fields}
+        self._open = item
+        self._output.append(item)
+        index = len(self._output) - 1
+        yield self._event("response.output_item.added", output_index=index, item=dict(item))
+        if kind == "message":
+            item["content"] = [
+                {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            ]
+            yield self._event(
+                "response.content_part.added",
+                **self._at(),
+                content_index=0,
+                part=dict(item["content"][0]),
+            )
+        elif kind == "reasoning":
+            item["content"] = [{"type": "reasoning_text", "text": ""}]
+
+    def _text(self, text: str) -> Iterator[dict[str, Any]]:
+        assert self._open is not None
+        self._open["content"][0]["text"] += text
+        yield self._event(
+            "response.output_text.delta", **self._at(), content_index=0, delta=text, logprobs=[]
+        )
+
+    def _reasoning(self, text: str) -> Iterator[dict[str, Any]]:
+        assert self._open is not None
+        self._open["content"][0]["text"] += text
+        yield self._event(
+            "response.reasoning_text.delta", **self._at(), content_index=0, delta=text
+        )
+
+    def _arguments(self, event: ToolCallDelta) -> Iterator[dict[str, Any]]:
+        assert self._open is not None
+        self._open["arguments"] += event.arguments
+        yield self._event(
+            "response.function_call_arguments.delta", **self._at(), delta=event.arguments
+        )
+
+    def _close(self, status: str = "completed") -> Iterator[dict[str, Any]]:
+        item = self._open
+        if item is None:
+            return
+        at = self._at()
+        if item["type"] == "message":
+            part = item["content"][0]
+            yield self._event(
+                "response.output_text.done",
+                **at,
+                content_index=0,
+                text=part["text"],
+                logprobs=[],
+            )
+            yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
+        elif item["type"] == "reasoning":
+            text = item["content"][0]["text"]
+            yield self._event("response.reasoning_text.done", **at, content_index=0, text=text)
+        else:
+            yield self._event(
+                "response.function_call_arguments.done",
+                **at,
+                name=item["name"],
+                arguments=item["arguments"],
+            )
+        item["status"] = status
+        yield self._event(
+            "response.output_item.done", output_index=at["output_index"], item=dict(item)
+        )
+        self._open = None
+
+    def _finish(self, finish: Finish) -> Iterator[dict[str, Any]]:
+        is_cut = finish.finish_reason == "length"
+        self._response["status"] = "incomplete" if is_cut else "completed"
+        if is_cut:
+            self._response["incomplete_details"] = {"reason": "max_output_tokens"}
+        self._response["usage"] = _usage_object(finish.usage)
+        kind = "response.incomplete" if is_cut else "response.completed"
+        yield self._event(kind, response=self._snapshot())
+
+
+def encode_event(event: dict[str, Any]) -> bytes:
+    """An event as it goes over the wire."""
+    kind: str = event["type"]
+    return b"event: " + kind.encode() + b"\ndata: " + _encode(event) + b"\n\n"
+
+
+def encode_response(response: dict[str, Any]) -> bytes:
+    """The body of an answer that is not streamed."""
+    return _encode(response)

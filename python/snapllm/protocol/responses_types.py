@@ -1,0 +1,100 @@
+"""The fields of OpenAI's Responses API that SnapLLM reads.
+
+Reference: OpenAI API, "Create a model response". Fields not listed are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from snapllm.params import MaxTokens, Temperature, TopP
+from snapllm.protocol.openai_types import ModelName, ReasoningEffort
+
+
+class Reasoning(msgspec.Struct):
+    """Whether the model thinks first."""
+
+    effort: ReasoningEffort | None = None
+
+
+class TextFormat(msgspec.Struct):
+    """The form the text must have."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class TextOptions(msgspec.Struct):
+    """Options of the text."""
+
+    format: TextFormat | None = None
+
+
+class ToolDefinition(msgspec.Struct):
+    """A tool; only functions are supported."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class AllowedTool(msgspec.Struct):
+    """One of the tools that may be called."""
+
+    name: str
+    type: Literal["function"] = "function"
+
+
+class ToolChoice(msgspec.Struct):
+    """A `tool_choice` of one tool, or of several."""
+
+    type: Literal["function", "allowed_tools"] = "function"
+    name: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[AllowedTool] | None = None
+
+
+class InputItem(msgspec.Struct):
+    """An item of the conversation so far; the fields of other types stay unset."""
+
+    type: str = "message"
+    role: Literal["user", "assistant", "system", "developer"] | None = None
+    content: str | list[dict[str, Any]] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[dict[str, Any]] | None = None
+    summary: list[dict[str, Any]] | None = None
+
+
+class ResponsesRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/responses."""
+
+    model: ModelName
+    input: str | list[InputItem]
+    instructions: str | list[InputItem] | None = None
+    max_output_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    tools: list[ToolDefinition] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
+    text: TextOptions | None = None
+    stream: bool | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    background: bool | None = None
+    metadata: dict[str, str] | None = None
+    logit_bias: None = None
+
+
+DEFAULT_MAX_OUTPUT_TOKENS = 4096
+"""Tokens of an answer whose request has no `max_output_tokens`."""

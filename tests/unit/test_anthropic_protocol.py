@@ -1,0 +1,113 @@
+"""Anthropic's Messages API, read and written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import ChatResult, Finish, ReasoningDelta, TextDelta, ToolCall
+from snapllm.protocol import anthropic
+from snapllm.protocol.anthropic_answers import Answer, BlockStream, signature
+
+HELLO = [{"role": "user", "content": "Hi"}]
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "max_tokens": 20, "messages": HELLO} | fields).encode()
+
+
+def parse(**fields: Any) -> anthropic.Parsed:
+    return anthropic.parse_messages(body(**fields))
+
+
+def text_of(block: dict[str, Any]) -> str:
+    [message] = parse(messages=[{"role": "user", "content": [block]}]).request.messages
+    assert isinstance(message.content, list)
+    [part] = message.content
+    return part.text or ""
+
+
+def test_a_thinking_budget_is_bounded_only_where_tokens_are_generated() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    counted = anthropic.parse_count(
+        json.dumps({"model": "m", "messages": HELLO, "thinking": thinking}).encode()
+    )
+    assert counted.thinking
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(thinking=thinking)
+    assert caught.value.param == "thinking.budget_tokens"
+
+
+def test_thinking_of_an_unknown_type_is_adaptive() -> None:
+    assert parse(thinking={"type": "between_tools"}).request.thinking
+    assert not parse(thinking={"type": "disabled"}).request.thinking
+
+
+def test_omitted_thoughts_are_signed_and_empty() -> None:
+    assert parse(thinking={"type": "adaptive", "display": "omitted"}).omits_thinking
+    assert not parse(thinking={"type": "adaptive"}).omits_thinking
+    answer = Answer("m", (), omits_thinking=True)
+    content = json.loads(answer.message(ChatResult(content="Yes", reasoning="Hm")))["content"]
+    block = {"type": "thinking", "thinking": "", "signature": signature("Hm")}
+    assert content == [block, {"type": "text", "text": "Yes"}]
+    blocks = BlockStream(omits_thinking=True)
+    chat = [
+        ReasoningDelta("H"),
+        ReasoningDelta("m"),
+        TextDelta("Yes"),
+        Finish(finish_reason="stop"),
+    ]
+    sent = b"".join(blocks.events(event) for event in chat).decode()
+    events = [json.loads(line[6:]) for line in sent.splitlines() if line.startswith("data: ")]
+    assert [event.get("delta", event)["type"] for event in events] == [
+        *("content_block_start", "signature_delta", "content_block_stop"),
+        *("content_block_start", "text_delta", "content_block_stop"),
+    ]
+    assert events[1]["delta"]["signature"] == signature("Hm")
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [("{", {}), ("", {}), ('{"a":1}', {"a": 1})])
+def test_a_tool_call_that_was_cut_off_has_no_input(arguments: str, shown: Any) -> None:
+    call = ToolCall("1", "look", arguments)
+    result = ChatResult(content="", tool_calls=[call], finish_reason="length")
+    answer = json.loads(Answer("m", ()).message(result))
+    assert answer["stop_reason"] == "max_tokens"
+    assert answer["content"][0]["input"] == shown
+
+
+def test_an_empty_schema_asks_for_any_json() -> None:
+    config = {"format": {"type": "json_schema", "schema": {}}}
+    assert json.loads(parse(output_config=config).request.json_schema)["type"]
+
+
+def test_search_results_and_documents_of_blocks_are_text() -> None:
+    texts = [{"type": "text", "text": "20 days"}, {"type": "text", "text": "paid"}]
+    found = {"type": "search_result", "title": "Leave", "source": "a.example", "content": texts}
+    assert text_of(found) == "Leave\na.example\n20 days\npaid"
+    for content in (texts, "20 days\npaid"):
+        document = {"type": "document", "source": {"type": "content", "content": content}}
+        assert text_of(document) == "20 days\npaid"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"output_config": {"effort": "zzz"}}, "output_config.effort"),
+        ({"output_config": {"effort": ""}}, "output_config.effort"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": "x"}]}]},
+            "messages[0].content[0].source",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "document", "source": "x"}]}]},
+            "messages[0].content[0].source",
+        ),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**fields)
+    assert caught.value.param == param

@@ -1,0 +1,77 @@
+"""The command line: what it refuses when it reads its arguments."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from snapllm.cli import main
+from snapllm.server.config import ServerConfig
+from snapllm.server.run import StartupError, address_of, serve
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("serve --workspace=", "--workspace: must not be empty"),
+        ("serve --host=", "--host: must not be empty"),
+        ("serve --model=x=", "--model: expected ID=PATH"),
+        ("serve --workspace x --no-workspace", "--no-workspace: not allowed with"),
+        ("serve --threads 513", "--threads: expected at most 512"),
+        ("serve --drain-timeout inf", "--drain-timeout: expected something like"),
+        ("serve --drain-timeout nan", "--drain-timeout: expected something like"),
+        ("serve --drain-timeout=-1", "--drain-timeout: expected something like"),
+        ("serve --drain-timeout 1000001", "--drain-timeout: expected at most 1000000 seconds"),
+        ("serve --keep-alive 99999d", "--keep-alive: expected at most"),
+        ("run x --model=", "--model: must not be empty"),
+        ("image x --model=", "--model: must not be empty"),
+        ("image x --lora-dir=", "--lora-dir: must not be empty"),
+        ("image x --init=", "--init: must not be empty"),
+        ("image x --size 64", "--size: expected WIDTHxHEIGHT"),
+        ("image x -o a.gif", "--output: expected a name in .png, .jpg, .jpeg, .webp"),
+    ],
+)
+def test_arguments_that_cannot_be_are_named(
+    arguments: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["no/such/file", "none.gguf", "none.safetensors"])
+def test_an_image_model_that_is_no_file_is_not_looked_for_at_a_server(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "k.png")
+    assert main(["image", "x", "--model", path, "-o", output]) == 1
+    error = capsys.readouterr().err
+    assert path in error and "No such file" in error and "http" not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["models", "contexts"])
+def test_the_server_is_named_before_or_after_the_action(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = ["--url", "ftp://there"]
+    for arguments in ([*url], [*url, "list"], ["list", *url], [*url, "stats"], ["stats", *url]):
+        assert main([command, *arguments]) == 1
+        assert "not an http address: ftp://there" in capsys.readouterr().err
+
+
+def test_an_ipv6_address_is_written_as_urls_have_it() -> None:
+    assert address_of("::1", 7248) == "[::1]:7248"
+    assert address_of("localhost", 80) == "localhost:80"
+
+
+def test_an_engine_that_cannot_be_made_is_a_reason_not_to_start(tmp_path: Path) -> None:
+    for config in (
+        ServerConfig(port=0, persist=False, num_threads=100_000),
+        ServerConfig(port=0, workspace=tmp_path, num_threads=100_000),
+    ):
+        with pytest.raises(StartupError, match="num_threads"):
+            asyncio.run(serve(config))

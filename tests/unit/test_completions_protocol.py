@@ -1,0 +1,30 @@
+"""OpenAI's legacy completions, written."""
+
+from __future__ import annotations
+
+import json
+
+from snapllm.outputs import Completion, CompletionChunk, Finish, TokenLogprob
+from snapllm.protocol import openai_completions
+
+
+def entry(text: str) -> TokenLogprob:
+    return TokenLogprob(0, text.encode(), -0.5)
+
+
+def test_text_offsets_are_those_of_the_tokens_though_text_is_held_back() -> None:
+    entries = [entry(text) for text in ("One", " two", "é", " end")]
+    # The beginning of a stop string keeps the text of two tokens back.
+    chunks = [
+        CompletionChunk(text="One", logprobs=(entries[0],)),
+        CompletionChunk(text="", logprobs=(entries[1],)),
+        CompletionChunk(text=" twoé", logprobs=(entries[2], entries[3])),
+        CompletionChunk(finish=Finish(finish_reason="stop")),
+    ]
+    encoder = openai_completions.Encoder("m")
+    sent = [json.loads(encoder.chunk(0, chunk))["choices"][0]["logprobs"] for chunk in chunks]
+    streamed = [offset for logprobs in sent if logprobs for offset in logprobs["text_offset"]]
+    result = Completion(text="One twoé", tokens=[], finish_reason="stop", logprobs=entries)
+    usage = openai_completions.add_usage([[result]])
+    [choice] = json.loads(encoder.response([("", result)], usage))["choices"]
+    assert streamed == choice["logprobs"]["text_offset"] == [0, 3, 7, 8]

@@ -1,0 +1,47 @@
+"""The server's removal of expired contexts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import cast
+
+import pytest
+from aiohttp import web
+
+from snapllm.engine import Engine
+from snapllm.errors import EngineClosedError, SnapLLMError, StorageError
+from snapllm.server import app as server_app
+from snapllm.server.keys import ENGINE
+
+
+class FakeEngine:
+    """An engine whose contexts cannot be removed, first for one reason, then for good."""
+
+    def __init__(self) -> None:
+        self.contexts = self
+        self.errors: list[SnapLLMError] = [StorageError("disk"), EngineClosedError("closed")]
+
+    def remove_expired(self) -> int:
+        raise self.errors.pop(0)
+
+
+def test_expiry_ends_quietly_with_the_engine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_app, "EXPIRY_INTERVAL_S", 0.001)
+    engine = FakeEngine()
+
+    async def run() -> None:
+        app = web.Application()
+        app[ENGINE] = cast(Engine, engine)
+        async for _ in server_app._expire_contexts(app):
+            while engine.errors:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)
+
+    with caplog.at_level(logging.WARNING, "snapllm.server"):
+        asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records] == [
+        "expired contexts cannot be removed: disk"
+    ]

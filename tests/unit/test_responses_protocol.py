@@ -1,0 +1,135 @@
+"""OpenAI's Responses API, read and written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from snapllm.conversation import render_messages
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import (
+    ChatEvent,
+    Finish,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+from snapllm.params import ChatRequest
+from snapllm.protocol import responses
+from snapllm.protocol.responses_answers import ResponseStream
+from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest
+
+TOOLS = [{"type": "function", "name": name, "strict": True} for name in ("look", "hear")]
+CUT = Finish(finish_reason="length", usage=Usage(num_generated_tokens=5, num_reasoning_tokens=3))
+
+
+def parse(**fields: Any) -> tuple[ChatRequest, ResponsesRequest]:
+    return responses.parse(json.dumps({"model": "m", "input": "Hi"} | fields).encode())
+
+
+def answer(*events: ChatEvent, **fields: Any) -> dict[str, Any]:
+    builder = ResponseStream(parse(**fields)[1])
+    for event in events:
+        list(builder.events(event))
+    return builder.response
+
+
+def test_an_answer_has_a_bound_by_default() -> None:
+    assert parse()[0].max_tokens == answer()["max_output_tokens"] == DEFAULT_MAX_OUTPUT_TOKENS
+    assert (
+        parse(max_output_tokens=5)[0].max_tokens == answer(max_output_tokens=5)["max_output_tokens"]
+    )
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [ReasoningDelta("Hm")],
+        [TextDelta("Hel")],
+        [ToolCallStart(0, "1", "look"), ToolCallDelta(0, "{")],
+    ],
+)
+def test_an_item_that_was_cut_off_is_incomplete(events: list[ChatEvent]) -> None:
+    cut = answer(TextDelta("Well. "), ToolCallStart(0, "0", "look"), *events, CUT)
+    assert cut["status"] == "incomplete"
+    statuses = [item["status"] for item in cut["output"]]
+    assert statuses == ["completed"] * (len(statuses) - 1) + ["incomplete"]
+
+
+def test_reasoning_tokens_are_counted() -> None:
+    usage = answer(ReasoningDelta("Hm"), CUT)["usage"]
+    assert usage["output_tokens_details"] == {"reasoning_tokens": 3}
+
+
+def test_the_response_says_what_was_asked() -> None:
+    form = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True}
+    named = [{"type": "function", "name": "look"}]
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": named}
+    system = [{"type": "message", "role": "developer", "content": "Be brief."}]
+    said = answer(text={"format": form}, tools=TOOLS, tool_choice=allowed, instructions=system)
+    assert said["text"] == {"format": form}
+    assert [tool["strict"] for tool in said["tools"]] == [True, True]
+    assert said["tool_choice"] == allowed
+    assert said["instructions"] == system
+    assert answer()["text"] == {"format": {"type": "text"}}
+
+
+@pytest.mark.parametrize(("mode", "expected"), [({}, "auto"), ({"mode": "required"}, "required")])
+def test_only_the_allowed_tools_are_offered(mode: dict[str, str], expected: str) -> None:
+    names = [{"type": "function", "name": "hear"}]
+    request, _ = parse(tools=TOOLS, tool_choice={"type": "allowed_tools", "tools": names, **mode})
+    assert [tool.function.name for tool in request.tools] == ["hear"]
+    assert request.tool_choice == expected
+
+
+def test_instructions_may_be_items() -> None:
+    items = [{"role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]}]
+    messages = parse(instructions=items)[0].messages
+    rendered = json.loads(render_messages(messages, lambda part, where: ""))
+    assert [(m["role"], m["content"]) for m in rendered] == [
+        ("system", "Be brief."),
+        ("user", "Hi"),
+    ]
+
+
+def test_refusals_and_broken_arguments_of_the_history_are_shown_to_the_model() -> None:
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}
+    call = {"type": "function_call", "call_id": "1", "name": "look", "arguments": '{"at": '}
+    messages = parse(input=[refusal, call])[0].messages
+    rendered = json.loads(render_messages(messages, lambda part, where: ""))
+    assert rendered[0]["content"] == "I cannot."
+    arguments = rendered[1]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"arguments": '{"at": '}
+
+
+def test_an_empty_schema_asks_for_any_json() -> None:
+    form = {"type": "json_schema", "name": "x", "schema": {}}
+    assert json.loads(parse(text={"format": form})[0].json_schema)["type"]
+
+
+def content(part: dict[str, Any]) -> dict[str, Any]:
+    return {"input": [{"role": "user", "content": [part]}], "instructions": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (content({"type": "odd"}), "input[0].content[0].type"),
+        (content({"type": "input_text"}), "input[0].content[0].text"),
+        (content({"type": "input_text", "text": 5}), "input[0].content[0].text"),
+        (content({"type": "input_image"}), "input[0].content[0].image_url"),
+        ({"reasoning": {"effort": "zzz"}}, "reasoning.effort"),
+        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}}, "tool_choice.tools"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.name"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named_as_the_client_wrote_it(
+    fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**fields)
+    assert caught.value.param == param
