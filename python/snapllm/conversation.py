@@ -77,6 +77,8 @@ class Message(msgspec.Struct, omit_defaults=True):
     tool_calls: list[MessageToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    refusal: str | None = None
+    """What an answer said in place of a content."""
 
 
 class FunctionDefinition(msgspec.Struct, omit_defaults=True):
@@ -116,7 +118,8 @@ def render_messages(messages: Sequence[Message], place: PlaceMedia, field: str =
 
 def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
-    result: dict[str, Any] = {"role": role, "content": _content(message, place, f"{where}.content")}
+    content = _content(message, place, f"{where}.content") or message.refusal or ""
+    result: dict[str, Any] = {"role": role, "content": content}
     if message.reasoning_content:
         result["reasoning_content"] = message.reasoning_content
     if message.tool_calls:

@@ -37,7 +37,7 @@ _COUNTERS = (
 _GAUGES = (
     ("snapllm_requests_waiting", "num_waiting", "Requests waiting for admission"),
     ("snapllm_requests_running", "num_running", "Requests being computed"),
-    ("snapllm_kv_cells_used", "num_kv_cells_used", "KV cells reserved by running requests"),
+    ("snapllm_kv_cells_used", "num_kv_cells_used", "KV cells of running requests and hot prefixes"),
     ("snapllm_model_resident", "resident", "1 while the model is in memory, else 0"),
 )
 _HISTOGRAMS = (

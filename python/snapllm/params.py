@@ -380,6 +380,8 @@ def _plain(item: Any) -> Any:
     """One of several inputs with Python's numbers: a text, a token, or the tokens of a text."""
     if isinstance(item, str):
         return str(item)  # of a subclass, as NumPy's, too
+    if isinstance(item, bytes | bytearray | memoryview | Mapping):
+        return item  # no tokens, though they would read as such
     return list(map(plain_number, item)) if isinstance(item, Iterable) else plain_number(item)
 
 

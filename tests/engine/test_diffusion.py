@@ -191,7 +191,7 @@ def test_unloading_ends_what_it_makes_and_what_waits(
         time.sleep(0.01)
     painting.unload("leaving")
     for job in (running, waiting):
-        with pytest.raises(snapllm.EngineClosedError, match="leaving is unloaded"):
+        with pytest.raises(snapllm.EngineClosedError, match="leaving was unloaded"):
             job.result(10)
     with pytest.raises(snapllm.EngineClosedError):
         model.submit(model.request("x", **SMALL))

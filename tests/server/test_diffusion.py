@@ -31,11 +31,14 @@ LONG = SMALL | {"width": 256, "height": 256, "steps": 150}
 
 @pytest.fixture(scope="module")
 def painter(image_files: dict[str, Path], llama_path: Path) -> Iterator[Server]:
-    """A server with the image model `pix` and the language model `llama`."""
+    """A server with the image model `pix` and the language model `llama`.
+
+    The alias would take `pix` for `llama`, were a model's own id not to go first.
+    """
     server = Server(
         *("--model", f"pix={image_files['diffusion_model']}"),
         *("--part", f"pix.llm={image_files['llm']}", "--part", f"pix.taesd={image_files['taesd']}"),
-        *("--model", f"llama={llama_path}", "--no-workspace"),
+        *("--model", f"llama={llama_path}", "--no-workspace", "--alias", "p*=llama"),
     )
     try:
         yield server.start(2)

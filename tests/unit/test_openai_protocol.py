@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from snapllm.conversation import render_messages
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     ChatResult,
@@ -38,6 +39,12 @@ def test_unset_and_null_fields_mean_the_defaults() -> None:
 
 def test_max_completion_tokens_wins_over_the_old_name() -> None:
     assert parse(max_tokens=5, max_completion_tokens=7).request.max_tokens == 7
+
+
+def test_a_refusal_in_the_history_is_what_the_assistant_said() -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": None, "refusal": "I cannot."}]
+    rendered = render_messages(parse(messages=messages).request.messages, lambda *_: "")
+    assert json.loads(rendered)[1] == {"role": "assistant", "content": "I cannot."}
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snapllm.errors import InvalidRequestError
-from snapllm.params import UNLIMITED, chat_request, completion_request
+from snapllm.params import UNLIMITED, chat_request, completion_request, embedding_request
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,9 @@ def test_a_tool_choice_must_name_an_offered_tool() -> None:
         chat_request("m", "x", {"tools": tools, "tool_choice": "b"})
     with pytest.raises(InvalidRequestError, match="no tools"):
         chat_request("m", "x", {"tool_choice": "required"})
+
+
+@pytest.mark.parametrize("inputs", [[b"ab"], [{5: 1}], [memoryview(b"ab")]], ids=repr)
+def test_what_only_reads_like_tokens_is_not_embedded(inputs: list[Any]) -> None:
+    with pytest.raises(InvalidRequestError):
+        embedding_request("m", inputs)

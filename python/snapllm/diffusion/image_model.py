@@ -318,7 +318,7 @@ class ImageModel:
         self._thread.join()
 
     def _closed_error(self) -> EngineClosedError:
-        return EngineClosedError(f"the image model {self.id} is unloaded")
+        return EngineClosedError(f"the image model {self.id} was unloaded, or the engine closed")
 
     def _cancel(self, job: ImageJob) -> None:
         with self._changed:

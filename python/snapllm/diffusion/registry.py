@@ -35,6 +35,8 @@ class LoadImageOptions(TypedDict, total=False):
     """Folder of the LoRA files that requests may name."""
     max_queued: int
     """Requests that wait before `QueueFullError`; 32."""
+    pinned: bool
+    """Exempt it from eviction."""
     isolated: bool
     """Compute in a process of its own: True. Otherwise a crash of the model ends this one."""
     vae: str | PathLike[str]
@@ -112,6 +114,7 @@ class ImageModels:
                 max_queued=max_queued,
                 isolated=options.get("isolated", True),
             )
+            model.pinned = options.get("pinned", False)
             with self._lock:
                 if not self._is_closed:
                     self._models[model_id] = model

@@ -124,6 +124,7 @@ def image_load_options(request: LoadRequest) -> LoadImageOptions:
     options["num_threads"] = request.num_threads
     options["flash_attention"] = bool(request.flash_attention)
     options["lora_dir"] = request.lora_dir
+    options["pinned"] = request.pinned
     return options
 
 
@@ -145,12 +146,12 @@ def _gigabytes(num_bytes: int) -> float:
     return round(num_bytes / 1e9, 6)
 
 
-def is_in_memory(info: ModelInfo) -> bool:
+def is_in_memory(info: ModelInfo | ImageModelInfo) -> bool:
     """Whether a model counts as loaded; an evicted one does not until it is back."""
     return info.state in ("resident", "evicting")
 
 
-def _num_resident(models: Sequence[ModelInfo]) -> int:
+def _num_resident(models: Sequence[ModelInfo | ImageModelInfo]) -> int:
     return sum(map(is_in_memory, models))
 
 
@@ -239,7 +240,7 @@ def models_object(
             "models": entries,
             "active_model": next((info.id for info in models if info.active), None),
             "active_image_model": active_image,
-            "total_loaded": _num_resident(models) + len(images),
+            "total_loaded": _num_resident([*models, *images]),
         }
     )
 
@@ -317,7 +318,7 @@ def cache_stats_object(
     memory = stats.memory
     gpu_bytes = sum(info.gpu_bytes for info in models if info.state == "resident")
     body: dict[str, Any] = {
-        "total_models_loaded": _num_resident(models) + len(images),
+        "total_models_loaded": _num_resident([*models, *images]),
         "gpu_memory_used_mb": _megabytes(gpu_bytes),
         "cpu_memory_used_mb": _megabytes(max(0, memory.used_bytes - gpu_bytes)),
         "cache_hits": hits,

@@ -44,12 +44,13 @@ async def index(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     """GET /health"""
     engine, state = engine_of(request), request.app[STATE]
-    infos = engine.runner.core.models()
+    texts = engine.runner.core.models()
+    images = [model.info for model in engine.image_models()]
     body = {
         "status": "ok",
         "version": __version__,
-        "models_loaded": [info.id for info in infos if is_in_memory(info)]
-        + [model.id for model in engine.image_models()],
+        "models_loaded": [info.id for info in texts if is_in_memory(info)]
+        + [info.id for info in images if is_in_memory(info)],
         "models_loading": list(state.loading),
         "active_model": engine.active_model,
         "uptime_s": round(time.time() - state.started_at, 3),

@@ -25,7 +25,7 @@ from snapllm.protocol import diffusion, openai_images
 from snapllm.protocol.diffusion import DiffusionRequest
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
 from snapllm.server.image_jobs import ImageJobs, submitted
-from snapllm.server.keys import OPTIONS, cache_namespace_of, engine_of, image_model_ready
+from snapllm.server.keys import cache_namespace_of, engine_of, image_model_ready, resolve_model
 from snapllm.server.middleware import json_response, refuse
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -34,7 +34,8 @@ CANCELLED = ApiError("generation_cancelled", "the image was cancelled")
 
 
 async def _model_for(request: web.Request, wire: DiffusionRequest) -> ImageModel:
-    model_id = request.app[OPTIONS].resolve(wire.model_name())
+    name = wire.model_name()
+    model_id = resolve_model(request, name) if name else ""
     await image_model_ready(request, model_id)
     return engine_of(request).image_model(model_id or None)
 

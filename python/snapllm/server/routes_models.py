@@ -53,8 +53,8 @@ async def switch_model(request: web.Request) -> web.Response:
     start = time.perf_counter()
     engine.switch(model_id)
     switch_ms = (time.perf_counter() - start) * 1000
-    is_image = any(model.id == model_id for model in engine.image_models())
-    state = "resident" if is_image else engine.model(model_id).info.state
+    states = {info.id: info.state for info in _images(engine)}
+    state = states.get(model_id) or engine.model(model_id).info.state
     return json_response(native.switched_object(model_id, state, switch_ms))
 
 
