@@ -23,6 +23,10 @@ class Gate:
             self._is_closing = True
             self._changed.wait_for(lambda: self._num_working == 0, timeout_s)
 
+    def abandon(self) -> None:
+        """Lets nothing in any more; for a forked child, where the lock may be held for ever."""
+        self._is_closing = True
+
     def check_open(self) -> None:
         """Raises `EngineClosedError` once `close` was called."""
         if self._is_closing:
@@ -34,6 +38,7 @@ class Gate:
         Raises:
             EngineClosedError: `close` was called.
         """
+        self.check_open()
         with self._changed:
             self.check_open()
             self._num_working += 1

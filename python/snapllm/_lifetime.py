@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from snapllm import _core
+from snapllm._gate import Gate
 
 
 class _Closable(Protocol):
@@ -20,14 +21,16 @@ class _Closable(Protocol):
 
 
 _cores: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
+_gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _others: weakref.WeakSet[_Closable] = weakref.WeakSet()
 _PACKAGE = str(Path(__file__).parent) + os.sep
 _RETURN_S = 1.0
 
 
-def watch(core: _core.Engine, *others: _Closable) -> None:
-    """Takes care of an engine: its core, and what else of it computes."""
+def watch(core: _core.Engine, gate: Gate, *others: _Closable) -> None:
+    """Takes care of an engine: its core, its gate, and what else of it computes."""
     _cores.add(core)
+    _gates.add(gate)
     _others.update(others)
 
 
@@ -36,7 +39,10 @@ def _leave() -> None:
     for core in _cores:
         core.abandon()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))
+    for gate in _gates:
+        gate.abandon()
     _cores.clear()
+    _gates.clear()
     _others.clear()
 
 

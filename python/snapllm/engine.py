@@ -132,7 +132,7 @@ class Engine:
         )
         images = weakref.ref(self._images)  # the core must not keep alive what keeps it
         core.set_external_holder(lambda: (held := images()) is not None and held.give_back())
-        _lifetime.watch(core, self._images)
+        _lifetime.watch(core, self._runner.gate, self._images)
 
     def __enter__(self) -> Self:
         return self

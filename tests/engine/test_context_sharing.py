@@ -171,3 +171,40 @@ def test_contexts_whose_kv_is_lost_count_as_cold(tmp_path: Path) -> None:
         engine.load_demo(mmproj_path="")
         assert engine.contexts.stats().num_cold == len(engine.contexts.list(tier="cold")) == 1
     assert not list((tmp_path / "contexts").glob("*.tmp"))
+
+
+def test_a_context_is_ingested_though_its_model_is_evicted_at_once(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "m.gguf")
+    with snapllm.Engine(workspace=tmp_path / "w", num_threads=1, keep_alive_s=0.001) as engine:
+        engine.load(path, "m", context_size=512)
+        for i in range(5):
+            engine.contexts.ingest(f"Document number {i}.", name=f"{i}")
+        assert len(engine.contexts.list()) == 5
+
+
+def test_what_was_appended_to_a_hot_context_is_hot(engine: snapllm.Engine) -> None:
+    engine.contexts.ingest("The vacation is 20 days.", name="log")
+    engine.contexts.append("log", "The office opens at 8:30.")
+    assert engine.contexts.get("log").tier == "hot"
+    answer = engine.contexts.query("log", "When does the office open?")
+    assert answer.answer.usage.num_cached_tokens == len(answer.record.tokens)
+
+
+def test_counts_are_read_while_engines_end() -> None:
+    stop = threading.Event()
+    engines: list[snapllm.Engine] = [snapllm.Engine(num_threads=1)]
+
+    def read() -> None:
+        while not stop.is_set():
+            engines[-1].stats()
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        engines.append(snapllm.Engine(num_threads=1))
+        engines[-2].close()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    engines[-1].close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -374,24 +376,46 @@ def test_words_and_pictures_at_once(image_files: dict[str, Path], image_first: b
 def test_idle_image_models_make_room_for_texts_and_come_back(
     image_files: dict[str, Path], tmp_path: Path
 ) -> None:
-    path = make_nano_model(tmp_path / "m.gguf")
-    with snapllm.Engine(
-        num_threads=1, memory_budget_bytes=400 << 20, kv_ram_bytes=8 << 20
-    ) as engine:
+    path, budget = make_nano_model(tmp_path / "m.gguf"), 400 << 20
+    with snapllm.Engine(num_threads=1, memory_budget_bytes=budget, kv_ram_bytes=8 << 20) as engine:
+
+        def leave_free(num_bytes: int) -> None:
+            engine.set_external_memory("others", 0)
+            engine.set_external_memory(
+                "others", budget - engine.stats().memory.used_bytes - num_bytes
+            )
+
         painter = load(engine, image_files)
-        held = engine.stats().memory.external_bytes
         first = painter.generate_image("x", seed=1, **SMALL)
-        engine.set_external_memory("others", (400 << 20) - engine.stats().memory.used_bytes)
+        leave_free(0)
         engine.pin("pix")
         with pytest.raises(snapllm.OutOfMemoryError, match="image models"):
             engine.load(path, "m", context_size=512)
         engine.unpin("pix")
         writer = engine.load(path, "m", context_size=512)
         assert painter.info.state == "evicted" and painter.worker_pid is None
-        assert engine.stats().memory.external_bytes <= (400 << 20) - held
         assert writer.generate("x", max_tokens=2).tokens
-        again = painter.generate_image("x", seed=1, **SMALL)  # at the cost of the text model
+        leave_free(130 << 20)  # less than the worker is charged for
+        again = painter.generate_image("x", seed=1, **SMALL)
         assert again.tobytes() == first.tobytes()
         assert (painter.info.state, writer.info.state) == ("resident", "evicted")
         assert writer.generate("x", max_tokens=2).tokens
         assert painter.info.state == "evicted"
+
+
+def test_a_forked_child_is_refused_images(image_files: dict[str, Path]) -> None:
+    script = f"""
+import os, sys, snapllm
+engine = snapllm.Engine(num_threads=1)
+model = engine.load_diffusion({str(image_files["diffusion_model"])!r}, "pix",
+    llm={str(image_files["llm"])!r}, taesd={str(image_files["taesd"])!r})
+pid = os.fork()
+if pid == 0:
+    try:
+        model.generate_image("x", width=64, height=64, num_steps=1, timeout_s=5)
+    except snapllm.EngineClosedError:
+        os._exit(0)
+    os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -265,8 +265,10 @@ Status Residency::set_external(const std::string& name, uint64_t bytes) {
 }
 
 void Residency::set_external_holder(std::function<bool()> give_back) {
+  // The old one ends with the argument, without the lock: its end may wait for a thread
+  // that waits for the lock.
   std::lock_guard lock(mutex_);
-  give_back_ = std::move(give_back);
+  std::swap(give_back_, give_back);
 }
 
 bool Residency::free_external() {

@@ -65,7 +65,8 @@ class KvKeeper:
         return num_cached
 
     def store(self, record: ContextRecord, replaces: ContextRecord | None = None) -> None:
-        """Puts a record whose KV is kept into the catalog; lets the KV go where that fails."""
+        """Puts a record whose KV is kept into the catalog, and lets the KV go that it
+        replaces; lets its own go where that fails."""
         try:
             if replaces is None:
                 self._catalog.put(record)
@@ -74,6 +75,8 @@ class KvKeeper:
         except SnapLLMError:
             self.discard(record)
             raise
+        if replaces is not None:
+            self.discard(replaces, successor=record)
 
     def remove(self, record: ContextRecord) -> ContextRecord | None:
         """Takes a context out; None when it was not there any more."""
@@ -83,9 +86,11 @@ class KvKeeper:
             self.discard(removed)
         return removed
 
-    def discard(self, record: ContextRecord) -> None:
-        """Lets the KV go that no other context needs."""
+    def discard(self, record: ContextRecord, successor: ContextRecord | None = None) -> None:
+        """Lets the KV go that no other context needs, nor what the same one has become."""
         staying = self._limits.staying(record, "warm", self._neighbours(record))
+        if successor is not None:
+            staying.append(successor.tokens)
         self._core.discard_prefix(record.prefix(), staying)
 
     def move(self, record: ContextRecord, tier: Tier) -> None:
@@ -115,7 +120,6 @@ class KvKeeper:
             is_same = info.fingerprint == old.fingerprint
             if is_same and self._core.prefix_info(old.prefix()).tier is not None:
                 return old  # another question has
-            self.discard(old)
             prompt = document_prompt(self._core, old.model_id, old.content)
             new = msgspec.structs.replace(
                 old, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind

@@ -34,7 +34,6 @@ from snapllm.errors import (
     ContextNotFoundError,
     EngineClosedError,
     InvalidRequestError,
-    OutOfMemoryError,
     SnapLLMError,
 )
 from snapllm.outputs import Usage
@@ -170,9 +169,7 @@ class ContextManager:
                 fingerprint=info.fingerprint,
                 kv_kind=info.kv_kind,
             )
-            view = self._add(record, prompt, replaces=old)
-            self._keeper.discard(old)
-            return view
+            return self._add(record, prompt, replaces=old)
 
     def fork(
         self,
@@ -444,7 +441,7 @@ class ContextManager:
         num_cached = self._keeper.compute(record, prompt, progress)
         self._keeper.store(record, replaces)
         self._keeper.note_use(record)
-        with contextlib.suppress(OutOfMemoryError, EngineClosedError):  # then it stays warm
+        with contextlib.suppress(SnapLLMError):  # it is kept: then it stays warm
             self._core.move_prefix(record.prefix(), "hot", [])
         ingest_ms = (time.perf_counter() - start) * 1000
         return msgspec.structs.replace(

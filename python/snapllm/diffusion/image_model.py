@@ -269,6 +269,7 @@ class ImageModel:
             QueueFullError: Too many requests wait already.
             EngineClosedError: The model is unloaded, or the engine closed.
         """
+        self._gate.check_open()
         job = ImageJob(f"img_{secrets.token_hex(12)}", self.id, request, listener, self._cancel)
         with self._changed:
             if self._is_closed:
@@ -343,14 +344,14 @@ class ImageModel:
             for position, queued in enumerate(behind):
                 queued.tell(ImageQueued(position + 1))
             outcome = self._make(job, time.monotonic() - submitted)
-            with self._changed:
-                self._running = None
-                self.used_at = time.monotonic()
-            job.finish(outcome)
             # The budget may be short of what it has turned out to need; it has it already.
             with contextlib.suppress(SnapLLMError):
                 if not self._is_evicted:
                     self._on_memory(self._worker.memory_bytes())
+            with self._changed:
+                self._running = None
+                self.used_at = time.monotonic()
+            job.finish(outcome)
 
     def _make(self, job: ImageJob, queue_seconds: float) -> ImageResult | Exception:
         def on_step(step: int, num_steps: int, seconds_per_step: float) -> None:
