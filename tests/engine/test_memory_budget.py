@@ -16,14 +16,17 @@ from snapllm import InvalidRequestError, ModelNotFoundError, OutOfMemoryError
 IDS = ("a", "b", "c")
 # Small enough to load in milliseconds, and large enough to count beside the margin that a
 # load wants free for its buffers.
-OPTIONS = {"context_size": 512, "kv_cells": 65536}
+OPTIONS = {"context_size": 32768, "kv_cells": 65536}
 GREEDY = {"temperature": 0.0, "max_tokens": 12, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("budget")
-    return {id_: make_nano_model(folder / f"{id_}.gguf", seed=i) for i, id_ in enumerate(IDS)}
+    return {
+        id_: make_nano_model(folder / f"{id_}.gguf", seed=i, context_size=32768)
+        for i, id_ in enumerate(IDS)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,13 @@ def load(engine: snapllm.Engine, paths: dict[str, Path], *ids: str) -> None:
 
 def states(engine: snapllm.Engine) -> dict[str, str]:
     return {model.id: model.info.state for model in engine.models()}
+
+
+def until_idle(engine: snapllm.Engine) -> None:
+    deadline = time.monotonic() + 30
+    while any(stats.num_running for stats in engine.stats().models):
+        assert time.monotonic() < deadline, "an abandoned request is still running"
+        time.sleep(0.002)
 
 
 def test_what_is_charged_is_what_was_allocated(paths: dict[str, Path]) -> None:
@@ -100,12 +110,15 @@ def test_a_load_that_cannot_fit_is_refused_and_says_who_holds_the_memory(
 ) -> None:
     load(tight, paths, "a", "b")
     tight.pin("a")
-    stream = tight.model("b").generate("x", stream=True, max_tokens=400, ignore_eos=True)
+    # Far longer than a load takes: "b" must be in use until the load was refused.
+    stream = tight.model("b").generate("x", stream=True, max_tokens=30000, ignore_eos=True)
     next(stream)
     with pytest.raises(OutOfMemoryError, match=r"a \S+ \SiB \(pinned\), b \S+ \SiB \(in use\)"):
         load(tight, paths, "c")
-    assert sum(len(piece.tokens) for piece in stream) > 300  # it was not harmed
     assert states(tight) == {"a": "resident", "b": "resident"}
+    assert sum(len(next(stream).tokens) for _ in range(300)) >= 300  # it was not harmed
+    del stream
+    until_idle(tight)
     load(tight, paths, "c")
     assert states(tight)["b"] == "evicted"
 

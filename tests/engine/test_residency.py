@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from nano_models import make_nano_model
 
 import snapllm
 from snapllm import (
@@ -149,10 +150,11 @@ def test_a_closed_engine_says_so(llama_path: Path) -> None:
     engine.close()
 
 
-def test_unloading_ends_running_requests(llama_path: Path) -> None:
+def test_unloading_ends_running_requests(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", context_size=32768)
     with snapllm.Engine(num_threads=1) as engine:
-        model = engine.load(llama_path)
-        stream = model.generate("x", stream=True, max_tokens=1500, ignore_eos=True)
+        model = engine.load(path)
+        stream = model.generate("x", stream=True, max_tokens=30000, ignore_eos=True)
         next(stream)
         engine.unload(model.id)
         with pytest.raises(snapllm.SnapLLMError):

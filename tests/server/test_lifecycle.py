@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nano_models import make_nano_model
 from server_process import Server
 
 LONG = {
@@ -124,10 +125,10 @@ def post_while_it_ends(server: Server, path: str, body: dict[str, Any]) -> tuple
 def test_sigterm_lets_running_embeddings_finish(llama_path: Path) -> None:
     """They go to the engine in parts."""
     server = Server("--model", f"llama={llama_path}").start(1)
-    body = {"model": "llama", "input": [[5] * 1000] * 60}
+    body = {"model": "llama", "input": [[5] * 1000] * 120}
     status, answer = post_while_it_ends(server, "/v1/embeddings", body)
     assert status == 200, answer
-    assert len(answer["data"]) == 60
+    assert len(answer["data"]) == 120
 
 
 @pytest.mark.parametrize(("drain", "status"), [("20", 200), ("0.1", 503)])
@@ -146,11 +147,12 @@ def test_sigterm_lets_a_running_image_finish(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_answer_that_a_shutdown_cuts_off_does_not_claim_to_be_complete(
-    llama_path: Path, stream: bool
+    tmp_path: Path, stream: bool
 ) -> None:
-    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "0").start(1)
+    path = make_nano_model(tmp_path / "llama.gguf", context_size=32768)
+    server = Server("--model", f"llama={path}", "--drain-timeout", "0").start(1)
     with ThreadPoolExecutor(8) as threads:
-        body = LONG | {"stream": stream}
+        body = LONG | {"stream": stream, "max_tokens": 30000}
         asked = [
             threads.submit(server.request, "POST", "/v1/chat/completions", body) for _ in range(8)
         ]
