@@ -377,6 +377,7 @@ def test_idle_image_models_make_room_for_texts_and_come_back(
     image_files: dict[str, Path], tmp_path: Path
 ) -> None:
     path, budget = make_nano_model(tmp_path / "m.gguf"), 400 << 20
+    options = {"context_size": 512, "kv_cells": 32768}  # tens of MiB with its buffers
     with snapllm.Engine(num_threads=1, memory_budget_bytes=budget, kv_ram_bytes=8 << 20) as engine:
 
         def leave_free(num_bytes: int) -> None:
@@ -390,9 +391,9 @@ def test_idle_image_models_make_room_for_texts_and_come_back(
         leave_free(0)
         engine.pin("pix")
         with pytest.raises(snapllm.OutOfMemoryError, match="image models"):
-            engine.load(path, "m", context_size=512)
+            engine.load(path, "m", **options)
         engine.unpin("pix")
-        writer = engine.load(path, "m", context_size=512)
+        writer = engine.load(path, "m", **options)
         assert painter.info.state == "evicted" and painter.worker_pid is None
         assert writer.generate("x", max_tokens=2).tokens
         leave_free(130 << 20)  # less than the worker is charged for

@@ -37,7 +37,7 @@ Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent)
   return hash;
 }
 
-Result<Hash128> kv_fingerprint(const ModelOptions& options, bool flash_attention) {
+Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention) {
   auto files = file_fingerprint(options.path);
   // A projector's images are part of the prompts.
   if (files.ok() && !options.mmproj_path.empty()) {
@@ -45,7 +45,7 @@ Result<Hash128> kv_fingerprint(const ModelOptions& options, bool flash_attention
   }
   if (!files.ok()) return files.status();
   const bool on_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
-  const std::string settings = options.kv_type + (flash_attention ? " flash" : " plain") +
+  const std::string settings = options.kv_type + " " + std::string(attention) +
                                (on_gpu ? " gpu" : " cpu") + " ggml " + ggml_version() + " state " +
                                std::to_string(LLAMA_STATE_SEQ_VERSION);
   return hash128(settings.data(), settings.size(), files.value());

@@ -1,6 +1,9 @@
 // What a model's KV depends on besides the tokens.
 #pragma once
 
+#include <string>
+#include <string_view>
+
 #include "base/hash.h"
 #include "snapllm/options.h"
 #include "snapllm/status.h"
@@ -11,8 +14,8 @@ namespace snapllm {
 Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent = {});
 
 // Of the file (its size, its first 4 MiB, which hold metadata and tensor table, and
-// samples across the rest), the KV types, flash attention, whether a GPU computes, and
-// the state format of this build.
-Result<Hash128> kv_fingerprint(const ModelOptions& options, bool flash_attention);
+// samples across the rest), the KV types, what computes attention, whether a GPU computes,
+// and the state format of this build.
+Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention);
 
 }  // namespace snapllm

@@ -9,7 +9,6 @@ namespace {
 
 // llama.cpp asserts on layer counts past its own table (LLAMA_MAX_LAYERS = 512).
 constexpr int64_t kMaxLayers = 512;
-constexpr uint64_t kQ8BlockSize = 32;
 constexpr uint64_t kMaxDimension = uint64_t{1} << 24;
 
 }  // namespace
@@ -41,7 +40,8 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
     return file.invalid("a dimension in its header is out of range");
   }
   header.num_heads = static_cast<int32_t>(heads);
-  header.has_q8_heads = key_size % kQ8BlockSize == 0 && value_size % kQ8BlockSize == 0;
+  header.key_size = static_cast<int32_t>(key_size);
+  header.value_size = static_cast<int32_t>(value_size);
   header.kv_elements_per_token = layers * kv_heads * (key_size + value_size);
   return header;
 }

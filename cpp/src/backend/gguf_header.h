@@ -16,8 +16,9 @@ struct GgufHeader {
   int32_t num_layers = 0;
   int32_t num_heads = 0;
   int32_t train_context_size = 0;
-  // Whether K and V of a head are whole blocks of q8_0.
-  bool has_q8_heads = false;
+  // Elements of K and V of one head.
+  int32_t key_size = 0;
+  int32_t value_size = 0;
   // KV cache elements (K and V together) of one token over all layers; an upper
   // bound where layers differ, 0 where the model keeps none.
   uint64_t kv_elements_per_token = 0;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <string_view>
 #include <utility>
 
+#include "backend/cpu_attention.h"
 #include "backend/fingerprint.h"
 #include "backend/gguf_header.h"
 #include "backend/llama_embedder.h"
@@ -21,10 +23,12 @@
 namespace snapllm {
 namespace {
 
-// A recurrent state is allocated for each sequence up front, so such models get
-// fewer.
 // Guesses of one step: with those of all that may guess at once they fit a batch.
 constexpr int32_t kMaxDraftTokens = 15;
+// Elements of q8_0 that share a scale.
+constexpr int32_t kQ8BlockSize = 32;
+// A recurrent state is allocated for each sequence up front, so such models get
+// fewer.
 constexpr int32_t kMaxRecurrentSequences = 8;
 constexpr int32_t kMaxSequences = 64;
 constexpr int32_t kMaxContext = 1 << 24;
@@ -33,9 +37,10 @@ constexpr double kMaxKeepAliveS = 1e9;
 // are few.
 constexpr int32_t kHotSequences = 32;
 constexpr int32_t kHotCheckpoints = 2;
-// Every token in the KV memory slows each decode down. On a CPU 4,096 of them do by a
-// fifth for a model of a billion parameters, and several times for a very small one.
-constexpr int32_t kMaxForeignTokensOnCpu = 256;
+// Without flash attention every token in the KV memory slows each decode down. On a CPU
+// 4,096 of them do by a fifth for a model of a billion parameters, and several times for
+// a very small one.
+constexpr int32_t kMaxForeignTokensOfPlain = 256;
 
 Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest, message}; }
 
@@ -91,16 +96,38 @@ bool uses_gpu(const ModelOptions& options) {
   return llama_supports_gpu_offload() && options.gpu_layers != 0;
 }
 
-// On a CPU flash attention is slower at depth, and with it f16 results change
-// with the batch a token happens to be in.
-llama_flash_attn_type flash_attention_type(const ModelOptions& options) {
+// What computes a model's attention: llama.cpp without flash attention, llama.cpp with
+// it, or our kernel in its place.
+enum class Attention { kPlain, kFlash, kOwn };
+
+Attention attention_of(const ModelOptions& options, const GgufHeader& header) {
+  const bool has_own = !uses_gpu(options) && options.kv_type == "f16" &&
+                       has_cpu_attention(header.key_size, header.value_size);
   switch (options.flash_attention) {
-    case FlashAttention::kOn: return LLAMA_FLASH_ATTN_TYPE_ENABLED;
-    case FlashAttention::kOff: return LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    case FlashAttention::kOff: return Attention::kPlain;
+    case FlashAttention::kOn: return has_own ? Attention::kOwn : Attention::kFlash;
     case FlashAttention::kAuto: break;
   }
-  if (options.kv_type == "q8_0") return LLAMA_FLASH_ATTN_TYPE_ENABLED;
-  return uses_gpu(options) ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  if (has_own) return Attention::kOwn;
+  // llama.cpp's own on a CPU adds up in 16 bits, and in an order that follows from the batch.
+  return uses_gpu(options) || options.kv_type == "q8_0" ? Attention::kFlash : Attention::kPlain;
+}
+
+llama_flash_attn_type flash_attention_type(const ModelOptions& options, Attention attention) {
+  if (attention == Attention::kPlain) return LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  const bool may_choose =
+      options.flash_attention == FlashAttention::kAuto && uses_gpu(options);
+  return may_choose ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_ENABLED;
+}
+
+// KV that one of them computed differs in its last bits from that of another.
+std::string_view fingerprint_name(Attention attention) {
+  switch (attention) {
+    case Attention::kPlain: return "plain";
+    case Attention::kFlash: return "flash";
+    case Attention::kOwn: break;
+  }
+  return "own 1";
 }
 
 ProjectorOptions projector_options(const ModelOptions& options, int32_t num_threads) {
@@ -131,7 +158,7 @@ Result<LlamaModelPtr> load_weights(const ModelOptions& options, const std::atomi
 }
 
 Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info,
-                                       const ModelOptions& options) {
+                                       const ModelOptions& options, Attention attention) {
   llama_context_params params = llama_context_default_params();
   params.n_ctx = static_cast<uint32_t>(info.kv_cells);
   params.n_batch = static_cast<uint32_t>(std::min(options.batch_tokens, info.kv_cells));
@@ -142,7 +169,7 @@ Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info
   params.n_outputs_max = params.n_seq_max;
   params.kv_unified = true;
   params.swa_full = false;
-  params.flash_attn_type = flash_attention_type(options);
+  params.flash_attn_type = flash_attention_type(options, attention);
   params.type_k = to_ggml(options.kv_type);
   params.type_v = to_ggml(options.kv_type);
   params.no_perf = true;
@@ -155,8 +182,8 @@ Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info
 }
 
 ModelInfo describe(const std::string& model_id, const ModelOptions& options,
-                   const GgufHeader& header, const MemoryPlan& plan, const llama_model* model,
-                   const LlamaProjector* projector) {
+                   const GgufHeader& header, const MemoryPlan& plan, Attention attention,
+                   const llama_model* model, const LlamaProjector* projector) {
   ModelInfo info;
   info.id = model_id;
   info.path = options.path;
@@ -178,7 +205,7 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.kv_bytes = plan.kv_bytes;
   info.gpu_layers = options.gpu_layers;
   info.projector_bytes = plan.projector_bytes;
-  info.flash_attention = flash_attention_type(options) != LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  info.flash_attention = attention != Attention::kPlain;
   const bool is_recurrent = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
   info.max_sequences =
       is_recurrent ? std::min(options.max_sequences, kMaxRecurrentSequences) : options.max_sequences;
@@ -188,9 +215,9 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.num_hot_sequences = is_block ? kHotSequences : kHotCheckpoints;
   info.num_kv_sequences = info.max_sequences + info.num_hot_sequences + (is_block ? 1 : 0);
   info.max_hot_tokens = info.kv_cells / 2;
-  info.max_foreign_tokens = uses_gpu(options)
-                                ? info.max_hot_tokens
-                                : std::min(kMaxForeignTokensOnCpu, info.max_hot_tokens);
+  info.max_foreign_tokens = attention == Attention::kPlain
+                                ? std::min(kMaxForeignTokensOfPlain, info.max_hot_tokens)
+                                : info.max_hot_tokens;
   return info;
 }
 
@@ -207,11 +234,13 @@ Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_
   if (Status status = check_options(options); !status.ok()) return status;
   auto header = read_gguf_header(options.path);
   if (!header.ok()) return header.status();
-  if (options.kv_type == "q8_0" && !header.value().has_q8_heads) {
+  const auto is_blocks = [](int32_t size) { return size % kQ8BlockSize == 0; };
+  if (options.kv_type == "q8_0" &&
+      !(is_blocks(header.value().key_size) && is_blocks(header.value().value_size))) {
     return invalid("kv_type must not be q8_0 where heads are no multiple of 32 elements");
   }
   ModelOptions decided = options;
-  const bool is_plain = flash_attention_type(options) == LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  const bool is_plain = attention_of(options, header.value()) == Attention::kPlain;
   decided.flash_attention = is_plain ? FlashAttention::kOff : FlashAttention::kOn;
   uint64_t projector_bytes = 0;
   if (!options.mmproj_path.empty()) {
@@ -264,11 +293,12 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
                     "the chat template of " + options.path +
                         " cannot be read: " + chat_format.status().message());
     }
-    ModelInfo info = describe(model_id, options, header.value(), plan, weights.value().get(),
-                              projector.get());
-    const auto fingerprint = kv_fingerprint(options, info.flash_attention);
+    const Attention attention = attention_of(options, header.value());
+    ModelInfo info = describe(model_id, options, header.value(), plan, attention,
+                              weights.value().get(), projector.get());
+    const auto fingerprint = kv_fingerprint(options, fingerprint_name(attention));
     if (!fingerprint.ok()) return fingerprint.status();
-    auto context = create_context(weights.value().get(), info, options);
+    auto context = create_context(weights.value().get(), info, options, attention);
     if (!context.ok()) return context.status();
     // Without a KV memory there is nothing to generate from.
     info.supports_generation = llama_get_memory(context.value().get()) != nullptr;
