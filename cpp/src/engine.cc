@@ -162,7 +162,9 @@ Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) 
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
   const ResidentModel& resident = *lease.value();
-  return snapllm::embed(*compute_, *resident.model, resident.scheduler->context(), request);
+  Scheduler& scheduler = *resident.scheduler;
+  return snapllm::embed(*compute_, *resident.model, scheduler.context(), request,
+                        scheduler.embed_counts());
 }
 
 bool Engine::Impl::cancel(uint64_t request_id) {

@@ -351,6 +351,7 @@ def _model_stats(stats: ModelStats) -> dict[str, Any]:
         "prompt_tokens": stats.num_prompt_tokens,
         "cached_tokens": stats.num_cached_tokens,
         "generated_tokens": stats.num_generated_tokens,
+        "embedded_tokens": stats.num_embedded_tokens,
         "draft_tokens": stats.num_draft_tokens,
         "accepted_draft_tokens": stats.num_accepted_draft_tokens,
         "preemptions": stats.num_preemptions,
