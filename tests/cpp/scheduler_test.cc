@@ -202,6 +202,22 @@ TEST(scheduler, utf8_over_several_tokens_is_held_back_until_complete) {
   CHECK_EQ(f.answers[1].text, "\xE2\x82\xAC!\xEF\xBF\xBD");
 }
 
+TEST(scheduler, each_token_says_where_its_text_ends_in_the_answer) {
+  Fixture f;
+  f.context->script("hi", to_tokens("a\xE2\x82\xAC!END?"));
+  auto sequence = make_sequence(1, "hi", 100, f.outputs, {"END"});
+  CHECK(f.scheduler.submit(std::move(sequence)).ok());
+  std::vector<size_t> ends;
+  while (f.scheduler.has_work()) {
+    f.scheduler.step();
+    for (const RequestOutput& output : f.outputs->drain()) {
+      CHECK_EQ(output.token_ends.size(), output.tokens.size());
+      ends.insert(ends.end(), output.token_ends.begin(), output.token_ends.end());
+    }
+  }
+  CHECK_EQ(ends, std::vector<size_t>({1, 1, 1, 4, 5, 6, 7, 8}));
+}
+
 TEST(scheduler, long_prompt_is_computed_in_batches_and_answered_the_same) {
   Fixture f(fake_info(4096), 64, 300);
   const std::string prompt(1000, 'p');
