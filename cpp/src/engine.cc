@@ -297,8 +297,9 @@ Status Engine::discard_prefix(const PrefixRef& prefix,
   return impl_->prefixes().discard(prefix, others);
 }
 
-Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes) {
-  return impl_->prefixes().usage(prefixes);
+Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes,
+                                        const std::vector<Tier>& tiers) {
+  return impl_->prefixes().usage(prefixes, tiers);
 }
 
 Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {

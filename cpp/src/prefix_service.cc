@@ -52,12 +52,13 @@ Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
   return info;
 }
 
-Result<PrefixInfo> PrefixService::usage(std::span<const PrefixRef> prefixes) {
+Result<PrefixInfo> PrefixService::usage(std::span<const PrefixRef> prefixes,
+                                        std::span<const Tier> tiers) {
   std::vector<ScopedTokens> chains;
-  for (const PrefixRef& prefix : prefixes) {
-    const auto scope = scope_of(prefix);
+  for (size_t i = 0; i < prefixes.size(); ++i) {
+    const auto scope = scope_of(prefixes[i]);
     if (!scope.ok()) return scope.status();
-    chains.push_back({scope.value(), prefix.tokens});
+    chains.push_back({scope.value(), prefixes[i].tokens, tiers[i]});
   }
   settle();
   const PrefixUsage usage = store_.usage(chains);
