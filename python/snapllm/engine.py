@@ -8,11 +8,10 @@ from collections.abc import Container, Sequence
 from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
 from snapllm._media import MediaPolicy
@@ -62,7 +61,7 @@ def demo_projector_path() -> Path:
     return _demo_file("demo-mmproj.gguf")
 
 
-class Engine:
+class Engine(_lifetime.ClosedAtExit):
     """Loads models, keeps them resident and switches between them.
 
     A context manager; any thread may use it. Requests run on one compute thread in
@@ -133,17 +132,6 @@ class Engine:
         images = weakref.ref(self._images)  # the core must not keep alive what keeps it
         core.set_external_holder(lambda: (held := images()) is not None and held.give_back())
         _lifetime.watch(core, self._runner.gate, self._images)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def runner(self) -> Runner:
