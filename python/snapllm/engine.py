@@ -82,8 +82,8 @@ class Engine(_lifetime.ClosedAtExit):
             http(s) URL, ``*.example.org`` for all below one; none = URLs are refused.
 
     Raises:
-        InvalidRequestError: An argument is out of range, or another process uses the
-            workspace.
+        InvalidRequestError: An argument is out of range, or another engine uses the
+            workspace, of this process or another.
         StorageError: The workspace cannot be made or written.
     """
 
