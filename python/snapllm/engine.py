@@ -22,11 +22,10 @@ from snapllm.diffusion import ImageModel
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
-from snapllm.params import INT32_MAX, LoadOptions, convert, plain_number
+from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions, convert, plain_number
 
 MAX_THREADS = 512
 MAX_DRAIN_TIMEOUT_S = 1_000_000
-MAX_KEEP_ALIVE_S = 1_000_000_000
 DEMO_MODEL_ID = "demo"
 
 _Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
