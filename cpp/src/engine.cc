@@ -140,7 +140,7 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
   const int32_t room = model.info().context_size - static_cast<int32_t>(request.prompt.size());
   request.max_tokens = request.max_tokens < 0 ? room : std::min(request.max_tokens, room);
   PrefixSource source;
-  source.root = root_key(model.fingerprint(), request.cache_namespace);
+  source.root = root_key(model.fingerprint(), model.kv_kind(), request.cache_namespace);
   if (request.reuse_prefix) {
     // What is on disk only is read here, on the caller's thread.
     const StoreScope scope{model.fingerprint(), source.root, model.kv_kind()};

@@ -17,14 +17,16 @@ Result<StoreScope> scope_of(const PrefixRef& prefix) {
   if (!is_blocks && prefix.kv_kind != "checkpoints") {
     return Status(StatusCode::kInvalidRequest, "not a kind of KV: " + prefix.kv_kind);
   }
-  return StoreScope{fingerprint, root_key(fingerprint, prefix.cache_namespace),
-                    is_blocks ? KvKind::kBlocks : KvKind::kCheckpoints};
+  const KvKind kind = is_blocks ? KvKind::kBlocks : KvKind::kCheckpoints;
+  return StoreScope{fingerprint, root_key(fingerprint, kind, prefix.cache_namespace), kind};
 }
 
 std::shared_ptr<Scheduler> PrefixService::scheduler_of(const PrefixRef& prefix,
                                                        const StoreScope& scope) const {
   const auto lease = registry_.find(prefix.model_id);
-  if (!lease.ok() || lease.value()->model->fingerprint() != scope.fingerprint) return nullptr;
+  if (!lease.ok()) return nullptr;
+  const TextModel& model = *lease.value()->model;
+  if (model.fingerprint() != scope.fingerprint || model.kv_kind() != scope.kind) return nullptr;
   return lease.value()->scheduler;
 }
 

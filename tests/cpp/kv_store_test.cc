@@ -17,7 +17,7 @@ using Tokens = std::vector<Token>;
 const Hash128 kFingerprint{11, 22};
 
 StoreScope scope_of(KvKind kind = KvKind::kBlocks, std::string_view name = "") {
-  return {kFingerprint, root_key(kFingerprint, name), kind};
+  return {kFingerprint, root_key(kFingerprint, kind, name), kind};
 }
 
 Tokens tokens_of(int seed, int count) {
@@ -120,7 +120,7 @@ TEST(kv_store, namespaces_and_models_share_nothing) {
   f.save(tokens);
   CHECK_EQ(f.match(tokens, scope_of(KvKind::kBlocks, "other")), 0);
   const Hash128 other{33, 44};
-  CHECK_EQ(f.match(tokens, {other, root_key(other, ""), KvKind::kBlocks}), 0);
+  CHECK_EQ(f.match(tokens, {other, root_key(other, KvKind::kBlocks, ""), KvKind::kBlocks}), 0);
 }
 
 TEST(kv_store, a_common_prefix_is_stored_once) {
