@@ -28,8 +28,9 @@ class PrefixService {
   // prefixes of the same scope: what the prefix shares with them stays where it is.
   Status discard(const PrefixRef& prefix, std::span<const std::vector<Token>> others);
   Status move(const PrefixRef& prefix, Tier tier, std::span<const std::vector<Token>> others);
-  // What all of them take together, in bytes: what they share is counted once.
-  Result<PrefixInfo> usage(std::span<const PrefixRef> prefixes);
+  // What all of them take together, in bytes, each in the tiers up to its own: what they
+  // share is counted once.
+  Result<PrefixInfo> usage(std::span<const PrefixRef> prefixes, std::span<const Tier> tiers);
   // The states of its pieces, in order, to be written again elsewhere.
   Result<std::vector<StatePtr>> read(const PrefixRef& prefix);
   // Puts states that `read` gave of the same tokens into the store.

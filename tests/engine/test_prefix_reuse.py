@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -255,9 +257,15 @@ def test_a_chat_reuses_the_turns_before(demo: snapllm.Model) -> None:
     assert second.content == alone.content
 
 
-def test_a_workspace_in_use_is_refused(tmp_path: Path) -> None:
-    with (
-        snapllm.Engine(workspace=tmp_path / "w"),
-        pytest.raises(snapllm.InvalidRequestError, match="in use by another process"),
-    ):
-        snapllm.Engine(workspace=tmp_path / "w")
+def test_a_workspace_in_use_is_refused_and_its_user_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    (tmp_path / "link").symlink_to(folder)
+    open_it = "import sys, snapllm; snapllm.Engine(workspace=sys.argv[1])"
+    with snapllm.Engine(workspace=folder):
+        for path in folder, tmp_path / "link":
+            with pytest.raises(snapllm.InvalidRequestError, match="another engine of this process"):
+                snapllm.Engine(workspace=path)
+        command = [sys.executable, "-c", open_it, str(folder)]
+        other = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "in use by another process" in other.stderr
+    snapllm.Engine(workspace=folder).close()

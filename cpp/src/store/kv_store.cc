@@ -1,6 +1,7 @@
 #include "store/kv_store.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "store/eviction.h"
@@ -294,22 +295,24 @@ PrefixUsage KvStore::usage(const StoreScope& scope, std::span<const Token> token
 
 PrefixUsage KvStore::usage(std::span<const ScopedTokens> prefixes) {
   std::lock_guard lock(mutex_);
-  PrefixUsage usage;
-  std::set<const StoredPiece*> counted;
-  for (const auto& [scope, tokens] : prefixes) {
+  std::map<const StoredPiece*, Tier> tiers;
+  for (const auto& [scope, tokens, tier] : prefixes) {
     for (const StoredPiece* piece : index_.chain(scope, tokens)) {
-      if (!counted.insert(piece).second) continue;
-      const int32_t num_tokens = piece->id.end - piece->id.begin;
-      usage.num_stored_tokens += num_tokens;
-      usage.state_bytes += piece->state_bytes;
-      if (piece->state != nullptr) {
-        usage.num_ram_tokens += num_tokens;
-        usage.ram_bytes += piece->state_bytes;
-      }
-      if (piece->on_disk) {
-        usage.num_disk_tokens += num_tokens;
-        usage.disk_bytes += piece->file_bytes;
-      }
+      tiers[piece] = std::max(tiers[piece], tier);
+    }
+  }
+  PrefixUsage usage;
+  for (const auto& [piece, tier] : tiers) {
+    const int32_t num_tokens = piece->id.end - piece->id.begin;
+    usage.num_stored_tokens += num_tokens;
+    if (tier >= Tier::kHot) usage.state_bytes += piece->state_bytes;
+    if (tier >= Tier::kWarm && piece->state != nullptr) {
+      usage.num_ram_tokens += num_tokens;
+      usage.ram_bytes += piece->state_bytes;
+    }
+    if (piece->on_disk) {
+      usage.num_disk_tokens += num_tokens;
+      usage.disk_bytes += piece->file_bytes;
     }
   }
   return usage;

@@ -104,12 +104,13 @@ class KvKeeper:
         file's than the one that is loaded under the id."""
         is_stored = self._core.prefix_info(record.prefix()).tier is not None
         if of_loaded_model and is_stored:
-            is_stored = self._core.model_info(record.model_id).fingerprint == record.fingerprint
+            info = self._core.model_info(record.model_id)
+            is_stored = (info.fingerprint, info.kv_kind) == (record.fingerprint, record.kv_kind)
         return record if is_stored else self.restore(record)
 
     def restore(self, record: ContextRecord) -> ContextRecord:
-        """Computes and keeps the KV anew that was lost, or belongs to another file under the
-        same id.
+        """Computes and keeps the KV anew that was lost, or belongs to another file or projector
+        under the same id.
 
         Raises:
             ContextNotFoundError: The context was removed meanwhile.
@@ -117,13 +118,12 @@ class KvKeeper:
         with self.lock_of(record.id):
             old = self._catalog.find(record.id, record.cache_namespace)
             info = self._core.model_info(old.model_id)
-            is_same = info.fingerprint == old.fingerprint
-            if is_same and self._core.prefix_info(old.prefix()).tier is not None:
-                return old  # another question has
             prompt = document_prompt(self._core, old.model_id, old.content)
             new = msgspec.structs.replace(
                 old, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
             )
+            if new == old and self._core.prefix_info(old.prefix()).tier is not None:
+                return old  # another question has
             self.compute(new, prompt)
             self.store(new, replaces=old)
             return new

@@ -13,7 +13,6 @@ from typing import Any, cast
 import msgspec
 from typing_extensions import Unpack
 
-from snapllm import _core
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
@@ -370,21 +369,17 @@ class ContextManager:
         """Counts of contexts by tier, of memory, hits and misses."""
         views = self.list(cache_namespace=cache_namespace)
         tiers = [view.tier or "cold" for view in views]
-
-        def usage(*tiers: Tier) -> _core.PrefixInfo:
-            prefixes = [view.record.prefix() for view in views if view.tier in tiers]
-            return self._core.prefix_usage(prefixes)
-
-        memory_bytes = usage("hot").hot_bytes + usage("hot", "warm").ram_bytes
-        disk_bytes = usage("hot", "warm", "cold").disk_bytes
+        usage = self._core.prefix_usage(
+            [(view.record.prefix(), view.tier) for view in views if view.tier is not None]
+        )
         num_hits, num_misses, total_latency_ms = self._counts.read(cache_namespace)
         return ContextStats(
             num_contexts=len(views),
             num_hot=tiers.count("hot"),
             num_warm=tiers.count("warm"),
             num_cold=tiers.count("cold"),
-            memory_bytes=memory_bytes,
-            disk_bytes=disk_bytes,
+            memory_bytes=usage.hot_bytes + usage.ram_bytes,
+            disk_bytes=usage.disk_bytes,
             num_hits=num_hits,
             num_misses=num_misses,
             total_latency_ms=total_latency_ms,

@@ -16,7 +16,7 @@ from snapllm._core import EngineStats, ModelInfo, ModelStats
 from snapllm.diffusion import ImageModelInfo
 from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.errors import InvalidRequestError
-from snapllm.params import LoadOptions
+from snapllm.params import MAX_KEEP_ALIVE_S, LoadOptions
 from snapllm.protocol.decoding import decode_body
 
 _encode = msgspec.json.encode
@@ -29,12 +29,16 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     file_path: Annotated[str, Meta(min_length=1)]
     model_type: Literal["auto", "llm", "vision", "diffusion"] = "auto"
     gpu_layers: Annotated[int, Meta(ge=-1, le=100_000)] = -1
-    context_size: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    context_size: Annotated[
+        int,
+        # Else the core refuses it.
+        Meta(ge=0, le=1 << 24, extra_json_schema={"not": {"minimum": 1, "maximum": 15}}),
+    ] = 0
     mmproj_path: str | None = None
     num_threads: Annotated[int, Meta(ge=0, le=512)] = 0
     draft_tokens: Annotated[int, Meta(ge=0, le=15)] = 0
     pinned: bool = False
-    keep_alive_s: Annotated[float, Meta(ge=0)] | None = None
+    keep_alive_s: Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)] | None = None
     flash_attention: bool | None = None
     # Of image models:
     vae_path: str | None = None
@@ -351,6 +355,7 @@ def _model_stats(stats: ModelStats) -> dict[str, Any]:
         "prompt_tokens": stats.num_prompt_tokens,
         "cached_tokens": stats.num_cached_tokens,
         "generated_tokens": stats.num_generated_tokens,
+        "embedded_tokens": stats.num_embedded_tokens,
         "draft_tokens": stats.num_draft_tokens,
         "accepted_draft_tokens": stats.num_accepted_draft_tokens,
         "preemptions": stats.num_preemptions,
