@@ -33,6 +33,7 @@ from snapllm.errors import (
     ContextNotFoundError,
     EngineClosedError,
     InvalidRequestError,
+    ModelNotFoundError,
     SnapLLMError,
 )
 from snapllm.outputs import Usage
@@ -398,20 +399,18 @@ class ContextManager:
         A model that was loaded under such an id goes first.
 
         Raises:
-            ContextNotFoundError: There is no such context.
-            InvalidRequestError: The context was computed for another model.
+            ModelNotFoundError: No such model is loaded.
+            ContextNotFoundError: There is no such context, or it is another model's.
         """
-        if "@" not in request.model:
-            return request
         model_ids = [info.id for info in self._core.models()]
-        if request.model in model_ids:
+        if "@" not in request.model or request.model in model_ids:
             return request
         # A context's name may hold an @ too: the model's id decides where it begins.
         known = [name for name in ["", *model_ids] if request.model.startswith(f"{name}@")]
-        model_id, _, reference = request.model.rpartition("@")
-        if known:
-            model_id = max(known, key=len)
-            reference = request.model[len(model_id) + 1 :]
+        if not known:
+            raise ModelNotFoundError(f"Model not found: {request.model}")
+        model_id = max(known, key=len)
+        reference = request.model[len(model_id) + 1 :]
         if not reference:
             return request
         record = self._catalog.find(reference, request.cache_namespace)
