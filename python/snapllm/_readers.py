@@ -51,7 +51,8 @@ def _finish(
     reason: FinishReason
     if core_reason == "stop" and has_tool_calls:
         reason = "tool_calls"
-    elif core_reason == "length":
+    elif core_reason == "length" or (core_reason == "stop" and output.num_generated_tokens == 0):
+        # Whatever stops an answer is a token: without one, none was allowed.
         reason = "length"
     elif core_reason == "cancelled":
         reason = "cancelled"

@@ -89,6 +89,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     template_kwargs: dict[str, Any] = {}
     sampling: SamplingOptions = SamplingOptions()
     max_tokens: int = DEFAULT_MAX_TOKENS
+    """0 = the prompt is computed and kept, and nothing is generated."""
     stop: StopSequences = ()
     n: int = 1
     reuse_prefix: bool = True
