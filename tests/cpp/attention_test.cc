@@ -1,4 +1,4 @@
-#include "attention/attention.h"
+#include "kernels/attention.h"
 
 #include <algorithm>
 #include <barrier>
@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "attention/visible_cells.h"
+#include "kernels/visible_cells.h"
 #include "check.h"
 
 namespace snapllm {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "backend/cpu_attention.h"
+#include "backend/cpu_kernels.h"
 #include "backend/fingerprint.h"
 #include "backend/gguf_header.h"
 #include "backend/llama_embedder.h"

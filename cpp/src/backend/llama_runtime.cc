@@ -6,7 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "backend/cpu_attention.h"
+#include "backend/cpu_kernels.h"
 #include "ggml.h"
 #include "llama.h"
 #include "log.h"
@@ -51,7 +51,7 @@ void init_llama_runtime() {
     common_log_pause(common_log_main());
     common_log_set_verbosity_thold(-1);
     llama_backend_init();
-    install_cpu_attention();
+    install_cpu_kernels();
   });
 }
 

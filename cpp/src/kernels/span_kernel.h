@@ -6,11 +6,11 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 
-#include "attention/attention_scratch.h"
-#include "attention/simd.h"
+#include "kernels/attention_scratch.h"
+#include "kernels/dot_block.h"
+#include "kernels/simd.h"
 
 namespace snapllm {
 namespace {
@@ -41,9 +41,6 @@ struct CellRows {
   }
 };
 
-Vec load_number(const uint16_t* from) { return simd::load_half(from); }
-Vec load_number(const float* from) { return simd::load(from); }
-
 // Converts the rows of cells [first, last) to 32 bits.
 void pack(const CellRows& rows, int32_t first, int32_t last, int32_t size, float* packed) {
   for (int32_t cell = first; cell < last; ++cell) {
@@ -53,39 +50,21 @@ void pack(const CellRows& rows, int32_t first, int32_t last, int32_t size, float
   }
 }
 
-// Scores of kRows queries, `size` numbers apart, with kColumns keys.
-template <int kRows, int kColumns, typename Number>
-void score_block(const float* q, const Number* const* keys, int32_t size, float* scores) {
-  static_assert(kRows * kColumns == kLanes);
-  Vec sums[kLanes] = {};
-  for (int32_t d = 0; d < size; d += kLanes) {
-    Vec k[kColumns];
-    for (int c = 0; c < kColumns; ++c) k[c] = load_number(keys[c] + d);
-    for (int r = 0; r < kRows; ++r) {
-      const Vec x = simd::load(q + r * size + d);
-      for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += x * k[c];
-    }
-  }
-  float block[kLanes];
-  simd::store(block, simd::sums_of_lanes(sums));
-  for (int r = 0; r < kRows; ++r) {
-    std::memcpy(scores + r * kSpanCells, block + r * kColumns, kColumns * sizeof(float));
-  }
-}
-
 // Scores of `num_rows` queries with kLanes keys.
 template <typename Number>
 void score_columns(const float* q, int32_t num_rows, const Number* const* keys, int32_t size,
                    float* scores) {
   constexpr int kColumns = kLanes / 4;
+  const auto stride = static_cast<size_t>(size);
   int32_t row = 0;
   for (; row + 4 <= num_rows; row += 4) {
     for (int c = 0; c < kLanes; c += kColumns) {
-      score_block<4, kColumns>(q + row * size, keys + c, size, scores + row * kSpanCells + c);
+      dot_block<4, kColumns>(q + row * size, stride, keys + c, size,
+                             scores + row * kSpanCells + c, kSpanCells);
     }
   }
   for (; row < num_rows; ++row) {
-    score_block<1, kLanes>(q + row * size, keys, size, scores + row * kSpanCells);
+    dot_block<1, kLanes>(q + row * size, stride, keys, size, scores + row * kSpanCells, kSpanCells);
   }
 }
 

@@ -1,4 +1,4 @@
-#include "attention/visible_cells.h"
+#include "kernels/visible_cells.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,12 +1,12 @@
-#include "attention/attention.h"
+#include "kernels/attention.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "attention/attention_scratch.h"
-#include "attention/span_kernel.h"
-#include "attention/visible_cells.h"
+#include "kernels/attention_scratch.h"
+#include "kernels/span_kernel.h"
+#include "kernels/visible_cells.h"
 
 namespace snapllm {
 namespace {

@@ -77,6 +77,18 @@ inline Vec load_half(const uint16_t* from) {
 #endif
 }
 
+// kLanes consecutive numbers that are the upper halves of floats (bfloat16).
+inline Vec load_upper_half(const uint16_t* from) {
+  typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+  typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+  Halves halves;
+  std::memcpy(&halves, from, sizeof(halves));
+  const Words words = __builtin_convertvector(halves, Words) << 16;
+  Vec x;
+  std::memcpy(&x, &words, sizeof(x));
+  return x;
+}
+
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
 // From the lanes of a and b in groups of kGroup, each group's two halves added: the sums

@@ -1,4 +1,4 @@
-#include "attention/attention_scratch.h"
+#include "kernels/attention_scratch.h"
 
 #include <algorithm>
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "attention/attention.h"
-#include "attention/visible_cells.h"
+#include "kernels/attention.h"
+#include "kernels/visible_cells.h"
 
 namespace snapllm {
 

@@ -1,10 +1,11 @@
-#include "backend/cpu_attention.h"
+#include "backend/cpu_kernels.h"
 
 #include <cstring>
 
-#include "attention/attention.h"
+#include "kernels/attention.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
+#include "kernels/matmul.h"
 #include "traits.h"
 
 namespace snapllm {
@@ -30,8 +31,7 @@ float parameter(const ggml_tensor* op, int index) {
   return value;
 }
 
-bool is_ours(const ggml_tensor* op) {
-  if (op->op != GGML_OP_FLASH_ATTN_EXT) return false;
+bool is_our_attention(const ggml_tensor* op) {
   const ggml_tensor* q = op->src[0];
   const ggml_tensor* k = op->src[1];
   const ggml_tensor* v = op->src[2];
@@ -51,6 +51,57 @@ bool is_ours(const ggml_tensor* op) {
 }
 
 void wait_for_all(void* threadpool) { ggml_barrier(static_cast<ggml_threadpool*>(threadpool)); }
+
+bool is_our_product(const ggml_tensor* op) {
+  const ggml_tensor* weights = op->src[0];
+  const ggml_tensor* x = op->src[1];
+  switch (weights->type) {
+    case GGML_TYPE_F32:
+    case GGML_TYPE_F16:
+    case GGML_TYPE_BF16: break;
+    default: return false;
+  }
+  if (ggml_get_op_params_i32(op, 1) != 0) return false;  // a hint at a special matrix
+  return weights->ne[2] == 1 && weights->ne[3] == 1 && x->type == GGML_TYPE_F32 &&
+         op->type == GGML_TYPE_F32 && weights->nb[0] == ggml_type_size(weights->type) &&
+         x->nb[0] == sizeof(float) && op->nb[0] == sizeof(float) && can_multiply(x->ne[0]) &&
+         x->ne[1] <= INT32_MAX && weights->ne[1] <= INT32_MAX;
+}
+
+class ProductTraits final : public ggml::cpu::tensor_traits {
+ public:
+  bool work_size(int, const ggml_tensor*, size_t& size) override {
+    size = 0;
+    return true;
+  }
+
+  bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
+    const ggml_tensor* weights = op->src[0];
+    const ggml_tensor* x = op->src[1];
+    MatmulArgs args;
+    args.weights = static_cast<const std::byte*>(weights->data);
+    args.weights_stride = weights->nb[1];
+    args.weights_type = weights->type == GGML_TYPE_F32   ? NumberType::kFloat
+                        : weights->type == GGML_TYPE_F16 ? NumberType::kHalf
+                                                         : NumberType::kBfloat16;
+    args.x_stride = x->nb[1];
+    args.out_stride = op->nb[1];
+    args.size = static_cast<int32_t>(x->ne[0]);
+    args.num_rows = static_cast<int32_t>(x->ne[1]);
+    args.num_columns = static_cast<int32_t>(weights->ne[1]);
+    for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
+      for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
+        const auto at = [&](const ggml_tensor* tensor) {
+          return static_cast<size_t>(i2) * tensor->nb[2] + static_cast<size_t>(i3) * tensor->nb[3];
+        };
+        args.x = static_cast<const std::byte*>(x->data) + at(x);
+        args.out = reinterpret_cast<float*>(static_cast<std::byte*>(op->data) + at(op));
+        multiply(args, params->ith, params->nth);
+      }
+    }
+    return true;
+  }
+};
 
 class AttentionTraits final : public ggml::cpu::tensor_traits {
  public:
@@ -79,24 +130,27 @@ class AttentionTraits final : public ggml::cpu::tensor_traits {
 };
 
 // ggml asks the types of buffers with kernels of their own for each operation. No tensor
-// is ever put into a buffer of this one: only its kernel is wanted.
-class AttentionBufferType final : public ggml::cpu::extra_buffer_type {
+// is ever put into a buffer of this one: only its kernels are wanted.
+class KernelBufferType final : public ggml::cpu::extra_buffer_type {
  public:
   bool supports_op(ggml_backend_dev_t, const ggml_tensor*) override { return false; }
   ggml::cpu::tensor_traits* get_tensor_traits(const ggml_tensor* op) override {
-    return is_ours(op) ? &traits_ : nullptr;
+    if (op->op == GGML_OP_FLASH_ATTN_EXT) return is_our_attention(op) ? &attention_ : nullptr;
+    if (op->op == GGML_OP_MUL_MAT) return is_our_product(op) ? &product_ : nullptr;
+    return nullptr;
   }
 
  private:
-  AttentionTraits traits_;
+  AttentionTraits attention_;
+  ProductTraits product_;
 };
 
 }  // namespace
 
-void install_cpu_attention() {
-  static AttentionBufferType kernels;
+void install_cpu_kernels() {
+  static KernelBufferType kernels;
   static ggml_backend_buffer_type type = {
-      {[](ggml_backend_buffer_type_t) { return "CPU_SNAPLLM_ATTENTION"; },
+      {[](ggml_backend_buffer_type_t) { return "CPU_SNAPLLM"; },
        [](ggml_backend_buffer_type_t, size_t) -> ggml_backend_buffer_t { return nullptr; },
        [](ggml_backend_buffer_type_t) -> size_t { return 64; }, nullptr, nullptr, nullptr},
       ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0),

@@ -1,0 +1,16 @@
+// Gives ggml's CPU backend our kernels instead of its own.
+#pragma once
+
+#include <cstdint>
+
+namespace snapllm {
+
+// From now on ggml's CPU backend computes flash attention over KV in binary16 by `attend`
+// (kernels/attention.h), and products with weights that are not quantized by `multiply`
+// (kernels/matmul.h). To be called once in a process, before a model is loaded.
+void install_cpu_kernels();
+
+// Whether `attend` takes heads of these sizes; others are left to ggml.
+bool has_cpu_attention(int32_t key_size, int32_t value_size);
+
+}  // namespace snapllm

@@ -1,0 +1,52 @@
+// Dot products of several rows with several others, which attention and products of
+// matrices are made of. For the files that are compiled for the machine's vectors alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/simd.h"
+
+namespace snapllm {
+namespace {
+
+using simd::kLanes;
+using simd::Vec;
+
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+inline Vec load_number(const uint16_t* from) { return simd::load_half(from); }
+inline Vec load_number(const float* from) { return simd::load(from); }
+inline Vec load_number(const Bfloat16* from) {
+  return simd::load_upper_half(reinterpret_cast<const uint16_t*>(from));
+}
+
+// Dot products over `size` numbers, a multiple of kLanes, of kRows rows of x with kColumns
+// rows of y. Each has the same bits in a block of any form. `stride` and `out_stride` are
+// the floats from one row to the next.
+template <int kRows, int kColumns, typename Number>
+void dot_block(const float* x, size_t stride, const Number* const* y, int32_t size, float* out,
+               size_t out_stride) {
+  static_assert(kRows * kColumns == kLanes);
+  Vec sums[kLanes] = {};
+  for (int32_t d = 0; d < size; d += kLanes) {
+    Vec column[kColumns];
+    for (int c = 0; c < kColumns; ++c) column[c] = load_number(y[c] + d);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec row = simd::load(x + static_cast<size_t>(r) * stride + d);
+      for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += row * column[c];
+    }
+  }
+  float block[kLanes];
+  simd::store(block, simd::sums_of_lanes(sums));
+  for (int r = 0; r < kRows; ++r) {
+    std::memcpy(out + static_cast<size_t>(r) * out_stride, block + r * kColumns,
+                kColumns * sizeof(float));
+  }
+}
+
+}  // namespace
+}  // namespace snapllm

@@ -1,0 +1,88 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/dot_block.h"
+
+namespace snapllm {
+namespace {
+
+// Rows that are multiplied with the same weights before the next weights: few enough to
+// stay in the cache beside them.
+constexpr int32_t kTileRows = 32;
+
+template <typename Number>
+class Product {
+ public:
+  explicit Product(const MatmulArgs& args) : args_(args) {}
+
+  // Columns [first, last) of all rows.
+  void compute(int32_t first, int32_t last) const {
+    for (int32_t row = 0; row < args_.num_rows; row += kTileRows) {
+      const int32_t end = std::min(row + kTileRows, args_.num_rows);
+      for (int32_t column = first; column < last; column += kLanes) {
+        const Number* weights[kLanes];
+        for (int i = 0; i < kLanes; ++i) weights[i] = weights_of(std::min(column + i, last - 1));
+        compute_block(row, end, column, std::min<int32_t>(kLanes, last - column), weights);
+      }
+    }
+  }
+
+ private:
+  const Number* weights_of(int32_t column) const {
+    return reinterpret_cast<const Number*>(args_.weights +
+                                           args_.weights_stride * static_cast<size_t>(column));
+  }
+
+  const float* x_of(int32_t row) const {
+    return reinterpret_cast<const float*>(args_.x + args_.x_stride * static_cast<size_t>(row));
+  }
+
+  // Rows [row, end) of `num_columns` columns.
+  void compute_block(int32_t row, int32_t end, int32_t column, int32_t num_columns,
+                     const Number* const* weights) const {
+    constexpr int kColumns = kLanes / 4;
+    const size_t stride = args_.x_stride / sizeof(float);
+    float block[4 * kLanes];
+    for (; row + 4 <= end; row += 4) {
+      for (int c = 0; c < kLanes; c += kColumns) {
+        dot_block<4, kColumns>(x_of(row), stride, weights + c, args_.size, block + c, kLanes);
+      }
+      for (int r = 0; r < 4; ++r) put(row + r, column, num_columns, block + r * kLanes);
+    }
+    for (; row < end; ++row) {
+      dot_block<1, kLanes>(x_of(row), stride, weights, args_.size, block, kLanes);
+      put(row, column, num_columns, block);
+    }
+  }
+
+  void put(int32_t row, int32_t column, int32_t num_columns, const float* numbers) const {
+    float* out = reinterpret_cast<float*>(reinterpret_cast<std::byte*>(args_.out) +
+                                          args_.out_stride * static_cast<size_t>(row));
+    std::memcpy(out + column, numbers, static_cast<size_t>(num_columns) * sizeof(float));
+  }
+
+  const MatmulArgs& args_;
+};
+
+}  // namespace
+
+bool can_multiply(int64_t size) { return size > 0 && size % kLanes == 0; }
+
+void multiply(const MatmulArgs& args, int thread, int num_threads) {
+  const int64_t num_blocks = (args.num_columns + kLanes - 1) / kLanes;
+  const auto column_at = [&](int64_t share) {
+    return static_cast<int32_t>(
+        std::min<int64_t>(num_blocks * share / num_threads * kLanes, args.num_columns));
+  };
+  const int32_t first = column_at(thread);
+  const int32_t last = column_at(thread + 1);
+  switch (args.weights_type) {
+    case NumberType::kFloat: return Product<float>(args).compute(first, last);
+    case NumberType::kHalf: return Product<uint16_t>(args).compute(first, last);
+    case NumberType::kBfloat16: return Product<Bfloat16>(args).compute(first, last);
+  }
+}
+
+}  // namespace snapllm
