@@ -200,6 +200,16 @@ def test_bad_requests_are_explained(
     assert (got, answer["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_a_client_takes_for_a_step_of_the_path_is_refused(
+    demo_server: Server, context_id: str, name: str
+) -> None:
+    ingested = {"content": HANDBOOK, "model_id": "demo", "name": name}
+    for path, body in (("ingest", ingested), (f"{context_id}/fork", {"name": name})):
+        status, answer, _ = demo_server.request("POST", f"{API}/{path}", body)
+        assert (status, answer["error"]["param"]) == (400, "name")
+
+
 def test_a_context_expires(demo_server: Server) -> None:
     context_id = ingest(demo_server, ttl_seconds=1)["context_id"]
     time.sleep(1.1)
