@@ -261,12 +261,15 @@ Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {
   return impl_->prefixes().info(prefix);
 }
 
-Status Engine::keep_prefix(const PrefixRef& prefix) { return impl_->prefixes().keep(prefix); }
-
 Status Engine::pin_prefix(const PrefixRef& prefix) { return impl_->prefixes().pin(prefix); }
+
+Status Engine::persist_prefix(const PrefixRef& prefix) {
+  return impl_->prefixes().persist(prefix);
+}
 
 Status Engine::discard_prefix(const PrefixRef& prefix,
                               const std::vector<std::vector<Token>>& others) {
+  if (Status status = impl_->check_open(); !status.ok()) return status;
   return impl_->prefixes().discard(prefix, others);
 }
 

@@ -66,8 +66,7 @@ class ContextManager:
         self._gate = runner.gate
         self._counts = QueryCounts()
         self._is_closed = False
-        for record in self._catalog.all(None):
-            self._core.pin_prefix(record.prefix())
+        self._keeper.pin_all()
         runner.resolve = self.resolve
 
     def close(self) -> None:
@@ -245,14 +244,13 @@ class ContextManager:
         prompt = document_prompt(self._core, info.id, old.content)
         with self._gate.working():
             if is_same and old.tokens == prompt.tokens:
-                self._core.write_prefix(record.prefix(), archive.states)
-            else:
-                record = msgspec.structs.replace(
-                    record,
-                    tokens=prompt.tokens,
-                    fingerprint=info.fingerprint,
-                    kv_kind=info.kv_kind,
-                )
+                return self._add(record, prompt, start=start, states=archive.states)
+            record = msgspec.structs.replace(
+                record,
+                tokens=prompt.tokens,
+                fingerprint=info.fingerprint,
+                kv_kind=info.kv_kind,
+            )
             return self._add(record, prompt, start=start)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
@@ -428,9 +426,10 @@ class ContextManager:
         progress: Progress | None = None,
         start: float | None = None,
         replaces: ContextRecord | None = None,
+        states: Sequence[bytes] = (),
     ) -> ContextView:
         start = time.perf_counter() if start is None else start
-        num_cached = self._keeper.compute(record, prompt, progress)
+        num_cached = self._keeper.compute(record, prompt, progress, states)
         self._keeper.store(record, replaces)
         self._keeper.note_use(record)
         with contextlib.suppress(SnapLLMError):  # it is kept: then it stays warm
