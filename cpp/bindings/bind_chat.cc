@@ -27,7 +27,8 @@ void bind_chat(py::module_& module) {
 
   // With the GIL: a piece takes microseconds, and a parser belongs to one reader.
   py::class_<ChatStreamParser>(module, "ChatStreamParser")
-      .def("push", &ChatStreamParser::push, py::arg("text"), py::arg("final"));
+      .def("push", &ChatStreamParser::push, py::arg("output"))
+      .def_property_readonly("num_reasoning_tokens", &ChatStreamParser::num_reasoning_tokens);
 
   py::class_<MediaSpan>(module, "MediaSpan")
       .def_readonly("begin", &MediaSpan::begin)

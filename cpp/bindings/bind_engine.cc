@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "bindings.h"
 #include "snapllm/engine.h"
@@ -162,8 +163,14 @@ void bind_engine(py::module_& module) {
           py::arg("prefix"), py::arg("others"))
       .def(
           "prefix_usage",
-          [](Engine& self, const std::vector<PrefixRef>& prefixes) {
-            return unwrap(without_gil([&] { return self.prefix_usage(prefixes); }));
+          [](Engine& self, std::vector<std::pair<PrefixRef, std::string>> prefixes) {
+            std::vector<PrefixRef> refs;
+            std::vector<Tier> tiers;
+            for (auto& [ref, tier] : prefixes) {
+              refs.push_back(std::move(ref));
+              tiers.push_back(tier_of(tier));
+            }
+            return unwrap(without_gil([&] { return self.prefix_usage(refs, tiers); }));
           },
           py::arg("prefixes"))
       .def(

@@ -67,6 +67,7 @@ void bind_stats(py::module_& module) {
       .def_readonly("num_prompt_tokens", &ModelStats::num_prompt_tokens)
       .def_readonly("num_cached_tokens", &ModelStats::num_cached_tokens)
       .def_readonly("num_generated_tokens", &ModelStats::num_generated_tokens)
+      .def_readonly("num_embedded_tokens", &ModelStats::num_embedded_tokens)
       .def_readonly("num_encoded_media", &ModelStats::num_encoded_media)
       .def_readonly("num_steps", &ModelStats::num_steps)
       .def_readonly("num_batch_tokens", &ModelStats::num_batch_tokens)

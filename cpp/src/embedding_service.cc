@@ -1,5 +1,6 @@
 #include "embedding_service.h"
 
+#include <chrono>
 #include <cmath>
 #include <mutex>
 #include <string>
@@ -32,6 +33,54 @@ Status check_inputs(const EmbedRequest& request, const ModelInfo& info, const Em
   return embedder.check(request.pooling);
 }
 
+// Counts a job's inputs: waiting at first, running from start() on, and failed at its end
+// unless finish() was called.
+class CountedJob {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  CountedJob(EmbedCounts& counts, const EmbedRequest& request, Clock::time_point submitted_at)
+      : counts_(counts), num_inputs_(static_cast<int32_t>(request.inputs.size())),
+        submitted_at_(submitted_at) {
+    for (const auto& input : request.inputs) num_tokens_ += input.size();
+    counts_.update([&](ModelStats& stats) {
+      stats.num_requests += request.inputs.size();
+      stats.num_waiting += num_inputs_;
+    });
+  }
+  ~CountedJob() {
+    const auto count = static_cast<uint64_t>(num_inputs_);
+    counts_.update([&](ModelStats& stats) {
+      (is_running_ ? stats.num_running : stats.num_waiting) -= num_inputs_;
+      stats.num_finished += count;
+      if (is_finished_) stats.num_embedded_tokens += num_tokens_;
+      else stats.num_failed += count;
+    });
+  }
+  CountedJob(const CountedJob&) = delete;
+  CountedJob& operator=(const CountedJob&) = delete;
+
+  void start() {
+    is_running_ = true;
+    const double ms =
+        std::chrono::duration<double, std::milli>(Clock::now() - submitted_at_).count();
+    counts_.update([&](ModelStats& stats) {
+      stats.num_waiting -= num_inputs_;
+      stats.num_running += num_inputs_;
+      for (int32_t i = 0; i < num_inputs_; ++i) stats.queue_time.add(ms);
+    });
+  }
+  void finish() { is_finished_ = true; }
+
+ private:
+  EmbedCounts& counts_;
+  const int32_t num_inputs_;
+  const Clock::time_point submitted_at_;
+  uint64_t num_tokens_ = 0;
+  bool is_running_ = false;
+  bool is_finished_ = false;
+};
+
 }  // namespace
 
 Embedding normalized(Embedding vector, int32_t dimensions) {
@@ -45,14 +94,18 @@ Embedding normalized(Embedding vector, int32_t dimensions) {
 }
 
 Result<std::vector<Embedding>> embed(ComputeThread& compute, const TextModel& model,
-                                     TextContext& context, const EmbedRequest& request) {
+                                     TextContext& context, const EmbedRequest& request,
+                                     EmbedCounts& counts) {
+  const auto submitted_at = CountedJob::Clock::now();
   Result<Embedder*> found(nullptr);
   compute.run([&] { found = context.embedder(); });
   if (!found.ok()) return found.status();
   Embedder& embedder = *found.value();
   if (Status status = check_inputs(request, model.info(), embedder); !status.ok()) return status;
 
+  CountedJob counted(counts, request, submitted_at);
   std::lock_guard turn(embedder.turn());
+  counted.start();
   EmbedJob job{request.inputs, request.pooling, {}, 0, {}};
   Status status;
   while (status.ok() && !job.is_done()) {
@@ -62,6 +115,7 @@ Result<std::vector<Embedding>> embed(ComputeThread& compute, const TextModel& mo
   for (Embedding& vector : job.vectors) {
     vector = normalized(std::move(vector), request.dimensions);
   }
+  counted.finish();
   return std::move(job.vectors);
 }
 

@@ -5,15 +5,18 @@
 
 #include "backend/text_backend.h"
 #include "scheduler/compute_thread.h"
+#include "scheduler/embed_counts.h"
 #include "snapllm/embedding.h"
 #include "snapllm/status.h"
 
 namespace snapllm {
 
-// Computes the vectors of the request's inputs, each of length 1, and waits for them.
+// Computes the vectors of the request's inputs, each of length 1, and waits for them. Counts
+// them, unless they are refused.
 // Any thread but the compute thread; the caller keeps the model resident meanwhile.
 Result<std::vector<Embedding>> embed(ComputeThread& compute, const TextModel& model,
-                                     TextContext& context, const EmbedRequest& request);
+                                     TextContext& context, const EmbedRequest& request,
+                                     EmbedCounts& counts);
 
 // The first `dimensions` components (0 = all), scaled to length 1. A vector of zeros
 // stays one.

@@ -115,7 +115,7 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
   const int32_t room = model.info().context_size - static_cast<int32_t>(request.prompt.size());
   request.max_tokens = request.max_tokens < 0 ? room : std::min(request.max_tokens, room);
   PrefixSource source;
-  source.root = root_key(model.fingerprint(), request.cache_namespace);
+  source.root = root_key(model.fingerprint(), model.kv_kind(), request.cache_namespace);
   if (request.reuse_prefix) {
     // What is on disk only is read here, on the caller's thread.
     const StoreScope scope{model.fingerprint(), source.root, model.kv_kind()};
@@ -137,7 +137,9 @@ Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) 
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
   const ResidentModel& resident = *lease.value();
-  return snapllm::embed(*compute_, *resident.model, resident.scheduler->context(), request);
+  Scheduler& scheduler = *resident.scheduler;
+  return snapllm::embed(*compute_, *resident.model, scheduler.context(), request,
+                        scheduler.embed_counts());
 }
 
 bool Engine::Impl::cancel(uint64_t request_id) {
@@ -273,8 +275,9 @@ Status Engine::discard_prefix(const PrefixRef& prefix,
   return impl_->prefixes().discard(prefix, others);
 }
 
-Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes) {
-  return impl_->prefixes().usage(prefixes);
+Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes,
+                                        const std::vector<Tier>& tiers) {
+  return impl_->prefixes().usage(prefixes, tiers);
 }
 
 Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {

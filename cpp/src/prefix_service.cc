@@ -17,14 +17,16 @@ Result<StoreScope> scope_of(const PrefixRef& prefix) {
   if (!is_blocks && prefix.kv_kind != "checkpoints") {
     return Status(StatusCode::kInvalidRequest, "not a kind of KV: " + prefix.kv_kind);
   }
-  return StoreScope{fingerprint, root_key(fingerprint, prefix.cache_namespace),
-                    is_blocks ? KvKind::kBlocks : KvKind::kCheckpoints};
+  const KvKind kind = is_blocks ? KvKind::kBlocks : KvKind::kCheckpoints;
+  return StoreScope{fingerprint, root_key(fingerprint, kind, prefix.cache_namespace), kind};
 }
 
 std::shared_ptr<Scheduler> PrefixService::scheduler_of(const PrefixRef& prefix,
                                                        const StoreScope& scope) const {
   const auto lease = registry_.find(prefix.model_id);
-  if (!lease.ok() || lease.value()->model->fingerprint() != scope.fingerprint) return nullptr;
+  if (!lease.ok()) return nullptr;
+  const TextModel& model = *lease.value()->model;
+  if (model.fingerprint() != scope.fingerprint || model.kv_kind() != scope.kind) return nullptr;
   return lease.value()->scheduler;
 }
 
@@ -52,12 +54,13 @@ Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
   return info;
 }
 
-Result<PrefixInfo> PrefixService::usage(std::span<const PrefixRef> prefixes) {
+Result<PrefixInfo> PrefixService::usage(std::span<const PrefixRef> prefixes,
+                                        std::span<const Tier> tiers) {
   std::vector<ScopedTokens> chains;
-  for (const PrefixRef& prefix : prefixes) {
-    const auto scope = scope_of(prefix);
+  for (size_t i = 0; i < prefixes.size(); ++i) {
+    const auto scope = scope_of(prefixes[i]);
     if (!scope.ok()) return scope.status();
-    chains.push_back({scope.value(), prefix.tokens});
+    chains.push_back({scope.value(), prefixes[i].tokens, tiers[i]});
   }
   settle();
   const PrefixUsage usage = store_.usage(chains);

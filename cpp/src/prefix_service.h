@@ -29,8 +29,9 @@ class PrefixService {
   Status discard(const PrefixRef& prefix, std::span<const std::vector<Token>> others);
   // A demotion that fails leaves the prefix where it was.
   Status move(const PrefixRef& prefix, Tier tier, std::span<const std::vector<Token>> others);
-  // What all of them take together, in bytes: what they share is counted once.
-  Result<PrefixInfo> usage(std::span<const PrefixRef> prefixes);
+  // What all of them take together, in bytes, each in the tiers up to its own: what they
+  // share is counted once.
+  Result<PrefixInfo> usage(std::span<const PrefixRef> prefixes, std::span<const Tier> tiers);
   // The states of its pieces, in order, to be written again elsewhere.
   Result<std::vector<StatePtr>> read(const PrefixRef& prefix);
   // Puts states that `read` gave of the same tokens into the store.

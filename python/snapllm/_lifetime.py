@@ -1,4 +1,4 @@
-"""What becomes of engines in a forked child, and at the interpreter's end."""
+"""How engines end: with a block, in a forked child, and at the interpreter's end."""
 
 from __future__ import annotations
 
@@ -9,11 +9,34 @@ import sys
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
+
+from typing_extensions import Self
 
 from snapllm import _core
 from snapllm._gate import Gate
+
+
+class ClosedAtExit(ABC):
+    """A context manager whose end closes it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self, drain_timeout_s: float = 0.0) -> None:
+        """Ends it; its requests get so many seconds to finish."""
 
 
 class _Closable(Protocol):

@@ -10,7 +10,7 @@ from snapllm import _core
 from snapllm._media import MediaLoader, MediaPolicy
 from snapllm.conversation import render_messages, render_tools
 from snapllm.errors import InvalidRequestError
-from snapllm.params import ChatRequest, CompletionRequest, SamplingOptions
+from snapllm.params import UNLIMITED, ChatRequest, CompletionRequest, SamplingOptions
 
 
 class Lowered(msgspec.Struct, frozen=True):
@@ -40,7 +40,9 @@ class Lowered(msgspec.Struct, frozen=True):
                 model_id=self.model,
                 prompt=self.tokens,
                 sampling=_core.SamplingParams(**options),
-                max_tokens=self.max_tokens,
+                # The core has a way of its own to generate nothing.
+                max_tokens=self.max_tokens or UNLIMITED,
+                prefill_only=self.max_tokens == 0,
                 stop=list(self.stop),
                 reuse_prefix=self.reuse_prefix,
                 cache_namespace=self.cache_namespace,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
-import msgspec
+from collections.abc import Iterable
 
 from snapllm import _core
 from snapllm.outputs import (
@@ -39,7 +37,9 @@ def _logprobs(output: _core.RequestOutput) -> tuple[TokenLogprob, ...]:
     )
 
 
-def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
+def _finish(
+    output: _core.RequestOutput, *, has_tool_calls: bool = False, num_reasoning_tokens: int = 0
+) -> Finish:
     """The end of an answer.
 
     Raises:
@@ -51,7 +51,8 @@ def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
     reason: FinishReason
     if core_reason == "stop" and has_tool_calls:
         reason = "tool_calls"
-    elif core_reason == "length":
+    elif core_reason == "length" or (core_reason == "stop" and output.num_generated_tokens == 0):
+        # Whatever stops an answer is a token: without one, none was allowed.
         reason = "length"
     elif core_reason == "cancelled":
         reason = "cancelled"
@@ -66,6 +67,7 @@ def _finish(output: _core.RequestOutput, has_tool_calls: bool) -> Finish:
             num_prompt_tokens=output.num_prompt_tokens,
             num_cached_tokens=output.num_cached_tokens,
             num_generated_tokens=output.num_generated_tokens,
+            num_reasoning_tokens=num_reasoning_tokens,
         ),
         cache=CacheUse(
             num_hot_tokens=cache.num_hot_tokens,
@@ -121,47 +123,34 @@ class _LogprobMatcher:
 
 
 class ChatReader:
-    """Reads the outputs of one chat request.
+    """Reads the outputs of one answer to a chat."""
 
-    Args:
-        prompt: The chat.
-        count_tokens: Returns the number of tokens of a text.
-    """
-
-    def __init__(self, prompt: _core.ChatPrompt, count_tokens: Callable[[str], int]) -> None:
+    def __init__(self, prompt: _core.ChatPrompt) -> None:
         self._parser = prompt.create_parser()
-        self._count_tokens = count_tokens
-        self._reasoning: list[str] = []
         self._has_tool_calls = False
         self._logprobs = _LogprobMatcher()
 
     def read(self, output: _core.RequestOutput) -> list[ChatEvent]:
         """The events of the next output; raises its error, if it has one."""
-        is_final = output.finish_reason is not None
         self._logprobs.add(_logprobs(output))
         events: list[ChatEvent] = []
-        for delta in self._parser.push(output.text, is_final):
+        for delta in self._parser.push(output):
             if delta.kind == "content":
                 events.append(TextDelta(delta.text, self._logprobs.take(delta.text)))
             elif delta.kind == "reasoning":
                 self._logprobs.take(delta.text)
-                self._reasoning.append(delta.text)
                 events.append(ReasoningDelta(delta.text))
             else:
                 events.extend(self._tool_events(delta))
-        if is_final:
-            events.append(self._finish(output))
+        if output.finish_reason is not None:
+            events.append(
+                _finish(
+                    output,
+                    has_tool_calls=self._has_tool_calls,
+                    num_reasoning_tokens=self._parser.num_reasoning_tokens,
+                )
+            )
         return events
-
-    def _finish(self, output: _core.RequestOutput) -> Finish:
-        finish = _finish(output, self._has_tool_calls)
-        if not self._reasoning:
-            return finish
-        # Outputs do not say which of their tokens the parser took for reasoning.
-        num_tokens = self._count_tokens("".join(self._reasoning))
-        num_tokens = min(num_tokens, finish.usage.num_generated_tokens)
-        usage = msgspec.structs.replace(finish.usage, num_reasoning_tokens=num_tokens)
-        return msgspec.structs.replace(finish, usage=usage)
 
     def _tool_events(self, delta: _core.ChatDelta) -> list[ChatEvent]:
         events: list[ChatEvent] = []
@@ -179,7 +168,7 @@ def read_chunk(output: _core.RequestOutput) -> CompletionChunk:
         text=output.text,
         tokens=output.tokens,
         logprobs=_logprobs(output),
-        finish=_finish(output, False) if output.finish_reason is not None else None,
+        finish=_finish(output) if output.finish_reason is not None else None,
     )
 
 
@@ -190,7 +179,7 @@ def read_text(output: _core.RequestOutput) -> list[ChatEvent]:
     if output.text or logprobs:
         events.append(TextDelta(output.text, logprobs))
     if output.finish_reason is not None:
-        events.append(_finish(output, False))
+        events.append(_finish(output))
     return events
 
 

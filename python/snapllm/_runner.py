@@ -18,7 +18,6 @@ from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
 from snapllm.conversation import has_media
-from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, CompletionChunk
 from snapllm.params import ChatRequest, CompletionRequest
 
@@ -126,16 +125,10 @@ class Runner:
         num_tokens = len(lowered.tokens)
         return [Answer(s, self._reader(lowered).read, num_tokens) for s in subscriptions]
 
-    def _reader(self, lowered: Lowered) -> ChatReader:
+    @staticmethod
+    def _reader(lowered: Lowered) -> ChatReader:
         assert lowered.chat is not None
-        return ChatReader(lowered.chat, functools.partial(self._count_tokens, lowered.model))
-
-    def _count_tokens(self, model_id: str, text: str) -> int:
-        """The tokens of a text that the model wrote; 0 where it has gone since."""
-        with contextlib.suppress(SnapLLMError):
-            if self.core.model_info(model_id).state == "resident":
-                return len(self.core.tokenize(model_id, text, False, False))
-        return 0
+        return ChatReader(lowered.chat)
 
     async def start_completion(
         self, request: CompletionRequest, *, stream: bool

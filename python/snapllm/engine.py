@@ -8,11 +8,10 @@ from collections.abc import Container, Sequence
 from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
 from snapllm._media import MediaPolicy
@@ -23,11 +22,10 @@ from snapllm.diffusion import ImageModel
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
-from snapllm.params import INT32_MAX, LoadOptions, convert, plain_number
+from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions, convert, plain_number
 
 MAX_THREADS = 512
 MAX_DRAIN_TIMEOUT_S = 1_000_000
-MAX_KEEP_ALIVE_S = 1_000_000_000
 DEMO_MODEL_ID = "demo"
 
 _Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
@@ -62,7 +60,7 @@ def demo_projector_path() -> Path:
     return _demo_file("demo-mmproj.gguf")
 
 
-class Engine:
+class Engine(_lifetime.ClosedAtExit):
     """Loads models, keeps them resident and switches between them.
 
     A context manager; any thread may use it. Requests run on one compute thread in
@@ -84,8 +82,8 @@ class Engine:
             http(s) URL, ``*.example.org`` for all below one; none = URLs are refused.
 
     Raises:
-        InvalidRequestError: An argument is out of range, or another process uses the
-            workspace.
+        InvalidRequestError: An argument is out of range, or another engine uses the
+            workspace, of this process or another.
         StorageError: The workspace cannot be made or written.
     """
 
@@ -134,17 +132,6 @@ class Engine:
         images = weakref.ref(self._images)  # the core must not keep alive what keeps it
         core.set_external_holder(lambda: (held := images()) is not None and held.give_back())
         _lifetime.watch(core, self._runner.gate, self._images)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def runner(self) -> Runner:

@@ -24,6 +24,7 @@ _COUNTERS = (
     ("snapllm_prompt_tokens", "num_prompt_tokens", "Prompt tokens of finished requests"),
     ("snapllm_cached_tokens", "num_cached_tokens", "Prompt tokens restored, not computed"),
     ("snapllm_generated_tokens", "num_generated_tokens", "Tokens generated"),
+    ("snapllm_embedded_tokens", "num_embedded_tokens", "Tokens of inputs that were embedded"),
     ("snapllm_steps", "num_steps", "Batches computed"),
     ("snapllm_batch_tokens", "num_batch_tokens", "Tokens computed in batches"),
     ("snapllm_batch_sequences", "num_batch_sequences", "Sequences in batches"),

@@ -22,7 +22,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of the prompt that were restored, not computed."""
     num_generated_tokens: int = 0
     num_reasoning_tokens: int = 0
-    """Those of them that the text of the reasoning makes up."""
+    """Those of them that the text of the reasoning is made of."""
 
 
 class CacheUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from snapllm.conversation import MediaPart, Message, Tool, ToolMode, add_media, 
 from snapllm.errors import InvalidRequestError
 
 INT32_MAX = 2**31 - 1
+MAX_KEEP_ALIVE_S = 1_000_000_000
 
 Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
 TopP: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
@@ -88,6 +89,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     template_kwargs: dict[str, Any] = {}
     sampling: SamplingOptions = SamplingOptions()
     max_tokens: int = DEFAULT_MAX_TOKENS
+    """0 = the prompt is computed and kept, and nothing is generated."""
     stop: StopSequences = ()
     n: int = 1
     reuse_prefix: bool = True

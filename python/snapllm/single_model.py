@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from os import PathLike
-from types import TracebackType
 
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
+from snapllm._lifetime import ClosedAtExit
 from snapllm.engine import Engine
 from snapllm.model import Model
 from snapllm.params import LoadOptions
 
 
-class SingleModel(Model):
+class SingleModel(Model, ClosedAtExit):
     """A model with an engine of its own, which ends with it. A context manager."""
 
     def __init__(self, engine: Engine, model: Model) -> None:
         super().__init__(engine.runner, model.id)
         self._engine = engine
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self, drain_timeout_s: float = 0.0) -> None:
         """Ends its engine and frees all memory; see `Engine.close`."""

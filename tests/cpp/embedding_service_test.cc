@@ -1,6 +1,8 @@
 #include "embedding_service.h"
 
+#include <atomic>
 #include <cmath>
+#include <mutex>
 #include <thread>
 
 #include "check.h"
@@ -22,7 +24,7 @@ struct Fixture {
     request.inputs = std::move(inputs);
     request.dimensions = dimensions;
     request.pooling = pooling;
-    return embed(compute, *model, *context, request);
+    return embed(compute, *model, *context, request, counts);
   }
   StatusCode refusal(std::vector<std::vector<Token>> inputs, int32_t dimensions = 0,
                      Pooling pooling = Pooling::kAuto) {
@@ -32,6 +34,13 @@ struct Fixture {
 
   std::shared_ptr<FakeTextModel> model;
   std::unique_ptr<FakeTextContext> context;
+  ModelStats stats() const {
+    ModelStats stats;
+    counts.add_to(stats);
+    return stats;
+  }
+
+  EmbedCounts counts;
   ComputeThread compute;
 };
 
@@ -80,6 +89,53 @@ TEST(embedding_service, a_failure_ends_the_job) {
   fixture.context->fake_embedder().fail({StatusCode::kGenerationFailed, "no"});
   CHECK_EQ(fixture.refusal({{1}, {2}}), StatusCode::kGenerationFailed);
   CHECK_EQ(fixture.context->fake_embedder().num_steps(), 1);
+}
+
+TEST(embedding_service, each_input_is_counted_as_a_request) {
+  Fixture fixture;
+  REQUIRE(fixture.run({{4, 1, 1}, {0, 5}}).ok());
+  ModelStats stats = fixture.stats();
+  CHECK_EQ(stats.num_requests, 2u);
+  CHECK_EQ(stats.num_finished, 2u);
+  CHECK_EQ(stats.num_embedded_tokens, 5u);
+  CHECK_EQ(stats.queue_time.count, 2u);
+  CHECK_EQ(stats.num_running + stats.num_waiting, 0);
+  fixture.refusal({{1}, {}});
+  CHECK_EQ(fixture.stats().num_requests, 2u);
+  fixture.context->fake_embedder().fail({StatusCode::kGenerationFailed, "no"});
+  fixture.refusal({{1}, {2}, {3}});
+  stats = fixture.stats();
+  CHECK_EQ(stats.num_requests, 5u);
+  CHECK_EQ(stats.num_finished, 5u);
+  CHECK_EQ(stats.num_failed, 3u);
+  CHECK_EQ(stats.num_embedded_tokens, 5u);
+}
+
+TEST(embedding_service, inputs_wait_for_their_turn_and_then_run) {
+  Fixture fixture;
+  Embedder& embedder = *fixture.context->embedder().value();
+  std::unique_lock turn(embedder.turn());
+  std::thread job([&] { REQUIRE(fixture.run({{1}, {2}}).ok()); });
+  while (fixture.stats().num_waiting == 0) std::this_thread::yield();
+  CHECK_EQ(fixture.stats().num_waiting, 2);
+  CHECK_EQ(fixture.stats().num_running, 0);
+  std::mutex block;
+  std::unique_lock blocked(block);
+  std::atomic<bool> is_blocked{false};
+  std::thread blocker([&] {
+    fixture.compute.run([&] {
+      is_blocked = true;
+      std::lock_guard wait(block);
+    });
+  });
+  while (!is_blocked) std::this_thread::yield();
+  turn.unlock();
+  while (fixture.stats().num_waiting > 0) std::this_thread::yield();
+  CHECK_EQ(fixture.stats().num_running, 2);
+  blocked.unlock();
+  job.join();
+  blocker.join();
+  CHECK_EQ(fixture.stats().num_running, 0);
 }
 
 TEST(embedding_service, jobs_of_several_threads_do_not_mix) {

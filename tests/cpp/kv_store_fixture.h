@@ -19,7 +19,7 @@ using Tokens = std::vector<Token>;
 inline const Hash128 kFingerprint{11, 22};
 
 inline StoreScope scope_of(KvKind kind = KvKind::kBlocks, std::string_view name = "") {
-  return {kFingerprint, root_key(kFingerprint, name), kind};
+  return {kFingerprint, root_key(kFingerprint, kind, name), kind};
 }
 
 inline Tokens tokens_of(int seed, int count) {

@@ -55,7 +55,7 @@ TEST(kv_store, namespaces_and_models_share_nothing) {
   f.save(tokens);
   CHECK_EQ(f.match(tokens, scope_of(KvKind::kBlocks, "other")), 0);
   const Hash128 other{33, 44};
-  CHECK_EQ(f.match(tokens, {other, root_key(other, ""), KvKind::kBlocks}), 0);
+  CHECK_EQ(f.match(tokens, {other, root_key(other, KvKind::kBlocks, ""), KvKind::kBlocks}), 0);
 }
 
 TEST(kv_store, a_common_prefix_is_stored_once) {
@@ -261,6 +261,28 @@ TEST(kv_store, what_leaves_ram_leaves_others_what_they_share_and_is_counted_once
   CHECK_EQ(f.store->usage(scope_of(), first).num_ram_tokens, 512);
   const std::vector<ScopedTokens> both = {{scope_of(), first}, {scope_of(), second}};
   CHECK_EQ(f.store->usage(both).num_stored_tokens, 512 + 88 + 88);
+}
+
+TEST(kv_store, what_is_shared_counts_for_the_warmest_of_those_that_share_it) {
+  Fixture f;
+  const Tokens first = tokens_of(1, 600);
+  Tokens second = first;
+  second.back() += 1;
+  f.save(first);
+  f.save(second);
+  const auto usage = [&](Tier of_first, Tier of_second) {
+    return f.store->usage(std::vector<ScopedTokens>{{scope_of(), first, of_first},
+                                                    {scope_of(), second, of_second}});
+  };
+  const PrefixUsage all = usage(Tier::kHot, Tier::kHot);
+  CHECK_EQ(all.num_ram_tokens, 512 + 88 + 88);
+  CHECK_EQ(usage(Tier::kCold, Tier::kCold).num_ram_tokens, 0);
+  CHECK_EQ(usage(Tier::kCold, Tier::kCold).disk_bytes, all.disk_bytes);
+  for (const auto& mixed : {usage(Tier::kCold, Tier::kWarm), usage(Tier::kWarm, Tier::kCold)}) {
+    CHECK_EQ(mixed.num_ram_tokens, 600);
+    CHECK_EQ(mixed.state_bytes, 0u);
+  }
+  CHECK_EQ(usage(Tier::kHot, Tier::kCold).state_bytes, usage(Tier::kHot, Tier::kCold).ram_bytes);
 }
 
 TEST(kv_store, a_folder_that_was_removed_is_made_again) {

@@ -18,6 +18,7 @@ from snapllm import (
     ToolCallDelta,
     ToolCallStart,
 )
+from snapllm._readers import fold_chat
 
 WEATHER = {
     "type": "function",
@@ -106,6 +107,21 @@ def test_a_streamed_tool_call_adds_up_to_the_whole_one(demo: snapllm.Model) -> N
     assert [(s.name, a) for s, a in zip(starts, arguments, strict=True)] == [
         (call.name, call.arguments) for call in whole.tool_calls
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_tokens_are_those_that_were_generated(demo: snapllm.Model, stream: bool) -> None:
+    """Not those that the tokenizer would make of the same text."""
+    grammar = 'root ::= "<think>\\n27 + 45 is\\n</think>\\n\\n72"'
+    [plus] = demo.tokenize(" +")
+    counts = []
+    for bias in {}, {plus: -100}:
+        options = {"temperature": 0, "grammar": grammar, "logit_bias": bias}
+        answer = demo.chat("What is 27 + 45?", thinking=True, stream=stream, **options)
+        result = fold_chat(answer) if stream else answer
+        assert (result.reasoning, result.content) == ("27 + 45 is\n", "72")
+        counts.append(result.usage.num_reasoning_tokens)
+    assert counts == [len(demo.tokenize("27 + 45 is\n")), counts[0] + 1]
 
 
 def test_a_json_schema_shapes_the_answer(model: snapllm.Model) -> None:

@@ -48,10 +48,13 @@ class Files:
     def __init__(self, folder: Path, architecture: Architecture, projector: Projector) -> None:
         self.model = make_nano_model(folder / "m.gguf", architecture)
         self.mmproj = make_nano_projector(folder / "mmproj.gguf", projector)
+        self.other_mmproj = make_nano_projector(folder / "other.gguf", projector, seed=9)
 
-    def open(self, workspace: Path | None = None) -> snapllm.Engine:
+    def open(
+        self, workspace: Path | None = None, mmproj_path: Path | None = None
+    ) -> snapllm.Engine:
         engine = snapllm.Engine(num_threads=1, workspace=workspace)
-        engine.load(self.model, "m", mmproj_path=self.mmproj, context_size=2048)
+        engine.load(self.model, "m", mmproj_path=mmproj_path or self.mmproj, context_size=2048)
         return engine
 
 
@@ -96,6 +99,19 @@ def test_questions_are_answered_from_every_tier_and_after_a_restart(
             assert engine.contexts.move("album", tier).tier == tier
             check_cached(engine, question, wanted)
     with files.open(workspace) as engine:
+        check_cached(engine, question, wanted)
+
+
+def test_another_projector_sees_a_document_anew_and_then_knows_it(
+    files: Files, tmp_path: Path
+) -> None:
+    workspace, question = tmp_path / "workspace", "Is the house big?"
+    with files.open(workspace) as engine:
+        tokens = engine.contexts.ingest(DOCUMENT, "m", name="album").record.tokens
+    with files.open(workspace, files.other_mmproj) as engine:
+        wanted = decided(ask(engine, question))
+        assert num_encoded(engine) == 2
+        assert engine.contexts.get("album").record.tokens != tokens
         check_cached(engine, question, wanted)
 
 

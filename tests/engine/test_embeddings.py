@@ -14,6 +14,7 @@ from nano_models import Architecture, make_embedding_model, make_nano_model
 from ties import decided_tokens
 
 import snapllm
+from snapllm import _core
 
 TEXTS = ["The cat sat on the mat.", "A cat is on a mat", "Completely different: 12345 67890", "x"]
 
@@ -161,6 +162,30 @@ def test_embeddings_and_answers_go_on_beside_each_other(model: snapllm.Model) ->
     for thread in threads:
         thread.join()
     assert [tokens[: len(alone)] for tokens in answers] == [alone] * 3
+
+
+def test_what_is_embedded_is_counted(llama_path: Path) -> None:
+    """Each input as a request; its tokens are none that a cache has missed."""
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(llama_path)
+        result = model.embed(TEXTS)
+        [stats] = engine.stats().models
+    assert stats.num_requests == stats.num_finished == stats.queue_time.count == len(TEXTS)
+    assert stats.num_embedded_tokens == result.num_tokens > 0
+    assert stats.num_prompt_tokens == stats.num_running == stats.num_waiting == 0
+
+
+def test_an_input_that_is_embedded_is_running(model: snapllm.Model, engine: snapllm.Engine) -> None:
+    def stats() -> _core.ModelStats:
+        return next(each for each in engine.stats().models if each.id == model.id)
+
+    embedding = threading.Thread(target=model.embed, args=([[5] * 1000] * 16,))
+    embedding.start()
+    while embedding.is_alive() and stats().num_running == 0:
+        pass
+    assert embedding.is_alive()
+    embedding.join()
+    assert stats().num_running == 0
 
 
 def test_asyncio_embeds_many_at_once(model: snapllm.Model) -> None:

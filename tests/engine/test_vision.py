@@ -169,7 +169,28 @@ def test_what_was_seen_is_known_after_a_restart(
     assert answers[1].usage.num_cached_tokens > NUM_TOKENS["mlp"]
 
 
-def test_another_projector_shares_nothing(
+@pytest.mark.parametrize(("architecture", "projector"), KINDS)
+def test_text_is_reused_with_a_projector_and_without(
+    files: dict[str, tuple[Path, Path]], architecture: str, projector: str
+) -> None:
+    """But for M-RoPE, where a model keeps its KV in another form once it sees."""
+    path, mmproj_path = files[projector]
+    text, options = "What a projector does not change. " * 20, {"num_logprobs": 0}
+    for first, second in ((mmproj_path, ""), ("", mmproj_path)):
+        with snapllm.Engine(num_threads=1) as engine:
+            ask(engine.load(path, "first", mmproj_path=first), text=text)
+            model = engine.load(path, "second", mmproj_path=second)
+            reused = ask(model, text=text, **options)
+            alone = ask(model, text=text, reuse_prefix=False, **options)
+        assert (reused.usage.num_cached_tokens > 0) == (architecture != "qwen2vl")
+        assert alone.usage.num_cached_tokens == 0
+        one, other = (
+            [(each.token, each.logprob) for each in answer.logprobs] for answer in (reused, alone)
+        )
+        assert one == other
+
+
+def test_another_projector_sees_for_itself(
     files: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:
     path, mmproj_path = files["mlp"]

@@ -46,8 +46,15 @@ def test_what_chat_serves_is_found_as_a_model(server: Server) -> None:
     for name in ("demo", "gpt", "claude-x", "demo@handbook", "gpt@handbook", "doc"):
         found = server.get(f"/v1/models/{name}")
         assert (found["id"], found["object"]) == (name, "model")
-    for name, code in (("other", "model_not_found"), ("gpt@other", "context_not_found")):
+    for name, code in (
+        ("other", "model_not_found"),
+        ("other@handbook", "model_not_found"),
+        ("gpt@other", "context_not_found"),
+    ):
         status, answer, _ = server.request("GET", f"/v1/models/{name}")
+        assert (status, answer["error"]["code"]) == (404, code)
+        chat = {"model": name, "messages": MESSAGES}
+        status, answer, _ = server.request("POST", "/v1/chat/completions", chat)
         assert (status, answer["error"]["code"]) == (404, code)
 
 

@@ -170,6 +170,40 @@ def test_cached_prompts_are_counted_apart(claude: anthropic.Anthropic) -> None:
     assert second.input_tokens > 0
 
 
+def test_no_tokens_at_all_fill_the_prompt_cache(claude: anthropic.Anthropic) -> None:
+    text = "You answer politely. " * 30
+    marked = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
+    options: dict[str, Any] = {"model": "demo", "system": [marked], "tools": [WEATHER]}
+    warm = claude.messages.create(max_tokens=0, messages=HELLO, **options)
+    assert (warm.content, warm.stop_reason, warm.stop_sequence) == ([], "max_tokens", None)
+    counted = claude.messages.count_tokens(messages=HELLO, **options).input_tokens
+    usage = warm.usage
+    assert usage.output_tokens == 0
+    assert usage.cache_creation_input_tokens and usage.cache_creation_input_tokens > 100
+    computed = usage.input_tokens + usage.cache_creation_input_tokens
+    assert computed + (usage.cache_read_input_tokens or 0) == counted
+    with claude.messages.stream(max_tokens=0, messages=HELLO, **options) as stream:
+        types = [event.type for event in stream]
+        again = stream.get_final_message()
+    assert types == ["message_start", "message_delta", "message_stop"]
+    assert (again.content, again.stop_reason) == ([], "max_tokens")
+    # The prompt whole: not even its last token is computed again.
+    assert (again.usage.cache_read_input_tokens, again.usage.output_tokens) == (counted, 0)
+    asked = claude.messages.create(max_tokens=5, messages=ASK, **options).usage
+    assert asked.cache_creation_input_tokens == 0
+    assert asked.cache_read_input_tokens
+    assert asked.cache_read_input_tokens >= usage.cache_creation_input_tokens
+
+
+def test_thinking_may_be_left_to_the_model_that_generates_nothing(
+    claude: anthropic.Anthropic,
+) -> None:
+    adaptive: Any = {"type": "adaptive"}
+    warm = claude.messages.create(model="demo", max_tokens=0, messages=HELLO, thinking=adaptive)
+    assert warm.content == []
+    assert warm.usage.output_tokens == 0
+
+
 def test_tokens_are_counted_as_they_are_used(claude: anthropic.Anthropic) -> None:
     options: dict[str, Any] = {"model": "demo", "messages": ASK, "tools": [WEATHER]}
     counted = claude.messages.count_tokens(**options).input_tokens
@@ -191,7 +225,7 @@ def test_models_have_anthropics_form_for_its_clients(
     ("fields", "kind", "code"),
     [
         ({"model": "nope"}, anthropic.NotFoundError, "not_found_error"),
-        ({"max_tokens": 0}, anthropic.BadRequestError, "invalid_request_error"),
+        ({"max_tokens": -1}, anthropic.BadRequestError, "invalid_request_error"),
         ({"messages": []}, anthropic.BadRequestError, "invalid_request_error"),
         (
             {"messages": [{"role": "user", "content": "word " * 60_000}]},

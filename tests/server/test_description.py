@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from server_process import Server
 
@@ -36,6 +37,22 @@ def test_what_is_not_json_is_described_as_what_it_is(server: Server) -> None:
     )
     filters = {(p["name"], p["in"]) for p in paths["/api/v1/contexts"]["get"]["parameters"]}
     assert filters == {("tier", "query"), ("model_id", "query")}
+
+
+def test_the_sizes_of_a_context_are_described_as_they_are_taken(
+    server: Server, qwen_path: Path
+) -> None:
+    schema = server.get("/openapi.json")["components"]["schemas"]["LoadRequest"]
+    size = schema["properties"]["context_size"]["anyOf"][0]
+    assert size["not"] == {"minimum": 1, "maximum": 15}
+    body = {"model_id": "sized", "file_path": str(qwen_path)}
+    for refused in (1, 15, size["maximum"] + 1):
+        status, answer, _ = server.request(
+            "POST", "/api/v1/models/load", body | {"context_size": refused}
+        )
+        assert (status, answer["error"]["param"]) == (400, "context_size")
+    server.post("/api/v1/models/load", body | {"context_size": 16})
+    server.post("/api/v1/models/unload", {"model_id": "sized"})
 
 
 def test_the_docs_page_lists_the_endpoints(server: Server) -> None:

@@ -115,6 +115,66 @@ def test_a_response_calls_a_tool_and_uses_its_result(demo_client: openai.OpenAI)
     assert "22" in answer.output_text
 
 
+def test_a_response_goes_on_from_the_kv_of_the_answer_it_follows(
+    demo_client: openai.OpenAI,
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": "What's the weather in Oslo?"}]
+    options: dict[str, Any] = {
+        "model": "demo",
+        "tools": [TOOL],
+        "temperature": 0,
+        "reasoning": {"effort": "low"},
+    }
+    first = demo_client.responses.create(input=asked, **options)
+    assert [item.type for item in first.output] == ["reasoning", "function_call"]
+    items = [item.to_dict() for item in first.output]
+    result = {"type": "function_call_output", "call_id": items[1]["call_id"], "output": "22"}
+    second = demo_client.responses.create(input=[*asked, *items, result], **options)
+    assert first.usage is not None and second.usage is not None
+    # As far as a chat: the demo's template begins a line of its own after the reasoning.
+    num_thoughts = first.usage.output_tokens_details.reasoning_tokens
+    num_cached = second.usage.input_tokens_details.cached_tokens
+    assert num_cached >= first.usage.input_tokens + num_thoughts
+
+
+def test_a_response_and_a_chat_reuse_each_others_prompts(demo_client: openai.OpenAI) -> None:
+    """The history has all that an answer may: reasoning, a text and a call."""
+    thought, said = "The user asks. I call the tool.", "Let me check."
+    asked: Any = {"role": "user", "content": "What's the weather in Rome?"}
+    function = {"name": "get_weather", "arguments": '{"location": "Rome"}'}
+    chat = demo_client.chat.completions.create(
+        model="demo",
+        max_tokens=1,
+        tools=[{"type": "function", "function": {k: v for k, v in TOOL.items() if k != "type"}}],
+        messages=[
+            asked,
+            {
+                "role": "assistant",
+                "content": said,
+                "reasoning_content": thought,
+                "tool_calls": [{"id": "1", "type": "function", "function": function}],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "22"},
+        ],
+    ).usage
+    reasoning = [{"type": "reasoning_text", "text": thought}]
+    response = demo_client.responses.create(
+        model="demo",
+        max_output_tokens=1,
+        tools=[TOOL],
+        input=[
+            asked,
+            {"type": "reasoning", "id": "rs_1", "summary": [], "content": reasoning},
+            {"role": "assistant", "content": said},
+            {"type": "function_call", "call_id": "1", **function},
+            {"type": "function_call_output", "call_id": "1", "output": "22"},
+        ],
+    ).usage
+    assert chat is not None and response is not None
+    assert response.input_tokens == chat.prompt_tokens
+    assert response.input_tokens_details.cached_tokens == chat.prompt_tokens - 1
+
+
 def test_reasoning_is_an_item_of_its_own(demo_client: openai.OpenAI) -> None:
     response = demo_client.responses.create(
         model="demo", input="What is 27 + 45?", reasoning={"effort": "low"}, temperature=0

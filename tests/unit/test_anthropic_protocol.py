@@ -46,6 +46,29 @@ def test_thinking_of_an_unknown_type_is_adaptive() -> None:
     assert not parse(thinking={"type": "disabled"}).request.thinking
 
 
+FORM: dict[str, Any] = {"type": "json_schema", "schema": {}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
+        ({"tool_choice": {"type": "any"}, "tools": [{"name": "look"}]}, "tool_choice.type"),
+        (
+            {"tool_choice": {"type": "tool", "name": "look"}, "tools": [{"name": "look"}]},
+            "tool_choice.type",
+        ),
+        ({"output_config": {"format": FORM}}, "output_config.format"),
+        ({"output_format": FORM}, "output_format"),
+    ],
+)
+def test_no_form_is_taken_for_an_answer_of_no_tokens(fields: dict[str, Any], param: str) -> None:
+    assert parse(max_tokens=2000, **fields).request.max_tokens == 2000
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(max_tokens=0, **fields)
+    assert caught.value.param == param
+
+
 def test_omitted_thoughts_are_signed_and_empty() -> None:
     assert parse(thinking={"type": "adaptive", "display": "omitted"}).omits_thinking
     assert not parse(thinking={"type": "adaptive"}).omits_thinking

@@ -102,7 +102,7 @@ def test_refusals_and_broken_arguments_of_the_history_are_shown_to_the_model() -
     messages = parse(input=[refusal, call])[0].messages
     rendered = json.loads(render_messages(messages, lambda part, where: ""))
     assert rendered[0]["content"] == "I cannot."
-    arguments = rendered[1]["tool_calls"][0]["function"]["arguments"]
+    arguments = rendered[0]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(arguments) == {"arguments": '{"at": '}
 
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "snapllm/output.h"
 #include "snapllm/request.h"
 #include "snapllm/status.h"
 
@@ -22,14 +23,17 @@ struct ChatDelta {
   std::string tool_name;
 };
 
-// Reads the generated text of one answer piece by piece. Not thread-safe.
+// Reads the outputs of one answer, in their order. Not thread-safe.
 class ChatStreamParser {
  public:
   virtual ~ChatStreamParser() = default;
-  // Takes the next piece of text; `final` says that nothing follows. Text that
-  // may still turn out to be markup is held back until it is decided. Text that
-  // does not fit the model's format is passed on as content.
-  virtual std::vector<ChatDelta> push(const std::string& text, bool final) = 0;
+  // Takes the next output. Text that may still turn out to be markup is held back
+  // until it is decided. Text that does not fit the model's format is passed on as
+  // content.
+  virtual std::vector<ChatDelta> push(const RequestOutput& output) = 0;
+  // The generated tokens that the text of the reasoning was made of, without the tags
+  // around it. 0 before the last output.
+  virtual int32_t num_reasoning_tokens() const = 0;
 };
 
 class ChatPrompt {

@@ -85,8 +85,11 @@ class Engine {
   Status discard_prefix(const PrefixRef& prefix, const std::vector<std::vector<Token>>& others);
   Status move_prefix(const PrefixRef& prefix, Tier tier,
                      const std::vector<std::vector<Token>>& others);
-  // What all of them take together, in bytes by tier; what they share counts once.
-  Result<PrefixInfo> prefix_usage(const std::vector<PrefixRef>& prefixes);
+  // What all of them take together, in bytes by tier; what they share counts once. Of each
+  // only the tiers up to its own count: what it has in warmer ones is another's.
+  // REQUIRES: as many tiers as prefixes
+  Result<PrefixInfo> prefix_usage(const std::vector<PrefixRef>& prefixes,
+                                  const std::vector<Tier>& tiers);
   Result<PrefixStates> read_prefix(const PrefixRef& prefix);
   Status write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states);
 

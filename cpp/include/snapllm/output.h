@@ -1,6 +1,7 @@
 // What the engine answers, and the queue the answers come through.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -47,6 +48,9 @@ struct RequestOutput {
   uint64_t request_id = 0;
   std::string text;  // whole UTF-8 characters; stop strings are never in it
   std::vector<Token> tokens;
+  // Of each of them, how long the answer is with its text, in bytes since the beginning and
+  // before a stop string is cut off. Part of a character counts with the rest of it.
+  std::vector<size_t> token_ends;
   std::vector<TokenLogprobs> logprobs;
   int32_t num_computed_prompt_tokens = 0;  // so far, with the reused ones
 

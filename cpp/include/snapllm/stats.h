@@ -80,6 +80,7 @@ struct LatencyHistogram {
   }
 };
 
+// A request is one prompt on its way to one answer, or one input on its way to its vector.
 struct ModelStats {
   std::string id;
   uint64_t num_requests = 0;
@@ -89,11 +90,12 @@ struct ModelStats {
   uint64_t num_prompt_tokens = 0;
   uint64_t num_cached_tokens = 0;
   uint64_t num_generated_tokens = 0;
+  uint64_t num_embedded_tokens = 0;  // of inputs; no prompt tokens, since none can be cached
   uint64_t num_encoded_media = 0;  // pieces of images and sound; those reused are not
-  uint64_t num_steps = 0;         // batches computed
+  uint64_t num_steps = 0;         // batches computed, those of embeddings not among them
   uint64_t num_batch_tokens = 0;  // in all batches together
   uint64_t num_batch_sequences = 0;
-  LatencyHistogram queue_time;            // submit to admission
+  LatencyHistogram queue_time;            // submit to admission, of an input to its turn
   LatencyHistogram time_to_first_token;   // submit to first token
   LatencyHistogram inter_token_latency;   // token to token of one request
   bool resident = false;

@@ -3,172 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "attention/attention_scratch.h"
-#include "attention/simd.h"
+#include "attention/span_kernel.h"
 #include "attention/visible_cells.h"
 
 namespace snapllm {
 namespace {
-
-using simd::kLanes;
-using simd::Vec;
-
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-// Cells whose keys are asked for ahead of their use.
-constexpr int kCellsAhead = 16;
-
-// The keys or the values of one head: row i is that of the i-th visible cell.
-struct CellRows {
-  const std::byte* data;
-  size_t stride;
-  const int32_t* cells;
-
-  const uint16_t* operator[](int32_t i) const {
-    return reinterpret_cast<const uint16_t*>(data + stride * static_cast<size_t>(cells[i]));
-  }
-};
-
-void prefetch(const uint16_t* row, int32_t size) {
-  for (int32_t i = 0; i < size; i += 32) __builtin_prefetch(row + i);
-}
-
-// Scores of kRows queries, `size` numbers apart, with the kColumns keys from `first` on;
-// keys at and after `last` are taken for the one before it.
-template <int kRows, int kColumns>
-void score_block(const float* q, const CellRows& keys, int32_t first, int32_t last, int32_t size,
-                 float* scores) {
-  static_assert(kRows * kColumns == kLanes);
-  const uint16_t* rows[kColumns];
-  for (int c = 0; c < kColumns; ++c) rows[c] = keys[std::min(first + c, last - 1)];
-  Vec sums[kLanes] = {};
-  for (int32_t d = 0; d < size; d += kLanes) {
-    Vec k[kColumns];
-    for (int c = 0; c < kColumns; ++c) k[c] = simd::load_half(rows[c] + d);
-    for (int r = 0; r < kRows; ++r) {
-      const Vec x = simd::load(q + r * size + d);
-      for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += x * k[c];
-    }
-  }
-  float block[kLanes];
-  simd::store(block, simd::sums_of_lanes(sums));
-  for (int r = 0; r < kRows; ++r) {
-    std::memcpy(scores + r * kSpanCells, block + r * kColumns, kColumns * sizeof(float));
-  }
-}
-
-// Scores of `num_rows` queries with the keys of `first` to `last`.
-void score_span(const float* q, int32_t num_rows, const CellRows& keys, int32_t first,
-                int32_t last, int32_t size, float* scores) {
-  constexpr int kColumns = kLanes / 4;
-  for (int32_t cell = first; cell < last; cell += kLanes) {
-    for (int c = 0; c < kLanes; ++c) {
-      prefetch(keys[std::min(cell + kCellsAhead + c, last - 1)], size);
-    }
-    float* out = scores + (cell - first);
-    int32_t row = 0;
-    for (; row + 4 <= num_rows; row += 4) {
-      for (int c = 0; c < kLanes && cell + c < last; c += kColumns) {
-        score_block<4, kColumns>(q + row * size, keys, cell + c, last, size,
-                                 out + row * kSpanCells + c);
-      }
-    }
-    for (; row < num_rows; ++row) {
-      score_block<1, kLanes>(q + row * size, keys, cell, last, size, out + row * kSpanCells);
-    }
-  }
-}
-
-// Adds the values of `num_cells` cells, each times its weight, into kVecs vectors of
-// kRows rows of `out`.
-template <int kRows, int kVecs>
-void weigh_block(const float* weights, const CellRows& values, int32_t first, int32_t num_cells,
-                 int32_t offset, int32_t size, float* out) {
-  Vec sums[kRows][kVecs] = {};
-  for (int32_t cell = 0; cell < num_cells; ++cell) {
-    const uint16_t* row = values[first + cell] + offset;
-    Vec x[kVecs];
-    for (int i = 0; i < kVecs; ++i) x[i] = simd::load_half(row + i * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const Vec weight = simd::broadcast(weights[r * kSpanCells + cell]);
-      for (int i = 0; i < kVecs; ++i) sums[r][i] += weight * x[i];
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int i = 0; i < kVecs; ++i) simd::store(out + r * size + offset + i * kLanes, sums[r][i]);
-  }
-}
-
-template <int kRows, int kVecs>
-void weigh_rows(const float* weights, const CellRows& values, int32_t first, int32_t num_cells,
-                int32_t size, float* out) {
-  int32_t offset = 0;
-  for (; offset + kVecs * kLanes <= size; offset += kVecs * kLanes) {
-    weigh_block<kRows, kVecs>(weights, values, first, num_cells, offset, size, out);
-  }
-  for (; offset < size; offset += kLanes) {
-    weigh_block<kRows, 1>(weights, values, first, num_cells, offset, size, out);
-  }
-}
-
-void weigh_span(const float* weights, int32_t num_rows, const CellRows& values, int32_t first,
-                int32_t num_cells, int32_t size, float* out) {
-  constexpr int kVecs = kLanes == 16 ? 4 : 2;  // as many sums as there are registers for
-  int32_t row = 0;
-  for (; row + 4 <= num_rows; row += 4) {
-    weigh_rows<4, kVecs>(weights + row * kSpanCells, values, first, num_cells, size,
-                         out + row * size);
-  }
-  for (; row < num_rows; ++row) {
-    weigh_rows<1, 4>(weights + row * kSpanCells, values, first, num_cells, size,
-                     out + row * size);
-  }
-}
-
-// Turns the first `count` of `num_cells` scores of a row into weights relative to their
-// maximum, and the rest into 0.
-SoftmaxState softmax_span(float* scores, int32_t count, int32_t num_cells, float scale,
-                          float softcap, const float* biases) {
-  const Vec none = simd::broadcast(kMinusInfinity);
-  const int32_t padded = (num_cells + kLanes - 1) / kLanes * kLanes;
-  Vec highest = none;
-  for (int32_t i = 0; i < padded; i += kLanes) {
-    Vec x = simd::load(scores + i) * scale;
-    if (softcap != 0) x = simd::tanh(x) * softcap;
-    if (biases != nullptr) x += simd::load(biases + i);
-    if (i + kLanes > count) {
-      for (int lane = std::max(0, count - i); lane < kLanes; ++lane) x[lane] = kMinusInfinity;
-    }
-    simd::store(scores + i, x);
-    highest = simd::max(highest, x);
-  }
-  SoftmaxState state{simd::max_of_lanes(highest), 0.0F};
-  const Vec shift = simd::broadcast(count > 0 ? state.max : 0.0F);
-  Vec sum = {};
-  for (int32_t i = 0; i < padded; i += kLanes) {
-    const Vec weight = simd::exp(simd::load(scores + i) - shift);
-    simd::store(scores + i, weight);
-    sum += weight;
-  }
-  state.sum = simd::sum_of_lanes(sum);
-  return state;
-}
-
-// Takes another span's weighted values into those so far.
-void merge(SoftmaxState& total, float* values, const SoftmaxState& span, const float* span_values,
-           int32_t size) {
-  if (span.max == kMinusInfinity) return;
-  const float highest = std::max(total.max, span.max);
-  const float keep = std::exp(total.max - highest);
-  const float take = std::exp(span.max - highest);
-  total.max = highest;
-  total.sum = total.sum * keep + span.sum * take;
-  for (int32_t d = 0; d < size; d += kLanes) {
-    simd::store(values + d, simd::load(values + d) * keep + simd::load(span_values + d) * take);
-  }
-}
 
 // The slope of a head as the ALiBi paper has it.
 float alibi_slope(float max_bias, int32_t num_heads, int32_t head) {
@@ -258,30 +99,50 @@ class Worker {
     return total;
   }
 
+  // Each span of the memory is read once for all heads of this thread, one beside the
+  // other as they lie.
   void compute_tiles() {
     const int64_t total = total_weight();
     int64_t before = 0;
     for (int32_t i = 0; i < num_tiles_; ++i) {
       const QueryTile& tile = scratch_.tiles()[i];
+      int32_t first_head = shape_.num_kv_heads;
+      int32_t end_head = 0;
       share(before, total, shape_.num_kv_heads, weight(tile), [&](int32_t head) {
-        enter(i);
-        load_queries(tile, head);
-        const int32_t rows = tile.num_queries * group_;
-        std::fill_n(scratch_.totals(), rows, SoftmaxState{});
-        std::fill_n(scratch_.total_values(), rows * shape_.value_size, 0.0F);
-        for (int32_t first = 0; first < tile.num_cells; first += kSpanCells) {
-          compute_span(tile, head, first, scratch_.states(), scratch_.values());
-          for (int32_t row = 0; row < rows; ++row) {
-            merge(scratch_.totals()[row], scratch_.total_values() + row * shape_.value_size,
-                  scratch_.states()[row], scratch_.values() + row * shape_.value_size,
-                  shape_.value_size);
-          }
-        }
-        for (int32_t row = 0; row < rows; ++row) {
-          finish(tile, head, row, scratch_.totals()[row],
-                 scratch_.total_values() + row * shape_.value_size);
-        }
+        first_head = std::min(first_head, head);
+        end_head = head + 1;
       });
+      if (first_head < end_head) compute_heads(i, first_head, end_head);
+    }
+  }
+
+  void compute_heads(int32_t index, int32_t first_head, int32_t end_head) {
+    const QueryTile& tile = scratch_.tiles()[index];
+    const int32_t rows = tile.num_queries * group_;
+    const int32_t size = shape_.value_size;
+    const auto at = [&](int32_t head) { return (head - first_head) * rows; };
+    enter(index);
+    std::fill_n(scratch_.totals(), at(end_head), SoftmaxState{});
+    std::fill_n(scratch_.total_values(), at(end_head) * size, 0.0F);
+    for (int32_t head = first_head; head < end_head; ++head) {
+      load_queries(tile, head, scratch_.queries() + at(head) * shape_.key_size);
+    }
+    for (int32_t first = 0; first < tile.num_cells; first += kSpanCells) {
+      for (int32_t head = first_head; head < end_head; ++head) {
+        compute_span(tile, head, first, scratch_.queries() + at(head) * shape_.key_size,
+                     scratch_.states(), scratch_.values());
+        for (int32_t row = 0; row < rows; ++row) {
+          merge(scratch_.totals()[at(head) + row],
+                scratch_.total_values() + (at(head) + row) * size, scratch_.states()[row],
+                scratch_.values() + row * size, size);
+        }
+      }
+    }
+    for (int32_t head = first_head; head < end_head; ++head) {
+      for (int32_t row = 0; row < rows; ++row) {
+        finish(tile, head, row, scratch_.totals()[at(head) + row],
+               scratch_.total_values() + (at(head) + row) * size);
+      }
     }
   }
 
@@ -297,8 +158,8 @@ class Worker {
         const int32_t head = unit % shape_.num_kv_heads;
         const size_t at = partial + static_cast<size_t>(unit * rows);
         enter(i);
-        load_queries(tile, head);
-        compute_span(tile, head, unit / shape_.num_kv_heads * kSpanCells,
+        load_queries(tile, head, scratch_.queries());
+        compute_span(tile, head, unit / shape_.num_kv_heads * kSpanCells, scratch_.queries(),
                      scratch_.partial_states() + at, scratch_.partial_values(at));
       });
       partial += static_cast<size_t>(units * rows);
@@ -351,15 +212,14 @@ class Worker {
 
   int32_t head_of(int32_t kv_head, int32_t row) const { return kv_head * group_ + row % group_; }
 
-  void load_queries(const QueryTile& tile, int32_t kv_head) {
+  void load_queries(const QueryTile& tile, int32_t kv_head, float* queries) {
     const auto size = static_cast<size_t>(shape_.key_size);
     for (int32_t row = 0; row < tile.num_queries * group_; ++row) {
       const std::byte* from =
           args_.q.data + static_cast<size_t>(tile.batch) * args_.q.batch_stride +
           static_cast<size_t>(tile.first_query + row / group_) * args_.q.row_stride +
           static_cast<size_t>(head_of(kv_head, row)) * args_.q.head_stride;
-      std::memcpy(scratch_.queries() + static_cast<size_t>(row) * size, from,
-                  size * sizeof(float));
+      std::memcpy(queries + static_cast<size_t>(row) * size, from, size * sizeof(float));
     }
   }
 
@@ -370,13 +230,13 @@ class Worker {
   }
 
   // The weighted values of the tile's rows over the span that begins at `first`.
-  void compute_span(const QueryTile& tile, int32_t kv_head, int32_t first, SoftmaxState* states,
-                    float* values) {
+  void compute_span(const QueryTile& tile, int32_t kv_head, int32_t first, const float* queries,
+                    SoftmaxState* states, float* values) {
     const int32_t last = std::min(first + kSpanCells, tile.num_cells);
     const int32_t rows = tile.num_queries * group_;
     float* scores = scratch_.scores();
-    score_span(scratch_.queries(), rows, rows_of(args_.k, tile.batch, kv_head), first, last,
-               shape_.key_size, scores);
+    score_span(queries, rows, rows_of(args_.k, tile.batch, kv_head), first, last,
+               shape_.key_size, scratch_.packed(), scores);
     const bool is_capped = args_.softcap != 0;
     const float scale = is_capped ? args_.scale / args_.softcap : args_.scale;
     for (int32_t row = 0; row < rows; ++row) {
@@ -385,8 +245,8 @@ class Worker {
       states[row] = softmax_span(scores + row * kSpanCells, count, last - first, scale,
                                  args_.softcap, sloped_biases(head_of(kv_head, row), first, last));
     }
-    weigh_span(scores, rows, rows_of(args_.v, tile.batch, kv_head), first, last - first,
-               shape_.value_size, values);
+    weigh_span(scores, rows, rows_of(args_.v, tile.batch, kv_head), first, last,
+               shape_.value_size, scratch_.packed(), values);
   }
 
   // A tile with biases has one query; those of one span times the head's slope.

@@ -43,12 +43,15 @@ std::byte* AttentionScratch::lay_out(const AttentionShape& shape, std::byte* own
   cells_ = take<int32_t>(own, num_cells);
   biases_ = take<float>(own, num_cells);
   span_biases_ = take<float>(own, kSpanCells);
-  queries_ = take<float>(own, rows * static_cast<size_t>(shape.key_size));
+  const auto all_rows = rows * static_cast<size_t>(shape.num_kv_heads);
+  queries_ = take<float>(own, all_rows * static_cast<size_t>(shape.key_size));
+  packed_ = take<float>(own, kPackedCells * static_cast<size_t>(
+                                                std::max(shape.key_size, shape.value_size)));
   scores_ = take<float>(own, rows * kSpanCells);
   states_ = take<SoftmaxState>(own, rows);
-  totals_ = take<SoftmaxState>(own, rows);
+  totals_ = take<SoftmaxState>(own, all_rows);
   values_ = take<float>(own, rows * static_cast<size_t>(shape.value_size));
-  total_values_ = take<float>(own, rows * static_cast<size_t>(shape.value_size));
+  total_values_ = take<float>(own, all_rows * static_cast<size_t>(shape.value_size));
   return own;
 }
 

@@ -12,6 +12,9 @@ namespace snapllm {
 
 // Cells over which a softmax is computed at once.
 inline constexpr int32_t kSpanCells = 256;
+// Cells whose keys or values are converted to 32 bits at once, at most: few enough for
+// the nearest cache.
+inline constexpr int32_t kPackedCells = 64;
 
 // Of weights relative to `max`: their sum.
 struct SoftmaxState {
@@ -35,12 +38,13 @@ class AttentionScratch {
   int32_t* cells() const { return cells_; }          // visible in the current tile
   float* biases() const { return biases_; }          // of those cells
   float* span_biases() const { return span_biases_; }
-  float* queries() const { return queries_; }        // [row][key_size]
+  float* queries() const { return queries_; }        // [head][row][key_size]
+  float* packed() const { return packed_; }          // keys or values in 32 bits
   float* scores() const { return scores_; }          // [row][kSpanCells]
   SoftmaxState* states() const { return states_; }   // [row], of a span
-  SoftmaxState* totals() const { return totals_; }   // [row]
+  SoftmaxState* totals() const { return totals_; }   // [head][row]
   float* values() const { return values_; }          // [row][value_size], of a span
-  float* total_values() const { return total_values_; }
+  float* total_values() const { return total_values_; }  // [head][row][value_size]
 
   bool has_partials() const { return partial_states_ != nullptr; }
   SoftmaxState* partial_states() const { return partial_states_; }
@@ -66,6 +70,7 @@ class AttentionScratch {
   float* biases_ = nullptr;
   float* span_biases_ = nullptr;
   float* queries_ = nullptr;
+  float* packed_ = nullptr;
   float* scores_ = nullptr;
   SoftmaxState* states_ = nullptr;
   SoftmaxState* totals_ = nullptr;

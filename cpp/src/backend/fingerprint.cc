@@ -38,17 +38,14 @@ Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent)
 }
 
 Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention) {
-  auto files = file_fingerprint(options.path);
-  // A projector's images are part of the prompts.
-  if (files.ok() && !options.mmproj_path.empty()) {
-    files = file_fingerprint(options.mmproj_path, files.value());
-  }
-  if (!files.ok()) return files.status();
+  // Not of the projector: it computes no text, and what it shows is in the virtual tokens.
+  auto file = file_fingerprint(options.path);
+  if (!file.ok()) return file.status();
   const bool on_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
   const std::string settings = options.kv_type + " " + std::string(attention) +
                                (on_gpu ? " gpu" : " cpu") + " ggml " + ggml_version() + " state " +
                                std::to_string(LLAMA_STATE_SEQ_VERSION);
-  return hash128(settings.data(), settings.size(), files.value());
+  return hash128(settings.data(), settings.size(), file.value());
 }
 
 }  // namespace snapllm

@@ -1,5 +1,6 @@
 #include "backend/llama_runtime.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -57,6 +58,13 @@ void init_llama_runtime() {
 LlamaLogCapture::LlamaLogCapture() : outer_(active_capture) { active_capture = this; }
 
 LlamaLogCapture::~LlamaLogCapture() { active_capture = outer_; }
+
+std::string LlamaLogCapture::errors() const {
+  std::string line = errors_;
+  while (!line.empty() && line.back() == '\n') line.pop_back();
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  return line;
+}
 
 LlamaAssertTrap::LlamaAssertTrap() : outer_(is_trapping) { is_trapping = true; }
 

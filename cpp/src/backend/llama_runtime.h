@@ -22,7 +22,7 @@ class LlamaLogCapture {
   LlamaLogCapture(const LlamaLogCapture&) = delete;
   LlamaLogCapture& operator=(const LlamaLogCapture&) = delete;
   // The errors so far in one line; empty when there were none.
-  std::string errors() const { return errors_; }
+  std::string errors() const;
   void append(const char* text) { errors_ += text; }
 
  private:

@@ -8,6 +8,7 @@
 #include "backend/llama_runtime.h"
 #include "chat/json_depth.h"
 #include "chat/llama_chat_format.h"
+#include "llama-cpp.h"
 #include "llama.h"
 
 namespace snapllm {
@@ -51,6 +52,15 @@ Status check_params(const SamplingParams& params, int32_t vocab_size) {
     return invalid("grammar is nested too deeply");
   }
   return {};
+}
+
+// Asks the grammar's own parser: whatever else fails in making a sampler is not the
+// grammar's fault.
+Status check_grammar(const llama_vocab* vocab, const std::string& grammar) {
+  if (grammar.empty()) return {};
+  const LlamaLogCapture log;
+  const llama_sampler_ptr parsed(llama_sampler_init_grammar(vocab, grammar.c_str(), "root"));
+  return parsed ? Status() : invalid("grammar must be one that can be parsed: " + log.errors());
 }
 
 bool has_penalties(const SamplingParams& params) {
@@ -162,7 +172,8 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
   if (Status status = check_params(params, llama_vocab_n_tokens(vocab)); !status.ok()) {
     return status;
   }
-  auto created = guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::unique_ptr<Sampler>> {
+  return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::unique_ptr<Sampler>> {
+    if (Status status = check_grammar(vocab, params.grammar); !status.ok()) return status;
     common_params_sampling common = to_common(params, vocab, context_size);
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
       format->constrain(common, vocab);
@@ -177,10 +188,6 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     return std::unique_ptr<Sampler>(
         std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs));
   });
-  if (!created.ok() && !params.grammar.empty()) {
-    return invalid("grammar must be one that can be parsed: " + created.status().message());
-  }
-  return created;
 }
 
 }  // namespace snapllm

@@ -10,6 +10,7 @@ void ModelStats::add_counters(const ModelStats& other) {
   num_prompt_tokens += other.num_prompt_tokens;
   num_cached_tokens += other.num_cached_tokens;
   num_generated_tokens += other.num_generated_tokens;
+  num_embedded_tokens += other.num_embedded_tokens;
   num_encoded_media += other.num_encoded_media;
   num_steps += other.num_steps;
   num_batch_tokens += other.num_batch_tokens;

@@ -1,8 +1,11 @@
 #include "chat/llama_chat_parser.h"
 
+#include <algorithm>
 #include <exception>
 #include <random>
 #include <utility>
+
+#include "chat-peg-parser.h"
 
 namespace snapllm {
 namespace {
@@ -35,8 +38,10 @@ ChatDelta text_delta(ChatDelta::Kind kind, std::string text) {
 LlamaChatParser::LlamaChatParser(std::shared_ptr<const AnswerRules> rules)
     : rules_(std::move(rules)) {}
 
-std::vector<ChatDelta> LlamaChatParser::push(const std::string& text, bool final) {
-  text_ += text;
+std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
+  const bool final = output.finished();
+  text_ += output.text;
+  token_ends_.insert(token_ends_.end(), output.token_ends.begin(), output.token_ends.end());
   std::vector<ChatDelta> deltas;
   try {
     const common_chat_msg message = common_chat_parse(text_, !final, rules_->parser_params);
@@ -50,7 +55,29 @@ std::vector<ChatDelta> LlamaChatParser::push(const std::string& text, bool final
           text_delta(ChatDelta::Kind::kContent, text_.substr(num_parsed_bytes_)));
     }
   }
+  if (final && !reasoning_.empty()) num_reasoning_tokens_ = count_reasoning_tokens();
   return deltas;
+}
+
+int32_t LlamaChatParser::count_reasoning_tokens() const {
+  // As common_chat_parse reads it, which does not say where in the text anything was.
+  const common_chat_parser_params& params = rules_->parser_params;
+  const size_t num_prompt_bytes = params.generation_prompt.size();
+  const std::string input = params.generation_prompt + text_;
+  common_peg_parse_context context(input, COMMON_PEG_PARSE_FLAG_LENIENT);
+  const common_peg_parse_result result = params.parser.parse(context);
+  std::vector<bool> is_reasoning(token_ends_.size());
+  context.ast.visit(result, [&](const common_peg_ast_node& node) {
+    if (node.tag != common_chat_peg_builder::REASONING) return;
+    size_t begin = num_prompt_bytes;
+    for (size_t i = 0; i < token_ends_.size(); ++i) {
+      const size_t end = num_prompt_bytes + token_ends_[i];
+      // A token without text of its own goes with what it is the beginning of.
+      if (begin < node.end && std::max(end, begin + 1) > node.start) is_reasoning[i] = true;
+      begin = end;
+    }
+  });
+  return static_cast<int32_t>(std::count(is_reasoning.begin(), is_reasoning.end(), true));
 }
 
 void LlamaChatParser::append_deltas(const common_chat_msg& message, bool final,

@@ -13,9 +13,12 @@ namespace snapllm {
 class LlamaChatParser : public ChatStreamParser {
  public:
   explicit LlamaChatParser(std::shared_ptr<const AnswerRules> rules);
-  std::vector<ChatDelta> push(const std::string& text, bool final) override;
+  std::vector<ChatDelta> push(const RequestOutput& output) override;
+  int32_t num_reasoning_tokens() const override { return num_reasoning_tokens_; }
 
  private:
+  // Of the whole answer, the tokens that stand in what the format says is reasoning.
+  int32_t count_reasoning_tokens() const;
   // Adds what `message` says more than the answer so far.
   void append_deltas(const common_chat_msg& message, bool final, std::vector<ChatDelta>& deltas);
   void append_tool_calls(const common_chat_msg& message, bool final,
@@ -27,6 +30,8 @@ class LlamaChatParser : public ChatStreamParser {
   std::string reasoning_;          // ... as reasoning
   std::vector<std::string> arguments_;  // ... as each announced tool call's arguments
   size_t num_parsed_bytes_ = 0;    // of text_, when it last parsed
+  std::vector<size_t> token_ends_;  // in text_, of everything generated so far
+  int32_t num_reasoning_tokens_ = 0;
 };
 
 }  // namespace snapllm

@@ -42,9 +42,13 @@ Status Scheduler::submit(std::unique_ptr<Sequence> sequence) {
 }
 
 ModelStats Scheduler::stats() const {
-  std::lock_guard lock(stats_mutex_);
-  ModelStats stats = stats_;
+  ModelStats stats;
+  {
+    std::lock_guard lock(stats_mutex_);
+    stats = stats_;
+  }
   stats.num_waiting = queue_.num_waiting();
+  embed_counts_.add_to(stats);
   return stats;
 }
 

@@ -10,6 +10,7 @@
 #include "backend/text_backend.h"
 #include "scheduler/batch_builder.h"
 #include "scheduler/compute_thread.h"
+#include "scheduler/embed_counts.h"
 #include "scheduler/prefix_cache.h"
 #include "scheduler/request_queue.h"
 #include "scheduler/sequence.h"
@@ -34,7 +35,9 @@ class Scheduler : public Steppable {
   bool is_idle() const { return queue_.is_idle(); }
   // Waits until no request is alive, or for the deadline.
   void wait_idle(std::chrono::steady_clock::time_point deadline) { queue_.wait_idle(deadline); }
+  // Any thread: what is computed of this model, embeddings included.
   ModelStats stats() const;
+  EmbedCounts& embed_counts() { return embed_counts_; }
 
   // Compute thread only.
   bool has_work() const override;
@@ -87,6 +90,7 @@ class Scheduler : public Steppable {
   const std::unique_ptr<TextContext> context_;
   PrefixCache prefix_cache_;
   RequestQueue queue_;
+  EmbedCounts embed_counts_;
 
   // Compute thread only:
   std::deque<std::unique_ptr<Sequence>> waiting_;

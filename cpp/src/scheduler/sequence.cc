@@ -150,7 +150,9 @@ void Sequence::accept(SampledToken sampled, std::string_view bytes, bool is_end)
 
   output_.tokens.push_back(sampled.token);
   if (sampled.logprobs.token >= 0) output_.logprobs.push_back(std::move(sampled.logprobs));
-  output_.text += stop_.push(utf8_.push(bytes));
+  const std::string text = utf8_.push(bytes);
+  output_.token_ends.push_back(num_text_bytes_ += text.size());
+  output_.text += stop_.push(text);
   if (stop_.matched()) return finish(FinishReason::kStop);
   if (num_generated_ >= request_.max_tokens) finish(FinishReason::kLength);
 }

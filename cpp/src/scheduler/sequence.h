@@ -163,6 +163,7 @@ class Sequence {
   CacheReport cache_;  // of its first admission
   bool was_preempted_ = false;
   Utf8Decoder utf8_;
+  size_t num_text_bytes_ = 0;  // that it gave so far
   StopMatcher stop_;
   RequestOutput output_;  // collected since take_output
   FinishReason finish_reason_ = FinishReason::kNone;

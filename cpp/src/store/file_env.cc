@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <system_error>
 #include <utility>
 
@@ -28,6 +30,7 @@ class Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
   bool ok() const { return fd_ >= 0; }
+  int release() { return std::exchange(fd_, -1); }
   // 0, or what went wrong.
   int close() {
     const int fd = std::exchange(fd_, -1);
@@ -126,6 +129,18 @@ class PosixFileEnv : public FileEnv {
   void touch(const std::string& path) override { ::utimensat(AT_FDCWD, path.c_str(), nullptr, 0); }
 };
 
+// The files that this process has locked. A forked child has the entries of its parent, which
+// is another process.
+struct LockedFiles {
+  std::mutex mutex;
+  std::map<FolderLock::LockedFile, pid_t> owners;  // guarded by mutex
+};
+
+LockedFiles& locked_files() {
+  static LockedFiles files;
+  return files;
+}
+
 }  // namespace
 
 std::unique_ptr<FileEnv> posix_file_env() { return std::make_unique<PosixFileEnv>(); }
@@ -134,18 +149,29 @@ Result<std::unique_ptr<FolderLock>> FolderLock::acquire(const std::string& folde
   std::error_code error;
   fs::create_directories(folder, error);
   const std::string path = folder + "/lock";
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) return failed("open", path, errno);
-  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return std::unique_ptr<FolderLock>(new FolderLock(fd));
-  const int reason = errno;
-  ::close(fd);
-  if (reason == EWOULDBLOCK) {
-    return Status(StatusCode::kInvalidRequest,
-                  "the workspace " + folder + " is in use by another process");
+  Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  struct stat facts{};
+  if (!file.ok() || ::fstat(file.get(), &facts) != 0) return failed("open", path, errno);
+  const LockedFile id{facts.st_dev, facts.st_ino};
+  auto& [mutex, owners] = locked_files();
+  std::lock_guard lock(mutex);
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
+    owners[id] = getpid();
+    return std::unique_ptr<FolderLock>(new FolderLock(file.release(), id));
   }
-  return failed("lock", path, reason);
+  if (errno != EWOULDBLOCK) return failed("lock", path, errno);
+  const auto owner = owners.find(id);
+  const bool is_own = owner != owners.end() && owner->second == getpid();
+  return Status(StatusCode::kInvalidRequest,
+                "the workspace " + folder + " is in use by another " +
+                    (is_own ? "engine of this process" : "process"));
 }
 
-FolderLock::~FolderLock() { ::close(fd_); }
+FolderLock::~FolderLock() {
+  auto& [mutex, owners] = locked_files();
+  std::lock_guard lock(mutex);
+  owners.erase(file_);
+  ::close(fd_);
+}
 
 }  // namespace snapllm

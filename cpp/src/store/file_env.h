@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "snapllm/status.h"
@@ -46,15 +47,19 @@ std::unique_ptr<FileEnv> posix_file_env();
 // A lock on a folder that ends with the process at the latest.
 class FolderLock {
  public:
-  // Fails with kInvalidRequest when another process has the folder.
+  using LockedFile = std::pair<uint64_t, uint64_t>;  // device and inode: a folder has many paths
+
+  // Fails with kInvalidRequest when the folder is locked already, and says whether it was
+  // by this process.
   static Result<std::unique_ptr<FolderLock>> acquire(const std::string& folder);
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
  private:
-  explicit FolderLock(int fd) : fd_(fd) {}
+  FolderLock(int fd, LockedFile file) : fd_(fd), file_(file) {}
   const int fd_;
+  const LockedFile file_;
 };
 
 }  // namespace snapllm

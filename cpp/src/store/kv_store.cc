@@ -1,6 +1,7 @@
 #include "store/kv_store.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 namespace snapllm {
@@ -218,26 +219,29 @@ PrefixUsage KvStore::usage(const StoreScope& scope, std::span<const Token> token
 
 PrefixUsage KvStore::usage(std::span<const ScopedTokens> prefixes) {
   std::lock_guard lock(mutex_);
-  PrefixUsage usage;
-  std::set<const StoredPiece*> counted, counted_in_ram;
-  for (const auto& [scope, tokens] : prefixes) {
+  std::map<StoredPiece*, Tier> tiers;
+  for (const auto& [scope, tokens, tier] : prefixes) {
     for (StoredPiece* piece : index_.chain(scope, tokens)) {
-      if (!counted.insert(piece).second) continue;
-      const int32_t num_tokens = piece->id.end - piece->id.begin;
-      usage.num_stored_tokens += num_tokens;
-      usage.state_bytes += piece->state_bytes;
-      // A question is answered from whatever holds the piece's tokens, so that counts.
-      const auto substitutes = index_.substitutes_of(*piece);
-      const auto in_ram = std::find_if(substitutes.begin(), substitutes.end(),
-                                       [](const auto* other) { return other->state != nullptr; });
-      if (in_ram != substitutes.end()) {
-        usage.num_ram_tokens += num_tokens;
-        if (counted_in_ram.insert(*in_ram).second) usage.ram_bytes += (*in_ram)->state_bytes;
-      }
-      if (piece->on_disk) {
-        usage.num_disk_tokens += num_tokens;
-        usage.disk_bytes += piece->file_bytes;
-      }
+      tiers[piece] = std::max(tiers[piece], tier);
+    }
+  }
+  PrefixUsage usage;
+  std::set<const StoredPiece*> counted_in_ram;
+  for (const auto& [piece, tier] : tiers) {
+    const int32_t num_tokens = piece->id.end - piece->id.begin;
+    usage.num_stored_tokens += num_tokens;
+    if (tier >= Tier::kHot) usage.state_bytes += piece->state_bytes;
+    // A question is answered from whatever holds the piece's tokens, so that counts.
+    const auto substitutes = index_.substitutes_of(*piece);
+    const auto in_ram = std::find_if(substitutes.begin(), substitutes.end(),
+                                     [](const auto* other) { return other->state != nullptr; });
+    if (tier >= Tier::kWarm && in_ram != substitutes.end()) {
+      usage.num_ram_tokens += num_tokens;
+      if (counted_in_ram.insert(*in_ram).second) usage.ram_bytes += (*in_ram)->state_bytes;
+    }
+    if (piece->on_disk) {
+      usage.num_disk_tokens += num_tokens;
+      usage.disk_bytes += piece->file_bytes;
     }
   }
   return usage;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "snapllm/prefix.h"
 #include "snapllm/stats.h"
 #include "snapllm/status.h"
 #include "store/file_env.h"
@@ -46,7 +47,7 @@ struct PrefixUsage {
   int32_t num_stored_tokens = 0;  // an unbroken prefix of them is in some tier
   int32_t num_ram_tokens = 0;     // whichever pieces give them back
   int32_t num_disk_tokens = 0;
-  uint64_t state_bytes = 0;  // wherever they are
+  uint64_t state_bytes = 0;  // wherever they are, of what may be hot
   uint64_t ram_bytes = 0;
   uint64_t disk_bytes = 0;
 };
@@ -54,6 +55,7 @@ struct PrefixUsage {
 struct ScopedTokens {
   StoreScope scope;
   std::span<const Token> tokens;
+  Tier tier = Tier::kHot;  // what it has in warmer ones does not count
 };
 
 // Thread-safe. Writes behind: put() returns at once and a thread of the store's own
@@ -99,7 +101,7 @@ class KvStore {
   // Removes the pieces that nobody pins and nothing builds on.
   void remove(const StoreScope& scope, std::span<const Token> tokens);
   PrefixUsage usage(const StoreScope& scope, std::span<const Token> tokens);
-  // Of all of them together; a piece that several have counts once.
+  // Of all of them together; a piece that several have counts once, for the warmest.
   PrefixUsage usage(std::span<const ScopedTokens> prefixes);
 
   bool has_disk() const { return !options_.folder.empty(); }

@@ -4,8 +4,9 @@
 
 namespace snapllm {
 
-Hash128 root_key(const Hash128& fingerprint, std::string_view cache_namespace) {
-  return hash128(cache_namespace.data(), cache_namespace.size(), fingerprint);
+Hash128 root_key(const Hash128& fingerprint, KvKind kind, std::string_view cache_namespace) {
+  return hash128(cache_namespace.data(), cache_namespace.size(),
+                 hash128(&kind, sizeof kind, fingerprint));
 }
 
 PieceId make_piece(const Hash128& parent, KvKind kind, int32_t begin,

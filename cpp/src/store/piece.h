@@ -38,8 +38,9 @@ struct PieceId {
   bool is_full_block() const { return kind == KvKind::kBlocks && end - begin == kBlockTokens; }
 };
 
-// The key that a model's pieces in one namespace descend from.
-Hash128 root_key(const Hash128& fingerprint, std::string_view cache_namespace);
+// The key that a model's pieces of one kind in one namespace descend from. A model may have
+// both kinds: with its projector, and without.
+Hash128 root_key(const Hash128& fingerprint, KvKind kind, std::string_view cache_namespace);
 
 PieceId make_piece(const Hash128& parent, KvKind kind, int32_t begin, std::span<const Token> tokens);
 

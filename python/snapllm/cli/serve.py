@@ -17,8 +17,8 @@ from snapllm.cli.units import (
     parse_seconds,
     parse_text,
 )
-from snapllm.engine import MAX_DRAIN_TIMEOUT_S, MAX_KEEP_ALIVE_S, MAX_THREADS
-from snapllm.params import FlashAttention
+from snapllm.engine import MAX_DRAIN_TIMEOUT_S, MAX_THREADS
+from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
 

@@ -138,12 +138,13 @@ class KvKeeper:
         file's than the one that is loaded under the id."""
         is_there = self._core.prefix_info(record.prefix()).tier is not None
         if of_loaded_model and is_there:
-            is_there = self._core.model_info(record.model_id).fingerprint == record.fingerprint
+            info = self._core.model_info(record.model_id)
+            is_there = (info.fingerprint, info.kv_kind) == (record.fingerprint, record.kv_kind)
         return record if is_there else self.restore(record)
 
     def restore(self, record: ContextRecord) -> ContextRecord:
-        """Computes and keeps the KV anew that was lost, or belongs to another file under the
-        same id.
+        """Computes and keeps the KV anew that was lost, or belongs to another file or projector
+        under the same id.
 
         Raises:
             ContextNotFoundError: The context was removed meanwhile.
@@ -151,14 +152,14 @@ class KvKeeper:
         with self.lock_of(record.id):
             old = self._catalog.find(record.id, record.cache_namespace)
             info = self._core.model_info(old.model_id)
-            if info.fingerprint == old.fingerprint:
-                with contextlib.suppress(StorageError):
-                    self._core.persist_prefix(old.prefix())
-                    return old  # another question has
             prompt = document_prompt(self._core, old.model_id, old.content)
             new = msgspec.structs.replace(
                 old, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
             )
+            if new == old:
+                with contextlib.suppress(StorageError):
+                    self._core.persist_prefix(old.prefix())
+                    return old  # another question has
             self.compute(new, prompt)
             self.store(new, replaces=old)
             return new

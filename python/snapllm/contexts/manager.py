@@ -13,7 +13,6 @@ from typing import Any, cast
 import msgspec
 from typing_extensions import Unpack
 
-from snapllm import _core
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
@@ -34,6 +33,7 @@ from snapllm.errors import (
     ContextNotFoundError,
     EngineClosedError,
     InvalidRequestError,
+    ModelNotFoundError,
     SnapLLMError,
 )
 from snapllm.outputs import Usage
@@ -360,21 +360,17 @@ class ContextManager:
         """Counts of contexts by tier, of memory, hits and misses."""
         views = self.list(cache_namespace=cache_namespace)
         tiers = [view.tier or "cold" for view in views]
-
-        def usage(*tiers: Tier) -> _core.PrefixInfo:
-            prefixes = [view.record.prefix() for view in views if view.tier in tiers]
-            return self._core.prefix_usage(prefixes)
-
-        memory_bytes = usage("hot").hot_bytes + usage("hot", "warm").ram_bytes
-        disk_bytes = usage("hot", "warm", "cold").disk_bytes
+        usage = self._core.prefix_usage(
+            [(view.record.prefix(), view.tier) for view in views if view.tier is not None]
+        )
         num_hits, num_misses, total_latency_ms = self._counts.read(cache_namespace)
         return ContextStats(
             num_contexts=len(views),
             num_hot=tiers.count("hot"),
             num_warm=tiers.count("warm"),
             num_cold=tiers.count("cold"),
-            memory_bytes=memory_bytes,
-            disk_bytes=disk_bytes,
+            memory_bytes=usage.hot_bytes + usage.ram_bytes,
+            disk_bytes=usage.disk_bytes,
             num_hits=num_hits,
             num_misses=num_misses,
             total_latency_ms=total_latency_ms,
@@ -393,20 +389,18 @@ class ContextManager:
         A model that was loaded under such an id goes first.
 
         Raises:
-            ContextNotFoundError: There is no such context.
-            InvalidRequestError: The context was computed for another model.
+            ModelNotFoundError: No such model is loaded.
+            ContextNotFoundError: There is no such context, or it is another model's.
         """
-        if "@" not in request.model:
-            return request
         model_ids = [info.id for info in self._core.models()]
-        if request.model in model_ids:
+        if "@" not in request.model or request.model in model_ids:
             return request
         # A context's name may hold an @ too: the model's id decides where it begins.
         known = [name for name in ["", *model_ids] if request.model.startswith(f"{name}@")]
-        model_id, _, reference = request.model.rpartition("@")
-        if known:
-            model_id = max(known, key=len)
-            reference = request.model[len(model_id) + 1 :]
+        if not known:
+            raise ModelNotFoundError(f"Model not found: {request.model}")
+        model_id = max(known, key=len)
+        reference = request.model[len(model_id) + 1 :]
         if not reference:
             return request
         record = self._catalog.find(reference, request.cache_namespace)

@@ -55,7 +55,6 @@ class TierLimits:
 
 
 def _may_share(a: ContextRecord, b: ContextRecord) -> bool:
-    if (a.fingerprint, a.cache_namespace) != (b.fingerprint, b.cache_namespace):
-        return False
+    scopes = {(each.fingerprint, each.kv_kind, each.cache_namespace) for each in (a, b)}
     num_tokens = min(_BLOCK_TOKENS, len(a.tokens), len(b.tokens))
-    return a.tokens[:num_tokens] == b.tokens[:num_tokens]
+    return len(scopes) == 1 and a.tokens[:num_tokens] == b.tokens[:num_tokens]

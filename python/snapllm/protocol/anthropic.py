@@ -41,6 +41,7 @@ _messages_decoder = msgspec.json.Decoder(MessagesRequest)
 _count_decoder = msgspec.json.Decoder(CountTokensRequest)
 
 TOOL_ID_PREFIX = "toolu_"
+_MUST_CALL = ("any", "tool")
 # Differs in every request of one client, and would end every common prefix.
 _BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
 
@@ -73,7 +74,10 @@ def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
     Raises:
         InvalidRequestError: The body does not fit; `param` names the field at fault.
     """
-    return _parse(decode_body(body, _messages_decoder), strip_billing)
+    wire = decode_body(body, _messages_decoder)
+    if wire.max_tokens == 0:
+        _refuse_forms_of_no_answer(wire)
+    return _parse(wire, strip_billing)
 
 
 def parse_count(body: bytes, *, strip_billing: bool = True) -> ChatRequest:
@@ -125,6 +129,21 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     mark = Breakpoint(messages[: marks[-1][0]], marks[-1][1]) if marks else None
     omits_thinking = wire.thinking is not None and wire.thinking.display == "omitted"
     return Parsed(request, bool(wire.stream), mark, omits_thinking)
+
+
+def _refuse_forms_of_no_answer(wire: MessagesRequest) -> None:
+    """Refuses, as Anthropic does, what says how an answer is to be where none is wanted."""
+    given = {
+        "thinking.type": wire.thinking is not None and wire.thinking.type == "enabled",
+        "tool_choice.type": wire.tool_choice is not None and wire.tool_choice.type in _MUST_CALL,
+        "output_config.format": wire.output_config is not None and wire.output_config.format,
+        "output_format": wire.output_format,
+    }
+    for param, is_given in given.items():
+        if is_given:
+            raise InvalidRequestError(
+                f"{param} cannot be given with max_tokens 0: nothing is generated", param=param
+            )
 
 
 def _mark(

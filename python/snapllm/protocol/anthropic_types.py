@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from snapllm.params import INT32_MAX, MaxTokens, StopSequence, TopK, TopP
+from snapllm.params import INT32_MAX, StopSequence, TopK, TopP
 
 ModelName = Annotated[str, Meta(min_length=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
+MaxTokens = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 
 
 class CacheControl(msgspec.Struct):
@@ -111,6 +112,7 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     model: ModelName
     messages: Annotated[list[InputMessage], Meta(min_length=1)]
     max_tokens: MaxTokens
+    """0 = the prompt is computed and kept for later requests."""
     system: str | list[Block] | None = None
     tools: list[ToolDefinition] | None = None
     tool_choice: ToolChoice | None = None

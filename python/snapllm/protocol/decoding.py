@@ -29,11 +29,24 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             return decoder.decode(_without_nulls(body))
         raise invalid_field(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        problem = _invalid_utf8(body) or str(error)
+        raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequestError(f"the request body is not valid JSON: {error}") from None
+
+
+def _invalid_utf8(body: bytes) -> str:
+    """What of the body is no UTF-8, by its place in the body; the decoder says it by its place
+    in the text that it stands in."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return str(error)
+    return ""
 
 
 def _without_nulls(body: bytes) -> bytes:

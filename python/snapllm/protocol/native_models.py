@@ -1,4 +1,4 @@
-"""The native API: the models, of all kinds.
+"""The native API: the models, of all kinds. The lists of them are `native_listing`'s.
 
 The specification fixes the fields of these endpoints.
 """
@@ -6,7 +6,6 @@ The specification fixes the fields of these endpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -16,8 +15,9 @@ from snapllm._core import EngineStats, ModelInfo, ModelStats
 from snapllm.diffusion import ImageModelInfo
 from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.errors import InvalidRequestError
-from snapllm.params import LoadOptions
+from snapllm.params import MAX_KEEP_ALIVE_S, LoadOptions
 from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.native_listing import megabytes, num_in_memory, type_of
 
 _encode = msgspec.json.encode
 
@@ -29,12 +29,16 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     file_path: Annotated[str, Meta(min_length=1)]
     model_type: Literal["auto", "llm", "vision", "diffusion"] = "auto"
     gpu_layers: Annotated[int, Meta(ge=-1, le=100_000)] = -1
-    context_size: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    context_size: Annotated[
+        int,
+        # Else the core refuses it.
+        Meta(ge=0, le=1 << 24, extra_json_schema={"not": {"minimum": 1, "maximum": 15}}),
+    ] = 0
     mmproj_path: str | None = None
     num_threads: Annotated[int, Meta(ge=0, le=512)] = 0
     draft_tokens: Annotated[int, Meta(ge=0, le=15)] = 0
     pinned: bool = False
-    keep_alive_s: Annotated[float, Meta(ge=0)] | None = None
+    keep_alive_s: Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)] | None = None
     flash_attention: bool | None = None
     # Of image models:
     vae_path: str | None = None
@@ -138,111 +142,7 @@ def parse_pin(body: bytes) -> PinRequest:
     return decode_body(body, _pin_decoder)
 
 
-def _megabytes(num_bytes: int) -> float:
-    return round(num_bytes / 1e6, 3)
-
-
-def _gigabytes(num_bytes: int) -> float:
-    return round(num_bytes / 1e9, 6)
-
-
-def is_in_memory(info: ModelInfo | ImageModelInfo) -> bool:
-    """Whether a model counts as loaded; an evicted one does not until it is back."""
-    return info.state in ("resident", "evicting")
-
-
-def _num_resident(models: Sequence[ModelInfo | ImageModelInfo]) -> int:
-    return sum(map(is_in_memory, models))
-
-
-def _iso_time(unix_ms: int) -> str:
-    moment = datetime.fromtimestamp(unix_ms / 1000, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 _TYPE_NAMES = {"llm": "Text LLM", "vision": "Vision LLM", "embedding": "Embedding"}
-
-
-def _type_of(info: ModelInfo) -> str:
-    if not info.supports_generation:
-        return "embedding"
-    return "vision" if info.mmproj_path else "llm"
-
-
-def model_entry(info: ModelInfo) -> dict[str, Any]:
-    """One model of the list."""
-    return {
-        "id": info.id,
-        "name": info.name,
-        "type": _type_of(info),
-        "quantization": info.quantization,
-        "size_gb": _gigabytes(info.file_bytes),
-        "active": info.active,
-        "loaded_at": _iso_time(info.loaded_at_ms),
-        "state": info.state,
-        "pinned": info.pinned,
-        "architecture": info.architecture,
-        "context_size": info.context_size,
-        "train_context_size": info.train_context_size,
-        "kv_cells": info.kv_cells,
-        "max_sequences": info.max_sequences,
-        "gpu_layers": info.gpu_layers,
-        "num_threads": info.num_threads,
-        "flash_attention": info.flash_attention,
-        "draft_tokens": info.draft_tokens,
-        "num_parameters": info.num_parameters,
-        "weights_mb": _megabytes(info.weights_bytes),
-        "kv_mb": _megabytes(info.kv_bytes),
-        "projector_mb": _megabytes(info.projector_bytes),
-        "compute_mb": _megabytes(info.compute_bytes),
-        "load_time_ms": round(info.load_ms, 3),
-        "file_path": info.path,
-    }
-
-
-def image_model_entry(info: ImageModelInfo, is_active: bool) -> dict[str, Any]:
-    """One image model of the list; it is active among its kind."""
-    return {
-        "id": info.id,
-        "name": info.id,
-        "type": "diffusion",
-        "quantization": "",
-        "size_gb": _gigabytes(info.file_bytes),
-        "active": is_active,
-        "loaded_at": _iso_time(info.loaded_at_ms),
-        "state": info.state,
-        "pinned": info.pinned,
-        "memory_mb": _megabytes(info.memory_bytes),
-        "num_threads": info.num_threads,
-        "upscale_factor": info.upscale_factor,
-        "requests_waiting": info.num_waiting,
-        "requests_running": info.num_running,
-        "worker_starts": info.num_starts,
-        "load_time_ms": round(info.load_ms, 3),
-        "file_path": info.path,
-        "files": info.files,
-    }
-
-
-def model_object(entry: dict[str, Any]) -> bytes:
-    """The body of GET /api/v1/models/{id}."""
-    return _encode({"model": entry})
-
-
-def models_object(
-    models: Sequence[ModelInfo], images: Sequence[ImageModelInfo], active_image: str | None
-) -> bytes:
-    """The body of GET /api/v1/models; evicted models are in the list, but not loaded."""
-    entries = [model_entry(info) for info in models]
-    entries += [image_model_entry(info, info.id == active_image) for info in images]
-    return _encode(
-        {
-            "models": entries,
-            "active_model": next((info.id for info in models if info.active), None),
-            "active_image_model": active_image,
-            "total_loaded": _num_resident([*models, *images]),
-        }
-    )
 
 
 def loaded_image_object(info: ImageModelInfo, is_active: bool) -> bytes:
@@ -266,7 +166,7 @@ def loaded_object(info: ModelInfo) -> bytes:
             "status": "success",
             "message": f"Model loaded: {info.id}",
             "model": info.id,
-            "model_type": _TYPE_NAMES[_type_of(info)],
+            "model_type": _TYPE_NAMES[type_of(info)],
             "load_time_ms": round(info.load_ms, 3),
             "active": info.active,
             "context_size": info.context_size,
@@ -318,17 +218,17 @@ def cache_stats_object(
     memory = stats.memory
     gpu_bytes = sum(info.gpu_bytes for info in models if info.state == "resident")
     body: dict[str, Any] = {
-        "total_models_loaded": _num_resident([*models, *images]),
-        "gpu_memory_used_mb": _megabytes(gpu_bytes),
-        "cpu_memory_used_mb": _megabytes(max(0, memory.used_bytes - gpu_bytes)),
+        "total_models_loaded": num_in_memory([*models, *images]),
+        "gpu_memory_used_mb": megabytes(gpu_bytes),
+        "cpu_memory_used_mb": megabytes(max(0, memory.used_bytes - gpu_bytes)),
         "cache_hits": hits,
         "cache_misses": misses,
         "hit_rate": round(hits / (hits + misses), 4) if hits + misses else 0.0,
     }
     more = {
-        "memory_budget_mb": _megabytes(memory.budget_bytes),
-        "snapshot_memory_mb": _megabytes(memory.snapshot_bytes),
-        "external_memory_mb": _megabytes(memory.external_bytes),
+        "memory_budget_mb": megabytes(memory.budget_bytes),
+        "snapshot_memory_mb": megabytes(memory.snapshot_bytes),
+        "external_memory_mb": megabytes(memory.external_bytes),
         "evictions": memory.num_evictions,
         "reloads": memory.num_reloads,
         "switches": stats.num_switches,
@@ -351,6 +251,7 @@ def _model_stats(stats: ModelStats) -> dict[str, Any]:
         "prompt_tokens": stats.num_prompt_tokens,
         "cached_tokens": stats.num_cached_tokens,
         "generated_tokens": stats.num_generated_tokens,
+        "embedded_tokens": stats.num_embedded_tokens,
         "draft_tokens": stats.num_draft_tokens,
         "accepted_draft_tokens": stats.num_accepted_draft_tokens,
         "preemptions": stats.num_preemptions,

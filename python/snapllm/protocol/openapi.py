@@ -185,6 +185,8 @@ def openapi_document() -> dict[str, Any]:
         bodies, ref_template="#/components/schemas/{name}"
     )
     schemas = dict(zip(map(id, bodies), references, strict=True))
+    for name in {str(reference["$ref"]).rpartition("/")[2] for reference in references}:
+        _allow_nulls(components[name])
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in _ENDPOINTS:
         content: dict[str, Any] = {endpoint.answer: {}}
@@ -219,6 +221,20 @@ def openapi_document() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+def _allow_nulls(body: dict[str, Any]) -> None:
+    """Lets a body's own fields be null where they may be left out; see `decode_body`."""
+    null = {"type": "null"}
+    for name, field in body["properties"].items():
+        takes_any = field.keys() <= {"default"}
+        if name in body["required"] or takes_any or field.get("type") == "null":
+            continue
+        default = {"default": field.pop("default")} if "default" in field else {}
+        options = field.get("anyOf", [field])
+        if null not in options:
+            options = [*options, null]
+        body["properties"][name] = {"anyOf": options, **default}
 
 
 def docs_page() -> str:

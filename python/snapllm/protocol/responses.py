@@ -32,6 +32,7 @@ from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.responses_types import (
     DEFAULT_MAX_OUTPUT_TOKENS,
     InputItem,
+    ReasoningPart,
     ResponsesRequest,
     TextOptions,
     ToolChoice,
@@ -87,28 +88,64 @@ def _add_items(messages: list[Message], items: Sequence[InputItem], field: str) 
 
 
 def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
-    if item.type == "message":
+    if item.type == "reasoning":
+        text = _reasoning_text(item, where)
+        if text:
+            turn = _answer_going_on(messages, item)
+            earlier = turn.reasoning_content
+            turn.reasoning_content = f"{earlier}\n{text}" if earlier else text
+    elif item.type == "message":
         if item.role is None or item.content is None:
             raise InvalidRequestError(f"{where} needs a role and a content", param=where)
-        messages.append(Message(item.role, _content(item.content, f"{where}.content")))
+        content = _content(item.content, f"{where}.content")
+        if item.role != "assistant":
+            messages.append(Message(item.role, content))
+            return
+        turn = _answer_going_on(messages, item)
+        turn.content = [*_parts(turn.content), *_parts(content)] if turn.content else content
     elif item.type == "function_call":
-        call = MessageToolCall(
-            FunctionCall(item.name or "", item.arguments or ""), item.call_id or ""
-        )
-        last = messages[-1] if messages else None
-        if last is not None and last.role == "assistant" and last.tool_calls:
-            last.tool_calls.append(call)
-        else:
-            messages.append(Message("assistant", "", tool_calls=[call]))
+        call = FunctionCall(item.name or "", item.arguments or "")
+        turn = _answer_going_on(messages, item)
+        turn.tool_calls = [*(turn.tool_calls or ()), MessageToolCall(call, item.call_id or "")]
     elif item.type == "function_call_output":
         output = item.output if item.output is not None else ""
         messages.append(
             Message("tool", _content(output, f"{where}.output"), tool_call_id=item.call_id or "")
         )
-    elif item.type != "reasoning":
+    else:
         raise InvalidRequestError(
             f"{where}: items of type {item.type!r} are not supported", param=f"{where}.type"
         )
+
+
+def _answer_going_on(messages: list[Message], item: InputItem) -> Message:
+    """The assistant's turn that the item is part of; a new one where it begins another answer.
+
+    What stands in several items here is one turn elsewhere, and one to the model: reasoning,
+    a text and calls. After its text only calls go on with it. Once it has calls, all goes on
+    with it that comes before their outputs.
+    """
+    last = messages[-1] if messages else None
+    if last is not None and last.role == "assistant":
+        is_going_on = last.tool_calls or not last.content or item.type == "function_call"
+        if is_going_on:
+            return last
+    messages.append(turn := Message("assistant", ""))
+    return turn
+
+
+def _reasoning_text(item: InputItem, where: str) -> str:
+    """What the model thought, in full where the item has that; "" = it is kept elsewhere."""
+    field = "content" if item.content else "summary"
+    given = getattr(item, field)
+    if isinstance(given, str):
+        return given
+    parts = convert(given or [], list[ReasoningPart], f"{where}.{field}")
+    return "\n".join(part.text for part in parts)
+
+
+def _parts(content: str | list[ContentPart]) -> list[ContentPart]:
+    return [ContentPart("text", content)] if isinstance(content, str) else content
 
 
 def _content(content: str | list[dict[str, Any]], where: str) -> str | list[ContentPart]:

@@ -61,6 +61,12 @@ class ToolChoice(msgspec.Struct):
     tools: list[AllowedTool] | None = None
 
 
+class ReasoningPart(msgspec.Struct):
+    """A piece of what a model thought, or of its summary."""
+
+    text: str
+
+
 class InputItem(msgspec.Struct):
     """An item of the conversation so far; the fields of other types stay unset."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,6 +14,7 @@ from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.server.cache_reports import CacheReports
 from snapllm.server.options import AppOptions
+from snapllm.server.startup import Startup, model_of
 
 
 class ServerState:
@@ -28,41 +27,7 @@ class ServerState:
         # Loading takes seconds: threads of its own, so that it never keeps the
         # formatting of requests waiting.
         self.loader = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-load")
-        self._loading: dict[str, asyncio.Event] = {}
-
-    @property
-    def loading(self) -> list[str]:
-        """Ids of the models of the command line that are still to be loaded."""
-        return list(self._loading)
-
-    def announce(self, model_ids: Sequence[str]) -> None:
-        """Says which models are going to be loaded, in this order."""
-        self._loading = {model_id: asyncio.Event() for model_id in model_ids}
-
-    def settle(self, model_id: str) -> None:
-        """Says that an announced model was loaded, or never will be."""
-        self._loading.pop(model_id).set()
-
-    async def ready(self, name: str) -> None:
-        """Waits until a model that was announced is loaded.
-
-        Args:
-            name: The model, or ``model@context``; without a model the active one is meant,
-                which is the first to load.
-        """
-        if not self._loading:
-            return
-        model_id = _model_of(name, self._loading)
-        if model_id is None and not name.partition("@")[0]:
-            model_id = next(iter(self._loading))
-        if model_id is not None:
-            await self._loading[model_id].wait()
-
-
-def _model_of(name: str, model_ids: Iterable[str]) -> str | None:
-    """The one of the models that is meant by ``model`` or ``model@context``."""
-    fitting = (each for each in model_ids if name == each or name.startswith(f"{each}@"))
-    return max(fitting, key=len, default=None)
+        self.startup = Startup()
 
 
 _Request = TypeVar("_Request", bound=ChatRequest | CompletionRequest)
@@ -90,7 +55,7 @@ def resolve_model(request: web.Request, name: str) -> str:
         return name
     model_ids = {model.id for model in engine.models()}
     model_ids.update(model.id for model in engine.image_models())
-    model_ids.update(request.app[STATE].loading)
+    model_ids.update(model.id for model in request.app[STATE].startup.models)
     return options.resolve(name, model_ids)
 
 
@@ -104,19 +69,34 @@ async def prepare(request: web.Request, wanted: _Request) -> _Request:
     )
 
 
-async def model_ready(request: web.Request, name: str) -> None:
+async def until_loaded(request: web.Request, name: str) -> None:
     """Waits for a model that the server is still starting up with.
 
     Args:
-        name: The model, or ``model@context``; empty = the active one.
+        name: The model, or ``model@context``; without a model the active text model is meant,
+            which is the first to be loaded.
+
+    Raises:
+        EngineClosedError: The server ends before.
+    """
+    engine, startup = engine_of(request), request.app[STATE].startup
+    await startup.ready(name)
+    if not name.partition("@")[0]:
+        await startup.first(
+            lambda: engine.active_model is not None, lambda coming: not coming.is_image_model
+        )
+
+
+async def model_ready(request: web.Request, name: str) -> None:
+    """Waits for a text model, see `until_loaded`.
 
     Raises:
         InvalidRequestError: It is an image model.
+        EngineClosedError: The server ends before.
     """
+    await until_loaded(request, name)
     engine = engine_of(request)
-    if name or engine.active_model is None:
-        await request.app[STATE].ready(name)
-    image_model = _model_of(name, [model.id for model in engine.image_models()])
+    image_model = model_of(name, [model.id for model in engine.image_models()])
     if image_model is not None:
         raise InvalidRequestError(
             f"{image_model} is an image model: it answers /api/v1/diffusion/generate",
@@ -128,20 +108,20 @@ async def image_model_ready(request: web.Request, model_id: str) -> None:
     """Waits for an image model that the server is still starting up with.
 
     Args:
-        model_id: The model; empty = the active one, which may be any that is to be loaded.
+        model_id: The model; empty = the active one, which is the first to be loaded.
 
     Raises:
         InvalidRequestError: It is a text model.
+        EngineClosedError: The server ends before.
     """
-    engine, state = engine_of(request), request.app[STATE]
+    engine, startup = engine_of(request), request.app[STATE].startup
     if model_id:
-        await state.ready(model_id)
+        await startup.ready(model_id)
         if any(model_id == model.id for model in engine.models()):
             raise InvalidRequestError(
                 f"{model_id} is a text model: it draws nothing", param="model"
             )
         return
-    for announced in state.loading:
-        if engine.active_image_model is not None:
-            return
-        await state.ready(announced)
+    await startup.first(
+        lambda: engine.active_image_model is not None, lambda coming: coming.is_image_model
+    )

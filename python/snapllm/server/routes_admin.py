@@ -14,9 +14,10 @@ from snapllm import __version__
 from snapllm.errors import SnapLLMError
 from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
-from snapllm.protocol.native_models import is_in_memory
+from snapllm.protocol.native_listing import is_in_memory
 from snapllm.protocol.openapi import docs_page, openapi_document
 from snapllm.server.keys import ENGINE, STATE, engine_of
+from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response, refuse
 
 REGISTRY: web.AppKey[CollectorRegistry] = web.AppKey("registry", CollectorRegistry)
@@ -43,16 +44,13 @@ async def index(request: web.Request) -> web.Response:
 
 async def health(request: web.Request) -> web.Response:
     """GET /health"""
-    engine, state = engine_of(request), request.app[STATE]
-    texts = engine.runner.core.models()
-    images = [model.info for model in engine.image_models()]
+    state, known = request.app[STATE], known_models(request)
     body = {
         "status": "ok",
         "version": __version__,
-        "models_loaded": [info.id for info in texts if is_in_memory(info)]
-        + [info.id for info in images if is_in_memory(info)],
-        "models_loading": list(state.loading),
-        "active_model": engine.active_model,
+        "models_loaded": [info.id for info in known.loaded if is_in_memory(info)],
+        "models_loading": [model.id for model in known.coming],
+        "active_model": known.active,
         "uptime_s": round(time.time() - state.started_at, 3),
     }
     return json_response(msgspec.json.encode(body))

@@ -40,6 +40,19 @@ async def _in_thread(call: Callable[[], _T]) -> _T:
     return await asyncio.shield(asyncio.to_thread(call))
 
 
+async def _context_of(request: web.Request) -> tuple[str, str]:
+    """Id and namespace of the context that the path names, once its model was loaded, if the
+    server is still starting up with it.
+
+    Raises:
+        ContextNotFoundError: There is no such context.
+    """
+    reference, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    view = await _in_thread(lambda: _manager(request).get(reference, cache_namespace=namespace))
+    await model_ready(request, view.record.model_id)
+    return view.record.id, namespace
+
+
 def _json(body: dict[str, object]) -> web.Response:
     return json_response(msgspec.json.encode(body))
 
@@ -146,7 +159,7 @@ async def get_context(request: web.Request) -> web.Response:
 
 async def _move(request: web.Request, *, promote: bool) -> web.Response:
     body = await request.read()
-    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    context_id, namespace = await _context_of(request)
     manager = _manager(request)
 
     def work() -> tuple[ContextView, str | None]:
@@ -171,7 +184,7 @@ async def demote(request: web.Request) -> web.Response:
 async def append(request: web.Request) -> web.Response:
     """POST /api/v1/contexts/{context_id}/append"""
     wanted = wire.parse_append(await request.read())
-    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    context_id, namespace = await _context_of(request)
     view = await _in_thread(
         lambda: _manager(request).append(context_id, wanted.content, cache_namespace=namespace)
     )
@@ -181,7 +194,7 @@ async def append(request: web.Request) -> web.Response:
 async def fork(request: web.Request) -> web.Response:
     """POST /api/v1/contexts/{context_id}/fork"""
     wanted = wire.parse_fork(await request.read())
-    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    context_id, namespace = await _context_of(request)
     view = await _in_thread(
         lambda: _manager(request).fork(
             context_id,
@@ -195,7 +208,7 @@ async def fork(request: web.Request) -> web.Response:
 
 async def export(request: web.Request) -> web.StreamResponse:
     """GET /api/v1/contexts/{context_id}/export"""
-    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
+    context_id, namespace = await _context_of(request)
     manager = _manager(request)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "context"

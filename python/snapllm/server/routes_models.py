@@ -9,12 +9,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from snapllm.diffusion import ImageModel, ImageModelInfo
+from snapllm.diffusion import ImageModel
 from snapllm.diffusion.weights_file import is_image_file
 from snapllm.engine import Engine
+from snapllm.errors import ModelNotFoundError
 from snapllm.model import Model
 from snapllm.protocol import native_models as native
-from snapllm.server.keys import STATE, engine_of, resolve_model
+from snapllm.protocol.native_listing import model_entries, model_object, models_object
+from snapllm.server.keys import STATE, engine_of, resolve_model, until_loaded
+from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response
 
 
@@ -22,6 +25,9 @@ async def load_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/load"""
     wanted = native.parse_load(await request.read())
     engine = engine_of(request)
+    # What the command line names goes first: it has its id, and is the active model.
+    await until_loaded(request, wanted.model_id)
+    await until_loaded(request, "")
     # The weights take a while to read: not on the loop. A client that leaves does
     # not stop a load that others may wait for.
     load = functools.partial(_load, engine, wanted)
@@ -50,11 +56,12 @@ async def switch_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/switch"""
     model_id = resolve_model(request, native.parse_model_id(await request.read()))
     engine = engine_of(request)
+    await until_loaded(request, model_id)
     start = time.perf_counter()
     engine.switch(model_id)
     switch_ms = (time.perf_counter() - start) * 1000
-    states = {info.id: info.state for info in _images(engine)}
-    state = states.get(model_id) or engine.model(model_id).info.state
+    images = {info.id: info.state for info in known_models(request).images}
+    state = images.get(model_id) or engine.model(model_id).info.state
     return json_response(native.switched_object(model_id, state, switch_ms))
 
 
@@ -62,35 +69,30 @@ async def unload_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/unload"""
     # By its very id: a * that stands for anything must not unload a model.
     model_id = native.parse_model_id(await request.read())
+    await until_loaded(request, model_id)
     await asyncio.shield(asyncio.to_thread(engine_of(request).unload, model_id))
     return json_response(native.unloaded_object(model_id))
 
 
-def _images(engine: Engine) -> list[ImageModelInfo]:
-    return [model.info for model in engine.image_models()]
-
-
 async def list_models(request: web.Request) -> web.Response:
     """GET /api/v1/models"""
-    engine = engine_of(request)
-    infos = [model.info for model in engine.models()]
-    return json_response(native.models_object(infos, _images(engine), engine.active_image_model))
+    return json_response(models_object(known_models(request)))
 
 
 async def get_model(request: web.Request) -> web.Response:
     """GET /api/v1/models/{id}"""
-    engine, model_id = engine_of(request), resolve_model(request, request.match_info["model_id"])
-    for info in _images(engine):
-        if info.id == model_id:
-            entry = native.image_model_entry(info, info.id == engine.active_image_model)
-            return json_response(native.model_object(entry))
-    return json_response(native.model_object(native.model_entry(engine.model(model_id).info)))
+    model_id = resolve_model(request, request.match_info["model_id"])
+    for entry in model_entries(known_models(request)):
+        if entry["id"] == model_id:
+            return json_response(model_object(entry))
+    raise ModelNotFoundError(f"Model not found: {model_id}")
 
 
 async def pin_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/pin"""
     wanted = native.parse_pin(await request.read())
     wanted.model_id = resolve_model(request, wanted.model_id)
+    await until_loaded(request, wanted.model_id)
     engine = engine_of(request)
     (engine.pin if wanted.pinned else engine.unpin)(wanted.model_id)
     return json_response(native.pinned_object(wanted))
@@ -98,9 +100,8 @@ async def pin_model(request: web.Request) -> web.Response:
 
 async def cache_stats(request: web.Request) -> web.Response:
     """GET /api/v1/models/cache/stats"""
-    engine = engine_of(request)
-    infos = [model.info for model in engine.models()]
-    return json_response(native.cache_stats_object(infos, _images(engine), engine.stats()))
+    known, stats = known_models(request), engine_of(request).stats()
+    return json_response(native.cache_stats_object(known.texts, known.images, stats))
 
 
 def add_routes(app: web.Application) -> None:

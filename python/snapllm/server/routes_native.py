@@ -10,7 +10,6 @@ from aiohttp import web
 
 from snapllm._readers import fold_chat
 from snapllm._runner import Answer
-from snapllm.engine import Engine
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest, CompletionRequest
@@ -18,7 +17,7 @@ from snapllm.protocol import native
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.protocol.vision import parse_vision
 from snapllm.server.answers import closing_all, collect, next_events
-from snapllm.server.keys import engine_of, prepare
+from snapllm.server.keys import STATE, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -56,13 +55,21 @@ async def generate_from_images(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/vision/generate"""
     wanted, is_streamed = parse_vision(await request.read())
     if not wanted.model:
-        wanted = msgspec.structs.replace(wanted, model=_seeing_model(engine_of(request)))
+        wanted = msgspec.structs.replace(wanted, model=await _seeing_model(request))
     return await _generate(request, wanted, is_streamed)
 
 
-def _seeing_model(engine: Engine) -> str:
+async def _seeing_model(request: web.Request) -> str:
     """The model that sees where none is named: the active one, or else the first that can."""
-    seeing = [model.id for model in engine.models() if model.info.has_vision]
+    engine = engine_of(request)
+
+    def seeing_models() -> list[str]:
+        return [info.id for info in engine.runner.core.models() if info.has_vision]
+
+    await request.app[STATE].startup.first(
+        lambda: bool(seeing_models()), lambda coming: coming.type == "vision"
+    )
+    seeing = seeing_models()
     return "" if not seeing or engine.active_model in seeing else seeing[0]
 
 

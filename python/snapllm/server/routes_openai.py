@@ -12,7 +12,14 @@ from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic_answers, openai
 from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.server.answers import closing_all, collect_all, merge
-from snapllm.server.keys import cache_namespace_of, engine_of, prepare, resolve_model
+from snapllm.server.keys import (
+    cache_namespace_of,
+    engine_of,
+    prepare,
+    resolve_model,
+    until_loaded,
+)
+from snapllm.server.listing import model_times
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -59,26 +66,22 @@ async def _send_answers(
 
 async def list_models(request: web.Request) -> web.Response:
     """GET /v1/models"""
-    engine = engine_of(request)
-    texts = [(m.id, m.info.loaded_at_ms // 1000) for m in engine.models()]
-    images = [(m.id, m.info.loaded_at_ms // 1000) for m in engine.image_models()]
     protocol = anthropic_answers if "anthropic-version" in request.headers else openai
-    return json_response(protocol.models_object(texts + images))
+    return json_response(protocol.models_object(list(model_times(request).items())))
 
 
 async def get_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}, of any name that a request may have as its model"""
     name = request.match_info["model_id"]
     model_id = resolve_model(request, name)
-    engine = engine_of(request)
-    if any(model.id == model_id for model in engine.image_models()):
-        loaded_at_ms = engine.image_model(model_id).info.loaded_at_ms
-    else:
-        namespace = cache_namespace_of(request)
+    loaded_at = model_times(request).get(model_id)
+    if loaded_at is None:
+        await until_loaded(request, model_id)
+        engine, namespace = engine_of(request), cache_namespace_of(request)
         chat = ChatRequest(model=model_id, messages=[], cache_namespace=namespace)
-        loaded_at_ms = engine.model(engine.runner.resolve(chat).model).info.loaded_at_ms
+        loaded_at = engine.model(engine.runner.resolve(chat).model).info.loaded_at_ms // 1000
     protocol = anthropic_answers if "anthropic-version" in request.headers else openai
-    return json_response(protocol.model_object(name, loaded_at_ms // 1000))
+    return json_response(protocol.model_object(name, loaded_at))
 
 
 def add_routes(app: web.Application) -> None:

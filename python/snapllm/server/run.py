@@ -9,17 +9,16 @@ import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 from aiohttp import web
 
-from snapllm.diffusion import ImageModel
 from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.diffusion.weights_file import is_image_file
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
 from snapllm.errors import SnapLLMError
-from snapllm.model import Model
+from snapllm.protocol.native_listing import ComingModel
 from snapllm.server.app import create_app
 from snapllm.server.config import ServerConfig
 from snapllm.server.keys import STATE, ServerState
@@ -44,8 +43,12 @@ async def serve(config: ServerConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
+    config = _with_demo(config)
+    coming = _coming_models(config)
     engine = _open_engine(config)
     app = create_app(engine, config.app)
+    # Before the first request: whoever finds the server there finds its models.
+    app[STATE].startup.announce(coming)
     # A client that leaves cancels its handler, and that its request.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
@@ -122,55 +125,79 @@ async def _load_until(stop: asyncio.Event, loads: Coroutine[None, None, None]) -
         loading.cancel()
 
 
-async def _load_models(engine: Engine, state: ServerState, config: ServerConfig) -> None:
-    """Loads the models of the command line, in order, while the server answers."""
-    if not config.models and config.demo:
-        config = msgspec.structs.replace(
-            config,
-            models=((DEMO_MODEL_ID, demo_model_path()),),
-            projectors=((DEMO_MODEL_ID, demo_projector_path()),),
-        )
-        log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
-    state.announce([model_id for model_id, _ in config.models])
-    for model_id, path in config.models:
-        try:
-            load = functools.partial(_load_model, engine, config, model_id, path)
-            model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
-        except SnapLLMError as error:
-            raise StartupError(f"model {model_id}: {error}") from None
-        finally:
-            state.settle(model_id)
-        if isinstance(model, ImageModel):
-            log.info("loaded image model %s in %.0f ms", model_id, model.info.load_ms)
-            continue
-        info = model.info
-        log.info(
-            "loaded %s (%s %s) in %.0f ms: context %d, %d threads",
-            model_id,
-            info.architecture,
-            info.quantization,
-            info.load_ms,
-            info.context_size,
-            info.num_threads,
-        )
-
-
-def _load_model(
-    engine: Engine, config: ServerConfig, model_id: str, path: Path
-) -> Model | ImageModel:
-    parts = cast(
-        LoadImageOptions,
-        {part: file for owner, part, file in config.parts if owner == model_id},
+def _with_demo(config: ServerConfig) -> ServerConfig:
+    """The configuration with the demo model, where it is to be served."""
+    if config.models or not config.demo:
+        return config
+    log.info("no --model given: serving the embedded demo model as %r", DEMO_MODEL_ID)
+    return msgspec.structs.replace(
+        config,
+        models=((DEMO_MODEL_ID, demo_model_path()),),
+        projectors=((DEMO_MODEL_ID, demo_projector_path()),),
     )
-    projector = dict(config.projectors).get(model_id, "")
-    if parts or (not projector and is_image_file(path)):
-        parts["lora_dir"] = dict(config.lora_dirs).get(model_id)
-        return engine.load_diffusion(path, model_id, **parts)
-    return engine.load(
-        path,
-        model_id,
+
+
+def _coming_models(config: ServerConfig) -> list[ComingModel]:
+    """The models of the command line, as far as a look at their files tells."""
+    owners_of_parts = {owner for owner, _, _ in config.parts}
+    owners_of_projectors = {owner for owner, _ in config.projectors}
+
+    def type_of(model_id: str, path: Path) -> Literal["llm", "vision", "diffusion"]:
+        if model_id in owners_of_parts:
+            return "diffusion"
+        if model_id in owners_of_projectors:
+            return "vision"
+        return "diffusion" if is_image_file(path) else "llm"
+
+    return [
+        ComingModel(
+            id=model_id,
+            type=type_of(model_id, path),
+            file_path=str(path),
+            file_bytes=path.stat().st_size if path.is_file() else 0,
+        )
+        for model_id, path in config.models
+    ]
+
+
+async def _load_models(engine: Engine, state: ServerState, config: ServerConfig) -> None:
+    """Loads the models that were announced, in order, while the server answers."""
+    try:
+        for model in state.startup.models:
+            load = functools.partial(_load_model, engine, config, model)
+            try:
+                await asyncio.get_running_loop().run_in_executor(state.loader, load)
+            except SnapLLMError as error:
+                raise StartupError(f"model {model.id}: {error}") from None
+            state.startup.settle(model.id)
+    finally:
+        state.startup.give_up()
+
+
+def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> None:
+    if model.is_image_model:
+        parts = cast(
+            LoadImageOptions,
+            {part: file for owner, part, file in config.parts if owner == model.id},
+        )
+        parts["lora_dir"] = dict(config.lora_dirs).get(model.id)
+        image_model = engine.load_diffusion(model.file_path, model.id, **parts)
+        log.info("loaded image model %s in %.0f ms", model.id, image_model.info.load_ms)
+        return
+    info = engine.load(
+        model.file_path,
+        model.id,
         context_size=config.context_size,
         draft_tokens=config.draft_tokens,
         flash_attention=config.flash_attention,
-        mmproj_path=projector,
+        mmproj_path=dict(config.projectors).get(model.id, ""),
+    ).info
+    log.info(
+        "loaded %s (%s %s) in %.0f ms: context %d, %d threads",
+        model.id,
+        info.architecture,
+        info.quantization,
+        info.load_ms,
+        info.context_size,
+        info.num_threads,
     )

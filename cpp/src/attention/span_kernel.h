@@ -1,0 +1,235 @@
+// Attention of a tile's rows over one span of cells: scores, softmax, weighted values.
+// Included by attention.cc alone, which is compiled for the machine's vectors.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "attention/attention_scratch.h"
+#include "attention/simd.h"
+
+namespace snapllm {
+namespace {
+
+using simd::kLanes;
+using simd::Vec;
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// Cells whose rows are asked for ahead of their use.
+constexpr int kCellsAhead = 16;
+// With fewer rows than this, keys and values are converted where they are used.
+constexpr int32_t kMinPackedRows = 8;
+
+// The keys or the values of one head: row i is that of the i-th visible cell.
+struct CellRows {
+  const std::byte* data;
+  size_t stride;
+  const int32_t* cells;
+
+  const uint16_t* operator[](int32_t i) const {
+    return reinterpret_cast<const uint16_t*>(data + stride * static_cast<size_t>(cells[i]));
+  }
+
+  void prefetch(int32_t i, int32_t size) const {
+    const uint16_t* row = (*this)[i];
+    for (int32_t d = 0; d < size; d += 32) __builtin_prefetch(row + d);
+  }
+};
+
+Vec load_number(const uint16_t* from) { return simd::load_half(from); }
+Vec load_number(const float* from) { return simd::load(from); }
+
+// Converts the rows of cells [first, last) to 32 bits.
+void pack(const CellRows& rows, int32_t first, int32_t last, int32_t size, float* packed) {
+  for (int32_t cell = first; cell < last; ++cell) {
+    const uint16_t* row = rows[cell];
+    for (int32_t d = 0; d < size; d += kLanes) simd::store(packed + d, simd::load_half(row + d));
+    packed += size;
+  }
+}
+
+// Scores of kRows queries, `size` numbers apart, with kColumns keys.
+template <int kRows, int kColumns, typename Number>
+void score_block(const float* q, const Number* const* keys, int32_t size, float* scores) {
+  static_assert(kRows * kColumns == kLanes);
+  Vec sums[kLanes] = {};
+  for (int32_t d = 0; d < size; d += kLanes) {
+    Vec k[kColumns];
+    for (int c = 0; c < kColumns; ++c) k[c] = load_number(keys[c] + d);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec x = simd::load(q + r * size + d);
+      for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += x * k[c];
+    }
+  }
+  float block[kLanes];
+  simd::store(block, simd::sums_of_lanes(sums));
+  for (int r = 0; r < kRows; ++r) {
+    std::memcpy(scores + r * kSpanCells, block + r * kColumns, kColumns * sizeof(float));
+  }
+}
+
+// Scores of `num_rows` queries with kLanes keys.
+template <typename Number>
+void score_columns(const float* q, int32_t num_rows, const Number* const* keys, int32_t size,
+                   float* scores) {
+  constexpr int kColumns = kLanes / 4;
+  int32_t row = 0;
+  for (; row + 4 <= num_rows; row += 4) {
+    for (int c = 0; c < kLanes; c += kColumns) {
+      score_block<4, kColumns>(q + row * size, keys + c, size, scores + row * kSpanCells + c);
+    }
+  }
+  for (; row < num_rows; ++row) {
+    score_block<1, kLanes>(q + row * size, keys, size, scores + row * kSpanCells);
+  }
+}
+
+// Scores of `num_rows` queries with the keys of [first, last), and after them up to the
+// next multiple of kLanes whatever comes out.
+void score_span(const float* q, int32_t num_rows, const CellRows& keys, int32_t first,
+                int32_t last, int32_t size, float* packed, float* scores) {
+  for (int32_t cell = first; cell < last; cell += kLanes) {
+    const int32_t end = std::min(cell + kLanes, last);
+    for (int32_t i = cell; i < end; ++i) keys.prefetch(std::min(i + kCellsAhead, last - 1), size);
+    if (num_rows >= kMinPackedRows) {
+      const float* rows[kLanes];
+      pack(keys, cell, end, size, packed);
+      for (int i = 0; i < kLanes; ++i) rows[i] = packed + std::min(i, end - cell - 1) * size;
+      score_columns(q, num_rows, rows, size, scores + (cell - first));
+    } else {
+      const uint16_t* rows[kLanes];
+      for (int i = 0; i < kLanes; ++i) rows[i] = keys[std::min(cell + i, end - 1)];
+      score_columns(q, num_rows, rows, size, scores + (cell - first));
+    }
+  }
+}
+
+// Values in the rows that a list of cells points to, or one row after the other.
+struct PackedRows {
+  const float* data;
+  int32_t size;
+  const float* operator[](int32_t i) const { return data + i * size; }
+};
+
+// Adds the values of `num_cells` cells, each times its weight, to kVecs vectors of kRows
+// rows of `out`.
+template <int kRows, int kVecs, typename Rows>
+void weigh_block(const float* weights, const Rows& values, int32_t first, int32_t num_cells,
+                 int32_t offset, int32_t size, float* out) {
+  Vec sums[kRows][kVecs];
+  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < kVecs; ++i) sums[r][i] = simd::load(out + r * size + offset + i * kLanes);
+  }
+  for (int32_t cell = 0; cell < num_cells; ++cell) {
+    const auto* row = values[first + cell] + offset;
+    Vec x[kVecs];
+    for (int i = 0; i < kVecs; ++i) x[i] = load_number(row + i * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec weight = simd::broadcast(weights[r * kSpanCells + cell]);
+      for (int i = 0; i < kVecs; ++i) sums[r][i] += weight * x[i];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < kVecs; ++i) simd::store(out + r * size + offset + i * kLanes, sums[r][i]);
+  }
+}
+
+template <int kRows, int kVecs, typename Rows>
+void weigh_rows(const float* weights, const Rows& values, int32_t first, int32_t num_cells,
+                int32_t size, float* out) {
+  int32_t offset = 0;
+  for (; offset + kVecs * kLanes <= size; offset += kVecs * kLanes) {
+    weigh_block<kRows, kVecs>(weights, values, first, num_cells, offset, size, out);
+  }
+  for (; offset < size; offset += kLanes) {
+    weigh_block<kRows, 1>(weights, values, first, num_cells, offset, size, out);
+  }
+}
+
+template <typename Rows>
+void weigh_cells(const float* weights, int32_t num_rows, const Rows& values, int32_t first,
+                 int32_t num_cells, int32_t size, float* out) {
+  constexpr int kVecs = kLanes == 16 ? 4 : 2;  // as many sums as there are registers for
+  int32_t row = 0;
+  for (; row + 4 <= num_rows; row += 4) {
+    weigh_rows<4, kVecs>(weights + row * kSpanCells, values, first, num_cells, size,
+                         out + row * size);
+  }
+  for (; row < num_rows; ++row) {
+    weigh_rows<1, 4>(weights + row * kSpanCells, values, first, num_cells, size,
+                     out + row * size);
+  }
+}
+
+// The sums of the values of [first, last), each times its weight.
+void weigh_span(const float* weights, int32_t num_rows, const CellRows& values, int32_t first,
+                int32_t last, int32_t size, float* packed, float* out) {
+  std::fill_n(out, num_rows * size, 0.0F);
+  if (num_rows < kMinPackedRows) {
+    weigh_cells(weights, num_rows, values, first, last - first, size, out);
+    return;
+  }
+  for (int32_t cell = first; cell < last; cell += kPackedCells) {
+    const int32_t end = std::min(cell + kPackedCells, last);
+    pack(values, cell, end, size, packed);
+    weigh_cells(weights + (cell - first), num_rows, PackedRows{packed, size}, 0, end - cell, size,
+                out);
+  }
+}
+
+// Turns the first `count` of `num_cells` scores of a row into weights relative to their
+// maximum, and the rest into 0.
+SoftmaxState softmax_span(float* scores, int32_t count, int32_t num_cells, float scale,
+                          float softcap, const float* biases) {
+  const Vec none = simd::broadcast(kMinusInfinity);
+  const int32_t padded = (num_cells + kLanes - 1) / kLanes * kLanes;
+  Vec highest = none;
+  for (int32_t i = 0; i < padded; i += kLanes) {
+    Vec x = simd::load(scores + i) * scale;
+    if (softcap != 0) x = simd::tanh(x) * softcap;
+    if (biases != nullptr) x += simd::load(biases + i);
+    if (i + kLanes > count) {
+      for (int lane = std::max(0, count - i); lane < kLanes; ++lane) x[lane] = kMinusInfinity;
+    }
+    simd::store(scores + i, x);
+    highest = simd::max(highest, x);
+  }
+  SoftmaxState state{simd::max_of_lanes(highest), 0.0F};
+  const Vec shift = simd::broadcast(count > 0 ? state.max : 0.0F);
+  Vec sum = {};
+  for (int32_t i = 0; i < padded; i += kLanes) {
+    const Vec weight = simd::exp(simd::load(scores + i) - shift);
+    simd::store(scores + i, weight);
+    sum += weight;
+  }
+  state.sum = simd::sum_of_lanes(sum);
+  return state;
+}
+
+// Takes another span's weighted values into those so far. The smaller of the two maxima
+// gives way to the other, so that one product with one sum is all there is to round.
+void merge(SoftmaxState& total, float* values, const SoftmaxState& span, const float* span_values,
+           int32_t size) {
+  if (span.max == kMinusInfinity) return;
+  if (span.max > total.max) {
+    const float keep = std::exp(total.max - span.max);
+    total = {span.max, total.sum * keep + span.sum};
+    for (int32_t d = 0; d < size; d += kLanes) {
+      simd::store(values + d, simd::load(values + d) * keep + simd::load(span_values + d));
+    }
+  } else {
+    const float take = std::exp(span.max - total.max);
+    total.sum += span.sum * take;
+    for (int32_t d = 0; d < size; d += kLanes) {
+      simd::store(values + d, simd::load(span_values + d) * take + simd::load(values + d));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace snapllm

@@ -1,0 +1,36 @@
+"""Which models there are: those that are loaded, and those that the server starts with."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from snapllm.protocol.native_listing import KnownModels
+from snapllm.server.keys import STATE, engine_of
+
+
+def known_models(request: web.Request) -> KnownModels:
+    """The models, of all kinds."""
+    engine, startup = engine_of(request), request.app[STATE].startup
+    texts = engine.runner.core.models()
+    images = [model.info for model in engine.image_models()]
+    # One that was just loaded is in the engine before it is settled.
+    loaded = {info.id for info in texts} | {info.id for info in images}
+    return KnownModels(
+        texts=texts,
+        images=images,
+        coming=[model for model in startup.models if model.id not in loaded],
+        active_image_loaded=engine.active_image_model,
+    )
+
+
+def model_times(request: web.Request) -> dict[str, int]:
+    """The Unix times of loading of all models, by id: text models first, each kind ordered by id.
+
+    One that is still to be loaded has the time of the server's start.
+    """
+    known, started_at = known_models(request), int(request.app[STATE].started_at)
+    texts = {info.id: info.loaded_at_ms // 1000 for info in known.texts}
+    images = {info.id: info.loaded_at_ms // 1000 for info in known.images}
+    for model in known.coming:
+        (images if model.is_image_model else texts)[model.id] = started_at
+    return dict([*sorted(texts.items()), *sorted(images.items())])
