@@ -144,15 +144,15 @@ void bind_engine(py::module_& module) {
           },
           py::arg("prefix"))
       .def(
-          "keep_prefix",
-          [](Engine& self, const PrefixRef& prefix) {
-            unwrap(without_gil([&] { return self.keep_prefix(prefix); }));
-          },
-          py::arg("prefix"))
-      .def(
           "pin_prefix",
           [](Engine& self, const PrefixRef& prefix) {
             unwrap(without_gil([&] { return self.pin_prefix(prefix); }));
+          },
+          py::arg("prefix"))
+      .def(
+          "persist_prefix",
+          [](Engine& self, const PrefixRef& prefix) {
+            unwrap(without_gil([&] { return self.persist_prefix(prefix); }));
           },
           py::arg("prefix"))
       .def(

@@ -36,7 +36,7 @@ void bind_prefix(py::module_& module) {
 
   py::class_<PrefixInfo>(module, "PrefixInfo")
       .def_property_readonly("tier", &tier_name)
-      .def_readonly("num_stored_tokens", &PrefixInfo::num_stored_tokens)
+      .def_readonly("is_on_disk", &PrefixInfo::is_on_disk)
       .def_readonly("hot_bytes", &PrefixInfo::hot_bytes)
       .def_readonly("ram_bytes", &PrefixInfo::ram_bytes)
       .def_readonly("disk_bytes", &PrefixInfo::disk_bytes);

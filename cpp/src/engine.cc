@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <thread>
 #include <utility>
 
@@ -16,37 +15,13 @@
 #include "registry/residency.h"
 #include "scheduler/compute_thread.h"
 #include "scheduler/scheduler.h"
+#include "store/store_options.h"
 
 namespace snapllm {
 
 namespace {
 
 const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
-
-// Automatic bounds of the KV store.
-constexpr uint64_t kMaxAutoRamBytes = uint64_t{8} << 30;
-constexpr uint64_t kRamDivisor = 8;  // of the memory that is free
-constexpr uint64_t kAutoDiskBytes = uint64_t{20} << 30;
-constexpr uint64_t kDiskDivisor = 4;  // of the space that is free
-
-KvStoreOptions store_options(const EngineOptions& options) {
-  KvStoreOptions store;
-  const uint64_t memory_bytes = options.memory_budget_bytes > 0
-                                    ? std::min(options.memory_budget_bytes, available_memory_bytes())
-                                    : available_memory_bytes();
-  store.ram_bytes = options.kv_ram_bytes > 0
-                        ? options.kv_ram_bytes
-                        : std::min(memory_bytes / kRamDivisor, kMaxAutoRamBytes);
-  if (options.workspace.empty()) return store;
-  store.folder = options.workspace + "/kv";
-  store.disk_bytes = options.kv_disk_bytes;
-  if (store.disk_bytes == 0) {
-    std::error_code error;
-    const auto space = std::filesystem::space(options.workspace, error);
-    store.disk_bytes = error ? kAutoDiskBytes : std::min<uint64_t>(kAutoDiskBytes, space.available / kDiskDivisor);
-  }
-  return store;
-}
 
 }  // namespace
 
@@ -288,12 +263,15 @@ Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {
   return impl_->prefixes().info(prefix);
 }
 
-Status Engine::keep_prefix(const PrefixRef& prefix) { return impl_->prefixes().keep(prefix); }
-
 Status Engine::pin_prefix(const PrefixRef& prefix) { return impl_->prefixes().pin(prefix); }
+
+Status Engine::persist_prefix(const PrefixRef& prefix) {
+  return impl_->prefixes().persist(prefix);
+}
 
 Status Engine::discard_prefix(const PrefixRef& prefix,
                               const std::vector<std::vector<Token>>& others) {
+  if (Status status = impl_->check_open(); !status.ok()) return status;
   return impl_->prefixes().discard(prefix, others);
 }
 

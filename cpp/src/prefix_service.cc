@@ -37,7 +37,7 @@ Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
   const PrefixUsage usage = store_.usage(scope.value(), prefix.tokens);
   const auto num_tokens = static_cast<int32_t>(prefix.tokens.size());
   PrefixInfo info;
-  info.num_stored_tokens = usage.num_stored_tokens;
+  info.is_on_disk = usage.num_disk_tokens == num_tokens;
   info.ram_bytes = usage.ram_bytes;
   info.disk_bytes = usage.disk_bytes;
   if (usage.num_stored_tokens == num_tokens) {
@@ -71,23 +71,19 @@ Result<PrefixInfo> PrefixService::usage(std::span<const PrefixRef> prefixes,
   return info;
 }
 
-Status PrefixService::keep(const PrefixRef& prefix) {
-  const auto scope = scope_of(prefix);
-  if (!scope.ok()) return scope.status();
-  settle();
-  // Pinned first, so that nothing of it is evicted while the rest is written.
-  store_.pin(scope.value(), prefix.tokens);
-  Status status = store_.persist(scope.value(), prefix.tokens);
-  if (!status.ok()) store_.unpin(scope.value(), prefix.tokens);
-  return status;
-}
-
 Status PrefixService::pin(const PrefixRef& prefix) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
   store_.open(scope.value().fingerprint);
   store_.pin(scope.value(), prefix.tokens);
   return {};
+}
+
+Status PrefixService::persist(const PrefixRef& prefix) {
+  const auto scope = scope_of(prefix);
+  if (!scope.ok()) return scope.status();
+  settle();
+  return store_.persist(scope.value(), prefix.tokens);
 }
 
 Status PrefixService::discard(const PrefixRef& prefix,
@@ -151,10 +147,14 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
       return status;
     }
   }
+  if (tier == Tier::kCold) {
+    Status status = store_.drop_from_ram(scope.value(), prefix.tokens, others);
+    if (!status.ok()) return status;
+  }
   if (scheduler != nullptr) {
     compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens, others); });
   }
-  return tier == Tier::kCold ? store_.drop_from_ram(scope.value(), prefix.tokens, others) : Status();
+  return {};
 }
 
 }  // namespace snapllm

@@ -20,13 +20,14 @@ class PrefixService {
       : store_(store), registry_(registry), compute_(compute) {}
 
   Result<PrefixInfo> info(const PrefixRef& prefix);
-  // Waits until the prefix is safe on disk, then exempts it from eviction.
-  Status keep(const PrefixRef& prefix);
-  // Exempts what there is of it from eviction, for a prefix kept in an earlier run.
+  // Exempts its KV from eviction: what there is of it, and what is computed later.
   Status pin(const PrefixRef& prefix);
-  // Ends the exemption; what nobody else keeps is removed from all tiers. `others` are
+  // Waits until the prefix is safe on disk.
+  Status persist(const PrefixRef& prefix);
+  // Ends one exemption; what nobody else keeps is removed from all tiers. `others` are
   // prefixes of the same scope: what the prefix shares with them stays where it is.
   Status discard(const PrefixRef& prefix, std::span<const std::vector<Token>> others);
+  // A demotion that fails leaves the prefix where it was.
   Status move(const PrefixRef& prefix, Tier tier, std::span<const std::vector<Token>> others);
   // What all of them take together, in bytes, each in the tiers up to its own: what they
   // share is counted once.

@@ -76,7 +76,8 @@ class Engine(_lifetime.ClosedAtExit):
         workspace: Folder in which the KV of prompts outlives the process; made when
             missing. None keeps it in RAM only.
         kv_ram_bytes: Bound of the KV kept in RAM; 0 = an eighth of the free memory.
-        kv_disk_bytes: Bound of the KV kept in the workspace; 0 = 20 GiB.
+        kv_disk_bytes: Bound of the KV kept in the workspace, which contexts alone may exceed;
+            0 = a quarter of the space that is free or already taken by it, 20 GiB at most.
         image_hosts: Hosts that images may be fetched from where a chat names them by an
             http(s) URL, ``*.example.org`` for all below one; none = URLs are refused.
 

@@ -200,6 +200,30 @@ def test_bad_requests_are_explained(
     assert (got, answer["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_a_client_takes_for_a_step_of_the_path_is_refused(
+    demo_server: Server, context_id: str, name: str
+) -> None:
+    ingested = {"content": HANDBOOK, "model_id": "demo", "name": name}
+    for path, body in (("ingest", ingested), (f"{context_id}/fork", {"name": name})):
+        status, answer, _ = demo_server.request("POST", f"{API}/{path}", body)
+        assert (status, answer["error"]["param"]) == (400, "name")
+
+
+def test_without_a_workspace_nothing_is_stored_and_a_failed_demotion_changes_nothing() -> None:
+    server = Server("--no-workspace").start(1)
+    try:
+        context_id = ingest(server)["context_id"]
+        path = f"{API}/{context_id}"
+        before = server.get(path)
+        assert (before["tier"], before["is_stored"], before["disk_mb"]) == ("hot", False, 0)
+        status, answer, _ = server.request("POST", f"{path}/demote", {"tier": "cold"})
+        assert (status, answer["error"]["code"]) == (500, "storage_failed")
+        assert server.get(path) == before
+    finally:
+        assert server.stop() == 0
+
+
 def test_a_context_expires(demo_server: Server) -> None:
     context_id = ingest(demo_server, ttl_seconds=1)["context_id"]
     time.sleep(1.1)

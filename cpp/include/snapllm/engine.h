@@ -77,10 +77,11 @@ class Engine {
 
   // Prefixes kept on purpose (see PrefixService). These wait for the disk.
   Result<PrefixInfo> prefix_info(const PrefixRef& prefix);
-  Status keep_prefix(const PrefixRef& prefix);
   Status pin_prefix(const PrefixRef& prefix);
+  Status persist_prefix(const PrefixRef& prefix);
   // `others`: tokens of prefixes of the same model and namespace that stay where they are,
-  // and what this one shares with them too.
+  // and what this one shares with them too. Fails with kClosed once the engine is closed:
+  // what is in the workspace is another's then.
   Status discard_prefix(const PrefixRef& prefix, const std::vector<std::vector<Token>>& others);
   Status move_prefix(const PrefixRef& prefix, Tier tier,
                      const std::vector<std::vector<Token>>& others);

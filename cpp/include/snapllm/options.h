@@ -21,8 +21,9 @@ struct EngineOptions {
   // Folder in which the KV of prompts outlives the process; empty = it does not. One
   // process at a time may have it.
   std::string workspace;
-  // Bounds of the KV kept in RAM and on disk; 0 = an eighth of the free memory, and
-  // 20 GiB or a quarter of the free space.
+  // Bounds of the KV kept in RAM and on disk; 0 = an eighth of the free memory, and 20 GiB or
+  // a quarter of the space that is free or already taken by it. What is pinned may be more
+  // than the disk's.
   uint64_t kv_ram_bytes = 0;
   uint64_t kv_disk_bytes = 0;
 };

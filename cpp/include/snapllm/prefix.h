@@ -28,8 +28,8 @@ struct PrefixRef {
 
 struct PrefixInfo {
   Tier tier = Tier::kNone;
-  int32_t num_stored_tokens = 0;  // an unbroken run from the beginning, in RAM or on disk
-  uint64_t hot_bytes = 0;         // in the KV memory
+  bool is_on_disk = false;  // whole, wherever else it is
+  uint64_t hot_bytes = 0;   // in the KV memory
   uint64_t ram_bytes = 0;
   uint64_t disk_bytes = 0;
 };

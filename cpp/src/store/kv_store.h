@@ -45,7 +45,7 @@ struct StoredPrefix {
 // Where the pieces of a token sequence are.
 struct PrefixUsage {
   int32_t num_stored_tokens = 0;  // an unbroken prefix of them is in some tier
-  int32_t num_ram_tokens = 0;
+  int32_t num_ram_tokens = 0;     // whichever pieces give them back
   int32_t num_disk_tokens = 0;
   uint64_t state_bytes = 0;  // wherever they are, of what may be hot
   uint64_t ram_bytes = 0;
@@ -67,7 +67,8 @@ class KvStore {
   ~KvStore();  // writes what is still to be written
 
   // Finds the files of a model's earlier runs. Called again for the same model, it
-  // does nothing.
+  // does nothing. What is too much for the disk's bound goes with the next write: by then
+  // what was kept on purpose is pinned.
   void open(const Hash128& fingerprint);
 
   // The longest stored prefix. With `load_cold` it reads from disk what is not in RAM,
@@ -76,14 +77,16 @@ class KvStore {
                      bool load_cold);
   // The ranges of the tokens' pieces that no tier holds.
   std::vector<TokenRange> missing(const StoreScope& scope, std::span<const Token> tokens);
-  // Keeps the state of `range`; `tokens` are all up to range.end.
+  // Keeps the state of `range`, unless neither tier has room for it; `tokens` are all up to
+  // range.end.
   void put(const StoreScope& scope, std::span<const Token> tokens, TokenRange range,
            StateBytes state);
 
   // Waits until all pieces of the tokens are on disk. Fails when one cannot be written
   // or is not there. Without a disk tier: checks that they are in RAM.
   Status persist(const StoreScope& scope, std::span<const Token> tokens);
-  // Exempts the pieces from eviction (unpin ends it); they may still leave RAM for the disk.
+  // Exempts the pieces from eviction, also those that are put later, until as many calls of
+  // unpin. They may still leave RAM for the disk, and may be more than the disk's bound.
   void pin(const StoreScope& scope, std::span<const Token> tokens);
   void unpin(const StoreScope& scope, std::span<const Token> tokens);
   // The states of the tokens' pieces (`cut_into_pieces`), in order; reads from disk what
@@ -92,7 +95,7 @@ class KvStore {
   // Promotes to warm; false when a piece is not stored.
   bool load_to_ram(const StoreScope& scope, std::span<const Token> tokens);
   // Demotes to cold, but for what is also part of one of `kept`; fails when something is
-  // not on disk.
+  // not on disk, and then changes nothing.
   Status drop_from_ram(const StoreScope& scope, std::span<const Token> tokens,
                        std::span<const std::vector<Token>> kept = {});
   // Removes the pieces that nobody pins and nothing builds on.
@@ -112,12 +115,27 @@ class KvStore {
   void flush() { io_.flush(); }
 
  private:
-  struct PlannedPart;
+  // A piece to be taken from its tier without the lock.
+  struct PlannedPart {
+    PieceId id;
+    Hash128 fingerprint;
+    uint64_t file_bytes = 0;
+    std::string path;
+    StatePtr state;
+    int32_t num_tokens = 0;
+    bool is_cold = false;
+  };
   std::string folder_of(const Hash128& fingerprint) const;
   std::string path_of(const StoredPiece& piece) const;
   // REQUIRES: mutex_ held
   PlannedPart plan_part(const StoredPiece& piece, int32_t num_tokens) const;
-  // Reads the part's state without the lock; false when the file is of no use.
+  // Which pieces to take of a prompt, in order, and the token that is cached after them.
+  std::vector<PlannedPart> plan_match(const StoreScope& scope, std::span<const Token> prompt,
+                                      int32_t max_tokens, bool load_cold, StoredPrefix& prefix);
+  // Reads what is on disk only and adds all of it to the prefix; false as load_part.
+  bool load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix);
+  // Reads the part's state without the lock; false when the file is of no use, and then
+  // the piece is forgotten.
   bool load_part(PlannedPart& part);
   // REQUIRES, all below: mutex_ held
   void adopt_files(const Hash128& fingerprint, const std::vector<FileInfo>& files);
@@ -127,7 +145,12 @@ class KvStore {
   void forget(StoredPiece& piece);
   void write_behind(StoredPiece& piece);
   void finish_write(const Hash128& key, const Status& status, uint64_t file_bytes);
+  // What is being written stays in RAM: its bytes are in use anyway.
+  bool can_leave_ram(const StoredPiece& piece) const;
   void trim_ram();
+  // Trims; forgets the piece, pinned or not, if that does not make room for it and it is
+  // neither on disk nor on its way there.
+  void fit_in_ram(const Hash128& key);
   void trim_disk();
 
   const KvStoreOptions options_;

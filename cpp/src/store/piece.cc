@@ -30,4 +30,15 @@ std::vector<TokenRange> cut_into_pieces(KvKind kind, int32_t num_tokens) {
   return ranges;
 }
 
+std::vector<Hash128> piece_keys(KvKind kind, const Hash128& root, std::span<const Token> tokens) {
+  std::vector<Hash128> keys;
+  Hash128 parent = root;
+  for (const auto [begin, end] : cut_into_pieces(kind, static_cast<int32_t>(tokens.size()))) {
+    const auto own = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    parent = hash128(own.data(), own.size_bytes(), parent);
+    keys.push_back(parent);
+  }
+  return keys;
+}
+
 }  // namespace snapllm

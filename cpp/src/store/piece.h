@@ -52,5 +52,7 @@ struct TokenRange {
 
 // The pieces of `num_tokens` tokens: full blocks and the tail, or one checkpoint.
 std::vector<TokenRange> cut_into_pieces(KvKind kind, int32_t num_tokens);
+// Their keys, in order.
+std::vector<Hash128> piece_keys(KvKind kind, const Hash128& root, std::span<const Token> tokens);
 
 }  // namespace snapllm

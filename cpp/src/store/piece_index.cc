@@ -11,6 +11,10 @@ int32_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
   return static_cast<int32_t>(end - a.begin());
 }
 
+bool begins_with(std::span<const Token> tokens, std::span<const Token> head) {
+  return tokens.size() >= head.size() && std::equal(head.begin(), head.end(), tokens.begin());
+}
+
 }  // namespace
 
 StoredPiece* PieceIndex::find(const Hash128& key) {
@@ -61,7 +65,11 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
     int32_t best_common = 0;
     for (StoredPiece* child : children->second) {
       const int32_t common = common_prefix(child->id.tokens, rest);
-      if (common > best_common) best = child, best_common = common;
+      const bool is_nearer = best != nullptr && best->state == nullptr && child->state != nullptr;
+      if (common > best_common || (common == best_common && is_nearer)) {
+        best = child;
+        best_common = common;
+      }
     }
     if (best == nullptr) return match;
     const auto own_tokens = static_cast<int32_t>(best->id.tokens.size());
@@ -94,14 +102,14 @@ IndexMatch PieceIndex::match_checkpoints(const StoreScope& scope, std::span<cons
 std::vector<StoredPiece*> PieceIndex::chain(const StoreScope& scope,
                                             std::span<const Token> tokens) {
   std::vector<StoredPiece*> pieces;
-  Hash128 parent = scope.root;
-  for (const auto [begin, end] : cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size()))) {
+  const auto ranges = cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size()));
+  const auto keys = piece_keys(scope.kind, scope.root, tokens);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const auto [begin, end] = ranges[i];
     const auto own = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
-    const Hash128 key = hash128(own.data(), own.size_bytes(), parent);
-    StoredPiece* piece = find(key);
+    StoredPiece* piece = find(keys[i]);
     if (piece == nullptr || !std::ranges::equal(piece->id.tokens, own)) break;
     pieces.push_back(piece);
-    parent = key;
   }
   return pieces;
 }
@@ -112,13 +120,32 @@ std::vector<Hash128> PieceIndex::superseded_by(const StoredPiece& piece) const {
   const auto children = children_.find(piece.id.parent);
   if (children == children_.end()) return keys;
   for (const StoredPiece* child : children->second) {
-    const auto& tokens = child->id.tokens;
-    if (child->num_pins == 0 && tokens.size() < piece.id.tokens.size() &&
-        std::equal(tokens.begin(), tokens.end(), piece.id.tokens.begin())) {
+    if (child != &piece && !is_pinned(child->id.key) &&
+        begins_with(piece.id.tokens, child->id.tokens)) {
       keys.push_back(child->id.key);
     }
   }
   return keys;
+}
+
+std::vector<StoredPiece*> PieceIndex::substitutes_of(StoredPiece& piece) const {
+  if (piece.id.kind != KvKind::kBlocks || piece.id.is_full_block()) return {&piece};
+  std::vector<StoredPiece*> pieces;
+  for (StoredPiece* sibling : children_.at(piece.id.parent)) {
+    if (begins_with(sibling->id.tokens, piece.id.tokens)) pieces.push_back(sibling);
+  }
+  return pieces;
+}
+
+void PieceIndex::pin(const StoreScope& scope, std::span<const Token> tokens) {
+  for (const Hash128& key : piece_keys(scope.kind, scope.root, tokens)) ++pins_[key];
+}
+
+void PieceIndex::unpin(const StoreScope& scope, std::span<const Token> tokens) {
+  for (const Hash128& key : piece_keys(scope.kind, scope.root, tokens)) {
+    const auto it = pins_.find(key);
+    if (it != pins_.end() && --it->second == 0) pins_.erase(it);
+  }
 }
 
 }  // namespace snapllm

@@ -1,4 +1,5 @@
-// The prefix tree: which pieces are known, and the longest stored prefix of a prompt.
+// The prefix tree: which pieces are known, which are pinned, and the longest stored prefix
+// of a prompt.
 #pragma once
 
 #include <map>
@@ -20,7 +21,6 @@ struct StoredPiece {
   uint64_t file_bytes = 0;
   bool on_disk = false;
   bool is_writing = false;  // handed to the writer and not yet on disk
-  int32_t num_pins = 0;
   uint64_t last_used = 0;  // of the store's logical clock
 };
 
@@ -53,14 +53,21 @@ class PieceIndex {
   StoredPiece& insert(StoredPiece piece);
   void remove(const Hash128& key);
 
-  // The longest stored prefix of the prompt, of `max_tokens` at most. Token ids are
-  // compared, not only their hashes.
+  // The longest stored prefix of the prompt, of `max_tokens` at most; where several pieces
+  // hold as much of it, one in RAM. Token ids are compared, not only their hashes.
   IndexMatch match(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens);
   // The pieces that hold exactly these tokens, as far as they are there.
   std::vector<StoredPiece*> chain(const StoreScope& scope, std::span<const Token> tokens);
   bool has_children(const Hash128& key) const { return children_.contains(key); }
   // Unpinned siblings whose tokens are a true prefix of the piece's.
   std::vector<Hash128> superseded_by(const StoredPiece& piece) const;
+  // The pieces that give back all that this one does: itself, and its longer siblings.
+  std::vector<StoredPiece*> substitutes_of(StoredPiece& piece) const;
+
+  // Pins the tokens' pieces, whether they are there yet or not; `unpin` undoes one `pin`.
+  void pin(const StoreScope& scope, std::span<const Token> tokens);
+  void unpin(const StoreScope& scope, std::span<const Token> tokens);
+  bool is_pinned(const Hash128& key) const { return pins_.contains(key); }
 
   const std::unordered_map<Hash128, std::unique_ptr<StoredPiece>>& pieces() const { return pieces_; }
 
@@ -73,6 +80,7 @@ class PieceIndex {
   std::unordered_map<Hash128, std::vector<StoredPiece*>> children_;  // by parent
   // Of each root: how many checkpoints end at a position.
   std::unordered_map<Hash128, std::map<int32_t, int32_t>> checkpoint_ends_;
+  std::unordered_map<Hash128, int32_t> pins_;  // by the key of the piece
 };
 
 }  // namespace snapllm

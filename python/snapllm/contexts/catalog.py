@@ -77,15 +77,18 @@ class ContextCatalog:
             return record
         raise ContextNotFoundError(f"Context not found: {reference}")
 
+    def records(self) -> list[ContextRecord]:
+        """All there are, in no order, also those that have expired and are to be removed."""
+        with self._lock:
+            return list(self._records.values())
+
     def all(self, cache_namespace: str | None = "") -> list[ContextRecord]:
         """The contexts that have not expired, oldest first; of all namespaces for None."""
         now = time.time()
-        with self._lock:
-            records = list(self._records.values())
         return sorted(
             (
                 record
-                for record in records
+                for record in self.records()
                 if (record.expires_at is None or record.expires_at > now)
                 and cache_namespace in (None, record.cache_namespace)
             ),
@@ -95,6 +98,4 @@ class ContextCatalog:
     def expired(self) -> list[ContextRecord]:
         """The contexts whose time is over and that are still to be removed."""
         now = time.time()
-        with self._lock:
-            records = list(self._records.values())
-        return [r for r in records if r.expires_at is not None and r.expires_at <= now]
+        return [r for r in self.records() if r.expires_at is not None and r.expires_at <= now]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -15,7 +16,7 @@ from snapllm.contexts.prompt import DocumentPrompt, document_prompt
 from snapllm.contexts.record import ContextRecord
 from snapllm.contexts.tiers import TierLimits
 from snapllm.contexts.views import ContextView, Tier
-from snapllm.errors import ContextNotFoundError, EngineClosedError, SnapLLMError
+from snapllm.errors import ContextNotFoundError, EngineClosedError, SnapLLMError, StorageError
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the tokens computed so far and all of them."""
@@ -40,10 +41,44 @@ class KvKeeper:
         """Says that a context is asked about: from now on it is as warm as its KV."""
         self._limits.lift(record.id)
 
+    def pin_all(self) -> None:
+        """Keeps the KV that the records of earlier runs have in the workspace."""
+        for record in self._catalog.records():
+            self._core.pin_prefix(record.prefix())
+
     def compute(
-        self, record: ContextRecord, prompt: DocumentPrompt, progress: Progress | None = None
+        self,
+        record: ContextRecord,
+        prompt: DocumentPrompt,
+        progress: Progress | None = None,
+        states: Sequence[bytes] = (),
     ) -> int:
-        """Prefills the document, keeps its KV, and returns how much was there already."""
+        """Prefills the document, keeps its KV, and returns how much was there already.
+
+        Nothing of it is left where that fails.
+
+        Args:
+            record: The context, which is in the catalog later.
+            prompt: Its document's prompt.
+            progress: Called as the prefill goes on.
+            states: KV of the very tokens that need not be computed; none = all has to be.
+        """
+        # Pinned before there is any of it: what makes room must not take its first pieces
+        # while the last ones are written.
+        self._core.pin_prefix(record.prefix())
+        try:
+            if states:
+                self._core.write_prefix(record.prefix(), list(states))
+            num_cached = self._prefill(record, prompt, progress)
+            self._core.persist_prefix(record.prefix())
+        except BaseException:
+            self.discard(record)
+            raise
+        return num_cached
+
+    def _prefill(
+        self, record: ContextRecord, prompt: DocumentPrompt, progress: Progress | None
+    ) -> int:
         request = _core.GenerateRequest(
             model_id=record.model_id,
             prompt=record.tokens,
@@ -61,7 +96,6 @@ class KvKeeper:
             num_cached = output.num_cached_tokens
             if progress is not None:
                 progress(output.num_computed_prompt_tokens, len(record.tokens))
-        self._core.keep_prefix(record.prefix())
         return num_cached
 
     def store(self, record: ContextRecord, replaces: ContextRecord | None = None) -> None:
@@ -102,11 +136,11 @@ class KvKeeper:
     def with_kv(self, record: ContextRecord, *, of_loaded_model: bool = False) -> ContextRecord:
         """The context, computed again where its KV was lost; or where it is another model
         file's than the one that is loaded under the id."""
-        is_stored = self._core.prefix_info(record.prefix()).tier is not None
-        if of_loaded_model and is_stored:
+        is_there = self._core.prefix_info(record.prefix()).tier is not None
+        if of_loaded_model and is_there:
             info = self._core.model_info(record.model_id)
-            is_stored = (info.fingerprint, info.kv_kind) == (record.fingerprint, record.kv_kind)
-        return record if is_stored else self.restore(record)
+            is_there = (info.fingerprint, info.kv_kind) == (record.fingerprint, record.kv_kind)
+        return record if is_there else self.restore(record)
 
     def restore(self, record: ContextRecord) -> ContextRecord:
         """Computes and keeps the KV anew that was lost, or belongs to another file or projector
@@ -122,8 +156,10 @@ class KvKeeper:
             new = msgspec.structs.replace(
                 old, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
             )
-            if new == old and self._core.prefix_info(old.prefix()).tier is not None:
-                return old  # another question has
+            if new == old:
+                with contextlib.suppress(StorageError):
+                    self._core.persist_prefix(old.prefix())
+                    return old  # another question has
             self.compute(new, prompt)
             self.store(new, replaces=old)
             return new
@@ -138,6 +174,7 @@ class KvKeeper:
             hot_bytes=info.hot_bytes if tier == "hot" else 0,
             ram_bytes=info.ram_bytes if tier in ("hot", "warm") else 0,
             disk_bytes=info.disk_bytes,
+            is_on_disk=info.is_on_disk,
         )
 
     def _neighbours(self, record: ContextRecord) -> list[ContextRecord]:

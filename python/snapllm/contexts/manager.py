@@ -26,7 +26,7 @@ from snapllm.contexts.prompt import (
     document_prompt,
     make_document,
 )
-from snapllm.contexts.record import ContextName, ContextRecord, TtlSeconds
+from snapllm.contexts.record import ContextRecord, check_fields
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
 from snapllm.conversation import ContentPart
 from snapllm.errors import (
@@ -37,19 +37,11 @@ from snapllm.errors import (
     SnapLLMError,
 )
 from snapllm.outputs import Usage
-from snapllm.params import ChatOptions, ChatRequest, chat_request, check_text, convert
+from snapllm.params import ChatOptions, ChatRequest, chat_request, check_text
 
 log = logging.getLogger("snapllm.contexts")
 
 DEFAULT_TTL_SECONDS = 86_400
-
-
-def _check(name: str | None, ttl_seconds: int | None) -> None:
-    """Raises `InvalidRequestError` for what a record cannot hold."""
-    if name is not None:
-        check_text(convert(name, ContextName, "name"), "name")
-    if ttl_seconds is not None:
-        convert(ttl_seconds, TtlSeconds, "ttl_seconds")
 
 
 def _check_tier(tier: str) -> Tier:
@@ -74,8 +66,7 @@ class ContextManager:
         self._gate = runner.gate
         self._counts = QueryCounts()
         self._is_closed = False
-        for record in self._catalog.all(None):
-            self._core.pin_prefix(record.prefix())
+        self._keeper.pin_all()
         runner.resolve = self.resolve
 
     def close(self) -> None:
@@ -119,7 +110,7 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         document = make_document(content, images)
-        _check(name, ttl_seconds)
+        check_fields(name, ttl_seconds)
         with self._gate.working():
             return self._ingest(document, model_id, name, ttl_seconds, cache_namespace, progress)
 
@@ -180,7 +171,7 @@ class ContextManager:
         cache_namespace: str = "",
     ) -> ContextView:
         """A second context of the same document, which lives and grows on its own."""
-        _check(name, ttl_seconds)
+        check_fields(name, ttl_seconds)
         old = self._catalog.find(reference, cache_namespace)
         context_id = f"ctx_{secrets.token_hex(6)}"
         record = msgspec.structs.replace(
@@ -236,9 +227,9 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         start = time.perf_counter()
-        _check(name, ttl_seconds)
         archive = read_archive(Path(path))
         old = archive.record
+        check_fields(name or old.name, ttl_seconds)
         info = self._core.model_info(model_id or old.model_id)
         record = msgspec.structs.replace(
             old,
@@ -253,14 +244,13 @@ class ContextManager:
         prompt = document_prompt(self._core, info.id, old.content)
         with self._gate.working():
             if is_same and old.tokens == prompt.tokens:
-                self._core.write_prefix(record.prefix(), archive.states)
-            else:
-                record = msgspec.structs.replace(
-                    record,
-                    tokens=prompt.tokens,
-                    fingerprint=info.fingerprint,
-                    kv_kind=info.kv_kind,
-                )
+                return self._add(record, prompt, start=start, states=archive.states)
+            record = msgspec.structs.replace(
+                record,
+                tokens=prompt.tokens,
+                fingerprint=info.fingerprint,
+                kv_kind=info.kv_kind,
+            )
             return self._add(record, prompt, start=start)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
@@ -430,9 +420,10 @@ class ContextManager:
         progress: Progress | None = None,
         start: float | None = None,
         replaces: ContextRecord | None = None,
+        states: Sequence[bytes] = (),
     ) -> ContextView:
         start = time.perf_counter() if start is None else start
-        num_cached = self._keeper.compute(record, prompt, progress)
+        num_cached = self._keeper.compute(record, prompt, progress, states)
         self._keeper.store(record, replaces)
         self._keeper.note_use(record)
         with contextlib.suppress(SnapLLMError):  # it is kept: then it stays warm

@@ -11,10 +11,24 @@ import msgspec
 
 from snapllm import _core
 from snapllm.conversation import ContentPart
-from snapllm.errors import StorageError
+from snapllm.errors import InvalidRequestError, StorageError
+from snapllm.params import check_text, convert
 
 ContextName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
+
+_STEPS = (".", "..")
+"""No names: clients take them for steps of the path in a context's URL."""
+
+
+def check_fields(name: str | None, ttl_seconds: int | None) -> None:
+    """Raises `InvalidRequestError` for what a record cannot hold."""
+    if name is not None:
+        check_text(convert(name, ContextName, "name"), "name")
+    if name in _STEPS:
+        raise InvalidRequestError(f"name must not be {name!r}", param="name")
+    if ttl_seconds is not None:
+        convert(ttl_seconds, TtlSeconds, "ttl_seconds")
 
 
 class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):

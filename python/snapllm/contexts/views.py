@@ -21,6 +21,8 @@ class ContextView(msgspec.Struct, frozen=True, kw_only=True):
     hot_bytes: int
     ram_bytes: int
     disk_bytes: int
+    is_on_disk: bool
+    """Whether all of its KV is, wherever else it is."""
     ingest_ms: float = 0.0
     num_cached_tokens: int = 0
     """At ingest: tokens that had been computed before."""

@@ -175,7 +175,7 @@ def context_object(view: ContextView) -> dict[str, Any]:
         "storage_size_mb": _megabytes(view.storage_bytes),
         "memory_mb": _megabytes(view.hot_bytes + view.ram_bytes),
         "disk_mb": _megabytes(view.disk_bytes),
-        "is_stored": view.tier is not None,
+        "is_stored": view.is_on_disk,
         "created_at": _time(record.created_at),
         "expires_at": _time(record.expires_at),
         "ttl_seconds": record.ttl_seconds,

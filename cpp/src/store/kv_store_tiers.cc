@@ -1,0 +1,194 @@
+// Which piece is in which tier: states in RAM, files, and what leaves a tier that is full.
+#include <algorithm>
+#include <utility>
+
+#include "store/eviction.h"
+#include "store/kv_store.h"
+#include "store/piece_file.h"
+
+namespace snapllm {
+namespace {
+
+// A tier that is full is emptied by this share more than needed, so that the order of
+// all pieces is not looked at for each new one.
+constexpr uint64_t kHeadroomDivisor = 16;
+
+}  // namespace
+
+std::string KvStore::folder_of(const Hash128& fingerprint) const {
+  return options_.folder + "/" + fingerprint.hex();
+}
+
+std::string KvStore::path_of(const StoredPiece& piece) const {
+  return folder_of(piece.fingerprint) + "/" + piece_file_name(piece.id.key);
+}
+
+void KvStore::open(const Hash128& fingerprint) {
+  if (!has_disk()) return;
+  std::lock_guard lock(mutex_);
+  if (!opened_.insert(fingerprint).second) return;
+  const std::string folder = folder_of(fingerprint);
+  if (!env_->make_folder(folder).ok()) {
+    ++stats_.num_write_failures;
+    return;
+  }
+  auto files = env_->list(folder);
+  if (!files.ok()) return;
+  std::sort(files.value().begin(), files.value().end(),
+            [](const auto& a, const auto& b) { return a.modified_ns < b.modified_ns; });
+  adopt_files(fingerprint, files.value());
+}
+
+void KvStore::adopt_files(const Hash128& fingerprint, const std::vector<FileInfo>& files) {
+  for (const FileInfo& file : files) {
+    const std::string path = folder_of(fingerprint) + "/" + file.name;
+    auto header = read_piece_header(*env_, path, file.bytes, fingerprint);
+    if (!header.ok() || piece_file_name(header.value().piece.key) != file.name) {
+      // Also the temporary file of a write that a crash ended.
+      if (!file.name.ends_with(".tmp")) ++stats_.num_damaged;
+      (void)env_->remove(path);
+      continue;
+    }
+    if (index_.find(header.value().piece.key) != nullptr) continue;
+    StoredPiece piece;
+    piece.id = std::move(header.value().piece);
+    piece.fingerprint = fingerprint;
+    piece.state_bytes = header.value().state_bytes;
+    piece.file_bytes = file.bytes;
+    piece.on_disk = true;
+    piece.last_used = ++clock_;
+    index_.insert(std::move(piece));
+    stats_.disk_bytes += file.bytes;
+  }
+}
+
+bool KvStore::load_part(PlannedPart& part) {
+  auto state = read_piece_state(*env_, part.path, part.file_bytes, part.fingerprint, part.id);
+  std::lock_guard lock(mutex_);
+  StoredPiece* piece = index_.find(part.id.key);
+  if (!state.ok()) {
+    // Unless it was evicted between the plan and the read.
+    if (piece != nullptr && piece->on_disk) {
+      ++stats_.num_damaged;
+      forget(*piece);
+    }
+    return false;
+  }
+  part.state = std::move(state).value();
+  ++stats_.num_loaded;
+  if (piece != nullptr && piece->state == nullptr) {
+    set_state(*piece, part.state);
+    trim_ram();
+  }
+  return true;
+}
+
+void KvStore::touch(StoredPiece& piece) {
+  piece.last_used = clock_;
+  if (piece.on_disk) io_.push([this, path = path_of(piece)] { env_->touch(path); });
+}
+
+void KvStore::set_state(StoredPiece& piece, StatePtr state) {
+  piece.state = std::move(state);
+  stats_.ram_bytes += piece.state_bytes;
+}
+
+void KvStore::clear_state(StoredPiece& piece) {
+  if (piece.state == nullptr) return;
+  piece.state.reset();
+  stats_.ram_bytes -= piece.state_bytes;
+}
+
+void KvStore::forget(StoredPiece& piece) {
+  clear_state(piece);
+  if (piece.on_disk) stats_.disk_bytes -= piece.file_bytes;
+  // Also where a write is under way: the removal is queued behind it.
+  if (piece.on_disk || piece.is_writing) {
+    io_.push([this, path = path_of(piece)] { (void)env_->remove(path); });
+  }
+  index_.remove(piece.id.key);
+}
+
+void KvStore::write_behind(StoredPiece& piece) {
+  piece.is_writing = true;
+  pending_write_bytes_ += piece.state_bytes;
+  io_.push([this, id = piece.id, state = piece.state, fingerprint = piece.fingerprint,
+            path = path_of(piece)] {
+    Status status = write_piece_file(*env_, path, fingerprint, id, *state);
+    // Somebody may have removed the folder.
+    if (!status.ok() && env_->make_folder(folder_of(fingerprint)).ok()) {
+      status = write_piece_file(*env_, path, fingerprint, id, *state);
+    }
+    std::lock_guard lock(mutex_);
+    pending_write_bytes_ -= state->size();
+    finish_write(id.key, status, piece_file_bytes(id, state->size()));
+  });
+}
+
+void KvStore::finish_write(const Hash128& key, const Status& status, uint64_t file_bytes) {
+  if (!status.ok()) ++stats_.num_write_failures;
+  StoredPiece* piece = index_.find(key);
+  // It may be gone, or gone and put again: then that one's own write comes later.
+  if (piece == nullptr || !piece->is_writing) return;
+  piece->is_writing = false;
+  if (!status.ok()) return fit_in_ram(key);
+  ++stats_.num_written;
+  piece->on_disk = true;
+  piece->file_bytes = file_bytes;
+  stats_.disk_bytes += file_bytes;
+  trim_disk();
+  trim_ram();
+}
+
+bool KvStore::can_leave_ram(const StoredPiece& piece) const {
+  return piece.on_disk || (!piece.is_writing && !index_.is_pinned(piece.id.key));
+}
+
+void KvStore::trim_ram() {
+  if (stats_.ram_bytes <= ram_bound_) return;
+  std::vector<Hash128> keys;
+  std::vector<EvictionCandidate> candidates;
+  for (const auto& [key, piece] : index_.pieces()) {
+    if (piece->state == nullptr || !can_leave_ram(*piece)) continue;
+    keys.push_back(key);
+    candidates.push_back({piece->state_bytes, piece->last_used, piece->id.end});
+  }
+  const uint64_t excess = stats_.ram_bytes - ram_bound_ + ram_bound_ / kHeadroomDivisor;
+  for (const size_t i : pick_victims(candidates, excess)) {
+    StoredPiece& piece = *index_.find(keys[i]);
+    ++stats_.num_ram_evictions;
+    if (piece.on_disk) {
+      clear_state(piece);
+    } else {
+      forget(piece);
+    }
+  }
+}
+
+void KvStore::fit_in_ram(const Hash128& key) {
+  trim_ram();
+  if (stats_.ram_bytes <= ram_bound_) return;
+  StoredPiece* piece = index_.find(key);
+  if (piece == nullptr || piece->on_disk || piece->is_writing) return;
+  ++stats_.num_dropped;
+  forget(*piece);
+}
+
+void KvStore::trim_disk() {
+  if (stats_.disk_bytes <= options_.disk_bytes) return;
+  std::vector<Hash128> keys;
+  std::vector<EvictionCandidate> candidates;
+  for (const auto& [key, piece] : index_.pieces()) {
+    if (!piece->on_disk || index_.is_pinned(key)) continue;
+    keys.push_back(key);
+    candidates.push_back({piece->file_bytes, piece->last_used, piece->id.end});
+  }
+  const uint64_t excess =
+      stats_.disk_bytes - options_.disk_bytes + options_.disk_bytes / kHeadroomDivisor;
+  for (const size_t i : pick_victims(candidates, excess)) {
+    ++stats_.num_disk_evictions;
+    forget(*index_.find(keys[i]));
+  }
+}
+
+}  // namespace snapllm

@@ -1,0 +1,152 @@
+// What stays in which tier of the KV store: pins, bounds, and pieces that stand for others.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "check.h"
+#include "kv_store_fixture.h"
+#include "store/piece_file.h"
+#include "store/store_options.h"
+
+namespace snapllm {
+namespace {
+
+using testing::Fixture;
+using testing::kFingerprint;
+using testing::scope_of;
+using testing::tokens_of;
+using testing::Tokens;
+using testing::operator+;
+
+constexpr int kNumKept = 5;
+constexpr uint64_t kSmallDisk = 12 * 1024;  // two of five
+
+TEST(kv_tiers, what_is_pinned_may_exceed_the_disk_and_survives_a_restart) {
+  Fixture f(1 << 20, kSmallDisk);
+  for (int seed = 0; seed < kNumKept; ++seed) {
+    const Tokens tokens = tokens_of(seed, 300);
+    f.store->pin(scope_of(), tokens);
+    f.save(tokens);
+    f.store->flush();
+    CHECK(f.store->persist(scope_of(), tokens).ok());
+  }
+  CHECK(f.store->stats().disk_bytes > kSmallDisk);
+  f.reopen();
+  for (int seed = 0; seed < kNumKept; ++seed) f.store->pin(scope_of(), tokens_of(seed, 300));
+  f.save(tokens_of(100, 300));
+  f.store->flush();
+  for (int seed = 0; seed < kNumKept; ++seed) CHECK_EQ(f.match(tokens_of(seed, 300)), 300);
+  CHECK_EQ(f.match(tokens_of(100, 300)), 0);
+}
+
+TEST(kv_tiers, the_first_write_after_a_restart_brings_the_disk_below_its_bound) {
+  Fixture roomy;
+  for (int seed = 0; seed < kNumKept; ++seed) roomy.save(tokens_of(seed, 300));
+  roomy.store->flush();
+  Fixture f(1 << 20, kSmallDisk);
+  f.disk->files = roomy.disk->files;
+  f.reopen();
+  f.save(tokens_of(100, 300));
+  f.store->flush();
+  CHECK(f.store->stats().disk_bytes <= kSmallDisk);
+}
+
+TEST(kv_tiers, a_pin_holds_for_what_is_put_later_and_until_the_last_is_undone) {
+  Fixture f;
+  const Tokens tokens = tokens_of(1, 300);
+  const auto is_there = [&] { return f.match(tokens) == 300; };
+  f.store->pin(scope_of(), tokens);
+  f.save(tokens);
+  f.store->remove(scope_of(), tokens);
+  CHECK(is_there());
+  f.store->pin(scope_of(), tokens);
+  f.store->unpin(scope_of(), tokens);
+  f.store->remove(scope_of(), tokens);
+  CHECK(is_there());
+  f.store->unpin(scope_of(), tokens);
+  f.store->remove(scope_of(), tokens);
+  CHECK(!is_there());
+}
+
+TEST(kv_tiers, pins_do_not_fill_ram_without_a_disk_or_with_one_that_fails) {
+  constexpr uint64_t kRam = 32 * 1024;
+  for (const bool has_disk : {false, true}) {
+    Fixture f(kRam, 1 << 20, has_disk ? "/w" : "");
+    f.disk->is_read_only = true;
+    for (int seed = 0; seed < 20; ++seed) {
+      const Tokens tokens = tokens_of(seed, 300);
+      f.store->pin(scope_of(), tokens);
+      f.save(tokens);
+      f.store->flush();
+      CHECK(f.store->ram_bytes() <= kRam);
+    }
+    CHECK_EQ(f.match(tokens_of(0, 300)), 300);
+    CHECK_EQ(f.store->persist(scope_of(), tokens_of(19, 300)).code(), StatusCode::kStorageFailed);
+  }
+}
+
+// A document that is kept, and a longer answer about it, whose last piece holds the
+// document's last one too.
+struct Answered : Fixture {
+  Answered() {
+    store->pin(scope_of(), document);
+    save(document);
+    save(answer);
+    store->flush();
+    reopen();
+    store->pin(scope_of(), document);
+  }
+
+  const Tokens document = tokens_of(1, 300);
+  const Tokens answer = document + Tokens(40, 200);
+};
+
+TEST(kv_tiers, tokens_are_in_ram_whichever_piece_has_them_there) {
+  Answered f;
+  CHECK_EQ(f.match(f.answer), 340);
+  CHECK_EQ(f.store->stats().num_loaded, 2);
+  const auto usage = f.store->usage(scope_of(), f.document);
+  CHECK_EQ(usage.num_ram_tokens, 300);
+  CHECK_EQ(usage.ram_bytes, f.store->ram_bytes());
+  CHECK_EQ(f.match(f.document + Tokens(40, 300), scope_of(), /*load_cold=*/false), 300);
+}
+
+TEST(kv_tiers, where_a_piece_cannot_be_read_another_that_holds_as_much_is_taken) {
+  Answered f;
+  const auto last = piece_keys(KvKind::kBlocks, scope_of().root, f.answer).back();
+  CHECK_EQ(f.disk->files.erase("/w/" + kFingerprint.hex() + "/" + piece_file_name(last)), 1);
+  CHECK_EQ(f.match(f.answer), 300);
+}
+
+TEST(kv_tiers, a_demotion_takes_along_what_holds_the_same_tokens) {
+  Answered f;
+  CHECK_EQ(f.match(f.answer), 340);
+  const std::vector<Tokens> kept = {f.document};
+  CHECK(f.store->drop_from_ram(scope_of(), f.answer, kept).ok());
+  CHECK_EQ(f.store->usage(scope_of(), f.document).num_ram_tokens, 300);
+  CHECK(f.store->drop_from_ram(scope_of(), f.document).ok());
+  CHECK_EQ(f.store->ram_bytes(), 0);
+  CHECK_EQ(f.match(f.answer), 340);
+}
+
+TEST(kv_tiers, the_chosen_bound_of_the_disk_does_not_shrink_as_the_store_fills) {
+  constexpr uint64_t kSpace = uint64_t{8} << 30;
+  for (const uint64_t held : {uint64_t{0}, kSpace / 4, kSpace / 2}) {
+    CHECK_EQ(auto_disk_bytes(kSpace - held, held), kSpace / 4);
+  }
+  // What the workspace holds is found: with it the bound is the largest that is ever chosen.
+  std::string pattern = (std::filesystem::temp_directory_path() / "snapllm_XXXXXX").string();
+  REQUIRE(mkdtemp(pattern.data()) != nullptr);
+  const std::filesystem::path workspace = pattern;
+  std::filesystem::create_directories(workspace / "kv" / "model");
+  const auto file = workspace / "kv" / "model" / "piece.kv";
+  std::ofstream(file).close();
+  std::filesystem::resize_file(file, uint64_t{100} << 30);  // takes no space: it has only holes
+  EngineOptions options;
+  options.workspace = workspace.string();
+  CHECK_EQ(store_options(options).disk_bytes, uint64_t{20} << 30);
+  std::filesystem::remove_all(workspace);
+}
+
+}  // namespace
+}  // namespace snapllm

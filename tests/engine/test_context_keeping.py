@@ -1,0 +1,138 @@
+"""Contexts are kept: over restarts, whatever the disk's bound is, and whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from nano_models import make_nano_model
+
+import snapllm
+from snapllm.contexts.record import write_record
+
+DOCUMENT = "The vacation policy is 20 days of paid vacation. The badge color is green. "
+QUESTION = "What is the badge color?"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make_nano_model(tmp_path / "m.gguf")
+
+
+def open_engine(path: Path, workspace: Path | None, *, kv_disk_bytes: int = 0) -> snapllm.Engine:
+    engine = snapllm.Engine(num_threads=1, workspace=workspace, kv_disk_bytes=kv_disk_bytes)
+    engine.load(path, "m", context_size=2048, kv_cells=2048)
+    return engine
+
+
+def hits(engine: snapllm.Engine, name: str) -> bool:
+    return engine.contexts.query(name, QUESTION, max_tokens=2).cache_hit
+
+
+def test_contexts_survive_restarts_though_they_are_more_than_the_disk_bound(
+    tmp_path: Path, path: Path
+) -> None:
+    names = [f"d{i}" for i in range(5)]
+    with open_engine(path, tmp_path / "w") as engine:
+        num_bytes = engine.contexts.ingest("d: " + DOCUMENT * 5, name="sample").disk_bytes
+        engine.contexts.delete("sample")
+    for is_first in (True, False, False):
+        with open_engine(path, tmp_path / "w", kv_disk_bytes=2 * num_bytes) as engine:
+            for name in names if is_first else []:
+                engine.contexts.ingest(f"{name}: " + DOCUMENT * 5, name=name)
+            assert [view.is_on_disk for view in engine.contexts.list()] == [True] * 5
+            assert [hits(engine, name) for name in names] == [True] * 5
+            assert engine.stats().kv_store.disk_bytes > 4 * num_bytes
+
+
+def test_what_was_lost_and_computed_again_is_on_disk(tmp_path: Path, path: Path) -> None:
+    with open_engine(path, tmp_path / "w") as engine:
+        engine.contexts.ingest(DOCUMENT * 5, name="doc")
+    for file in (tmp_path / "w" / "kv").rglob("*.kv"):
+        file.unlink()
+    with open_engine(path, tmp_path / "w") as engine:
+        assert not engine.contexts.get("doc").is_on_disk
+        assert not hits(engine, "doc")
+        view = engine.contexts.get("doc")
+        assert view.is_on_disk and view.disk_bytes > 0
+    with open_engine(path, tmp_path / "w") as engine:
+        assert hits(engine, "doc")
+
+
+def test_one_that_expired_while_the_engine_was_off_leaves_its_twin_the_kv(
+    tmp_path: Path, path: Path
+) -> None:
+    with open_engine(path, tmp_path / "w") as engine:
+        twins = [engine.contexts.ingest(DOCUMENT, name=name).record for name in "ab"]
+    over = msgspec.structs.replace(twins[0], created_at=time.time() - 100, ttl_seconds=1)
+    write_record(tmp_path / "w" / "contexts", over)
+    with open_engine(path, tmp_path / "w") as engine:
+        assert [view.record.name for view in engine.contexts.list()] == ["b"]
+        assert engine.contexts.get("b").is_on_disk
+        assert hits(engine, "b")
+
+
+def test_a_context_is_as_warm_as_what_its_questions_are_answered_from(
+    tmp_path: Path, path: Path
+) -> None:
+    # Too long to be hot; the answer's own KV, from before the restart, holds all of it.
+    with open_engine(path, tmp_path / "w") as engine:
+        assert engine.contexts.ingest(DOCUMENT * 18, name="doc").tier == "warm"
+        assert hits(engine, "doc")
+    with open_engine(path, tmp_path / "w") as engine:
+        contexts = engine.contexts
+        assert contexts.get("doc").tier == "cold"
+        assert hits(engine, "doc")
+        view = contexts.get("doc")
+        assert (view.tier, contexts.stats().num_warm) == ("warm", 1)
+        assert view.ram_bytes > 0 and contexts.stats().memory_bytes > 0
+        use = contexts.query("doc", QUESTION, max_tokens=2).answer.cache
+        assert use.num_cold_tokens == 0
+        contexts.move("doc", "cold")
+        assert engine.stats().kv_store.ram_bytes == 0
+        assert hits(engine, "doc")
+
+
+def test_a_demotion_that_fails_changes_nothing(path: Path) -> None:
+    with open_engine(path, None) as engine:
+        before = engine.contexts.ingest(DOCUMENT, name="doc")
+        assert before.tier == "hot" and not before.is_on_disk
+        with pytest.raises(snapllm.StorageError, match="no workspace"):
+            engine.contexts.move("doc", "cold")
+        after = engine.contexts.get("doc")
+        assert (after.tier, after.hot_bytes) == ("hot", before.hot_bytes)
+
+
+def test_an_ingest_that_fails_leaves_nothing_behind(tmp_path: Path, path: Path) -> None:
+    with open_engine(path, tmp_path / "w") as engine:
+        engine.contexts.ingest(DOCUMENT, name="small")
+        before = engine.stats().kv_store
+        folder = tmp_path / "w" / "kv"
+        folder.rename(tmp_path / "aside")
+        folder.touch()
+        with pytest.raises(snapllm.StorageError):
+            engine.contexts.ingest(DOCUMENT * 10, name="large")
+        after = engine.stats().kv_store
+        assert (after.num_pieces, after.ram_bytes) == (before.num_pieces, before.ram_bytes)
+        folder.unlink()
+        (tmp_path / "aside").rename(folder)
+        assert engine.contexts.ingest(DOCUMENT * 5, name="next").is_on_disk
+        assert hits(engine, "small")
+
+
+def test_names_that_no_url_can_hold_are_refused(tmp_path: Path, path: Path) -> None:
+    with open_engine(path, None) as engine:
+        context_id = engine.contexts.ingest(DOCUMENT, name="...").record.id
+        engine.contexts.export_file(context_id, tmp_path / "c.snapctx")
+        for name in (".", ".."):
+            for make in (
+                lambda name=name: engine.contexts.ingest(DOCUMENT, name=name),
+                lambda name=name: engine.contexts.fork(context_id, name=name),
+                lambda name=name: engine.contexts.import_file(tmp_path / "c.snapctx", name=name),
+            ):
+                with pytest.raises(snapllm.InvalidRequestError) as caught:
+                    make()
+                assert caught.value.param == "name"
+        assert len(engine.contexts.list()) == 1
