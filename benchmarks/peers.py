@@ -26,8 +26,8 @@ class Settings:
     num_slots: int
     context_size: int
     """Tokens that one request may have."""
-    flash_attention: str = "off"
-    """``"on"`` or ``"off"``."""
+    flash_attention: str = "auto"
+    """``"auto"``, ``"on"`` or ``"off"``."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def llama_server(settings: Settings, port: int, binary: Path) -> list[str]:
     return [
         *(str(binary), "--model", str(path), "--port", str(port)),
         *("--threads", str(settings.num_threads), "--parallel", str(settings.num_slots)),
-        *("--ctx-size", str(cells), "--kv-unified", "--no-webui"),
+        *("--ctx-size", str(settings.context_size * settings.num_slots), "--no-webui"),
         *("--flash-attn", settings.flash_attention),
     ]
 
