@@ -16,6 +16,7 @@ import pytest
 from nano_models import Architecture, make_nano_model
 from nano_projectors import Projector, make_nano_projector
 from PIL import Image
+from ties import num_decided
 from upstream import post, serving, upstream_binary
 
 import snapllm
@@ -47,14 +48,17 @@ def content(*parts: str) -> list[dict[str, Any]]:
 def generate(
     engine: snapllm.Engine, model: snapllm.Model, parts: list[dict[str, Any]], **more: Any
 ) -> tuple[int, list[int], bytes]:
-    """The number of the prompt's tokens, the answer's tokens and their bytes."""
-    options = {"temperature": 0, "max_tokens": NUM_TOKENS, "ignore_eos": True, "num_logprobs": 0}
+    """The number of the prompt's tokens, and the answer's tokens and bytes up to the first tie."""
+    options = {"temperature": 0, "max_tokens": NUM_TOKENS, "ignore_eos": True, "num_logprobs": 2}
     messages = [{"role": "user", "content": parts}]
     lowered = engine.runner.lower(chat_request(model.id, messages, options | more))
     outputs = OutputIterator(engine.runner.core, next(lowered.core_requests(stream=False)))
     answer = [token for output in outputs for token in output.logprobs]
-    tokens = [token.token for token in answer]
-    return len(lowered.tokens), tokens, b"".join(token.bytes for token in answer)
+    assert len(answer) == NUM_TOKENS
+    gaps = [token.top[0].logprob - token.top[1].logprob for token in answer]
+    decided = answer[: num_decided(gaps)]
+    tokens = [token.token for token in decided]
+    return len(lowered.tokens), tokens, b"".join(token.bytes for token in decided)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +94,9 @@ def test_the_answers_are_upstreams(
                 }
                 answer = post(url + "/completion", body)
                 assert answer["tokens_evaluated"] == num_prompt_tokens
-                assert answer["tokens"] == tokens
+                assert answer["tokens"][: len(tokens)] == tokens
     assert len({tuple(tokens) for _, tokens, _ in ours}) == len(ours)
+    assert sum(len(tokens) for _, tokens, _ in ours) > len(ours) * NUM_TOKENS / 4
 
 
 def cli_answer(model: snapllm.Model, mmproj_path: Path, prompt: str, images: list[Path]) -> bytes:
@@ -125,6 +130,7 @@ def test_the_answers_are_those_of_upstreams_command_line(tmp_path: Path, name: s
         mmproj_path = make_nano_projector(tmp_path / "mmproj.gguf", projector)
     with snapllm.Engine(num_threads=1) as engine:
         model = engine.load(path, mmproj_path=mmproj_path, context_size=2048, flash_attention="off")
+        num_compared = 0
         for seed, size in enumerate(SIZES):
             pictures = [png(size, seed), png((40, 40), seed + 10)][: 1 + seed % 2]
             files = []
@@ -135,5 +141,6 @@ def test_the_answers_are_those_of_upstreams_command_line(tmp_path: Path, name: s
             _, tokens, ours = generate(engine, model, parts, thinking=True)
             theirs = cli_answer(model, mmproj_path, "What is it?", files)
             # It prints tokens as C strings, so that a NUL does not show, within empty lines.
-            assert theirs.strip(b"\n") == ours.replace(b"\0", b"").strip(b"\n")
-            assert len(tokens) == NUM_TOKENS
+            assert theirs.strip(b"\n").startswith(ours.replace(b"\0", b"").strip(b"\n"))
+            num_compared += len(tokens)
+    assert num_compared > len(SIZES) * NUM_TOKENS / 8
