@@ -148,7 +148,7 @@ def _rates(options: argparse.Namespace) -> list[Row]:
         running("snapllm", command, options.log("ours"), port) as peer,
         snapllm.Engine(num_threads=settings.num_threads) as engine,
     ):
-        model = engine.load(options.model, "m", context_size=2048, flash_attention="off")
+        model = engine.load(options.model, "m", context_size=2048)
         for number in range(options.rounds + 1):
             chats = [_messages(number * STREAMS + i) for i in range(STREAMS)]
             load = asyncio.run(

@@ -475,7 +475,8 @@ class LoadOptions(TypedDict, total=False):
         num_threads: Threads for this model; 0 = calibrated when it is loaded.
         draft_tokens: Tokens guessed ahead from the text so far (prompt lookup) and checked in
             one batch, at most 15; 0 = none. Answers that quote get faster, none gets another.
-        flash_attention: ``"auto"``, ``"on"`` or ``"off"``.
+        flash_attention: ``"auto"`` (on wherever answers do not come to depend on their batch by
+            it), ``"on"`` or ``"off"``.
         kv_type: Type of the KV cache: ``"f16"``, ``"q8_0"`` or ``"f32"``.
         chat_template: A Jinja chat template in place of the file's own.
         pinned: Never evicted, whoever else wants the memory. Default False.

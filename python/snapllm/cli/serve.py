@@ -169,8 +169,8 @@ def add_parser(commands: Any) -> None:
         "--flash-attention",
         choices=get_args(FlashAttention),
         default=d.flash_attention,
-        help="of text models; auto: off on a CPU, where it is slower over long contexts but "
-        "faster with many streams at once (auto)",
+        help="of text models; auto: on where answers do not come to depend on what else is "
+        "computed at the same time (auto)",
     )
     parser.add_argument(
         "--memory-budget",
