@@ -66,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="0 = as many as there are cores")
     parser.add_argument(
-        "--flash-attention", choices=["auto", "on", "off"], default="auto", help="of all (%(default)s)"
+        "--flash-attention",
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="of all (%(default)s)",
     )
     parser.add_argument("--tokens", type=int, default=64, help="of a served answer (%(default)s)")
     parser.add_argument(

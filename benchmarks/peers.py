@@ -84,11 +84,11 @@ def ours(settings: Settings, port: int, workspace: Path | None) -> list[str]:
 def llama_server(settings: Settings, port: int, binary: Path) -> list[str]:
     """The command line of llama.cpp's server with one model."""
     [(_, path)] = settings.models
-    cells = settings.context_size * min(settings.num_slots, 4)
+    cells = settings.context_size * settings.num_slots
     return [
         *(str(binary), "--model", str(path), "--port", str(port)),
         *("--threads", str(settings.num_threads), "--parallel", str(settings.num_slots)),
-        *("--ctx-size", str(settings.context_size * settings.num_slots), "--no-webui"),
+        *("--ctx-size", str(cells), "--no-webui"),
         *("--flash-attn", settings.flash_attention),
     ]
 
