@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> list[Row]:
 
 def _ours(_: argparse.Namespace, model: snapllm.Model) -> dict[str, float]:
     prompt = [i % 200 for i in range(PROMPT_TOKENS)]
+    model.generate(prompt, max_tokens=NUM_TOKENS, reuse_prefix=False)  # llama-bench warms up, too
     answer = model.generate(
         prompt[:1], max_tokens=NUM_TOKENS, temperature=0, ignore_eos=True, reuse_prefix=False
     )

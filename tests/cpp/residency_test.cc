@@ -1,6 +1,7 @@
 #include "registry/residency.h"
 
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "check.h"
@@ -74,9 +75,14 @@ struct Fixture {
                        [](LoadedModel loaded) {
                          return std::make_shared<Scheduler>(std::move(loaded), 64);
                        },
-                   .snapshots = [this] { return snapshots; },
+                   .snapshots =
+                       [this] {
+                         std::lock_guard lock(snapshots_mutex);
+                         return snapshots;
+                       },
                    .bound_snapshots =
                        [this](uint64_t bytes) {
+                         std::lock_guard lock(snapshots_mutex);
                          snapshots.bytes =
                              std::max(snapshots.least_bytes, std::min(snapshots.bytes, bytes));
                        }},
@@ -109,6 +115,7 @@ struct Fixture {
   ComputeThread compute;
   std::shared_ptr<OutputQueue> outputs = std::make_shared<OutputQueue>();
   uint64_t last_request_id = 0;
+  std::mutex snapshots_mutex;
   SnapshotMemory snapshots;
   Residency residency;
 };
