@@ -352,12 +352,19 @@ void Scheduler::fail_shares(const std::vector<BatchShare>& shares, const Status&
 void Scheduler::flush_outputs() {
   // One push for each queue, so that a reader of many requests wakes once a step.
   std::unordered_map<OutputQueue*, std::vector<RequestOutput>> outputs;
+  int32_t num_unfinished = 0;
   for (const auto& sequence : running_) {
+    num_unfinished += sequence->state() != SequenceState::kFinished;
     if (sequence->has_output()) outputs[&sequence->outputs()].push_back(sequence->take_output());
     if (sequence->state() == SequenceState::kFinished) {
       count_finished(*sequence);
       queue_.note_finished(sequence->request_id(), /*was_waiting=*/false);
     }
+  }
+  {
+    // Whoever has an answer's end does not find it running any more.
+    std::lock_guard lock(stats_mutex_);
+    stats_.num_running = num_unfinished;
   }
   for (auto& [queue, list] : outputs) queue->push(std::move(list));
 }
