@@ -35,6 +35,8 @@ class Answer(Generic[_Event]):
         num_prompt_tokens: int = 0,
     ) -> None:
         self.num_prompt_tokens = num_prompt_tokens
+        self.num_cached_tokens = 0
+        """Of the prompt, not computed but reused; known with the first events."""
         self._subscription = subscription
         self._read = read
 
@@ -45,6 +47,7 @@ class Answer(Generic[_Event]):
             SnapLLMError: The request failed.
         """
         while outputs := await self._subscription.next():
+            self.num_cached_tokens = outputs[0].num_cached_tokens
             events = [event for output in outputs for event in self._read(output)]
             if events:
                 return events

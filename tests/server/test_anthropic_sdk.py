@@ -170,6 +170,23 @@ def test_cached_prompts_are_counted_apart(claude: anthropic.Anthropic) -> None:
     assert second.input_tokens > 0
 
 
+def test_a_stream_tells_from_its_start_what_was_cached(claude: anthropic.Anthropic) -> None:
+    text = "You answer in few words. " * 30
+    marked = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 5, "system": [marked]}
+    for is_first in (True, False):
+        with claude.messages.stream(messages=HELLO, **options) as stream:
+            started = next(event for event in stream if event.type == "message_start")
+            opened = started.message.usage.to_dict()
+            usage = stream.get_final_message().usage
+        counts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        assert [opened[name] for name in counts] == [getattr(usage, name) for name in counts]
+        assert usage.cache_creation is not None
+        created = usage.cache_creation.ephemeral_5m_input_tokens
+        assert created == usage.cache_creation_input_tokens
+        assert (created > 100) == is_first
+
+
 def test_no_tokens_at_all_fill_the_prompt_cache(claude: anthropic.Anthropic) -> None:
     text = "You answer politely. " * 30
     marked = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}

@@ -53,13 +53,13 @@ struct RequestOutput {
   std::vector<size_t> token_ends;
   std::vector<TokenLogprobs> logprobs;
   int32_t num_computed_prompt_tokens = 0;  // so far, with the reused ones
+  int32_t num_cached_tokens = 0;           // of the prompt, not computed but reused
 
   FinishReason finish_reason = FinishReason::kNone;
   // Below: set in the last output only.
   std::string stop_sequence;  // the stop string that ended it; empty otherwise
   Status error;               // with kError
   int32_t num_prompt_tokens = 0;
-  int32_t num_cached_tokens = 0;  // of the prompt, not computed but reused
   CacheReport cache;
   int32_t num_generated_tokens = 0;
   int64_t seed = 0;

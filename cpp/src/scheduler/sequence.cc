@@ -178,6 +178,7 @@ bool Sequence::has_output() const {
 RequestOutput Sequence::take_output() {
   RequestOutput output = std::exchange(output_, {});
   output.num_computed_prompt_tokens = std::min(num_computed_, num_prompt_tokens_);
+  output.num_cached_tokens = cache_.num_tokens();
   output_.request_id = request_id_;
   if (finish_reason_ != FinishReason::kNone) fill_final(output);
   return output;
@@ -194,7 +195,6 @@ void Sequence::fill_final(RequestOutput& output) const {
   output.error = error_;
   output.num_prompt_tokens = num_prompt_tokens();
   output.num_generated_tokens = num_generated_;
-  output.num_cached_tokens = cache_.num_tokens();
   output.cache = cache_;
   output.seed = sampler_->seed();
   const bool was_admitted = admitted_at_ != Clock::time_point{};

@@ -168,9 +168,12 @@ class Answer:
             "content": content,
         }
 
-    def start(self, num_prompt_tokens: int) -> bytes:
-        """The events that open a stream; what was cached is told at its end."""
-        usage = Usage(num_prompt_tokens=num_prompt_tokens)
+    def start(self, num_prompt_tokens: int, num_cached_tokens: int) -> bytes:
+        """The events that open a stream.
+
+        They tell what was cached, since clients keep these counts beside those of the end.
+        """
+        usage = Usage(num_prompt_tokens=num_prompt_tokens, num_cached_tokens=num_cached_tokens)
         message = self._head([]) | {
             "stop_reason": None,
             "stop_sequence": None,

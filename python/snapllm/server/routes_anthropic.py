@@ -69,11 +69,14 @@ async def _send(
     blocks: BlockStream,
     events: EngineAnswer[ChatEvent],
 ) -> Finish | None:
-    await stream.send_raw(answer.start(events.num_prompt_tokens))
     finish: Finish | None = None
+    start: bytes | None = None
     try:
         while batch := await next_events(events):
             data = b"".join(blocks.events(event) for event in batch)
+            if start is None:
+                start = answer.start(events.num_prompt_tokens, events.num_cached_tokens)
+                data = start + data
             if isinstance(batch[-1], Finish):
                 finish = batch[-1]
                 data += answer.end(finish)
