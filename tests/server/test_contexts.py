@@ -154,15 +154,20 @@ def test_ingest_and_query_stream(demo_server: Server) -> None:
 
     body = {"content": HANDBOOK * 8, "model_id": "demo", "stream": True}
     *steps, result = events(f"{API}/ingest", body)
-    assert result["type"] == "result"
+    assert (result["type"], result["done"]) == ("result", True)
+    assert not any(step["done"] for step in steps)
     assert all(0 <= s["computed_tokens"] <= s["token_count"] for s in steps)
     context_id = result["context_id"]
     body = {"query": "What is the vacation policy?", "stream": True}
     *pieces, end = events(f"{API}/{context_id}/query", body)
-    assert end["finished"] is True
+    assert [piece["done"] for piece in pieces] == [False] * len(pieces)
+    assert end["done"] is True
     assert end["usage"]["context_tokens"] == result["token_count"]
-    text = "".join(piece["token"] for piece in pieces)
-    assert text == query(demo_server, context_id, "What is the vacation policy?")["response"]
+    whole = query(demo_server, context_id, "What is the vacation policy?")
+    assert "".join(piece["token"] for piece in pieces) == whole["response"]
+    # Whoever reads the last event only has the same as without a stream.
+    assert end.keys() == whole.keys() | {"token", "done"}
+    assert end["response"] == whole["response"]
     demo_server.request("DELETE", f"{API}/{context_id}")
 
 

@@ -33,8 +33,12 @@ def test_generate_answers_streamed_and_whole(server: Server) -> None:
     *pieces, end = stream(server, "/api/v1/generate", PROMPT | {"stream": True})
     assert end == "[DONE]"
     decoded = [json.loads(piece) for piece in pieces]
-    assert "".join(piece.get("response", "") for piece in decoded) == whole["response"]
+    assert "".join(piece["token"] for piece in decoded) == whole["response"]
+    assert len(decoded) > 2
     assert [piece["done"] for piece in decoded] == [False] * (len(decoded) - 1) + [True]
+    # Whoever reads the last event only has the same as without a stream.
+    assert decoded[-1].keys() == whole.keys() | {"token", "done"}
+    assert decoded[-1]["response"] == whole["response"]
     # The second finds what the first has computed.
     reused = {"cached_tokens": decoded[-1]["usage"]["cached_tokens"]}
     assert decoded[-1]["usage"] == whole["usage"] | reused

@@ -15,7 +15,7 @@ from snapllm.contexts.record import ContextName, ContextRecord, TtlSeconds
 from snapllm.contexts.views import Tier
 from snapllm.conversation import ContentPart
 from snapllm.errors import InvalidRequestError
-from snapllm.outputs import ChatEvent, Finish, TextDelta, Usage
+from snapllm.outputs import ChatResult, Usage
 from snapllm.params import (
     DEFAULT_MAX_TOKENS,
     ChatOptions,
@@ -200,7 +200,19 @@ def ingested_object(view: ContextView) -> dict[str, Any]:
 
 def progress_object(num_computed: int, num_tokens: int) -> bytes:
     """A step of a streamed ingest."""
-    return _encode({"type": "progress", "computed_tokens": num_computed, "token_count": num_tokens})
+    return _encode(
+        {
+            "type": "progress",
+            "computed_tokens": num_computed,
+            "token_count": num_tokens,
+            "done": False,
+        }
+    )
+
+
+def ingested_piece(view: ContextView) -> bytes:
+    """The last piece of a streamed ingest."""
+    return _encode({"type": "result", **ingested_object(view), "done": True})
 
 
 def usage_object(record: ContextRecord, usage: Usage) -> dict[str, int]:
@@ -214,31 +226,22 @@ def usage_object(record: ContextRecord, usage: Usage) -> dict[str, int]:
 
 
 def query_object(
-    record: ContextRecord, text: str, finish: Finish, cache_hit: bool, latency_ms: float
+    record: ContextRecord, answer: ChatResult, cache_hit: bool, latency_ms: float
 ) -> dict[str, Any]:
-    """The answer to a question; of a streamed one, its last event without the text."""
-    return {
+    """The answer to a question."""
+    body: dict[str, Any] = {
         "status": "success",
         "context_id": record.id,
         "model": record.model_id,
-        "response": text,
-        "finish_reason": finish.finish_reason,
+        "response": answer.content,
+        "finish_reason": answer.finish_reason,
         "cache_hit": cache_hit,
-        "usage": usage_object(record, finish.usage),
+        "usage": usage_object(record, answer.usage),
         "latency_ms": round(latency_ms, 3),
     }
-
-
-def query_piece(event: ChatEvent) -> bytes | None:
-    """A piece of a streamed answer; None for what has no text."""
-    if isinstance(event, TextDelta):
-        return _encode({"token": event.text, "finished": False})
-    return None
-
-
-def query_end(body: dict[str, Any]) -> bytes:
-    """The last event of a streamed answer."""
-    return _encode({"token": "", "finished": True, **body})
+    if answer.reasoning:
+        body["reasoning"] = answer.reasoning
+    return body
 
 
 def moved_object(view: ContextView, previous: str | None) -> dict[str, Any]:

@@ -11,14 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from snapllm.conversation import Message
-from snapllm.outputs import (
-    ChatEvent,
-    Finish,
-    ReasoningDelta,
-    TextDelta,
-    Usage,
-    tokens_per_second,
-)
+from snapllm.outputs import ChatResult, Usage, tokens_per_second
 from snapllm.params import (
     DEFAULT_MAX_TOKENS,
     ChatRequest,
@@ -147,35 +140,25 @@ def _usage(usage: Usage) -> dict[str, int]:
     }
 
 
-def generate_object(model: str, text: str, reasoning: str, finish: Finish) -> dict[str, Any]:
+def generate_object(model: str, answer: ChatResult) -> dict[str, Any]:
     """The answer to a generate request, and one entry of a batch's."""
-    timings = finish.timings
+    timings = answer.timings
     body: dict[str, Any] = {
         "status": "success",
-        "response": text,
+        "response": answer.content,
         "model": model,
-        "finish_reason": finish.finish_reason,
-        "usage": _usage(finish.usage),
+        "finish_reason": answer.finish_reason,
+        "usage": _usage(answer.usage),
         "generation_time_s": round(
             (timings.queue_ms + timings.prefill_ms + timings.decode_ms) / 1000, 6
         ),
-        "tokens_per_second": round(tokens_per_second(finish.usage, timings), 2),
+        "tokens_per_second": round(tokens_per_second(answer.usage, timings), 2),
     }
-    if reasoning:
-        body["reasoning"] = reasoning
+    if answer.reasoning:
+        body["reasoning"] = answer.reasoning
     return body
 
 
 def encode(body: dict[str, Any]) -> bytes:
     """A body as JSON."""
     return _encode(body)
-
-
-def stream_piece(model: str, event: ChatEvent) -> bytes:
-    """A streamed piece of a generate answer; the last is the answer without its text."""
-    if isinstance(event, Finish):
-        return _encode(generate_object(model, "", "", event) | {"done": True})
-    if isinstance(event, ReasoningDelta):
-        return _encode({"reasoning": event.text, "done": False})
-    text = event.text if isinstance(event, TextDelta) else ""
-    return _encode({"response": text, "done": False})

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -15,12 +15,13 @@ from aiohttp import web
 from snapllm._readers import fold_chat
 from snapllm.contexts import ContextManager, ContextView
 from snapllm.errors import SnapLLMError
-from snapllm.outputs import Finish
+from snapllm.outputs import ChatResult
 from snapllm.protocol import contexts as wire
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
-from snapllm.server.answers import closing_all, collect, next_events
+from snapllm.server.answers import closing_all, collect
 from snapllm.server.keys import cache_namespace_of, engine_of, model_ready, resolve_model
 from snapllm.server.middleware import json_response, note_answers, refuse
+from snapllm.server.native_streams import send_answer
 from snapllm.server.sse import DONE, event_stream, stream_response
 
 _T = TypeVar("_T")
@@ -90,8 +91,7 @@ async def ingest(request: web.Request) -> web.StreamResponse:
         while (step := await steps.get()) is not None:
             await stream.send([wire.progress_object(*step)])
         try:
-            body = {"type": "result", **wire.ingested_object(await task)}
-            await stream.send([msgspec.json.encode(body), DONE])
+            await stream.send([wire.ingested_piece(await task), DONE])
         except SnapLLMError as error:
             await stream.send([encode_error(api_error(error))])
     return stream_response(request)
@@ -110,31 +110,18 @@ async def query(request: web.Request) -> web.StreamResponse:
     )
     await model_ready(request, record.model_id)
     answers = await engine_of(request).runner.start_chat(chat, stream=wanted.stream)
+
+    async def end(result: ChatResult) -> dict[str, Any]:
+        latency_ms = (time.perf_counter() - start) * 1000
+        hit = await _in_thread(lambda: manager.note_query(record, result.usage, latency_ms))
+        note_answers(request, record.model_id, [result])
+        return wire.query_object(record, result, hit, latency_ms)
+
     with closing_all(answers):
         if not wanted.stream:
-            result = fold_chat(events := await collect(answers[0]))
-            finish = events[-1]
-            assert isinstance(finish, Finish)
-            latency_ms = (time.perf_counter() - start) * 1000
-            hit = await _in_thread(lambda: manager.note_query(record, result.usage, latency_ms))
-            note_answers(request, record.model_id, [finish])
-            return _json(wire.query_object(record, result.content, finish, hit, latency_ms))
+            return _json(await end(fold_chat(await collect(answers[0]))))
         async with event_stream(request) as stream:
-            try:
-                while batch := await next_events(answers[0]):
-                    pieces = [piece for e in batch if (piece := wire.query_piece(e)) is not None]
-                    finish = batch[-1]
-                    if isinstance(finish, Finish):
-                        latency_ms = (time.perf_counter() - start) * 1000
-                        hit = await asyncio.to_thread(
-                            manager.note_query, record, finish.usage, latency_ms
-                        )
-                        note_answers(request, record.model_id, [finish])
-                        body = wire.query_object(record, "", finish, hit, latency_ms)
-                        pieces += [wire.query_end(body), DONE]
-                    await stream.send(pieces)
-            except SnapLLMError as error:
-                await stream.send([encode_error(api_error(error))])
+            await send_answer(stream, answers[0], end)
         return stream_response(request)
 
 

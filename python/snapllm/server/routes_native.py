@@ -9,34 +9,23 @@ import msgspec
 from aiohttp import web
 
 from snapllm._readers import fold_chat
-from snapllm._runner import Answer
-from snapllm.errors import SnapLLMError
-from snapllm.outputs import ChatEvent, Finish
+from snapllm.outputs import ChatResult
 from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
-from snapllm.protocol.error_codes import api_error, encode_error
 from snapllm.protocol.vision import parse_vision
-from snapllm.server.answers import closing_all, collect, next_events
+from snapllm.server.answers import closing_all, collect
 from snapllm.server.keys import STATE, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
-from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
+from snapllm.server.native_streams import send_answer
+from snapllm.server.sse import event_stream, stream_response
 
 _Request: TypeAlias = ChatRequest | CompletionRequest
 
 
-def _finish_of(events: list[ChatEvent]) -> Finish:
-    finish = events[-1]
-    assert isinstance(finish, Finish)
-    return finish
-
-
-async def _answer(request: web.Request, wanted: _Request) -> tuple[dict[str, Any], Finish]:
+async def _answer(request: web.Request, wanted: _Request) -> ChatResult:
     answers = await engine_of(request).runner.start(wanted, stream=False)
     with closing_all(answers):
-        events = await collect(answers[0])
-    result, finish = fold_chat(events), _finish_of(events)
-    body = native.generate_object(wanted.model, result.content, result.reasoning, finish)
-    return body, finish
+        return fold_chat(await collect(answers[0]))
 
 
 async def _name_model(request: web.Request, wanted: list[_Request]) -> list[_Request]:
@@ -77,29 +66,18 @@ async def _generate(
     request: web.Request, parsed: _Request, is_streamed: bool
 ) -> web.StreamResponse:
     [wanted] = await _name_model(request, [parsed])
+
+    async def end(result: ChatResult) -> dict[str, Any]:
+        note_answers(request, wanted.model, [result])
+        return native.generate_object(wanted.model, result)
+
     if not is_streamed:
-        body, finish = await _answer(request, wanted)
-        note_answers(request, wanted.model, [finish])
-        return json_response(native.encode(body))
+        return json_response(native.encode(await end(await _answer(request, wanted))))
     answers = await engine_of(request).runner.start(wanted, stream=True)
     with closing_all(answers):
         async with event_stream(request) as stream:
-            await _send_answer(request, stream, wanted.model, answers[0])
+            await send_answer(stream, answers[0], end)
     return stream_response(request)
-
-
-async def _send_answer(
-    request: web.Request, stream: EventStream, model_id: str, answer: Answer[ChatEvent]
-) -> None:
-    try:
-        while events := await next_events(answer):
-            data = [native.stream_piece(model_id, event) for event in events]
-            if isinstance(events[-1], Finish):
-                note_answers(request, model_id, [events[-1]])
-                data.append(DONE)
-            await stream.send(data)
-    except SnapLLMError as error:
-        await stream.send([encode_error(api_error(error))])
 
 
 async def generate_batch(request: web.Request) -> web.Response:
@@ -111,8 +89,12 @@ async def generate_batch(request: web.Request) -> web.Response:
     finally:
         for task in tasks:
             task.cancel()
-    note_answers(request, wanted[0].model, [finish for _, finish in results])
-    body = {"status": "success", "results": [body for body, _ in results]}
+    model_id = wanted[0].model
+    note_answers(request, model_id, results)
+    body = {
+        "status": "success",
+        "results": [native.generate_object(model_id, result) for result in results],
+    }
     return json_response(native.encode(body))
 
 

@@ -1,0 +1,35 @@
+"""The native API: a streamed answer in words, piece by piece.
+
+Pieces have `done: false` and the text that is new. The last one has `done: true` and every field
+of the answer that comes without `stream`, the whole text among them: whoever reads only that one
+misses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from snapllm.outputs import ChatEvent, ReasoningDelta, TextDelta
+
+_encode = msgspec.json.encode
+
+
+def text_piece(event: ChatEvent) -> bytes | None:
+    """A piece of the answer, or of the reasoning before it; None for what has no text."""
+    if isinstance(event, TextDelta):
+        return _encode({"token": event.text, "done": False})
+    if isinstance(event, ReasoningDelta):
+        return _encode({"token": "", "reasoning_token": event.text, "done": False})
+    return None
+
+
+def text_pieces(events: list[ChatEvent]) -> list[bytes]:
+    """The pieces of several events that came together."""
+    return [piece for event in events if (piece := text_piece(event)) is not None]
+
+
+def last_piece(answer: dict[str, Any]) -> bytes:
+    """The last piece, of the body that is the answer without `stream`."""
+    return _encode({"token": "", "done": True, **answer})
