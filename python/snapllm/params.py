@@ -457,6 +457,7 @@ def _json_schema(schema: object) -> str:
 
 
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]
+KvType: TypeAlias = Literal["f16", "q8_0", "f32"]
 
 
 class LoadOptions(TypedDict, total=False):
@@ -494,7 +495,7 @@ class LoadOptions(TypedDict, total=False):
     num_threads: int
     draft_tokens: int
     flash_attention: FlashAttention
-    kv_type: str
+    kv_type: KvType
     chat_template: str
     pinned: bool
     keep_alive_s: float

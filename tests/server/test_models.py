@@ -120,12 +120,46 @@ def test_the_models_command_says_when_there_is_no_server() -> None:
     assert "cannot reach" in result.stderr
 
 
+def test_a_load_has_the_options_of_the_engines(server: Server, qwen_path: Path) -> None:
+    def loaded(**options: object) -> dict[str, object]:
+        body = {"model_id": "tuned", "file_path": str(qwen_path), "context_size": 512}
+        server.post("/api/v1/models/load", body | options)
+        try:
+            found: dict[str, object] = server.get("/api/v1/models/tuned")["model"]
+            return found
+        finally:
+            server.post("/api/v1/models/unload", {"model_id": "tuned"})
+
+    plain = loaded(flash_attention="on")
+    tuned = loaded(kv_type="f32", max_sequences=3, flash_attention="off")
+    assert tuned["kv_mb"] == pytest.approx(2 * float(str(plain["kv_mb"])), rel=0.01)
+    assert (plain["flash_attention"], tuned["flash_attention"]) == (True, False)
+    assert tuned["max_sequences"] == 3
+
+
+def test_a_server_gives_its_models_the_options_of_its_command_line(llama_path: Path) -> None:
+    model = f"llama={llama_path}"
+    small = ("--context-size", "512", "--no-workspace", "--gpu-layers", "0")
+    sizes = {}
+    for kv_type in ("f16", "f32"):
+        server = Server("--model", model, *small, "--kv-type", kv_type).start(1)
+        try:
+            sizes[kv_type] = server.get("/api/v1/models/llama")["model"]["kv_mb"]
+        finally:
+            assert server.stop() == 0
+    assert sizes["f32"] == pytest.approx(2 * sizes["f16"], rel=0.01)
+
+
 @pytest.mark.parametrize(
     "body",
     [
         {"model_id": "m", "file_path": "x", "keep_alive_s": -1},
         {"model_id": "m", "file_path": "x", "gpu_layers": -2},
         {"model_id": "m", "file_path": "x", "pinned": "yes"},
+        {"model_id": "m", "file_path": "x", "kv_type": "q4_0"},
+        {"model_id": "m", "file_path": "x", "max_sequences": 65},
+        {"model_id": "m", "file_path": "x", "flash_attention": "perhaps"},
+        {"model_id": "m", "file_path": "x", "model_type": "diffusion", "kv_type": "f32"},
         {"model_id": "", "file_path": "x"},
         {"model_id": "m"},
     ],

@@ -19,6 +19,8 @@ from snapllm.server.run import StartupError, address_of, serve
         ("serve --host=", "--host: must not be empty"),
         ("serve --model=x=", "--model: expected ID=PATH"),
         ("serve --workspace x --no-workspace", "--no-workspace: not allowed with"),
+        ("serve --kv-type q4_0", "--kv-type: invalid choice: 'q4_0'"),
+        ("serve --gpu-layers -2", "--gpu-layers: expected a number"),
         ("serve --threads 513", "--threads: expected at most 512"),
         ("serve --drain-timeout inf", "--drain-timeout: expected something like"),
         ("serve --drain-timeout nan", "--drain-timeout: expected something like"),

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import snapllm
 from snapllm import _core
 from snapllm.params import LoadOptions, SamplingOptions
+from snapllm.protocol.native_models import LoadRequest, load_options, parse_load
+
+EXAMPLES = {
+    "batch_tokens": 128,
+    "chat_template": "{{ messages }}",
+    "flash_attention": "on",
+    "kv_cells": 64,
+    "context_size": 64,
+    "kv_type": "f32",
+    "pinned": True,
+    "ubatch_tokens": 64,
+}
+"""Of load options that take no 1."""
 
 
 def public_names(thing: object) -> set[str]:
@@ -27,6 +41,16 @@ def test_sampling_options_are_the_cores_with_its_defaults() -> None:
 
 def test_load_options_are_the_cores() -> None:
     assert set(LoadOptions.__annotations__) == public_names(_core.ModelOptions()) - {"path"}
+
+
+def test_load_requests_have_every_load_option() -> None:
+    fields = set(LoadRequest.__struct_fields__)
+    assert fields >= set(LoadOptions.__annotations__)
+    for name in set(LoadOptions.__annotations__) - {"mmproj_path", "keep_alive_s"}:
+        example = EXAMPLES.get(name, 1)
+        body = {"model_id": "m", "file_path": "m.gguf", name: example}
+        options = load_options(parse_load(json.dumps(body).encode()))
+        assert options[name] == example, name  # type: ignore[literal-required]
 
 
 def test_the_stub_describes_the_extension() -> None:

@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from snapllm.cli.client import RequestError, request, table, url_option
 from snapllm.cli.units import parse_path, parse_seconds
+from snapllm.params import KvType
 
 
 def add_parser(commands: Any) -> None:
@@ -29,6 +30,7 @@ def add_parser(commands: Any) -> None:
     load.add_argument("path", type=parse_path)
     load.add_argument("--context-size", type=int, default=0)
     load.add_argument("--gpu-layers", type=int, default=-1)
+    load.add_argument("--kv-type", choices=get_args(KvType), help="number type of its KV")
     load.add_argument("--pin", action="store_true", help="never evict it")
     load.add_argument("--keep-alive", type=parse_seconds, metavar="TIME")
     for action, text in (
@@ -81,6 +83,8 @@ def _load_body(options: argparse.Namespace) -> dict[str, Any]:
         "gpu_layers": options.gpu_layers,
         "pinned": options.pin,
     }
+    if options.kv_type is not None:
+        body["kv_type"] = options.kv_type
     if options.keep_alive is not None:
         body["keep_alive_s"] = options.keep_alive
     return body

@@ -18,7 +18,7 @@ from snapllm.cli.units import (
     parse_text,
 )
 from snapllm.engine import MAX_DRAIN_TIMEOUT_S, MAX_THREADS
-from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention
+from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
 
@@ -67,6 +67,10 @@ def _threads(text: str) -> int:
     if _count(text) > MAX_THREADS:
         raise argparse.ArgumentTypeError(f"expected at most {MAX_THREADS}, not {text!r}")
     return int(text)
+
+
+def _layers(text: str) -> int:
+    return -1 if text == "-1" else _count(text)
 
 
 def _seconds(most: float, text: str) -> float:
@@ -159,6 +163,19 @@ def add_parser(commands: Any) -> None:
         "--context-size", type=_count, default=0, help="tokens per request; 0 = as the model allows"
     )
     parser.add_argument(
+        "--gpu-layers",
+        type=_layers,
+        default=d.gpu_layers,
+        metavar="N",
+        help="layers of text models on the GPU; -1 = all (the default)",
+    )
+    parser.add_argument(
+        "--kv-type",
+        choices=get_args(KvType),
+        default=d.kv_type,
+        help="number type of text models' KV: q8_0 takes half the memory of f16 (%(default)s)",
+    )
+    parser.add_argument(
         "--draft-tokens",
         type=_count,
         default=d.draft_tokens,
@@ -239,6 +256,8 @@ def _problem(options: argparse.Namespace) -> str:
         for model_id in ids:
             if model_id not in names:
                 return f"{option} {model_id}: no --model has this id"
+    if options.kv_type == "q8_0" and options.flash_attention == "off":
+        return "--kv-type q8_0 needs flash attention"
     if "" in options.api_key:
         return "--api-key is empty: that would let everybody in"
     return ""
@@ -270,6 +289,8 @@ def handle(options: argparse.Namespace) -> int:
         demo=not options.no_demo,
         num_threads=options.threads,
         context_size=options.context_size,
+        gpu_layers=options.gpu_layers,
+        kv_type=options.kv_type,
         draft_tokens=options.draft_tokens,
         flash_attention=options.flash_attention,
         memory_budget_bytes=options.memory_budget,

@@ -6,7 +6,7 @@ The specification fixes the fields of these endpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta
@@ -15,11 +15,18 @@ from snapllm._core import EngineStats, ModelInfo, ModelStats
 from snapllm.diffusion import ImageModelInfo
 from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.errors import InvalidRequestError
-from snapllm.params import MAX_KEEP_ALIVE_S, LoadOptions
+from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType, LoadOptions
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.native_listing import megabytes, num_in_memory, type_of
 
 _encode = msgspec.json.encode
+
+_Tokens: TypeAlias = Annotated[
+    int,
+    # Else the core refuses it.
+    Meta(ge=0, le=1 << 24, extra_json_schema={"not": {"minimum": 1, "maximum": 15}}),
+]
+_BatchTokens: TypeAlias = Annotated[int, Meta(ge=64, le=65_536)]
 
 
 class LoadRequest(msgspec.Struct, kw_only=True):
@@ -29,17 +36,20 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     file_path: Annotated[str, Meta(min_length=1)]
     model_type: Literal["auto", "llm", "vision", "diffusion"] = "auto"
     gpu_layers: Annotated[int, Meta(ge=-1, le=100_000)] = -1
-    context_size: Annotated[
-        int,
-        # Else the core refuses it.
-        Meta(ge=0, le=1 << 24, extra_json_schema={"not": {"minimum": 1, "maximum": 15}}),
-    ] = 0
+    context_size: _Tokens = 0
     mmproj_path: str | None = None
     num_threads: Annotated[int, Meta(ge=0, le=512)] = 0
     draft_tokens: Annotated[int, Meta(ge=0, le=15)] = 0
     pinned: bool = False
     keep_alive_s: Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)] | None = None
-    flash_attention: bool | None = None
+    flash_attention: bool | FlashAttention | None = None
+    # Of text models, whose defaults are those of `Engine.load`:
+    kv_type: KvType | None = None
+    kv_cells: _Tokens | None = None
+    max_sequences: Annotated[int, Meta(ge=1, le=64)] | None = None
+    batch_tokens: _BatchTokens | None = None
+    ubatch_tokens: _BatchTokens | None = None
+    chat_template: str | None = None
     # Of image models:
     vae_path: str | None = None
     taesd_path: str | None = None
@@ -62,6 +72,19 @@ class LoadRequest(msgspec.Struct, kw_only=True):
             "upscaler": self.upscaler_path,
         }
         return cast(LoadImageOptions, {part: path for part, path in paths.items() if path})
+
+    def text_options(self) -> LoadOptions:
+        """Those given that only a text model has."""
+        values = {
+            "kv_type": self.kv_type,
+            "kv_cells": self.kv_cells,
+            "max_sequences": self.max_sequences,
+            "batch_tokens": self.batch_tokens,
+            "ubatch_tokens": self.ubatch_tokens,
+            "chat_template": self.chat_template,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        return cast(LoadOptions, given)
 
 
 class PinRequest(msgspec.Struct):
@@ -114,8 +137,11 @@ def load_options(request: LoadRequest) -> LoadOptions:
         draft_tokens=request.draft_tokens,
         pinned=request.pinned,
         mmproj_path=request.mmproj_path or "",
+        **request.text_options(),
     )
-    if request.flash_attention is not None:
+    if isinstance(request.flash_attention, str):
+        options["flash_attention"] = request.flash_attention
+    elif request.flash_attention is not None:
         options["flash_attention"] = "on" if request.flash_attention else "off"
     if request.keep_alive_s is not None:
         options["keep_alive_s"] = request.keep_alive_s
@@ -123,10 +149,17 @@ def load_options(request: LoadRequest) -> LoadOptions:
 
 
 def image_load_options(request: LoadRequest) -> LoadImageOptions:
-    """The keyword arguments of `Engine.load_diffusion` that a load request asks for."""
+    """The keyword arguments of `Engine.load_diffusion` that a load request asks for.
+
+    Raises:
+        InvalidRequestError: An option is one that only text models have.
+    """
+    if refused := request.text_options():
+        param = min(refused)
+        raise InvalidRequestError(f"{param}: an image model has no such option", param=param)
     options = request.image_parts()
     options["num_threads"] = request.num_threads
-    options["flash_attention"] = bool(request.flash_attention)
+    options["flash_attention"] = request.flash_attention in (True, "on")
     options["lora_dir"] = request.lora_dir
     options["pinned"] = request.pinned
     return options

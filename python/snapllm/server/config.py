@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from snapllm.params import FlashAttention
+from snapllm.params import FlashAttention, KvType
 from snapllm.server.options import AppOptions
 
 
@@ -38,6 +38,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Load the demo model when `models` is empty."""
     num_threads: int = 0
     context_size: int = 0
+    gpu_layers: int = -1
+    """Layers of text models on the GPU; -1 = all."""
+    kv_type: KvType = "f16"
     draft_tokens: int = 0
     """Tokens guessed ahead from the text so far and checked in one batch; 0 = none."""
     flash_attention: FlashAttention = "auto"

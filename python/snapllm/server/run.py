@@ -188,6 +188,8 @@ def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> Non
         model.file_path,
         model.id,
         context_size=config.context_size,
+        gpu_layers=config.gpu_layers,
+        kv_type=config.kv_type,
         draft_tokens=config.draft_tokens,
         flash_attention=config.flash_attention,
         mmproj_path=dict(config.projectors).get(model.id, ""),
