@@ -259,8 +259,9 @@ def test_a_start_that_cannot_work_ends_with_the_reason(arguments: list[str], wor
         text=True,
         timeout=60,
     )
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert words in result.stderr
+    assert "listening" not in result.stderr
     assert "Traceback" not in result.stderr
 
 

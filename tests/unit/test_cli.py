@@ -44,6 +44,33 @@ def test_arguments_that_cannot_be_are_named(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--model x=no/such.gguf", "--model x=no/such.gguf: No such file or directory"),
+        ("--model x=.", "--model x=.: not a file"),
+        ("--model x={file} --mmproj x=no/eyes.gguf", "--mmproj x=no/eyes.gguf: No such file"),
+        ("--model x={file} --part x.vae=no.gguf", "--part x.vae=no.gguf: No such file"),
+        ("--model x={file} --lora-dir x={file}", "not a folder"),
+        ("--model x={file} --model x={file}", "--model x: two models have this id"),
+        ("--model x={file} --mmproj y={file}", "--mmproj y: no --model has this id"),
+        ("--api-key=", "--api-key is empty"),
+        ("--kv-type q8_0 --flash-attention off", "--kv-type q8_0 needs flash attention"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_a_line_before_anything_starts(
+    arguments: str, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(_: ServerConfig) -> None:
+        raise AssertionError("it was started")
+
+    monkeypatch.setattr("snapllm.server.run.serve", start)
+    assert main(["serve", *arguments.format(file=__file__).split()]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.startswith("snapllm serve: ") and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("path", ["no/such/file", "none.gguf", "none.safetensors"])
 def test_an_image_model_that_is_no_file_is_not_looked_for_at_a_server(
     path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

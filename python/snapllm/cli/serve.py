@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+from snapllm.cli.serve_checks import problem_of
 from snapllm.cli.units import (
     parse_bytes,
     parse_image_part,
@@ -27,6 +28,8 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 _COUNT_END = 1 << 31
+USAGE_ERROR = 2
+"""argparse's exit status, for what it cannot find by itself too."""
 
 
 def _model(text: str) -> tuple[str, Path]:
@@ -242,38 +245,16 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(handler=handle)
 
 
-def _problem(options: argparse.Namespace) -> str:
-    """What is wrong with the options taken together; empty = nothing."""
-    names = [model_id for model_id, _ in options.model]
-    for model_id in names:
-        if names.count(model_id) > 1:
-            return f"--model {model_id}: two models have this id"
-    for option, ids in (
-        ("--mmproj", [model_id for model_id, _ in options.mmproj]),
-        ("--part", [model_id for model_id, _, _ in options.part]),
-        ("--lora-dir", [model_id for model_id, _ in options.lora_dir]),
-    ):
-        for model_id in ids:
-            if model_id not in names:
-                return f"{option} {model_id}: no --model has this id"
-    if options.kv_type == "q8_0" and options.flash_attention == "off":
-        return "--kv-type q8_0 needs flash attention"
-    if "" in options.api_key:
-        return "--api-key is empty: that would let everybody in"
-    return ""
-
-
 def handle(options: argparse.Namespace) -> int:
     """Runs the server until it is told to stop."""
+    if problem := problem_of(options):
+        print(f"snapllm serve: {problem}", file=sys.stderr)
+        return USAGE_ERROR
     from snapllm.server.run import StartupError, serve
 
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    problem = _problem(options)
-    if problem:
-        print(f"snapllm serve: {problem}", file=sys.stderr)
-        return 1
     config = ServerConfig(
         host=options.host,
         port=options.port,

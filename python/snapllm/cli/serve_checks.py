@@ -1,0 +1,61 @@
+"""What is wrong with the options of `snapllm serve`, before anything of it starts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def problem_of(options: argparse.Namespace) -> str:
+    """What is wrong with options that are fine each by itself; empty = nothing."""
+    return _of_ids(options) or _of_values(options) or _of_files(options)
+
+
+def _of_ids(options: argparse.Namespace) -> str:
+    names = [model_id for model_id, _ in options.model]
+    for model_id in names:
+        if names.count(model_id) > 1:
+            return f"--model {model_id}: two models have this id"
+    for option, ids in (
+        ("--mmproj", [model_id for model_id, _ in options.mmproj]),
+        ("--part", [model_id for model_id, _, _ in options.part]),
+        ("--lora-dir", [model_id for model_id, _ in options.lora_dir]),
+    ):
+        for model_id in ids:
+            if model_id not in names:
+                return f"{option} {model_id}: no --model has this id"
+    return ""
+
+
+def _of_values(options: argparse.Namespace) -> str:
+    if options.kv_type == "q8_0" and options.flash_attention == "off":
+        return "--kv-type q8_0 needs flash attention"
+    if "" in options.api_key:
+        return "--api-key is empty: that would let everybody in"
+    return ""
+
+
+def _of_files(options: argparse.Namespace) -> str:
+    files = [
+        *((f"--model {model_id}={path}", path) for model_id, path in options.model),
+        *((f"--mmproj {model_id}={path}", path) for model_id, path in options.mmproj),
+        *((f"--part {model_id}.{part}={path}", path) for model_id, part, path in options.part),
+    ]
+    for option, path in files:
+        if why := _why_unreadable(path):
+            return f"{option}: {why}"
+    for model_id, folder in options.lora_dir:
+        if not folder.is_dir():
+            return f"--lora-dir {model_id}={folder}: not a folder"
+    return ""
+
+
+def _why_unreadable(path: Path) -> str:
+    """Why there is no file to read; empty = there is one."""
+    try:
+        if path.exists() and not path.is_file():
+            return "not a file"
+        with path.open("rb"):
+            return ""
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        return getattr(error, "strerror", None) or str(error)
