@@ -1,4 +1,5 @@
-"""What clients find while the server is still loading the models that it starts with."""
+"""What clients find while models are still being loaded: those that the server starts with, and
+those that clients load."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 import base64
 import contextlib
 import io
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,8 @@ from server_process import Server
 import snapllm
 from snapllm.protocol.native_listing import ComingModel
 from snapllm.server.app import create_app
-from snapllm.server.keys import STATE
+from snapllm.server.keys import STATE, ServerState
 from snapllm.server.options import AppOptions
-from snapllm.server.startup import Startup
 
 PROMPT = {"prompt": "Hello", "max_tokens": 2}
 
@@ -39,8 +40,9 @@ def coming(model_id: str, kind: Any = "llm") -> ComingModel:
 class Starting:
     """An application that waits for models which the test loads."""
 
-    def __init__(self, client: TestClient[Any, Any], startup: Startup) -> None:
-        self.startup = startup
+    def __init__(self, client: TestClient[Any, Any], state: ServerState) -> None:
+        self.state = state
+        self.startup = state.startup
         self._client = client
 
     async def ask(
@@ -67,7 +69,7 @@ async def starting(engine: snapllm.Engine, *models: ComingModel) -> AsyncIterato
     app = create_app(engine, AppOptions(aliases=(("gpt", "late"),)))
     app[STATE].startup.announce(models)
     async with TestClient(TestServer(app)) as client:
-        yield Starting(client, app[STATE].startup)
+        yield Starting(client, app[STATE])
 
 
 def test_models_on_their_way_are_listed_and_found(empty: snapllm.Engine, llama_path: Path) -> None:
@@ -236,6 +238,142 @@ def test_nobody_waits_for_a_model_that_will_not_come(empty: snapllm.Engine) -> N
             server.startup.give_up()
             for status, answer in [await task for task in tasks]:
                 assert (status, answer["error"]["code"]) == (503, "closed")
+
+    asyncio.run(run())
+
+
+class HeldLoads:
+    """Keeps an engine's loads waiting until the test lets them go on."""
+
+    def __init__(self, engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._may_go_on = threading.Event()
+        load = engine.load
+
+        def held(*arguments: Any, **options: Any) -> snapllm.Model:
+            assert self._may_go_on.wait(30)
+            return load(*arguments, **options)
+
+        monkeypatch.setattr(engine, "load", held)
+
+    def let_go(self) -> None:
+        self._may_go_on.set()
+
+
+@pytest.fixture
+def held(empty: snapllm.Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldLoads]:
+    loads = HeldLoads(empty, monkeypatch)
+    yield loads
+    loads.let_go()
+
+
+async def until_loading(server: Starting, *ids: str) -> None:
+    """Waits until just these are being loaded."""
+    for _ in range(500):
+        if (await server.get("/health"))["models_loading"] == list(ids):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError((await server.get("/health"))["models_loading"])
+
+
+def test_a_model_that_a_client_loads_is_listed_and_waited_for(
+    empty: snapllm.Engine, held: HeldLoads, llama_path: Path
+) -> None:
+    async def run() -> None:
+        async with starting(empty) as server:
+            body = {"model_id": "late", "file_path": str(llama_path)}
+            loads = [await server.waiting("/api/v1/models/load", body)]
+            await until_loading(server, "late")
+            [entry] = (await server.get("/api/v1/models"))["models"]
+            assert (entry["id"], entry["state"], entry["type"]) == ("late", "loading", "llm")
+            assert entry["size_gb"] == round(llama_path.stat().st_size / 1e9, 6)
+            assert [m["id"] for m in (await server.get("/v1/models"))["data"]] == ["late"]
+            loads.append(await server.waiting("/api/v1/models/load", body))
+            chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+            requests = [
+                await server.waiting("/v1/chat/completions", chat | {"model": "gpt"}),
+                await server.waiting("/api/v1/generate", PROMPT),
+                await server.waiting("/api/v1/models/switch", {"model_id": "late"}),
+            ]
+            await until_loading(server, "late")  # once, for two loads of it
+            assert not any(task.done() for task in (*loads, *requests))
+            held.let_go()
+            for status, answer in [await task for task in (*loads, *requests)]:
+                assert status == 200, answer
+            await until_loading(server)
+            [entry] = (await server.get("/api/v1/models"))["models"]
+            assert (entry["id"], entry["state"]) == ("late", "resident")
+
+    asyncio.run(run())
+
+
+def test_a_load_that_fails_leaves_the_list_and_nobody_waiting(
+    empty: snapllm.Engine, held: HeldLoads
+) -> None:
+    async def run() -> None:
+        async with starting(empty) as server:
+            body = {"model_id": "late", "file_path": __file__}
+            load = await server.waiting("/api/v1/models/load", body)
+            await until_loading(server, "late")
+            request = await server.waiting("/api/v1/generate", PROMPT | {"model": "late"})
+            held.let_go()
+            status, answer = await load
+            assert (status, answer["error"]["code"]) == (400, "invalid_model")
+            status, answer = await request
+            assert (status, answer["error"]["code"]) == (404, "model_not_found")
+            assert (await server.get("/api/v1/models"))["models"] == []
+
+    asyncio.run(run())
+
+
+def test_a_model_that_is_there_answers_on_while_it_is_loaded_again(
+    empty: snapllm.Engine, llama_path: Path, qwen_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        empty.load(llama_path, "there")
+        held = HeldLoads(empty, monkeypatch)
+        async with starting(empty) as server:
+            load = "/api/v1/models/load"
+            again = await server.waiting(load, {"model_id": "there", "file_path": str(llama_path)})
+            other = await server.waiting(load, {"model_id": "other", "file_path": str(qwen_path)})
+            await until_loading(server, "other")
+            assert (await server.ask("POST", "/api/v1/generate", PROMPT))[0] == 200
+            held.let_go()
+            assert [(await task)[0] for task in (again, other)] == [200, 200]
+
+    asyncio.run(run())
+
+
+def test_a_load_that_has_not_begun_is_unloaded_at_its_end(
+    empty: snapllm.Engine, held: HeldLoads, llama_path: Path
+) -> None:
+    async def run() -> None:
+        async with starting(empty) as server:
+            body = {"model_id": "late", "file_path": str(llama_path)}
+            load = await server.waiting("/api/v1/models/load", body)
+            await until_loading(server, "late")
+            unload = await server.waiting("/api/v1/models/unload", {"model_id": "late"})
+            held.let_go()
+            assert (await load)[0] == 200
+            assert (await unload)[0] == 200
+            assert (await server.get("/api/v1/models"))["models"] == []
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_a_clients_load_is_told_when_the_server_ends(
+    empty: snapllm.Engine, held: HeldLoads, llama_path: Path
+) -> None:
+    async def run() -> None:
+        async with starting(empty) as server:
+            body = {"model_id": "late", "file_path": str(llama_path)}
+            load = await server.waiting("/api/v1/models/load", body)
+            await until_loading(server, "late")
+            request = await server.waiting("/api/v1/generate", PROMPT | {"model": "late"})
+            server.state.give_up()
+            status, answer = await request
+            assert (status, answer["error"]["code"]) == (503, "closed")
+            held.let_go()
+            await load
 
     asyncio.run(run())
 

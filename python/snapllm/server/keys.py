@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,9 +13,10 @@ from aiohttp import web
 from snapllm.engine import Engine
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest, CompletionRequest
+from snapllm.protocol.native_listing import ComingModel
 from snapllm.server.cache_reports import CacheReports
+from snapllm.server.coming import ComingModels, model_of
 from snapllm.server.options import AppOptions
-from snapllm.server.startup import Startup, model_of
 
 
 class ServerState:
@@ -27,7 +29,32 @@ class ServerState:
         # Loading takes seconds: threads of its own, so that it never keeps the
         # formatting of requests waiting.
         self.loader = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-load")
-        self.startup = Startup()
+        self.startup = ComingModels()
+        """Those of the command line: the server ends where one cannot be loaded."""
+        self.loads = ComingModels()
+        """Those that clients asked for."""
+
+    @property
+    def coming(self) -> list[ComingModel]:
+        """All models that are still to be loaded."""
+        return [*self.startup.models, *self.loads.models]
+
+    async def ready(self, name: str) -> None:
+        """Waits for a model that is still to be loaded; see `ComingModels.ready`."""
+        await self.startup.ready(name)
+        await self.loads.ready(name)
+
+    async def first(
+        self, is_there: Callable[[], bool], fits: Callable[[ComingModel], bool]
+    ) -> None:
+        """Waits for the first model of a kind; see `ComingModels.first`."""
+        await self.startup.first(is_there, fits)
+        await self.loads.first(is_there, fits)
+
+    def give_up(self) -> None:
+        """Says that the server ends: nobody waits for a model any more."""
+        self.startup.give_up()
+        self.loads.give_up()
 
 
 _Request = TypeVar("_Request", bound=ChatRequest | CompletionRequest)
@@ -48,15 +75,18 @@ def cache_namespace_of(request: web.Request) -> str:
     return namespace
 
 
+def loaded_ids(engine: Engine) -> set[str]:
+    """The ids of the models of all kinds that the engine has, in memory or evicted."""
+    return {model.id for model in engine.models()} | {model.id for model in engine.image_models()}
+
+
 def resolve_model(request: web.Request, name: str) -> str:
     """The model, or ``model@context``, that a client's name means; see `AppOptions.resolve`."""
     options, engine = request.app[OPTIONS], engine_of(request)
     if not options.aliases:
         return name
-    model_ids = {model.id for model in engine.models()}
-    model_ids.update(model.id for model in engine.image_models())
-    model_ids.update(model.id for model in request.app[STATE].startup.models)
-    return options.resolve(name, model_ids)
+    coming_ids = {model.id for model in request.app[STATE].coming}
+    return options.resolve(name, loaded_ids(engine) | coming_ids)
 
 
 async def prepare(request: web.Request, wanted: _Request) -> _Request:
@@ -70,7 +100,7 @@ async def prepare(request: web.Request, wanted: _Request) -> _Request:
 
 
 async def until_loaded(request: web.Request, name: str) -> None:
-    """Waits for a model that the server is still starting up with.
+    """Waits for a model that is still to be loaded.
 
     Args:
         name: The model, or ``model@context``; without a model the active text model is meant,
@@ -79,12 +109,29 @@ async def until_loaded(request: web.Request, name: str) -> None:
     Raises:
         EngineClosedError: The server ends before.
     """
-    engine, startup = engine_of(request), request.app[STATE].startup
-    await startup.ready(name)
+    state = request.app[STATE]
+    await state.ready(name)
     if not name.partition("@")[0]:
-        await startup.first(
-            lambda: engine.active_model is not None, lambda coming: not coming.is_image_model
-        )
+        await state.first(*_first_text_model(request))
+
+
+async def until_started(request: web.Request, model_id: str) -> None:
+    """Waits until the models of the command line have what is theirs: this id, if it is one of
+    theirs, and the place of the active text model.
+
+    Raises:
+        EngineClosedError: The server ends before.
+    """
+    startup = request.app[STATE].startup
+    await startup.ready(model_id)
+    await startup.first(*_first_text_model(request))
+
+
+def _first_text_model(
+    request: web.Request,
+) -> tuple[Callable[[], bool], Callable[[ComingModel], bool]]:
+    engine = engine_of(request)
+    return lambda: engine.active_model is not None, lambda coming: not coming.is_image_model
 
 
 async def model_ready(request: web.Request, name: str) -> None:
@@ -105,7 +152,7 @@ async def model_ready(request: web.Request, name: str) -> None:
 
 
 async def image_model_ready(request: web.Request, model_id: str) -> None:
-    """Waits for an image model that the server is still starting up with.
+    """Waits for an image model that is still to be loaded.
 
     Args:
         model_id: The model; empty = the active one, which is the first to be loaded.
@@ -114,14 +161,14 @@ async def image_model_ready(request: web.Request, model_id: str) -> None:
         InvalidRequestError: It is a text model.
         EngineClosedError: The server ends before.
     """
-    engine, startup = engine_of(request), request.app[STATE].startup
+    engine, state = engine_of(request), request.app[STATE]
     if model_id:
-        await startup.ready(model_id)
+        await state.ready(model_id)
         if any(model_id == model.id for model in engine.models()):
             raise InvalidRequestError(
                 f"{model_id} is a text model: it draws nothing", param="model"
             )
         return
-    await startup.first(
+    await state.first(
         lambda: engine.active_image_model is not None, lambda coming: coming.is_image_model
     )

@@ -1,4 +1,4 @@
-"""Which models there are: those that are loaded, and those that the server starts with."""
+"""Which models there are: those that are loaded, and those that are on their way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snapllm.server.keys import STATE, engine_of
 
 def known_models(request: web.Request) -> KnownModels:
     """The models, of all kinds."""
-    engine, startup = engine_of(request), request.app[STATE].startup
+    engine, state = engine_of(request), request.app[STATE]
     texts = engine.runner.core.models()
     images = [model.info for model in engine.image_models()]
     # One that was just loaded is in the engine before it is settled.
@@ -18,7 +18,7 @@ def known_models(request: web.Request) -> KnownModels:
     return KnownModels(
         texts=texts,
         images=images,
-        coming=[model for model in startup.models if model.id not in loaded],
+        coming=[model for model in state.coming if model.id not in loaded],
         active_image_loaded=engine.active_image_model,
     )
 

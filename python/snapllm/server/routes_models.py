@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from pathlib import Path
@@ -10,13 +11,21 @@ from pathlib import Path
 from aiohttp import web
 
 from snapllm.diffusion import ImageModel
-from snapllm.diffusion.weights_file import is_image_file
 from snapllm.engine import Engine
 from snapllm.errors import ModelNotFoundError
 from snapllm.model import Model
 from snapllm.protocol import native_models as native
-from snapllm.protocol.native_listing import model_entries, model_object, models_object
-from snapllm.server.keys import STATE, engine_of, resolve_model, until_loaded
+from snapllm.protocol.native_listing import ComingModel, model_entries, model_object, models_object
+from snapllm.server.coming import coming_model
+from snapllm.server.keys import (
+    STATE,
+    ServerState,
+    engine_of,
+    loaded_ids,
+    resolve_model,
+    until_loaded,
+    until_started,
+)
 from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response
 
@@ -26,25 +35,40 @@ async def load_model(request: web.Request) -> web.Response:
     wanted = native.parse_load(await request.read())
     engine = engine_of(request)
     # What the command line names goes first: it has its id, and is the active model.
-    await until_loaded(request, wanted.model_id)
-    await until_loaded(request, "")
-    # The weights take a while to read: not on the loop. A client that leaves does
-    # not stop a load that others may wait for.
-    load = functools.partial(_load, engine, wanted)
-    loop = asyncio.get_running_loop()
-    model = await asyncio.shield(loop.run_in_executor(request.app[STATE].loader, load))
+    await until_started(request, wanted.model_id)
+    coming = await asyncio.to_thread(
+        coming_model,
+        wanted.model_id,
+        Path(wanted.file_path),
+        model_type=wanted.model_type,
+        has_projector=bool(wanted.mmproj_path),
+        has_parts=bool(wanted.image_parts()),
+    )
+    # A client that leaves does not stop a load that others may wait for.
+    model = await asyncio.shield(
+        asyncio.ensure_future(_load_listed(request.app[STATE], engine, wanted, coming))
+    )
     if isinstance(model, ImageModel):
         is_active = engine.active_image_model == model.id
         return json_response(native.loaded_image_object(model.info, is_active))
     return json_response(native.loaded_object(model.info))
 
 
-def _load(engine: Engine, wanted: native.LoadRequest) -> Model | ImageModel:
-    is_image = wanted.model_type == "diffusion" or (
-        wanted.model_type == "auto"
-        and not wanted.mmproj_path
-        and (wanted.image_parts() or is_image_file(Path(wanted.file_path)))
-    )
+async def _load_listed(
+    state: ServerState, engine: Engine, wanted: native.LoadRequest, coming: ComingModel
+) -> Model | ImageModel:
+    """Loads a model, which is listed as loading meanwhile.
+
+    One that the engine has already is not: it answers on, whatever becomes of another load.
+    """
+    is_known = coming.id in loaded_ids(engine)
+    # The weights take a while to read: not on the loop.
+    load = functools.partial(_load, engine, wanted, coming.is_image_model)
+    with contextlib.nullcontext() if is_known else state.loads.loading(coming):
+        return await asyncio.get_running_loop().run_in_executor(state.loader, load)
+
+
+def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model | ImageModel:
     if not is_image:
         return engine.load(wanted.file_path, wanted.model_id, **native.load_options(wanted))
     return engine.load_diffusion(
@@ -69,8 +93,17 @@ async def unload_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/unload"""
     # By its very id: a * that stands for anything must not unload a model.
     model_id = native.parse_model_id(await request.read())
-    await until_loaded(request, model_id)
-    await asyncio.shield(asyncio.to_thread(engine_of(request).unload, model_id))
+    state, engine = request.app[STATE], engine_of(request)
+    # Cut short, the load of one of the command line's models would end the server.
+    await state.startup.ready(model_id)
+    try:
+        await asyncio.shield(asyncio.to_thread(engine.unload, model_id))
+    except ModelNotFoundError:
+        if all(coming.id != model_id for coming in state.loads.models):
+            raise
+        # Its load waits for others, or is at its files: the engine has nothing to cut short.
+        await state.loads.ready(model_id)
+        await asyncio.shield(asyncio.to_thread(engine.unload, model_id))
     return json_response(native.unloaded_object(model_id))
 
 

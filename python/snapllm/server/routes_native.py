@@ -55,7 +55,7 @@ async def _seeing_model(request: web.Request) -> str:
     def seeing_models() -> list[str]:
         return [info.id for info in engine.runner.core.models() if info.has_vision]
 
-    await request.app[STATE].startup.first(
+    await request.app[STATE].first(
         lambda: bool(seeing_models()), lambda coming: coming.type == "vision"
     )
     seeing = seeing_models()

@@ -9,17 +9,17 @@ import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import msgspec
 from aiohttp import web
 
 from snapllm.diffusion.registry import LoadImageOptions
-from snapllm.diffusion.weights_file import is_image_file
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
 from snapllm.errors import SnapLLMError
 from snapllm.protocol.native_listing import ComingModel
 from snapllm.server.app import create_app
+from snapllm.server.coming import coming_model
 from snapllm.server.config import ServerConfig
 from snapllm.server.keys import STATE, ServerState
 
@@ -67,6 +67,7 @@ async def serve(config: ServerConfig) -> None:
         app[STATE].is_draining = True
         await site.stop()
     finally:
+        app[STATE].give_up()
         await asyncio.to_thread(engine.close, config.drain_timeout_s)
         await runner.cleanup()
 
@@ -139,22 +140,14 @@ def _with_demo(config: ServerConfig) -> ServerConfig:
 
 def _coming_models(config: ServerConfig) -> list[ComingModel]:
     """The models of the command line, as far as a look at their files tells."""
-    owners_of_parts = {owner for owner, _, _ in config.parts}
-    owners_of_projectors = {owner for owner, _ in config.projectors}
-
-    def type_of(model_id: str, path: Path) -> Literal["llm", "vision", "diffusion"]:
-        if model_id in owners_of_parts:
-            return "diffusion"
-        if model_id in owners_of_projectors:
-            return "vision"
-        return "diffusion" if is_image_file(path) else "llm"
-
+    with_parts = {owner for owner, _, _ in config.parts}
+    with_projector = {owner for owner, _ in config.projectors}
     return [
-        ComingModel(
-            id=model_id,
-            type=type_of(model_id, path),
-            file_path=str(path),
-            file_bytes=path.stat().st_size if path.is_file() else 0,
+        coming_model(
+            model_id,
+            path,
+            has_parts=model_id in with_parts,
+            has_projector=model_id in with_projector,
         )
         for model_id, path in config.models
     ]
@@ -162,16 +155,13 @@ def _coming_models(config: ServerConfig) -> list[ComingModel]:
 
 async def _load_models(engine: Engine, state: ServerState, config: ServerConfig) -> None:
     """Loads the models that were announced, in order, while the server answers."""
-    try:
-        for model in state.startup.models:
-            load = functools.partial(_load_model, engine, config, model)
-            try:
-                await asyncio.get_running_loop().run_in_executor(state.loader, load)
-            except SnapLLMError as error:
-                raise StartupError(f"model {model.id}: {error}") from None
-            state.startup.settle(model.id)
-    finally:
-        state.startup.give_up()
+    for model in state.startup.models:
+        load = functools.partial(_load_model, engine, config, model)
+        try:
+            await asyncio.get_running_loop().run_in_executor(state.loader, load)
+        except SnapLLMError as error:
+            raise StartupError(f"model {model.id}: {error}") from None
+        state.startup.settle(model.id)
 
 
 def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> None:
