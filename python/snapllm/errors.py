@@ -11,15 +11,19 @@ from typing import ClassVar
 
 __all__ = [
     "ContextLengthExceededError",
+    "ContextNotFoundError",
+    "ContextTooLargeError",
     "EngineClosedError",
     "GenerationFailedError",
     "InvalidModelError",
     "InvalidRequestError",
     "ModelFileNotFoundError",
     "ModelNotFoundError",
+    "NoWorkspaceError",
     "OutOfMemoryError",
     "QueueFullError",
     "SnapLLMError",
+    "StorageError",
     "from_status",
 ]
 
@@ -102,6 +106,18 @@ class StorageError(SnapLLMError, OSError):
     """The workspace cannot be read or written."""
 
     code = "storage_failed"
+
+
+class NoWorkspaceError(StorageError):
+    """What is asked for needs a workspace, and the engine has none."""
+
+    code = "no_workspace"
+
+
+class ContextTooLargeError(StorageError):
+    """There is no place for a context's KV: too little RAM is given to KV."""
+
+    code = "context_too_large"
 
 
 class ContextNotFoundError(SnapLLMError, LookupError):

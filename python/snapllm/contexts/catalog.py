@@ -28,6 +28,11 @@ class ContextCatalog:
             records, self.num_damaged = read_records(folder)
             self._records = {record.id: record for record in records}
 
+    @property
+    def has_workspace(self) -> bool:
+        """Whether contexts outlive the process."""
+        return self._folder is not None
+
     def put(self, record: ContextRecord) -> None:
         """Adds or replaces a record; it is on disk when this returns.
 

@@ -34,6 +34,7 @@ from snapllm.errors import (
     EngineClosedError,
     InvalidRequestError,
     ModelNotFoundError,
+    NoWorkspaceError,
     SnapLLMError,
 )
 from snapllm.outputs import Usage
@@ -284,10 +285,17 @@ class ContextManager:
         Raises:
             OutOfMemoryError: The model's KV memory has no room for it.
             ModelNotFoundError: Hot, but its model is not loaded.
-            StorageError: It cannot be written to disk, or there is no workspace.
+            NoWorkspaceError: Cold, but there is no workspace.
+            StorageError: It cannot be written to disk.
         """
         record = self._catalog.find(reference, cache_namespace)
         wanted = _check_tier(tier)
+        if wanted == "cold" and not self._catalog.has_workspace:
+            raise NoWorkspaceError(
+                "a cold context is on disk only, and nothing is kept there: start the server "
+                "with --workspace DIR (Engine(workspace=...))",
+                param="tier",
+            )
         with self._gate.working():
             if wanted == "hot":
                 self._core.ensure_resident(record.model_id)

@@ -16,6 +16,8 @@ _STATUS = {
     "context_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
+    "no_workspace": 409,
+    "context_too_large": 413,
     "request_too_large": 413,
     "queue_full": 429,
     "generation_cancelled": 409,
