@@ -99,10 +99,31 @@ def test_a_demotion_that_fails_changes_nothing(path: Path) -> None:
     with open_engine(path, None) as engine:
         before = engine.contexts.ingest(DOCUMENT, name="doc")
         assert before.tier == "hot" and not before.is_on_disk
-        with pytest.raises(snapllm.StorageError, match="no workspace"):
+        with pytest.raises(snapllm.NoWorkspaceError, match="--workspace"):
             engine.contexts.move("doc", "cold")
         after = engine.contexts.get("doc")
         assert (after.tier, after.hot_bytes) == ("hot", before.hot_bytes)
+
+
+@pytest.mark.parametrize("has_workspace", [False, True])
+def test_a_context_that_ram_is_too_small_for_is_refused_with_what_it_needs(
+    tmp_path: Path, path: Path, has_workspace: bool
+) -> None:
+    workspace = tmp_path / "w" if has_workspace else None
+    # Less than a piece of 256 tokens, which is 67 KB; and less than all of the document.
+    for num_bytes, is_kept in ((40_000, False), (100_000, has_workspace)):
+        with snapllm.Engine(num_threads=1, workspace=workspace, kv_ram_bytes=num_bytes) as engine:
+            engine.load(path, "m", context_size=2048, kv_cells=2048)
+            if is_kept:
+                view = engine.contexts.ingest(DOCUMENT * 20)
+                assert view.is_on_disk and view.disk_bytes > num_bytes
+                continue
+            with pytest.raises(snapllm.ContextTooLargeError) as caught:
+                engine.contexts.ingest(DOCUMENT * 20)
+            assert f"at most {num_bytes / 1e6:.2f} MB" in caught.value.message
+            assert "--kv-ram" in caught.value.message
+            assert ("--workspace" in caught.value.message) == (not has_workspace)
+            assert engine.contexts.list() == []
 
 
 def test_an_ingest_that_fails_leaves_nothing_behind(tmp_path: Path, path: Path) -> None:

@@ -223,8 +223,26 @@ def test_without_a_workspace_nothing_is_stored_and_a_failed_demotion_changes_not
         before = server.get(path)
         assert (before["tier"], before["is_stored"], before["disk_mb"]) == ("hot", False, 0)
         status, answer, _ = server.request("POST", f"{path}/demote", {"tier": "cold"})
-        assert (status, answer["error"]["code"]) == (500, "storage_failed")
+        assert (status, answer["error"]["code"]) == (409, "no_workspace")
+        assert answer["error"]["param"] == "tier"
+        assert "--workspace" in answer["error"]["message"]
         assert server.get(path) == before
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_context_that_ram_cannot_hold_is_refused_with_the_option_that_is_too_small() -> None:
+    server = Server("--no-workspace", "--kv-ram", "1").start(1)
+    try:
+        body = {"content": HANDBOOK * 20, "model_id": "demo"}
+        status, answer, _ = server.request("POST", f"{API}/ingest", body)
+        assert (status, answer["error"]["code"]) == (413, "context_too_large")
+        assert answer["error"]["param"] == "content"
+        for words in ("at most 1.00 MB", "--kv-ram", "--workspace"):
+            assert words in answer["error"]["message"]
+        assert server.get(API)["contexts"] == []
+        status, text, _ = server.request("POST", f"{API}/ingest", body | {"stream": True})
+        assert "context_too_large" in (text if status == 200 else text["error"]["code"])
     finally:
         assert server.stop() == 0
 

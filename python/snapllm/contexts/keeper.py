@@ -14,6 +14,7 @@ from snapllm._pump import OutputIterator
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.prompt import DocumentPrompt, document_prompt
 from snapllm.contexts.record import ContextRecord
+from snapllm.contexts.room import explain_not_kept
 from snapllm.contexts.tiers import TierLimits
 from snapllm.contexts.views import ContextView, Tier
 from snapllm.errors import ContextNotFoundError, EngineClosedError, SnapLLMError, StorageError
@@ -62,6 +63,10 @@ class KvKeeper:
             prompt: Its document's prompt.
             progress: Called as the prefill goes on.
             states: KV of the very tokens that need not be computed; none = all has to be.
+
+        Raises:
+            ContextTooLargeError: RAM is too small for its KV.
+            StorageError: The workspace cannot be written.
         """
         # Pinned before there is any of it: what makes room must not take its first pieces
         # while the last ones are written.
@@ -71,6 +76,11 @@ class KvKeeper:
                 self._core.write_prefix(record.prefix(), list(states))
             num_cached = self._prefill(record, prompt, progress)
             self._core.persist_prefix(record.prefix())
+        except StorageError as error:
+            self.discard(record)
+            raise explain_not_kept(
+                self._core, record, error, has_workspace=self._catalog.has_workspace
+            ) from None
         except BaseException:
             self.discard(record)
             raise
