@@ -14,6 +14,7 @@ from msgspec import Meta
 from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
+from snapllm._checks import convert, plain_number
 from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
@@ -22,7 +23,7 @@ from snapllm.diffusion import ImageModel
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
-from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions, convert, plain_number
+from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions
 
 MAX_THREADS = 512
 MAX_DRAIN_TIMEOUT_S = 1_000_000

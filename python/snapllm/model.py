@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from typing_extensions import Unpack
 
 from snapllm import _core
+from snapllm._checks import check_text, convert, token_ids
 from snapllm._embedding import RawEmbeddings
 from snapllm._readers import fold_chat, fold_completion
+from snapllm._requests import chat_request, completion_request, embedding_request
 from snapllm._runner import Answer, Runner
 from snapllm.outputs import ChatEvent, ChatResult, Completion, CompletionChunk, Embeddings
 from snapllm.params import (
@@ -19,12 +21,6 @@ from snapllm.params import (
     CompletionRequest,
     EmbeddingInput,
     GenerateOptions,
-    chat_request,
-    check_text,
-    completion_request,
-    convert,
-    embedding_request,
-    token_ids,
 )
 
 if TYPE_CHECKING:

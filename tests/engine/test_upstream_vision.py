@@ -21,8 +21,8 @@ from upstream import post, serving, upstream_binary
 
 import snapllm
 from snapllm._pump import OutputIterator
+from snapllm._requests import chat_request
 from snapllm.engine import demo_model_path, demo_projector_path
-from snapllm.params import chat_request
 
 NUM_TOKENS = 64
 SIZES = ((32, 32), (33, 47), (200, 100), (20, 90))

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from snapllm._requests import chat_request, completion_request, embedding_request
 from snapllm.errors import InvalidRequestError
-from snapllm.params import UNLIMITED, chat_request, completion_request, embedding_request
+from snapllm.params import UNLIMITED
 
 
 @pytest.mark.parametrize(

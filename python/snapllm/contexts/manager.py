@@ -13,7 +13,9 @@ from typing import Any, cast
 import msgspec
 from typing_extensions import Unpack
 
+from snapllm._checks import check_text
 from snapllm._readers import fold_chat
+from snapllm._requests import chat_request
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
 from snapllm.contexts.catalog import ContextCatalog
@@ -38,7 +40,7 @@ from snapllm.errors import (
     SnapLLMError,
 )
 from snapllm.outputs import Usage
-from snapllm.params import ChatOptions, ChatRequest, chat_request, check_text
+from snapllm.params import ChatOptions, ChatRequest
 
 log = logging.getLogger("snapllm.contexts")
 

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 import msgspec
 
 from snapllm import _core
+from snapllm._checks import check_text, convert
 from snapllm._lowering import lower_chat
 from snapllm._media import image_data_url
 from snapllm.conversation import ContentPart, ImageUrl, MediaPart, Message, has_media
 from snapllm.errors import InvalidRequestError
-from snapllm.params import ChatRequest, check_text, convert
+from snapllm.params import ChatRequest
 
 Document: TypeAlias = str | list[ContentPart]
 """A text, or texts and pictures in their order; the pictures as data URLs."""

@@ -10,9 +10,9 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from snapllm import _core
+from snapllm._checks import check_text, convert
 from snapllm.conversation import ContentPart
 from snapllm.errors import InvalidRequestError, StorageError
-from snapllm.params import check_text, convert
 
 ContextName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]

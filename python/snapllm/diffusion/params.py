@@ -16,8 +16,8 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from snapllm._checks import check_text, invalid_field, plain_number
 from snapllm.errors import InvalidRequestError
-from snapllm.params import check_text, invalid_field, plain_number
 
 SIZE_STEP = 64
 MAX_SIDE = 2048

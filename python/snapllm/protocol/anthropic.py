@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from snapllm._requests import schema_text
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
@@ -24,7 +25,7 @@ from snapllm.conversation import (
     offer_tools,
 )
 from snapllm.errors import InvalidRequestError
-from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions, schema_text
+from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions
 from snapllm.protocol.anthropic_types import (
     Block,
     CacheControl,

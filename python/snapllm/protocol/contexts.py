@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from snapllm._checks import invalid_field
 from snapllm.contexts import ContextStats, ContextView
 from snapllm.contexts.manager import DEFAULT_TTL_SECONDS
 from snapllm.contexts.record import ContextName, ContextRecord, TtlSeconds
@@ -26,7 +27,6 @@ from snapllm.params import (
     Temperature,
     TopK,
     TopP,
-    invalid_field,
 )
 from snapllm.protocol.decoding import decode_body
 

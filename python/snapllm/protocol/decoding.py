@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
+from snapllm._checks import invalid_field
 from snapllm.errors import InvalidRequestError
-from snapllm.params import invalid_field
 
 _T = TypeVar("_T")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from snapllm._requests import schema_text
 from snapllm.conversation import ToolMode, offer_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
@@ -26,7 +27,7 @@ from snapllm.outputs import (
     Usage,
     tokens_per_second,
 )
-from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest, schema_text
+from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_types import (

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from snapllm._requests import embedding_request
 from snapllm.errors import InvalidRequestError
-from snapllm.params import EmbeddingRequest, embedding_request
+from snapllm.params import EmbeddingRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai_types import ModelName
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from snapllm._checks import convert
+from snapllm._requests import schema_text
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
@@ -25,7 +27,7 @@ from snapllm.conversation import (
     part_text,
 )
 from snapllm.errors import InvalidRequestError
-from snapllm.params import ChatRequest, convert, schema_text
+from snapllm.params import ChatRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import thinks
 from snapllm.protocol.openai_sampling import sampling_options

@@ -1,0 +1,110 @@
+"""Checks of what callers give: errors name the argument or field at fault."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import msgspec
+
+from snapllm.errors import InvalidRequestError
+from snapllm.params import TokenId
+
+_T = TypeVar("_T")
+
+
+def convert(value: object, type_: type[_T], field: str = "") -> _T:
+    """Checks a Python value against a type and its limits.
+
+    Raises:
+        InvalidRequestError: The value does not fit; `param` names the field at fault.
+    """
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise invalid_field(str(error), field) from None
+
+
+def plain_number(value: object) -> object:
+    """A number of another library's, as NumPy's, as one of Python's; all else as it is."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def check_text(text: object, field: str) -> str:
+    """The text, where it is one that can be encoded.
+
+    Raises:
+        InvalidRequestError: It is no text, or holds half of a surrogate pair.
+    """
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"{field}: expected text, not {type(text).__name__}", param=field)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
+    return text
+
+
+def as_list(value: object, field: str) -> list[Any]:
+    """What a sequence, or anything else that can be gone through, holds; a text is none.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidRequestError(
+            f"{field}: expected a sequence, not {type(value).__name__}", param=field
+        )
+    return list(value)
+
+
+def as_dict(value: object, field: str) -> dict[Any, Any]:
+    """A mapping as a dict.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError(
+            f"{field}: expected a mapping, not {type(value).__name__}", param=field
+        )
+    return dict(value)
+
+
+_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
+_NAMED = re.compile(r"(?:field|argument) `(?P<name>[^`]*)`")
+
+
+def invalid_field(problem: str, field: str = "") -> InvalidRequestError:
+    """Turns a `msgspec` message into an error that names the field at fault."""
+    match = _PATH.match(problem)
+    what, path = (match["what"], match["path"] or "") if match else (problem, "")
+    param = field + path.removeprefix("$")
+    named = _NAMED.search(what)
+    if named:
+        param = f"{param}.{named['name']}"
+    param = param.removeprefix(".")
+    what = what.replace("`", "'")
+    return InvalidRequestError(f"{param}: {what}" if param else what, param=param or None)
+
+
+def token_ids(tokens: Sequence[int], field: str, expected: str = "token ids") -> list[int]:
+    """The token ids as Python's integers.
+
+    Raises:
+        InvalidRequestError: They are none; `param` is the field, or the place in it.
+    """
+    try:
+        if isinstance(tokens, bytes | bytearray):
+            raise TypeError
+        plain = [operator.index(token) for token in tokens]  # NumPy's integers too
+    except TypeError:
+        raise InvalidRequestError(f"{field}: expected {expected}", param=field) from None
+    return convert(plain, list[TokenId], field)
