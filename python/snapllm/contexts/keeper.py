@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import msgspec
-
 from snapllm import _core
 from snapllm._pump import OutputIterator
 from snapllm.contexts.catalog import ContextCatalog
@@ -163,9 +161,7 @@ class KvKeeper:
             old = self._catalog.find(record.id, record.cache_namespace)
             info = self._core.model_info(old.model_id)
             prompt = document_prompt(self._core, old.model_id, old.content)
-            new = msgspec.structs.replace(
-                old, tokens=prompt.tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
-            )
+            new = old.computed_by(info, prompt.tokens)
             if new == old:
                 with contextlib.suppress(StorageError):
                     self._core.persist_prefix(old.prefix())

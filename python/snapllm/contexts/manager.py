@@ -1,9 +1,8 @@
-"""Ingests, questions, moves and removes contexts."""
+"""Makes, finds, moves and removes contexts."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -15,34 +14,27 @@ from typing_extensions import Unpack
 
 from snapllm._checks import check_text
 from snapllm._readers import fold_chat
-from snapllm._requests import chat_request
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
 from snapllm.contexts.catalog import ContextCatalog
-from snapllm.contexts.counts import QueryCounts
 from snapllm.contexts.keeper import KvKeeper, Progress
 from snapllm.contexts.prompt import (
     DocumentPrompt,
     appended,
-    document_messages,
     document_prompt,
     make_document,
 )
+from snapllm.contexts.questions import Questions
 from snapllm.contexts.record import ContextRecord, check_fields
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
 from snapllm.conversation import ContentPart
 from snapllm.errors import (
-    ContextNotFoundError,
     EngineClosedError,
     InvalidRequestError,
-    ModelNotFoundError,
     NoWorkspaceError,
     SnapLLMError,
 )
-from snapllm.outputs import Usage
-from snapllm.params import ChatOptions, ChatRequest
-
-log = logging.getLogger("snapllm.contexts")
+from snapllm.params import ChatOptions
 
 DEFAULT_TTL_SECONDS = 86_400
 
@@ -67,10 +59,11 @@ class ContextManager:
         self._contexts = ContextCatalog(folder)
         self._keeper = KvKeeper(self._core, self._contexts)
         self._gate = runner.gate
-        self._counts = QueryCounts()
         self._is_closed = False
+        self.questions = Questions(runner, self._keeper, self._find)
+        """Makes chats of questions; for the server."""
         self._keeper.pin_all()
-        runner.resolve = self.resolve
+        runner.resolve = self.questions.resolve
 
     def close(self) -> None:
         """Ends its use: what it keeps in the workspace is another engine's from now on."""
@@ -81,6 +74,9 @@ class ContextManager:
         if self._is_closed:
             raise EngineClosedError("the engine is closed")
         return self._contexts
+
+    def _find(self, reference: str, cache_namespace: str) -> ContextRecord:
+        return self._catalog.find(reference, cache_namespace)
 
     def ingest(
         self,
@@ -150,19 +146,14 @@ class ContextManager:
         if not isinstance(content, str) or not content:
             raise InvalidRequestError("content must be text, and not empty", param="content")
         check_text(content, "content")
-        context_id = self._catalog.find(reference, cache_namespace).id
+        context_id = self._find(reference, cache_namespace).id
         with self._gate.working(), self._keeper.lock_of(context_id):
-            old = self._catalog.find(context_id, cache_namespace)
+            old = self._find(context_id, cache_namespace)
             info = self._core.model_info(old.model_id)
             document = appended(old.content, content)
             prompt = document_prompt(self._core, old.model_id, document)
-            record = msgspec.structs.replace(
-                old,
-                content=document,
-                tokens=prompt.tokens,
-                fingerprint=info.fingerprint,
-                kv_kind=info.kv_kind,
-            )
+            record = msgspec.structs.replace(old, content=document)
+            record = record.computed_by(info, prompt.tokens)
             return self._add(record, prompt, replaces=old)
 
     def fork(
@@ -175,7 +166,7 @@ class ContextManager:
     ) -> ContextView:
         """A second context of the same document, which lives and grows on its own."""
         check_fields(name, ttl_seconds)
-        old = self._catalog.find(reference, cache_namespace)
+        old = self._find(reference, cache_namespace)
         context_id = f"ctx_{secrets.token_hex(6)}"
         record = msgspec.structs.replace(
             old,
@@ -197,7 +188,7 @@ class ContextManager:
             ContextNotFoundError: There is no such context.
             StorageError: The file cannot be written.
         """
-        record = self._catalog.find(reference, cache_namespace)
+        record = self._find(reference, cache_namespace)
         with self._gate.working():
             record = self._keeper.with_kv(record)
         return write_archive(Path(path), Archive(record, self._core.read_prefix(record.prefix())))
@@ -243,18 +234,11 @@ class ContextManager:
             ttl_seconds=ttl_seconds,
             cache_namespace=cache_namespace,
         )
-        is_same = (info.fingerprint, info.kv_kind) == (old.fingerprint, old.kv_kind)
         prompt = document_prompt(self._core, info.id, old.content)
         with self._gate.working():
-            if is_same and old.tokens == prompt.tokens:
+            if old == old.computed_by(info, prompt.tokens):
                 return self._add(record, prompt, start=start, states=archive.states)
-            record = msgspec.structs.replace(
-                record,
-                tokens=prompt.tokens,
-                fingerprint=info.fingerprint,
-                kv_kind=info.kv_kind,
-            )
-            return self._add(record, prompt, start=start)
+            return self._add(record.computed_by(info, prompt.tokens), prompt, start=start)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
         """The context of that id or name.
@@ -262,7 +246,7 @@ class ContextManager:
         Raises:
             ContextNotFoundError: There is none, or it has expired.
         """
-        return self._keeper.view(self._catalog.find(reference, cache_namespace))
+        return self._keeper.view(self._find(reference, cache_namespace))
 
     def list(
         self, *, tier: str | None = None, model_id: str | None = None, cache_namespace: str = ""
@@ -290,7 +274,7 @@ class ContextManager:
             NoWorkspaceError: Cold, but there is no workspace.
             StorageError: It cannot be written to disk.
         """
-        record = self._catalog.find(reference, cache_namespace)
+        record = self._find(reference, cache_namespace)
         wanted = _check_tier(tier)
         if wanted == "cold" and not self._catalog.has_workspace:
             raise NoWorkspaceError(
@@ -307,7 +291,7 @@ class ContextManager:
 
     def delete(self, reference: str, *, cache_namespace: str = "") -> ContextRecord:
         """Removes a context and what of its KV no other needs."""
-        record = self._catalog.find(reference, cache_namespace)
+        record = self._find(reference, cache_namespace)
         return self._keeper.remove(record) or record
 
     def query(
@@ -329,42 +313,11 @@ class ContextManager:
             **options: See `snapllm.params.ChatOptions`; the temperature is 0 by default.
         """
         start = time.perf_counter()
-        record, request = self.query_request(reference, question, cache_namespace, options)
+        record, request = self.questions.request(reference, question, cache_namespace, options)
         answer = fold_chat(self._runner.chat(request, stream=False))
         latency_ms = (time.perf_counter() - start) * 1000
-        hit = self.note_query(record, answer.usage, latency_ms)
+        hit = self.questions.note(record, answer.usage, latency_ms)
         return QueryResult(record=record, answer=answer, cache_hit=hit, latency_ms=latency_ms)
-
-    def query_request(
-        self, reference: str, question: str, cache_namespace: str, options: ChatOptions
-    ) -> tuple[ContextRecord, ChatRequest]:
-        """The chat that asks the question; `note_query` is to be told of its end."""
-        record = self._catalog.find(reference, cache_namespace)
-        if not question:
-            raise InvalidRequestError("query must not be empty", param="query")
-        self._keeper.note_use(record)
-        options = {"temperature": 0.0, **options}
-        request = chat_request(record.model_id, question, options)
-        return record, msgspec.structs.replace(
-            request,
-            messages=document_messages(record.content, request.messages),
-            cache_namespace=cache_namespace,
-        )
-
-    def note_query(self, record: ContextRecord, usage: Usage, latency_ms: float) -> bool:
-        """Counts a question that was answered; returns whether its document was cached.
-
-        After a miss the document's KV is kept anew.
-        """
-        hit = usage.num_cached_tokens >= len(record.tokens)
-        self._counts.note(record.cache_namespace, hit, latency_ms)
-        if not hit:
-            try:
-                with self._gate.working():
-                    self._keeper.restore(record)
-            except SnapLLMError as error:  # the question has its answer all the same
-                log.warning("context %s is not kept: %s", record.id, error)
-        return hit
 
     def stats(self, *, cache_namespace: str = "") -> ContextStats:
         """Counts of contexts by tier, of memory, hits and misses."""
@@ -373,7 +326,7 @@ class ContextManager:
         usage = self._core.prefix_usage(
             [(view.record.prefix(), view.tier) for view in views if view.tier is not None]
         )
-        num_hits, num_misses, total_latency_ms = self._counts.read(cache_namespace)
+        num_hits, num_misses, total_latency_ms = self.questions.counts.read(cache_namespace)
         return ContextStats(
             num_contexts=len(views),
             num_hot=tiers.count("hot"),
@@ -392,36 +345,6 @@ class ContextManager:
         for record in expired:
             self._keeper.remove(record)
         return len(expired)
-
-    def resolve(self, request: ChatRequest) -> ChatRequest:
-        """Turns the model name ``model@context`` into the model and the document.
-
-        A model that was loaded under such an id goes first.
-
-        Raises:
-            ModelNotFoundError: No such model is loaded.
-            ContextNotFoundError: There is no such context, or it is another model's.
-        """
-        model_ids = [info.id for info in self._core.models()]
-        if "@" not in request.model or request.model in model_ids:
-            return request
-        # A context's name may hold an @ too: the model's id decides where it begins.
-        known = [name for name in ["", *model_ids] if request.model.startswith(f"{name}@")]
-        if not known:
-            raise ModelNotFoundError(f"Model not found: {request.model}")
-        model_id = max(known, key=len)
-        reference = request.model[len(model_id) + 1 :]
-        if not reference:
-            return request
-        record = self._catalog.find(reference, request.cache_namespace)
-        self._keeper.note_use(record)
-        if model_id and model_id != record.model_id:
-            raise ContextNotFoundError(f"Context {reference} is of model {record.model_id}")
-        return msgspec.structs.replace(
-            request,
-            model=record.model_id,
-            messages=document_messages(record.content, request.messages),
-        )
 
     def _add(
         self,

@@ -55,6 +55,12 @@ class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
         """When it expires, in Unix time; None = never."""
         return None if self.ttl_seconds is None else self.created_at + self.ttl_seconds
 
+    def computed_by(self, info: _core.ModelInfo, tokens: list[int]) -> ContextRecord:
+        """The context with the tokens, and the KV, that a loaded model makes of its document."""
+        return msgspec.structs.replace(
+            self, tokens=tokens, fingerprint=info.fingerprint, kv_kind=info.kv_kind
+        )
+
     def prefix(self) -> _core.PrefixRef:
         """What the core's store knows it by."""
         return _core.PrefixRef(

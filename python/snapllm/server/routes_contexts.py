@@ -101,8 +101,8 @@ async def query(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/contexts/{context_id}/query"""
     wanted = wire.parse_query(await request.read())
     start = time.perf_counter()
-    manager = _manager(request)
-    record, chat = manager.query_request(
+    questions = _manager(request).questions
+    record, chat = questions.request(
         request.match_info["context_id"],
         wanted.query,
         cache_namespace_of(request),
@@ -113,7 +113,7 @@ async def query(request: web.Request) -> web.StreamResponse:
 
     async def end(result: ChatResult) -> dict[str, Any]:
         latency_ms = (time.perf_counter() - start) * 1000
-        hit = await _in_thread(lambda: manager.note_query(record, result.usage, latency_ms))
+        hit = await _in_thread(lambda: questions.note(record, result.usage, latency_ms))
         note_answers(request, record.model_id, [result])
         return wire.query_object(record, result, hit, latency_ms)
 

@@ -1,0 +1,109 @@
+"""Questions about contexts: made into chats, and counted once they are answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from snapllm._requests import chat_request
+from snapllm._runner import Runner
+from snapllm.contexts.counts import QueryCounts
+from snapllm.contexts.keeper import KvKeeper
+from snapllm.contexts.prompt import document_messages
+from snapllm.contexts.record import ContextRecord
+from snapllm.errors import (
+    ContextNotFoundError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    SnapLLMError,
+)
+from snapllm.outputs import Usage
+from snapllm.params import ChatOptions, ChatRequest
+
+log = logging.getLogger("snapllm.contexts")
+
+
+class Questions:
+    """Turns questions into chats about a context's document. Any thread may use it.
+
+    Args:
+        runner: The engine's runner.
+        keeper: Keeps the contexts' KV.
+        find: The context of an id or name and a namespace, see `ContextCatalog.find`.
+    """
+
+    def __init__(
+        self, runner: Runner, keeper: KvKeeper, find: Callable[[str, str], ContextRecord]
+    ) -> None:
+        self._core, self._gate = runner.core, runner.gate
+        self._keeper, self._find = keeper, find
+        self.counts = QueryCounts()
+        """Of the questions that were answered."""
+
+    def request(
+        self, reference: str, question: str, cache_namespace: str, options: ChatOptions
+    ) -> tuple[ContextRecord, ChatRequest]:
+        """The chat that asks the question; `note` is to be told of its end.
+
+        Raises:
+            ContextNotFoundError: There is no such context.
+            InvalidRequestError: The question is empty, or an option is wrong.
+        """
+        record = self._find(reference, cache_namespace)
+        if not question:
+            raise InvalidRequestError("query must not be empty", param="query")
+        self._keeper.note_use(record)
+        options = {"temperature": 0.0, **options}
+        request = chat_request(record.model_id, question, options)
+        return record, msgspec.structs.replace(
+            request,
+            messages=document_messages(record.content, request.messages),
+            cache_namespace=cache_namespace,
+        )
+
+    def note(self, record: ContextRecord, usage: Usage, latency_ms: float) -> bool:
+        """Counts a question that was answered; returns whether its document was cached.
+
+        After a miss the document's KV is kept anew.
+        """
+        hit = usage.num_cached_tokens >= len(record.tokens)
+        self.counts.note(record.cache_namespace, hit, latency_ms)
+        if not hit:
+            try:
+                with self._gate.working():
+                    self._keeper.restore(record)
+            except SnapLLMError as error:  # the question has its answer all the same
+                log.warning("context %s is not kept: %s", record.id, error)
+        return hit
+
+    def resolve(self, request: ChatRequest) -> ChatRequest:
+        """Turns the model name ``model@context`` into the model and the document.
+
+        A model that was loaded under such an id goes first.
+
+        Raises:
+            ModelNotFoundError: No such model is loaded.
+            ContextNotFoundError: There is no such context, or it is another model's.
+        """
+        model_ids = [info.id for info in self._core.models()]
+        if "@" not in request.model or request.model in model_ids:
+            return request
+        # A context's name may hold an @ too: the model's id decides where it begins.
+        known = [name for name in ["", *model_ids] if request.model.startswith(f"{name}@")]
+        if not known:
+            raise ModelNotFoundError(f"Model not found: {request.model}")
+        model_id = max(known, key=len)
+        reference = request.model[len(model_id) + 1 :]
+        if not reference:
+            return request
+        record = self._find(reference, request.cache_namespace)
+        self._keeper.note_use(record)
+        if model_id and model_id != record.model_id:
+            raise ContextNotFoundError(f"Context {reference} is of model {record.model_id}")
+        return msgspec.structs.replace(
+            request,
+            model=record.model_id,
+            messages=document_messages(record.content, request.messages),
+        )
