@@ -44,9 +44,7 @@ Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
     info.tier = usage.num_ram_tokens == num_tokens ? Tier::kWarm : Tier::kCold;
   }
   if (const auto scheduler = scheduler_of(prefix, scope.value())) {
-    bool is_hot = false;
-    compute_.run([&] { is_hot = scheduler->is_hot(scope.value().root, prefix.tokens); });
-    if (is_hot) {
+    if (scheduler->is_hot(scope.value().root, prefix.tokens)) {
       info.tier = Tier::kHot;
       info.hot_bytes = usage.state_bytes;
     }

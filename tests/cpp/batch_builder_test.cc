@@ -53,15 +53,22 @@ TEST(batch_builder, sequences_without_work_get_nothing) {
   CHECK(plan({}, 64, 64).empty());
 }
 
-TEST(batch_builder, prefill_budget_is_the_batch_while_nothing_decodes) {
-  CHECK_EQ(prefill_budget(false, 2048, 512, 0.0), 2048);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 50.0), 2048);
+TEST(batch_builder, prefill_budget_alone_is_what_a_new_request_can_wait_for) {
+  CHECK_EQ(prefill_budget(false, 2048, 512, 0.1), 2048);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 0.6), 1536);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 2.0), 480);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 12.0), 64);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 5000.0), 32);
 }
 
-TEST(batch_builder, prefill_budget_beside_decoding_follows_the_measured_speed) {
-  CHECK_EQ(prefill_budget(true, 2048, 512, 0.0), 256);
-  CHECK_EQ(prefill_budget(true, 2048, 128, 0.0), 128);
-  CHECK_EQ(prefill_budget(true, 2048, 512, 2.0), 100);
+TEST(batch_builder, the_first_prefill_is_short_for_the_speed_is_not_known) {
+  CHECK_EQ(prefill_budget(false, 2048, 512, 0.0), 64);
+  CHECK_EQ(prefill_budget(true, 2048, 512, 0.0), 64);
+  CHECK_EQ(prefill_budget(true, 2048, 16, 0.0), 16);
+}
+
+TEST(batch_builder, prefill_budget_beside_others_follows_the_measured_speed) {
+  CHECK_EQ(prefill_budget(true, 2048, 512, 2.0), 96);
   CHECK_EQ(prefill_budget(true, 2048, 512, 1000.0), 32);
   CHECK_EQ(prefill_budget(true, 2048, 512, 0.001), 512);
 }

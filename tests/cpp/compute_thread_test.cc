@@ -2,6 +2,7 @@
 
 #include <poll.h>
 
+#include <cctype>
 #include <future>
 #include <stdexcept>
 
@@ -12,7 +13,7 @@
 namespace snapllm {
 namespace {
 
-// Has a given number of steps to do; counts and names those it did.
+// Has a given number of steps to do; counts and names those it did, in capitals where others waited.
 class Countdown : public Steppable {
  public:
   explicit Countdown(std::string* log = nullptr, char name = '?') : log_(log), name_(name) {}
@@ -26,8 +27,8 @@ class Countdown : public Steppable {
   }
 
   bool has_work() const override { return left_ > 0; }
-  void step() override {
-    if (log_ != nullptr) *log_ += name_;
+  void step(bool others_wait) override {
+    if (log_ != nullptr) *log_ += others_wait ? static_cast<char>(std::toupper(name_)) : name_;
     --left_;
     { std::lock_guard lock(mutex_); ++num_done_; }
     stepped_.notify_all();
@@ -65,20 +66,26 @@ TEST(compute_thread, notify_wakes_it_from_its_rest) {
   }
 }
 
-TEST(compute_thread, turns_are_fair) {
+TEST(compute_thread, a_step_is_told_whether_others_wait) {
   std::string log;
   const auto a = std::make_shared<Countdown>(&log, 'a');
   const auto b = std::make_shared<Countdown>(&log, 'b');
   ComputeThread thread;
   thread.attach(a);
   thread.attach(b);
-  thread.run([&] {
-    b->give(3);
-    a->give(5);
-  });
-  CHECK(a->wait_done(5));
+  thread.run([&] { a->give(2); });
+  CHECK(a->wait_done(2));
   thread.run([] {});
-  CHECK_EQ(log, "abababaa");
+  CHECK_EQ(log, "aa");
+  thread.run([&] {
+    a->give(1);
+    b->give(1);
+  });
+  CHECK(a->wait_done(3));
+  CHECK(b->wait_done(1));
+  thread.run([] {});
+  // The one that is left over waits for nobody.
+  CHECK(log == "aaAb" || log == "aaBa");
 }
 
 TEST(compute_thread, task_runs_on_the_one_thread_and_its_exception_comes_back) {

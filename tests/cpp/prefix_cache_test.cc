@@ -44,7 +44,7 @@ struct Fixture {
   void run() {
     for (int i = 0; scheduler.has_work(); ++i) {
       REQUIRE(i < 10'000);
-      scheduler.step();
+      scheduler.step(/*others_wait=*/false);
     }
     for (RequestOutput& output : outputs->drain()) {
       texts[output.request_id] += output.text;
@@ -173,7 +173,7 @@ TEST(prefix_cache, answers_that_outgrow_the_kv_memory_take_turns) {
       for (uint64_t id = 1; id <= 4; ++id) {
         f.submit(id, std::string(100, static_cast<char>('A' + id)), long_answer(id), 1000);
       }
-      f.scheduler.step();
+      f.scheduler.step(/*others_wait=*/false);
       CHECK_EQ(f.scheduler.stats().num_running, 4);
       f.run();
       CHECK(f.scheduler.stats().num_preemptions > 0);
@@ -190,7 +190,7 @@ TEST(prefix_cache, answers_that_outgrow_the_kv_memory_take_turns) {
 TEST(prefix_cache, a_prompt_preempted_half_way_was_not_cached) {
   Fixture f(info_with_hot(4));
   f.submit(1, std::string(100, 'A'), long_answer(1), 1000);
-  for (int i = 0; i < 221; ++i) f.scheduler.step();
+  for (int i = 0; i < 221; ++i) f.scheduler.step(/*others_wait=*/false);
   f.submit(2, std::string(1600, 'B'), "second");
   f.run();
   CHECK_EQ(f.scheduler.stats().num_preemptions, 1);
@@ -202,7 +202,7 @@ TEST(prefix_cache, a_preempted_request_can_be_cancelled) {
   for (uint64_t id = 1; id <= 4; ++id) {
     f.submit(id, std::string(100, static_cast<char>('A' + id)), long_answer(id), 1000);
   }
-  while (f.scheduler.stats().num_preemptions == 0) f.scheduler.step();
+  while (f.scheduler.stats().num_preemptions == 0) f.scheduler.step(/*others_wait=*/false);
   CHECK_EQ(f.scheduler.stats().num_waiting, 1);
   CHECK(f.scheduler.cancel(4));
   f.expected.erase(4);

@@ -7,9 +7,12 @@
 namespace snapllm {
 namespace {
 
-constexpr int32_t kMinChunkTokens = 32;
+constexpr int32_t kChunkStep = 32;
+// Computed to learn the speed.
+constexpr int32_t kFirstChunkTokens = 64;
 // Time a prefill chunk may add between two tokens of a running stream.
-constexpr double kTargetChunkMs = 200.0;
+constexpr double kSharedChunkMs = 200.0;
+constexpr double kLoneChunkMs = 1000.0;
 
 int32_t cut_chunk(const PendingWork& work, int32_t budget) {
   const int32_t to_cut = work.next_cut - work.num_computed;
@@ -22,12 +25,15 @@ int32_t cut_chunk(const PendingWork& work, int32_t budget) {
 
 }  // namespace
 
-int32_t prefill_budget(bool is_decoding, int32_t batch_tokens, int32_t ubatch_tokens,
+int32_t prefill_budget(bool others_wait, int32_t batch_tokens, int32_t ubatch_tokens,
                        double ms_per_prefill_token) {
-  if (!is_decoding) return batch_tokens;
-  if (ms_per_prefill_token <= 0.0) return std::min(ubatch_tokens, kBlockTokens);
-  const double fitting = kTargetChunkMs / ms_per_prefill_token;
-  return static_cast<int32_t>(std::clamp<double>(fitting, kMinChunkTokens, ubatch_tokens));
+  const int32_t most = others_wait ? ubatch_tokens : batch_tokens;
+  if (ms_per_prefill_token <= 0.0) return std::min(most, kFirstChunkTokens);
+  const double fitting = (others_wait ? kSharedChunkMs : kLoneChunkMs) / ms_per_prefill_token;
+  if (fitting >= most) return most;
+  const auto num_tokens = static_cast<int32_t>(fitting);
+  const int32_t step = num_tokens >= ubatch_tokens ? ubatch_tokens : kChunkStep;
+  return std::min(most, std::max(kChunkStep, num_tokens / step * step));
 }
 
 std::vector<BatchShare> plan_batch(std::span<const PendingWork> running, int32_t batch_tokens,

@@ -22,10 +22,12 @@ struct BatchShare {
   int32_t num_tokens = 0;
 };
 
-// Tokens of prefill one step may take. While nothing decodes it is the batch; else
-// what fits the target inter-token latency at the measured speed, at least a
-// useful chunk and at most the ubatch.
-int32_t prefill_budget(bool is_decoding, int32_t batch_tokens, int32_t ubatch_tokens,
+// Tokens of prefill one step may take: what fits the step's time at the measured speed (0 = not
+// measured yet), at least a useful chunk. A step is short where `others_wait`, running streams or
+// other models, and takes at most the ubatch; alone it takes at most the batch, and no longer than
+// a cancellation or a new request can wait. In whole ubatches or, below one, multiples of 32, so
+// that kernels which compute rows in groups cut a prompt alike whatever the speed.
+int32_t prefill_budget(bool others_wait, int32_t batch_tokens, int32_t ubatch_tokens,
                        double ms_per_prefill_token);
 
 // Shares a step: every decoding sequence its token and its guesses, then prefill in order of

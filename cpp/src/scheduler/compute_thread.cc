@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <future>
 #include <utility>
 
@@ -46,6 +47,7 @@ void ComputeThread::detach(const Steppable* steppable) {
   run([&] {
     std::lock_guard lock(mutex_);
     std::erase_if(attached_, [&](const auto& other) { return other.get() == steppable; });
+    turns_.forget(steppable);
   });
 }
 
@@ -80,13 +82,25 @@ void ComputeThread::loop() {
     lock.unlock();
     for (const auto& task : tasks) task();
     lock.lock();
-    const auto turn = attached_;  // after the tasks: one of them may detach
-    lock.unlock();
-    for (const auto& steppable : turn) {
-      if (steppable->has_work()) steppable->step();
-    }
-    lock.lock();
+    step_next(lock);
   }
+}
+
+void ComputeThread::step_next(std::unique_lock<std::mutex>& lock) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<FairTurns::Id> ready;
+  for (const auto& steppable : attached_) {
+    if (steppable->has_work()) ready.push_back(steppable.get());
+  }
+  if (ready.empty()) return;
+  const auto id = turns_.next(ready);
+  const auto steppable =
+      *std::find_if(attached_.begin(), attached_.end(), [&](auto& s) { return s.get() == id; });
+  lock.unlock();
+  const auto start = Clock::now();
+  steppable->step(/*others_wait=*/ready.size() > 1);
+  turns_.charge(id, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  lock.lock();
 }
 
 }  // namespace snapllm

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "scheduler/fair_turns.h"
+
 namespace snapllm {
 
 // Something that computes in small steps.
@@ -15,11 +17,12 @@ class Steppable {
  public:
   virtual ~Steppable() = default;
   virtual bool has_work() const = 0;
-  virtual void step() = 0;
+  // `others_wait`: something else wants to compute, so the step should be a short one.
+  virtual void step(bool others_wait) = 0;
 };
 
-// Steps everything attached in fair turns, one step each, and sleeps while nobody
-// has work. A single long-lived thread, since ggml's OpenMP teams belong to their
+// Steps everything attached that has work, so that each gets the same share of the time, and
+// sleeps while nobody has. A single long-lived thread, since ggml's OpenMP teams belong to their
 // host thread: a second one would double the spinning workers.
 class ComputeThread {
  public:
@@ -45,6 +48,8 @@ class ComputeThread {
 
  private:
   void loop();
+  // Steps whoever's turn it is. REQUIRES: `lock` holds mutex_
+  void step_next(std::unique_lock<std::mutex>& lock);
   bool has_work() const;  // REQUIRES: mutex_ held
 
   std::mutex mutex_;
@@ -54,6 +59,7 @@ class ComputeThread {
   std::vector<std::function<void()>> tasks_;
   bool stopping_ = false;
 
+  FairTurns turns_;  // compute thread only
   std::thread thread_;  // last: started when all else is there
 };
 

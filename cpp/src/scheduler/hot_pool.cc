@@ -27,6 +27,15 @@ HotPrefix* HotPool::find(const Hash128& root, std::span<const Token> tokens) {
   return nullptr;
 }
 
+bool HotPool::holds(const Hash128& root, std::span<const Token> tokens, bool whole_only) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(prefixes_.begin(), prefixes_.end(), [&](const HotPrefix& prefix) {
+    if (prefix.root != root || prefix.tokens.size() < tokens.size()) return false;
+    if (whole_only && prefix.tokens.size() > tokens.size()) return false;
+    return std::equal(tokens.begin(), tokens.end(), prefix.tokens.begin());
+  });
+}
+
 bool HotPool::has_room(int32_t num_cells) const {
   return size() < max_prefixes_ && num_cells_ + num_cells <= max_cells_;
 }
@@ -52,6 +61,7 @@ HotPrefix* HotPool::victim(const HotPrefix* keep) {
 }
 
 HotPrefix& HotPool::add(HotPrefix prefix) {
+  std::lock_guard lock(mutex_);
   HotPrefix& added = prefixes_.emplace_back(std::move(prefix));
   num_cells_ += added.num_own_cells();
   touch(&added);
@@ -61,11 +71,13 @@ HotPrefix& HotPool::add(HotPrefix prefix) {
 void HotPool::remove(HotPrefix* prefix) {
   num_cells_ -= prefix->num_own_cells();
   if (prefix->base != nullptr) release(prefix->base);
+  std::lock_guard lock(mutex_);
   prefixes_.remove_if([&](const HotPrefix& other) { return &other == prefix; });
 }
 
 void HotPool::trim(HotPrefix* prefix, int32_t num_tokens) {
   num_cells_ -= prefix->num_own_cells();
+  std::lock_guard lock(mutex_);
   prefix->tokens.resize(static_cast<size_t>(num_tokens));
   prefix->num_shared = std::min(prefix->num_shared, num_tokens);
   num_cells_ += prefix->num_own_cells();

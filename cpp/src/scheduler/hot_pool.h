@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <list>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -27,8 +28,8 @@ struct HotPrefix {
   int32_t num_own_cells() const { return num_tokens() - num_shared; }
 };
 
-// Book-keeping only: the caller copies and clears the sequences. Not thread-safe;
-// prefixes keep their address until they are removed.
+// Book-keeping only: the caller copies and clears the sequences. Compute thread only, but for
+// holds(); prefixes keep their address until they are removed.
 class HotPool {
  public:
   HotPool(int32_t max_prefixes, int32_t max_cells)
@@ -44,6 +45,9 @@ class HotPool {
               bool whole_only);
   // The prefix of exactly these tokens, or null.
   HotPrefix* find(const Hash128& root, std::span<const Token> tokens);
+
+  // Any thread: whether a prefix begins with these tokens, or with `whole_only` is just these.
+  bool holds(const Hash128& root, std::span<const Token> tokens, bool whole_only) const;
 
   // Whether one more prefix with so many cells of its own is within the bounds.
   bool has_room(int32_t num_cells) const;
@@ -70,6 +74,7 @@ class HotPool {
  private:
   const int32_t max_prefixes_;
   const int32_t max_cells_;
+  mutable std::mutex mutex_;  // for changes of what prefixes there are, and for holds()
   std::list<HotPrefix> prefixes_;
   int32_t num_cells_ = 0;
   uint64_t clock_ = 0;

@@ -341,10 +341,4 @@ void PrefixCache::demote(const Hash128& root, std::span<const Token> tokens,
   }
 }
 
-bool PrefixCache::is_hot(const Hash128& root, std::span<const Token> tokens) {
-  const auto num_tokens = static_cast<int32_t>(tokens.size());
-  if (kind_ == KvKind::kCheckpoints) return hot_.find(root, tokens) != nullptr;
-  return hot_.match(root, tokens, num_tokens, /*whole_only=*/false).num_tokens == num_tokens;
-}
-
 }  // namespace snapllm

@@ -26,7 +26,7 @@ struct PrefixPlan {
   int32_t num_shared_cells() const { return hot != nullptr || running != nullptr ? num_tokens : 0; }
 };
 
-// Compute thread only. `store` may be null: then only the hot tier is used.
+// Compute thread only, unless said otherwise. `store` may be null: then only the hot tier is used.
 class PrefixCache {
  public:
   using Running = std::span<const std::unique_ptr<Sequence>>;
@@ -57,8 +57,10 @@ class PrefixCache {
   void demote(const Hash128& root, std::span<const Token> tokens,
               std::span<const std::vector<Token>> kept, Running running,
               std::vector<SequenceId>& free_ids);
-  // Whether the tokens are hot.
-  bool is_hot(const Hash128& root, std::span<const Token> tokens);
+  // Any thread: whether the tokens are hot.
+  bool is_hot(const Hash128& root, std::span<const Token> tokens) const {
+    return hot_.holds(root, tokens, /*whole_only=*/kind_ == KvKind::kCheckpoints);
+  }
 
   const HotPool& hot() const { return hot_; }
   KvKind kind() const { return kind_; }

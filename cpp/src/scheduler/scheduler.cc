@@ -56,11 +56,11 @@ bool Scheduler::has_work() const {
   return !running_.empty() || !waiting_.empty() || queue_.has_arrivals();
 }
 
-void Scheduler::step() {
+void Scheduler::step(bool others_wait) {
   take_arrivals();
   grant_cells();
   admit();
-  if (!running_.empty()) decode();
+  if (!running_.empty()) decode(others_wait);
   compute_media();
   flush_outputs();
   release_finished();
@@ -185,14 +185,14 @@ std::vector<PendingWork> Scheduler::pending_work() const {
   return work;
 }
 
-void Scheduler::decode() {
+void Scheduler::decode(bool others_wait) {
   using Clock = std::chrono::steady_clock;
   draft();
   const std::vector<PendingWork> work = pending_work();
   const bool is_decoding = std::any_of(work.begin(), work.end(), [](auto& w) { return w.decoding; });
   const auto shares = plan_batch(
       work, model_->batch_tokens(),
-      prefill_budget(is_decoding, model_->batch_tokens(), model_->ubatch_tokens(),
+      prefill_budget(is_decoding || others_wait, model_->batch_tokens(), model_->ubatch_tokens(),
                      ms_per_prefill_token_));
   if (shares.empty()) return;
 

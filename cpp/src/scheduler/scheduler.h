@@ -38,10 +38,14 @@ class Scheduler : public Steppable {
   // Any thread: what is computed of this model, embeddings included.
   ModelStats stats() const;
   EmbedCounts& embed_counts() { return embed_counts_; }
+  // Any thread: whether the tokens are hot.
+  bool is_hot(const Hash128& root, std::span<const Token> tokens) const {
+    return prefix_cache_.is_hot(root, tokens);
+  }
 
   // Compute thread only.
   bool has_work() const override;
-  void step() override;
+  void step(bool others_wait) override;
   // Ends every request, with `status` as its error, or as cancelled when it is ok.
   void abort_all(const Status& status);
   TextContext& context() { return *context_; }
@@ -49,9 +53,6 @@ class Scheduler : public Steppable {
   Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored);
   void demote(const Hash128& root, std::span<const Token> tokens,
               std::span<const std::vector<Token>> kept);
-  bool is_hot(const Hash128& root, std::span<const Token> tokens) {
-    return prefix_cache_.is_hot(root, tokens);
-  }
 
  private:
   void take_arrivals();
@@ -65,7 +66,7 @@ class Scheduler : public Steppable {
   void grant_cells();
   void preempt_youngest();
   // Computes one batch of text and samples from it.
-  void decode();
+  void decode(bool others_wait);
   // Encodes or computes the media that a sequence has come to: one piece a step, so that
   // the others' text goes on in between.
   void compute_media();
