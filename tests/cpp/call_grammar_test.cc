@@ -34,5 +34,34 @@ TEST(call_grammar, calls_after_the_first_go) {
   }
 }
 
+TEST(call_grammar, text_that_may_be_empty_goes_too) {
+  CHECK_EQ(without_text_before_call("root ::= \"a\" until-8 tool-calls"), "root ::= \"a\" tool-calls");
+  CHECK_EQ(without_text_before_call("root ::= \"a\" until-8 space tool-call"),
+           "root ::= \"a\" space tool-call");
+}
+
+TEST(call_grammar, the_fence_around_json_goes) {
+  CHECK_EQ(without_fence("root ::= \"a\" (\"```json\" space response-format space \"```\" | space "
+                         "response-format space)"),
+           "root ::= \"a\" (space response-format space)");
+  CHECK_EQ(without_fence("response-format ::= \"```json\" space response-format-schema space \"```\""),
+           "response-format ::= response-format-schema");
+}
+
+TEST(call_grammar, a_literal_before_the_answer) {
+  CHECK_EQ(after_literal("\"<a>\"", "root ::= x\nx ::= \"y\""),
+           "root ::= \"<a>\" a-root\na-root ::= a-x\na-x ::= \"y\"");
+}
+
+TEST(call_grammar, either_keeps_the_rules_of_both_apart) {
+  CHECK_EQ(either("root ::= space call\nspace ::= [ \\]a-b] | \"call \\\" x\"{0,20}",
+                  "root ::= space <[123]> # space\nspace ::= \"\" "),
+           "root ::= a-root | b-root\n"
+           "a-root ::= a-space a-call\na-space ::= [ \\]a-b] | \"call \\\" x\"{0,20}\n"
+           "b-root ::= b-space <[123]> # space\nb-space ::= \"\" ");
+  CHECK_EQ(either("", "root ::= x"), "root ::= x");
+  CHECK_EQ(either("root ::= x", ""), "root ::= x");
+}
+
 }  // namespace
 }  // namespace snapllm

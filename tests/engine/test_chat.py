@@ -136,6 +136,63 @@ def test_a_json_schema_shapes_the_answer(model: snapllm.Model) -> None:
     assert answer["kind"] in ("a", "b")
 
 
+TEMPERATURE: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+ANSWER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("tool_choice", ["auto", "required", "get_weather"])
+def test_a_schema_leaves_tools_to_be_called(demo: snapllm.Model, tool_choice: str) -> None:
+    """It says what a text looks like, not that there must be one."""
+    result = demo.chat(
+        "What's the weather in Paris?",
+        tools=[TEMPERATURE],
+        tool_choice=tool_choice,
+        json_schema=ANSWER,
+        temperature=0,
+        max_tokens=80,
+    )
+    assert result.finish_reason == "tool_calls"
+    assert [(call.name, json.loads(call.arguments)) for call in result.tool_calls] == [
+        ("get_weather", {"city": "Paris"})
+    ]
+
+
+def test_a_text_beside_tools_fits_the_schema(model: snapllm.Model) -> None:
+    """Random weights at a high temperature take either way; each way leads to its form."""
+    texts, calls = 0, 0
+    for seed in range(40):
+        result = model.chat(
+            "Go",
+            tools=[TEMPERATURE],
+            json_schema=ANSWER,
+            temperature=2,
+            seed=seed,
+            max_tokens=60,
+        )
+        if result.finish_reason == "stop":
+            assert list(json.loads(result.content)) == ["n"]
+            texts += 1
+        calls += bool(result.tool_calls)
+    assert texts > 0
+    assert calls > 0
+
+
 @pytest.mark.parametrize(
     "schema", ['{"type": "strange"}', "[", '{"$ref": "#/nowhere"}', '{"type": "object", "p": ']
 )

@@ -53,6 +53,13 @@ REQUESTS: list[dict[str, Any]] = [
     {"messages": HISTORY, "tools": [TOOL], "thinking": True},
     {"messages": "Weather?", "tools": [TOOL], "tool_choice": "required"},
     {"messages": "Weather?", "json_schema": {"type": "object", "properties": {"a": {}}}},
+    {"messages": "Weather?", "json_schema": {"type": "object"}, "tools": [TOOL]},
+    {
+        "messages": "Weather?",
+        "json_schema": {"type": "object"},
+        "tools": [TOOL],
+        "tool_choice": "required",
+    },
 ]
 
 

@@ -1,4 +1,4 @@
-// What llama.cpp's grammars of tool calls leave open and a request does not.
+// What llama.cpp's grammars of answers leave open and a request does not.
 #pragma once
 
 #include <string>
@@ -12,5 +12,15 @@ std::string without_text_before_call(std::string grammar);
 
 // For one call at most: the grammar without the repetition of its calls.
 std::string with_one_call(std::string grammar);
+
+// For a schema's JSON beside calls: the grammar without the Markdown fence around the JSON, which
+// only the reader of a format without calls takes off.
+std::string without_fence(const std::string& grammar);
+
+// The literal as GBNF writes it, and then what the grammar allows.
+std::string after_literal(const std::string& literal, const std::string& grammar);
+
+// What either grammar allows. An empty one allows nothing.
+std::string either(const std::string& first, const std::string& second);
 
 }  // namespace snapllm

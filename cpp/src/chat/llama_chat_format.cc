@@ -11,6 +11,7 @@
 #include "chat/call_grammar.h"
 #include "chat-auto-parser.h"
 #include "common.h"
+#include "json-schema-to-grammar.h"
 #include "llama.h"
 
 namespace snapllm {
@@ -53,7 +54,9 @@ common_chat_templates_inputs to_inputs(const ChatFormatRequest& request) {
   }
   inputs.tool_choice = to_common(request.tool_choice);
   inputs.parallel_tool_calls = request.parallel_tool_calls;
-  inputs.json_schema = request.json_schema;
+  // A schema binds what is said. A call that must be made says nothing.
+  const bool must_call = !inputs.tools.empty() && request.tool_choice == ToolChoice::kRequired;
+  if (!must_call) inputs.json_schema = request.json_schema;
   inputs.grammar = request.grammar;
   inputs.add_generation_prompt = request.add_generation_prompt;
   inputs.enable_thinking = request.enable_thinking;
@@ -241,6 +244,37 @@ common_chat_params LlamaChatFormat::apply_with_rules(
   }
 }
 
+common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs inputs) const {
+  const bool has_schema = !inputs.json_schema.empty();
+  if (inputs.tools.empty() || inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_NONE) {
+    common_chat_params params = apply_with_rules(inputs);
+    if (has_schema && params.grammar.empty()) {  // some formats know none
+      params.grammar =
+          after_literal(gbnf_format_literal(params.generation_prompt),
+                        json_schema_to_grammar(common_json::parse(inputs.json_schema)));
+    }
+    return params;
+  }
+  if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_AUTO && has_schema) {
+    // llama.cpp's formats know either. The answer is a call or fits the schema.
+    auto text_inputs = inputs;
+    text_inputs.tools.clear();
+    const std::string text_grammar = without_fence(apply_for(std::move(text_inputs)).grammar);
+    inputs.json_schema.clear();
+    common_chat_params params = apply_with_rules(inputs);
+    inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
+    params.grammar = either(apply_for(std::move(inputs)).grammar, text_grammar);
+    params.grammar_lazy = false;
+    params.grammar_triggers.clear();
+    return params;
+  }
+  common_chat_params params = apply_with_rules(inputs);
+  if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) {
+    params.grammar = without_text_before_call(std::move(params.grammar));
+  }
+  return params;
+}
+
 LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& request) const {
   auto inputs = to_inputs(request);
   std::string key;
@@ -252,10 +286,7 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     key = rules_key(request, pure.generation_prompt);
     if (auto rules = rules_cache_.find(key)) return {std::move(pure.prompt), std::move(rules)};
   }
-  common_chat_params params = apply_with_rules(inputs);
-  if (request.tool_choice == ToolChoice::kRequired) {
-    params.grammar = without_text_before_call(std::move(params.grammar));
-  }
+  common_chat_params params = apply_for(std::move(inputs));
   if (!request.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
   std::string text = std::move(params.prompt);
   std::vector<llama_token> banned;

@@ -71,7 +71,8 @@ class LlamaChatFormat {
     std::shared_ptr<const AnswerRules> rules;
   };
   Rendered render(const ChatFormatRequest& request) const;
-  // What the template and the rules of the answer give.
+  // What the template and the rules of the answer give, of calls, of text, or of either.
+  common_chat_params apply_for(common_chat_templates_inputs inputs) const;
   common_chat_params apply_with_rules(const common_chat_templates_inputs& inputs) const;
   // The special tokens that begin tool calls; none where a call begins with plain text.
   std::vector<llama_token> call_tokens() const;
