@@ -26,6 +26,10 @@ from snapllm.conversation import (
 )
 from snapllm.errors import InvalidRequestError
 from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions
+from snapllm.protocol.anthropic_refusals import (
+    refuse_forms_of_no_answer,
+    refuse_what_is_not_here,
+)
 from snapllm.protocol.anthropic_types import (
     Block,
     CacheControl,
@@ -42,7 +46,6 @@ _messages_decoder = msgspec.json.Decoder(MessagesRequest)
 _count_decoder = msgspec.json.Decoder(CountTokensRequest)
 
 TOOL_ID_PREFIX = "toolu_"
-_MUST_CALL = ("any", "tool")
 # Differs in every request of one client, and would end every common prefix.
 _BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
 
@@ -77,7 +80,7 @@ def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
     """
     wire = decode_body(body, _messages_decoder)
     if wire.max_tokens == 0:
-        _refuse_forms_of_no_answer(wire)
+        refuse_forms_of_no_answer(wire)
     return _parse(wire, strip_billing)
 
 
@@ -87,8 +90,7 @@ def parse_count(body: bytes, *, strip_billing: bool = True) -> ChatRequest:
 
 
 def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
-    if wire.mcp_servers:
-        raise InvalidRequestError("mcp_servers is not supported", param="mcp_servers")
+    refuse_what_is_not_here(wire)
     if wire.messages[-1].role == "assistant":
         raise InvalidRequestError(
             "messages: the last message must be the user's; answers cannot be prefilled",
@@ -130,21 +132,6 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     mark = Breakpoint(messages[: marks[-1][0]], marks[-1][1]) if marks else None
     omits_thinking = wire.thinking is not None and wire.thinking.display == "omitted"
     return Parsed(request, bool(wire.stream), mark, omits_thinking)
-
-
-def _refuse_forms_of_no_answer(wire: MessagesRequest) -> None:
-    """Refuses, as Anthropic does, what says how an answer is to be where none is wanted."""
-    given = {
-        "thinking.type": wire.thinking is not None and wire.thinking.type == "enabled",
-        "tool_choice.type": wire.tool_choice is not None and wire.tool_choice.type in _MUST_CALL,
-        "output_config.format": wire.output_config is not None and wire.output_config.format,
-        "output_format": wire.output_format,
-    }
-    for param, is_given in given.items():
-        if is_given:
-            raise InvalidRequestError(
-                f"{param} cannot be given with max_tokens 0: nothing is generated", param=param
-            )
 
 
 def _mark(

@@ -24,6 +24,7 @@ from snapllm.outputs import (
     Usage,
 )
 from snapllm.protocol.anthropic import TOOL_ID_PREFIX
+from snapllm.protocol.anthropic_refusals import ThreadsUnsupportedError
 from snapllm.protocol.error_codes import ApiError
 
 _encode = msgspec.json.encode
@@ -37,6 +38,8 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+# Anthropic's own codes, on which its clients act.
+_DETAILED = (ThreadsUnsupportedError.code,)
 
 
 def encode_event(name: str, data: dict[str, Any]) -> bytes:
@@ -48,16 +51,16 @@ PING = encode_event("ping", {"type": "ping"})
 
 
 def error_object(error: ApiError, request_id: str) -> dict[str, Any]:
-    """An error in Anthropic's shape, with the API's own code."""
-    return {
-        "type": "error",
-        "error": {
-            "type": _ERROR_TYPES.get(error.status, "api_error"),
-            "message": error.message,
-            "code": error.code,
-        },
-        "request_id": request_id,
+    """An error in Anthropic's shape, with the API's own code and the field at fault."""
+    body: dict[str, Any] = {
+        "type": _ERROR_TYPES.get(error.status, "api_error"),
+        "message": error.message,
+        "code": error.code,
+        "param": error.param,
     }
+    if error.code in _DETAILED:
+        body["details"] = {"error_code": error.code}
+    return {"type": "error", "error": body, "request_id": request_id}
 
 
 def _stop(finish: Finish | ChatResult, stops: Sequence[str]) -> tuple[str, str | None]:

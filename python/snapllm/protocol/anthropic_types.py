@@ -125,7 +125,11 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
     cache_control: CacheControl | None = None
+    # Read to be refused.
     mcp_servers: list[Any] | None = None
+    container: Any = None
+    compaction: Any = None
+    thread: Any = None
 
 
 class CountTokensRequest(MessagesRequest, kw_only=True):
