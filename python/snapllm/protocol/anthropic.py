@@ -16,13 +16,9 @@ from snapllm._requests import schema_text
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
-    FunctionDefinition,
     MediaPart,
     Message,
     MessageToolCall,
-    Tool,
-    ToolMode,
-    offer_tools,
 )
 from snapllm.errors import InvalidRequestError
 from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions
@@ -30,6 +26,7 @@ from snapllm.protocol.anthropic_refusals import (
     refuse_forms_of_no_answer,
     refuse_what_is_not_here,
 )
+from snapllm.protocol.anthropic_tools import offered
 from snapllm.protocol.anthropic_types import (
     Block,
     CacheControl,
@@ -38,7 +35,6 @@ from snapllm.protocol.anthropic_types import (
     MessagesRequest,
     OutputFormat,
     Source,
-    ToolDefinition,
 )
 from snapllm.protocol.decoding import decode_body
 
@@ -112,7 +108,7 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
             for block in message.content:
                 _mark(marks, messages, block.cache_control)
     _mark(marks, messages, wire.cache_control)
-    tools, mode = _tools(wire)
+    tools, mode = offered(wire)
     thinking = wire.thinking is not None and wire.thinking.type != "disabled"
     request = ChatRequest(
         model=wire.model,
@@ -285,27 +281,6 @@ def _add_assistant(messages: list[Message], blocks: Sequence[Block], where: str)
             reasoning_content="\n".join(thoughts) or None,
         )
     )
-
-
-def _tools(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
-    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(wire.tools or ())]
-    choice = wire.tool_choice
-    if choice is None or choice.type == "auto":
-        return offer_tools(tools, "auto")
-    if choice.type == "tool":
-        if not choice.name:
-            raise InvalidRequestError("tool_choice.name is required", param="tool_choice.name")
-        return offer_tools(tools, "required", [choice.name])
-    return offer_tools(tools, "required" if choice.type == "any" else "none")
-
-
-def _tool(tool: ToolDefinition, where: str) -> Tool:
-    if tool.type not in (None, "custom"):
-        raise InvalidRequestError(
-            f"{where}: tools of type {tool.type!r} run on Anthropic's servers only",
-            param=f"{where}.type",
-        )
-    return Tool(FunctionDefinition(tool.name, tool.description, tool.input_schema))
 
 
 def _json_schema(wire: MessagesRequest) -> str:

@@ -64,13 +64,20 @@ class InputMessage(msgspec.Struct):
 
 
 class ToolDefinition(msgspec.Struct):
-    """A tool; `input_schema` is a JSON schema."""
+    """A tool; `input_schema` is a JSON schema.
 
-    name: str
+    Those with a type of Anthropic's own have no schema, and some no name.
+    """
+
+    name: str = ""
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     cache_control: CacheControl | None = None
+    # computer
+    display_width_px: Annotated[int, Meta(ge=1)] | None = None
+    display_height_px: Annotated[int, Meta(ge=1)] | None = None
+    enable_zoom: bool | None = None
 
 
 class ToolChoice(msgspec.Struct):
