@@ -174,6 +174,26 @@ def test_thinking_comes_first_signed_and_within_its_budget(claude: anthropic.Ant
     assert [block.type for block in plain.content] == ["text"]
 
 
+def test_tokens_of_thinking_are_counted_apart(
+    claude: anthropic.Anthropic, demo_client: openai.OpenAI
+) -> None:
+    question: list[Any] = [{"role": "user", "content": "What is 27 + 45?"}]
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 300, "messages": question, **GREEDY}
+    thinking: Any = {"type": "adaptive"}
+    usage = claude.messages.create(thinking=thinking, **options).usage
+    assert usage.output_tokens_details is not None
+    assert 0 < usage.output_tokens_details.thinking_tokens < usage.output_tokens
+    with claude.messages.stream(thinking=thinking, **options) as stream:
+        streamed = stream.get_final_message().usage
+    assert streamed.output_tokens_details == usage.output_tokens_details
+    other = demo_client.chat.completions.create(reasoning_effort="high", **options).usage
+    assert other is not None and other.completion_tokens_details is not None
+    reasoning_tokens = other.completion_tokens_details.reasoning_tokens
+    assert usage.output_tokens_details.thinking_tokens == reasoning_tokens
+    plain = claude.messages.create(**options).usage.output_tokens_details
+    assert plain is not None and plain.thinking_tokens == 0
+
+
 def test_stop_sequences_and_limits_are_told_apart(claude: anthropic.Anthropic) -> None:
     options: dict[str, Any] = {"model": "demo", "messages": HELLO, **GREEDY}
     whole = claude.messages.create(max_tokens=60, **options).content[0]

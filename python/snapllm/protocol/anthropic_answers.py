@@ -127,6 +127,7 @@ class Answer:
                 "ephemeral_1h_input_tokens": created if self._ttl == "1h" else 0,
             },
             "output_tokens": usage.num_generated_tokens,
+            "output_tokens_details": {"thinking_tokens": usage.num_reasoning_tokens},
             "service_tier": "standard",
         }
 
