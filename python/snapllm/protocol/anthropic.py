@@ -62,6 +62,8 @@ class Parsed(msgspec.Struct, frozen=True):
     breakpoint: Breakpoint | None
     omits_thinking: bool
     """Whether thinking blocks are returned without their text."""
+    may_edit: bool
+    """Whether the client allows parts of the conversation to be cut, and asks which were."""
 
 
 def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
@@ -80,9 +82,9 @@ def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
     return _parse(wire, strip_billing)
 
 
-def parse_count(body: bytes, *, strip_billing: bool = True) -> ChatRequest:
-    """Reads the body of POST /v1/messages/count_tokens."""
-    return _parse(decode_body(body, _count_decoder), strip_billing).request
+def parse_count(body: bytes, *, strip_billing: bool = True) -> Parsed:
+    """Reads the body of POST /v1/messages/count_tokens; raises as `parse_messages` does."""
+    return _parse(decode_body(body, _count_decoder), strip_billing)
 
 
 def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
@@ -127,7 +129,8 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     )
     mark = Breakpoint(messages[: marks[-1][0]], marks[-1][1]) if marks else None
     omits_thinking = wire.thinking is not None and wire.thinking.display == "omitted"
-    return Parsed(request, bool(wire.stream), mark, omits_thinking)
+    may_edit = wire.context_management is not None
+    return Parsed(request, bool(wire.stream), mark, omits_thinking, may_edit)
 
 
 def _mark(
@@ -162,14 +165,16 @@ def _texts(blocks: Sequence[Block], where: str) -> list[str]:
 
 
 def _block_text(block: Block, where: str) -> str:
-    """The text of a text, document or search result block."""
+    """The text of a text, document or search result block, or of a reference to a tool."""
     if block.type == "text":
         if block.text is None:
             raise InvalidRequestError(f"{where}.text is required", param=f"{where}.text")
         return block.text
     if block.type == "document":
-        text = _document_text(block.source, f"{where}.source")
-        return f"{block.title}\n{text}" if block.title else text
+        document = _document_text(block.source, f"{where}.source")
+        return "\n".join(text for text in (block.title, block.context, document) if text)
+    if block.type == "tool_reference" and block.tool_name:
+        return f"{block.tool_name} can be called"
     if block.type == "search_result":
         found = block.source if isinstance(block.source, str) else None
         texts = _content_text(block.content or "", f"{where}.content")
