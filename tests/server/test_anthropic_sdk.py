@@ -99,6 +99,40 @@ def test_a_tool_is_called_and_its_result_used(claude: anthropic.Anthropic, kind:
     assert answer.content[0].type == "text" and "22" in answer.content[0].text
 
 
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "bash_20250124", "name": "bash"},
+        {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
+        {"type": "memory_20250818", "name": "memory"},
+        {
+            "type": "computer_20250124",
+            "name": "computer",
+            "display_width_px": 1024,
+            "display_height_px": 768,
+        },
+    ],
+)
+def test_a_tool_of_anthropics_that_the_client_runs_is_called(
+    claude: anthropic.Anthropic, tool: Any
+) -> None:
+    messages: list[Any] = [{"role": "user", "content": "List the files in /tmp."}]
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 400, "tools": [tool], **GREEDY}
+    choice: Any = {"type": "tool", "name": tool["name"]}
+    message = claude.beta.messages.create(messages=messages, tool_choice=choice, **options)
+    assert message.stop_reason == "tool_use"
+    call = message.content[-1]
+    assert call.type == "tool_use" and call.name == tool["name"]
+    assert isinstance(call.input.get("command") or call.input.get("action"), str)
+    result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "a.txt"}
+    history = [
+        *messages,
+        {"role": "assistant", "content": message.content},
+        {"role": "user", "content": [result]},
+    ]
+    assert claude.beta.messages.create(messages=history, **options).content
+
+
 def test_no_tool_is_called_when_none_is_allowed(claude: anthropic.Anthropic) -> None:
     message = claude.messages.create(
         model="demo",
@@ -138,6 +172,26 @@ def test_thinking_comes_first_signed_and_within_its_budget(claude: anthropic.Ant
     assert len(short.content[0].thinking) < 30
     plain = claude.messages.create(thinking={"type": "disabled"}, **options)
     assert [block.type for block in plain.content] == ["text"]
+
+
+def test_tokens_of_thinking_are_counted_apart(
+    claude: anthropic.Anthropic, demo_client: openai.OpenAI
+) -> None:
+    question: list[Any] = [{"role": "user", "content": "What is 27 + 45?"}]
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 300, "messages": question, **GREEDY}
+    thinking: Any = {"type": "adaptive"}
+    usage = claude.messages.create(thinking=thinking, **options).usage
+    assert usage.output_tokens_details is not None
+    assert 0 < usage.output_tokens_details.thinking_tokens < usage.output_tokens
+    with claude.messages.stream(thinking=thinking, **options) as stream:
+        streamed = stream.get_final_message().usage
+    assert streamed.output_tokens_details == usage.output_tokens_details
+    other = demo_client.chat.completions.create(reasoning_effort="high", **options).usage
+    assert other is not None and other.completion_tokens_details is not None
+    reasoning_tokens = other.completion_tokens_details.reasoning_tokens
+    assert usage.output_tokens_details.thinking_tokens == reasoning_tokens
+    plain = claude.messages.create(**options).usage.output_tokens_details
+    assert plain is not None and plain.thinking_tokens == 0
 
 
 def test_stop_sequences_and_limits_are_told_apart(claude: anthropic.Anthropic) -> None:

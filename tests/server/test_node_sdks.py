@@ -31,8 +31,10 @@ def red_circle() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
-def test_nodes_client_runs_its_examples(node_folder: Path, demo_server: Server, name: str) -> None:
+@pytest.mark.parametrize(("name", "num_examples"), [("openai", 7), ("anthropic", 8)])
+def test_nodes_client_runs_its_examples(
+    node_folder: Path, demo_server: Server, name: str, num_examples: int
+) -> None:
     result = subprocess.run(
         ["node", "--test", f"{name}.test.mjs"],
         cwd=node_folder,
@@ -42,4 +44,4 @@ def test_nodes_client_runs_its_examples(node_folder: Path, demo_server: Server, 
         timeout=300,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "# pass 7\n" in result.stdout and "# fail 0\n" in result.stdout
+    assert f"# pass {num_examples}\n" in result.stdout and "# fail 0\n" in result.stdout

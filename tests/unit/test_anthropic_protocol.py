@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from snapllm.errors import InvalidRequestError
-from snapllm.outputs import ChatResult, Finish, ReasoningDelta, TextDelta, ToolCall
+from snapllm.outputs import ChatResult, Finish, ReasoningDelta, TextDelta, ToolCall, Usage
 from snapllm.protocol import anthropic
-from snapllm.protocol.anthropic_answers import Answer, BlockStream, signature
+from snapllm.protocol.anthropic_answers import Answer, BlockStream, count_object, signature
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -35,7 +35,7 @@ def test_a_thinking_budget_is_bounded_only_where_tokens_are_generated() -> None:
     counted = anthropic.parse_count(
         json.dumps({"model": "m", "messages": HELLO, "thinking": thinking}).encode()
     )
-    assert counted.thinking
+    assert counted.request.thinking
     with pytest.raises(InvalidRequestError) as caught:
         parse(thinking=thinking)
     assert caught.value.param == "thinking.budget_tokens"
@@ -72,7 +72,7 @@ def test_no_form_is_taken_for_an_answer_of_no_tokens(fields: dict[str, Any], par
 def test_omitted_thoughts_are_signed_and_empty() -> None:
     assert parse(thinking={"type": "adaptive", "display": "omitted"}).omits_thinking
     assert not parse(thinking={"type": "adaptive"}).omits_thinking
-    answer = Answer("m", (), omits_thinking=True)
+    answer = Answer(parse(thinking={"type": "adaptive", "display": "omitted"}))
     content = json.loads(answer.message(ChatResult(content="Yes", reasoning="Hm")))["content"]
     block = {"type": "thinking", "thinking": "", "signature": signature("Hm")}
     assert content == [block, {"type": "text", "text": "Yes"}]
@@ -92,11 +92,50 @@ def test_omitted_thoughts_are_signed_and_empty() -> None:
     assert events[1]["delta"]["signature"] == signature("Hm")
 
 
+@pytest.mark.parametrize(
+    ("num_generated_tokens", "reason"),
+    [(20, "max_tokens"), (19, "model_context_window_exceeded")],
+)
+def test_the_end_of_the_context_is_told_from_that_of_the_answer(
+    num_generated_tokens: int, reason: str
+) -> None:
+    usage = Usage(num_generated_tokens=num_generated_tokens)
+    answer = Answer(parse(max_tokens=20))
+    whole = answer.message(ChatResult(content="So", finish_reason="length", usage=usage))
+    assert json.loads(whole)["stop_reason"] == reason
+    streamed = answer.end(Finish(finish_reason="length", usage=usage))
+    assert f'"stop_reason":"{reason}"'.encode() in streamed
+
+
+def test_edits_of_the_context_that_are_allowed_are_reported_as_none() -> None:
+    allowed = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+    none_made = {"applied_edits": []}
+    answer = Answer(parse(context_management=allowed))
+    assert json.loads(answer.message(ChatResult(content="")))["context_management"] == none_made
+    end = answer.end(Finish(finish_reason="stop")).decode()
+    assert json.loads(end.splitlines()[1][6:])["context_management"] == none_made
+    assert "context_management" not in json.loads(Answer(parse()).message(ChatResult(content="")))
+    counted = json.loads(count_object(parse(context_management=allowed), 7))
+    assert counted == {"input_tokens": 7, "context_management": {"original_input_tokens": 7}}
+
+
+@pytest.mark.parametrize(
+    "field", [{"container": "c1"}, {"mcp_servers": [{}]}, {"compaction": {"type": "summarize"}}]
+)
+def test_what_an_answer_cannot_do_without_is_refused(field: dict[str, Any]) -> None:
+    [param] = field
+    parse(**{param: None})
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**field)
+    assert caught.value.param == param
+
+
 @pytest.mark.parametrize(("arguments", "shown"), [("{", {}), ("", {}), ('{"a":1}', {"a": 1})])
 def test_a_tool_call_that_was_cut_off_has_no_input(arguments: str, shown: Any) -> None:
     call = ToolCall("1", "look", arguments)
-    result = ChatResult(content="", tool_calls=[call], finish_reason="length")
-    answer = json.loads(Answer("m", ()).message(result))
+    usage = Usage(num_generated_tokens=20)
+    result = ChatResult(content="", tool_calls=[call], finish_reason="length", usage=usage)
+    answer = json.loads(Answer(parse(max_tokens=20)).message(result))
     assert answer["stop_reason"] == "max_tokens"
     assert answer["content"][0]["input"] == shown
 
@@ -113,6 +152,15 @@ def test_search_results_and_documents_of_blocks_are_text() -> None:
     for content in (texts, "20 days\npaid"):
         document = {"type": "document", "source": {"type": "content", "content": content}}
         assert text_of(document) == "20 days\npaid"
+        named = document | {"title": "Leave", "context": "As of May"}
+        assert text_of(named) == "Leave\nAs of May\n20 days\npaid"
+
+
+def test_a_tool_that_a_search_found_is_named_to_the_model() -> None:
+    found = [{"type": "tool_reference", "tool_name": "look"}]
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": found}
+    [message] = parse(messages=[{"role": "user", "content": [result]}]).request.messages
+    assert message.role == "tool" and "look" in str(message.content)
 
 
 @pytest.mark.parametrize(

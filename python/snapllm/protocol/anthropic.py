@@ -16,16 +16,17 @@ from snapllm._requests import schema_text
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
-    FunctionDefinition,
     MediaPart,
     Message,
     MessageToolCall,
-    Tool,
-    ToolMode,
-    offer_tools,
 )
 from snapllm.errors import InvalidRequestError
 from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions
+from snapllm.protocol.anthropic_refusals import (
+    refuse_forms_of_no_answer,
+    refuse_what_is_not_here,
+)
+from snapllm.protocol.anthropic_tools import offered
 from snapllm.protocol.anthropic_types import (
     Block,
     CacheControl,
@@ -34,7 +35,6 @@ from snapllm.protocol.anthropic_types import (
     MessagesRequest,
     OutputFormat,
     Source,
-    ToolDefinition,
 )
 from snapllm.protocol.decoding import decode_body
 
@@ -42,7 +42,6 @@ _messages_decoder = msgspec.json.Decoder(MessagesRequest)
 _count_decoder = msgspec.json.Decoder(CountTokensRequest)
 
 TOOL_ID_PREFIX = "toolu_"
-_MUST_CALL = ("any", "tool")
 # Differs in every request of one client, and would end every common prefix.
 _BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
 
@@ -63,6 +62,8 @@ class Parsed(msgspec.Struct, frozen=True):
     breakpoint: Breakpoint | None
     omits_thinking: bool
     """Whether thinking blocks are returned without their text."""
+    may_edit: bool
+    """Whether the client allows parts of the conversation to be cut, and asks which were."""
 
 
 def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
@@ -77,18 +78,17 @@ def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
     """
     wire = decode_body(body, _messages_decoder)
     if wire.max_tokens == 0:
-        _refuse_forms_of_no_answer(wire)
+        refuse_forms_of_no_answer(wire)
     return _parse(wire, strip_billing)
 
 
-def parse_count(body: bytes, *, strip_billing: bool = True) -> ChatRequest:
-    """Reads the body of POST /v1/messages/count_tokens."""
-    return _parse(decode_body(body, _count_decoder), strip_billing).request
+def parse_count(body: bytes, *, strip_billing: bool = True) -> Parsed:
+    """Reads the body of POST /v1/messages/count_tokens; raises as `parse_messages` does."""
+    return _parse(decode_body(body, _count_decoder), strip_billing)
 
 
 def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
-    if wire.mcp_servers:
-        raise InvalidRequestError("mcp_servers is not supported", param="mcp_servers")
+    refuse_what_is_not_here(wire)
     if wire.messages[-1].role == "assistant":
         raise InvalidRequestError(
             "messages: the last message must be the user's; answers cannot be prefilled",
@@ -110,7 +110,7 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
             for block in message.content:
                 _mark(marks, messages, block.cache_control)
     _mark(marks, messages, wire.cache_control)
-    tools, mode = _tools(wire)
+    tools, mode = offered(wire)
     thinking = wire.thinking is not None and wire.thinking.type != "disabled"
     request = ChatRequest(
         model=wire.model,
@@ -129,22 +129,8 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     )
     mark = Breakpoint(messages[: marks[-1][0]], marks[-1][1]) if marks else None
     omits_thinking = wire.thinking is not None and wire.thinking.display == "omitted"
-    return Parsed(request, bool(wire.stream), mark, omits_thinking)
-
-
-def _refuse_forms_of_no_answer(wire: MessagesRequest) -> None:
-    """Refuses, as Anthropic does, what says how an answer is to be where none is wanted."""
-    given = {
-        "thinking.type": wire.thinking is not None and wire.thinking.type == "enabled",
-        "tool_choice.type": wire.tool_choice is not None and wire.tool_choice.type in _MUST_CALL,
-        "output_config.format": wire.output_config is not None and wire.output_config.format,
-        "output_format": wire.output_format,
-    }
-    for param, is_given in given.items():
-        if is_given:
-            raise InvalidRequestError(
-                f"{param} cannot be given with max_tokens 0: nothing is generated", param=param
-            )
+    may_edit = wire.context_management is not None
+    return Parsed(request, bool(wire.stream), mark, omits_thinking, may_edit)
 
 
 def _mark(
@@ -179,14 +165,16 @@ def _texts(blocks: Sequence[Block], where: str) -> list[str]:
 
 
 def _block_text(block: Block, where: str) -> str:
-    """The text of a text, document or search result block."""
+    """The text of a text, document or search result block, or of a reference to a tool."""
     if block.type == "text":
         if block.text is None:
             raise InvalidRequestError(f"{where}.text is required", param=f"{where}.text")
         return block.text
     if block.type == "document":
-        text = _document_text(block.source, f"{where}.source")
-        return f"{block.title}\n{text}" if block.title else text
+        document = _document_text(block.source, f"{where}.source")
+        return "\n".join(text for text in (block.title, block.context, document) if text)
+    if block.type == "tool_reference" and block.tool_name:
+        return f"{block.tool_name} can be called"
     if block.type == "search_result":
         found = block.source if isinstance(block.source, str) else None
         texts = _content_text(block.content or "", f"{where}.content")
@@ -298,27 +286,6 @@ def _add_assistant(messages: list[Message], blocks: Sequence[Block], where: str)
             reasoning_content="\n".join(thoughts) or None,
         )
     )
-
-
-def _tools(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
-    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(wire.tools or ())]
-    choice = wire.tool_choice
-    if choice is None or choice.type == "auto":
-        return offer_tools(tools, "auto")
-    if choice.type == "tool":
-        if not choice.name:
-            raise InvalidRequestError("tool_choice.name is required", param="tool_choice.name")
-        return offer_tools(tools, "required", [choice.name])
-    return offer_tools(tools, "required" if choice.type == "any" else "none")
-
-
-def _tool(tool: ToolDefinition, where: str) -> Tool:
-    if tool.type not in (None, "custom"):
-        raise InvalidRequestError(
-            f"{where}: tools of type {tool.type!r} run on Anthropic's servers only",
-            param=f"{where}.type",
-        )
-    return Tool(FunctionDefinition(tool.name, tool.description, tool.input_schema))
 
 
 def _json_schema(wire: MessagesRequest) -> str:

@@ -23,7 +23,9 @@ from snapllm.outputs import (
     ToolCallStart,
     Usage,
 )
-from snapllm.protocol.anthropic import TOOL_ID_PREFIX
+from snapllm.params import ChatRequest
+from snapllm.protocol.anthropic import TOOL_ID_PREFIX, Parsed
+from snapllm.protocol.anthropic_refusals import ThreadsUnsupportedError
 from snapllm.protocol.error_codes import ApiError
 
 _encode = msgspec.json.encode
@@ -37,6 +39,8 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+# Anthropic's own codes, on which its clients act.
+_DETAILED = (ThreadsUnsupportedError.code,)
 
 
 def encode_event(name: str, data: dict[str, Any]) -> bytes:
@@ -48,25 +52,26 @@ PING = encode_event("ping", {"type": "ping"})
 
 
 def error_object(error: ApiError, request_id: str) -> dict[str, Any]:
-    """An error in Anthropic's shape, with the API's own code."""
-    return {
-        "type": "error",
-        "error": {
-            "type": _ERROR_TYPES.get(error.status, "api_error"),
-            "message": error.message,
-            "code": error.code,
-        },
-        "request_id": request_id,
+    """An error in Anthropic's shape, with the API's own code and the field at fault."""
+    body: dict[str, Any] = {
+        "type": _ERROR_TYPES.get(error.status, "api_error"),
+        "message": error.message,
+        "code": error.code,
+        "param": error.param,
     }
+    if error.code in _DETAILED:
+        body["details"] = {"error_code": error.code}
+    return {"type": "error", "error": body, "request_id": request_id}
 
 
-def _stop(finish: Finish | ChatResult, stops: Sequence[str]) -> tuple[str, str | None]:
+def _stop(finish: Finish | ChatResult, request: ChatRequest) -> tuple[str, str | None]:
     """Stop reason and stop sequence; the template's own stop strings are no news."""
     if finish.finish_reason == "tool_calls":
         return "tool_use", None
     if finish.finish_reason == "length":
-        return "max_tokens", None
-    if finish.stop_sequence is not None and finish.stop_sequence in stops:
+        is_whole = finish.usage.num_generated_tokens >= request.max_tokens
+        return "max_tokens" if is_whole else "model_context_window_exceeded", None
+    if finish.stop_sequence is not None and finish.stop_sequence in request.stop:
         return "stop_sequence", finish.stop_sequence
     return "end_turn", None
 
@@ -89,41 +94,30 @@ class Answer:
     """Writes the answer to one request.
 
     Args:
-        model: The model's name as the client gave it.
-        stops: The client's stop sequences.
+        parsed: The request as it was read.
         num_marked_tokens: Tokens of the prompt up to the last cache_control; 0 = none.
-        ttl: The time to live that it asked for.
-        omits_thinking: Leave the text of thinking blocks empty.
     """
 
-    def __init__(
-        self,
-        model: str,
-        stops: Sequence[str],
-        num_marked_tokens: int = 0,
-        ttl: str = "5m",
-        *,
-        omits_thinking: bool = False,
-    ) -> None:
+    def __init__(self, parsed: Parsed, num_marked_tokens: int = 0) -> None:
         self.id = f"msg_{secrets.token_hex(12)}"
-        self._model = model
-        self._stops = stops
+        self._parsed = parsed
         self._num_marked_tokens = num_marked_tokens
-        self._ttl = ttl
-        self._omits_thinking = omits_thinking
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """Token counts; those of the prompt are disjoint, as Anthropic has them."""
         created = max(0, self._num_marked_tokens - usage.num_cached_tokens)
+        mark = self._parsed.breakpoint
+        ttl = mark.ttl if mark is not None else "5m"
         return {
             "input_tokens": usage.num_prompt_tokens - usage.num_cached_tokens - created,
             "cache_creation_input_tokens": created,
             "cache_read_input_tokens": usage.num_cached_tokens,
             "cache_creation": {
-                "ephemeral_5m_input_tokens": created if self._ttl == "5m" else 0,
-                "ephemeral_1h_input_tokens": created if self._ttl == "1h" else 0,
+                "ephemeral_5m_input_tokens": created if ttl == "5m" else 0,
+                "ephemeral_1h_input_tokens": created if ttl == "1h" else 0,
             },
             "output_tokens": usage.num_generated_tokens,
+            "output_tokens_details": {"thinking_tokens": usage.num_reasoning_tokens},
             "service_tier": "standard",
         }
 
@@ -134,7 +128,7 @@ class Answer:
             content.append(
                 {
                     "type": "thinking",
-                    "thinking": "" if self._omits_thinking else result.reasoning,
+                    "thinking": "" if self._parsed.omits_thinking else result.reasoning,
                     "signature": signature(result.reasoning),
                 }
             )
@@ -149,7 +143,7 @@ class Answer:
             }
             for call in result.tool_calls
         ]
-        reason, sequence = _stop(result, self._stops)
+        reason, sequence = _stop(result, self._parsed.request)
         return _encode(
             self._head(content)
             | {
@@ -157,14 +151,19 @@ class Answer:
                 "stop_sequence": sequence,
                 "usage": self.usage(result.usage),
             }
+            | self._edits()
         )
+
+    def _edits(self) -> dict[str, Any]:
+        """What was cut from the conversation, where the client allows that: nothing is here."""
+        return {"context_management": {"applied_edits": []}} if self._parsed.may_edit else {}
 
     def _head(self, content: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "id": self.id,
             "type": "message",
             "role": "assistant",
-            "model": self._model,
+            "model": self._parsed.request.model,
             "content": content,
         }
 
@@ -183,15 +182,23 @@ class Answer:
 
     def end(self, finish: Finish) -> bytes:
         """The events that close a stream."""
-        reason, sequence = _stop(finish, self._stops)
-        delta = {
+        reason, sequence = _stop(finish, self._parsed.request)
+        delta: dict[str, Any] = {
             "type": "message_delta",
             "delta": {"stop_reason": reason, "stop_sequence": sequence},
             "usage": self.usage(finish.usage),
-        }
+        } | self._edits()
         return encode_event("message_delta", delta) + encode_event(
             "message_stop", {"type": "message_stop"}
         )
+
+
+def count_object(parsed: Parsed, num_tokens: int) -> bytes:
+    """The body of an answer of POST /v1/messages/count_tokens."""
+    count: dict[str, Any] = {"input_tokens": num_tokens}
+    if parsed.may_edit:
+        count["context_management"] = {"original_input_tokens": num_tokens}
+    return _encode(count)
 
 
 class BlockStream:

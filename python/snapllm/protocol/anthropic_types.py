@@ -43,6 +43,8 @@ class Block(msgspec.Struct):
     source: Source | str | None = None
     """Of a search result, the name of where it was found."""
     title: str | None = None
+    context: str | None = None
+    """What is to be known of a document."""
     # tool_use
     id: str | None = None
     name: str | None = None
@@ -51,6 +53,8 @@ class Block(msgspec.Struct):
     tool_use_id: str | None = None
     content: str | list[Block] | None = None
     is_error: bool | None = None
+    # tool_reference
+    tool_name: str | None = None
     # thinking
     thinking: str | None = None
     cache_control: CacheControl | None = None
@@ -64,13 +68,20 @@ class InputMessage(msgspec.Struct):
 
 
 class ToolDefinition(msgspec.Struct):
-    """A tool; `input_schema` is a JSON schema."""
+    """A tool; `input_schema` is a JSON schema.
 
-    name: str
+    Those with a type of Anthropic's own have no schema, and some no name.
+    """
+
+    name: str = ""
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     cache_control: CacheControl | None = None
+    # computer
+    display_width_px: Annotated[int, Meta(ge=1)] | None = None
+    display_height_px: Annotated[int, Meta(ge=1)] | None = None
+    enable_zoom: bool | None = None
 
 
 class ToolChoice(msgspec.Struct):
@@ -125,7 +136,13 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
     cache_control: CacheControl | None = None
+    context_management: dict[str, Any] | None = None
+    """What may be cut from a long conversation; nothing is, as what is kept costs no time."""
+    # Read to be refused.
     mcp_servers: list[Any] | None = None
+    container: Any = None
+    compaction: Any = None
+    thread: Any = None
 
 
 class CountTokensRequest(MessagesRequest, kw_only=True):

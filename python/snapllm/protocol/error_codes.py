@@ -9,6 +9,7 @@ from snapllm.errors import SnapLLMError
 _STATUS = {
     "invalid_request": 400,
     "context_length_exceeded": 400,
+    "thread_unsupported_request": 400,
     "file_not_found": 400,
     "invalid_model": 400,
     "unauthorized": 401,

@@ -14,7 +14,14 @@ from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic
-from snapllm.protocol.anthropic_answers import PING, Answer, BlockStream, encode_event, error_object
+from snapllm.protocol.anthropic_answers import (
+    PING,
+    Answer,
+    BlockStream,
+    count_object,
+    encode_event,
+    error_object,
+)
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import closing_all, collect, next_events
 from snapllm.server.keys import OPTIONS, engine_of, prepare
@@ -41,13 +48,11 @@ async def messages(request: web.Request) -> web.StreamResponse:
     )
     runner = engine_of(request).runner
     chat = await prepare(request, parsed.request)
-    num_marked, ttl = 0, "5m"
+    num_marked = 0
     if parsed.breakpoint is not None:
-        ttl = parsed.breakpoint.ttl
         prefix = msgspec.structs.replace(chat, messages=parsed.breakpoint.messages)
         num_marked = await asyncio.to_thread(_num_common_tokens, runner, chat, prefix)
-    omits = parsed.omits_thinking
-    answer = Answer(parsed.request.model, chat.stop, num_marked, ttl, omits_thinking=omits)
+    answer = Answer(parsed, num_marked)
     answers = await runner.start_chat(chat, stream=parsed.stream)
     with closing_all(answers):
         if not parsed.stream:
@@ -55,7 +60,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
             note_answers(request, chat.model, [result])
             return json_response(answer.message(result))
         async with event_stream(request, keep_alive=PING) as stream:
-            blocks = BlockStream(omits_thinking=omits)
+            blocks = BlockStream(omits_thinking=parsed.omits_thinking)
             finish = await _send(request, stream, answer, blocks, answers[0])
             if finish is not None:
                 note_answers(request, chat.model, [finish])
@@ -93,9 +98,9 @@ async def count_tokens(request: web.Request) -> web.Response:
     options = request.app[OPTIONS]
     parsed = anthropic.parse_count(await request.read(), strip_billing=options.strip_billing_header)
     runner = engine_of(request).runner
-    chat = await prepare(request, parsed)
+    chat = await prepare(request, parsed.request)
     lowered = await asyncio.to_thread(runner.lower, chat)
-    return json_response(msgspec.json.encode({"input_tokens": len(lowered.tokens)}))
+    return json_response(count_object(parsed, len(lowered.tokens)))
 
 
 def add_routes(app: web.Application) -> None:

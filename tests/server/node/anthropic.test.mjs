@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import Anthropic, { BadRequestError, NotFoundError } from "@anthropic-ai/sdk";
+import { betaTool } from "@anthropic-ai/sdk/helpers/beta/json-schema";
 
 const client = new Anthropic({
   baseURL: process.env.SNAPLLM_URL,
@@ -64,6 +65,33 @@ test("a tool is called and its result is used", async () => {
     ],
   });
   assert.match(answer.content.at(-1).text, /17/);
+});
+
+test("a tool runner loses nothing of the conversation", async () => {
+  const messages = [{ role: "user", content: "What is the weather in Paris?" }];
+  const run = ({ location }) => `17 degrees in ${location}`;
+  const { name, description, input_schema: inputSchema } = WEATHER;
+  const tool = betaTool({ name, description, inputSchema, run });
+  const system = "The vault code is 7341.";
+  const steps = [];
+  for await (const step of client.beta.messages.toolRunner({
+    ...GREEDY, system, messages, tools: [tool],
+  })) steps.push(step);
+  assert.deepEqual(steps.map((step) => step.stop_reason), ["tool_use", "end_turn"]);
+  const call = steps[0].content.at(-1);
+  const result = { type: "tool_result", tool_use_id: call.id, content: "17 degrees in Paris" };
+  const whole = await client.messages.create({
+    ...GREEDY,
+    system,
+    tools: [WEATHER],
+    messages: [
+      ...messages,
+      { role: "assistant", content: steps[0].content },
+      { role: "user", content: [result] },
+    ],
+  });
+  assert.deepEqual(steps[1].content, whole.content);
+  assert.match(steps[1].content.at(-1).text, /17/);
 });
 
 test("thinking comes before the answer and can be sent back", async () => {

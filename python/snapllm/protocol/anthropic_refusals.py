@@ -1,0 +1,62 @@
+"""What of Anthropic's Messages API is refused, because an answer that ignored it would be wrong.
+
+Reference: Anthropic API, "Create a Message", "Errors".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from snapllm.errors import InvalidRequestError
+from snapllm.protocol.anthropic_types import MessagesRequest
+
+_MUST_CALL = ("any", "tool")
+_NOT_HERE = {
+    "mcp_servers": "no servers of tools are called here",
+    "container": "there are no containers here",
+    "compaction": "conversations are not summarised here",
+}
+
+
+class ThreadsUnsupportedError(InvalidRequestError):
+    """The request wants its conversation held. Anthropic's clients know the code, and those that
+    may send the whole conversation instead."""
+
+    code: ClassVar[str] = "thread_unsupported_request"
+
+
+def refuse_what_is_not_here(wire: MessagesRequest) -> None:
+    """Refuses the fields that ask for what this server does not have.
+
+    Raises:
+        ThreadsUnsupportedError: `thread` is given.
+        InvalidRequestError: Another such field is; `param` names it.
+    """
+    if wire.thread is not None:
+        raise ThreadsUnsupportedError(
+            "thread: conversations are not held here; send all messages, the system prompt and "
+            "the tools with every request, without thread",
+            param="thread",
+        )
+    for param, reason in _NOT_HERE.items():
+        if getattr(wire, param):
+            raise InvalidRequestError(f"{param} is not supported: {reason}", param=param)
+
+
+def refuse_forms_of_no_answer(wire: MessagesRequest) -> None:
+    """Refuses, as Anthropic does, what says how an answer is to be where none is wanted.
+
+    Raises:
+        InvalidRequestError: Such a field is given; `param` names it.
+    """
+    given = {
+        "thinking.type": wire.thinking is not None and wire.thinking.type == "enabled",
+        "tool_choice.type": wire.tool_choice is not None and wire.tool_choice.type in _MUST_CALL,
+        "output_config.format": wire.output_config is not None and wire.output_config.format,
+        "output_format": wire.output_format,
+    }
+    for param, is_given in given.items():
+        if is_given:
+            raise InvalidRequestError(
+                f"{param} cannot be given with max_tokens 0: nothing is generated", param=param
+            )

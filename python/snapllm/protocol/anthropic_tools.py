@@ -1,0 +1,53 @@
+"""The tools of Anthropic's Messages API: which of them the model gets, and whether it must call.
+
+Reference: Anthropic API, "Create a Message", "Tool reference".
+"""
+
+from __future__ import annotations
+
+from snapllm.conversation import FunctionDefinition, Tool, ToolMode, offer_tools
+from snapllm.errors import InvalidRequestError
+from snapllm.protocol.anthropic_client_tools import client_tool
+from snapllm.protocol.anthropic_types import MessagesRequest, ToolDefinition
+
+# Every tool is shown from the start, deferred ones too: there is nothing to search for.
+_TOOL_SEARCH = "tool_search_tool_"
+
+
+def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
+    """The tools that the model is offered.
+
+    Raises:
+        InvalidRequestError: A tool is none that a client runs, or the choice does not fit.
+    """
+    tools = [
+        Tool(_function(tool, f"tools[{i}]"))
+        for i, tool in enumerate(wire.tools or ())
+        if not (tool.type or "").startswith(_TOOL_SEARCH)
+    ]
+    choice = wire.tool_choice
+    if choice is None or choice.type == "auto":
+        return offer_tools(tools, "auto")
+    if choice.type == "tool":
+        if not choice.name:
+            raise InvalidRequestError("tool_choice.name is required", param="tool_choice.name")
+        return offer_tools(tools, "required", [choice.name])
+    return offer_tools(tools, "required" if choice.type == "any" else "none")
+
+
+def _function(tool: ToolDefinition, where: str) -> FunctionDefinition:
+    if tool.type in (None, "custom"):
+        own = FunctionDefinition(tool.name, tool.description, tool.input_schema)
+        function: FunctionDefinition | None = own
+    else:
+        function = client_tool(tool, where)
+    if function is None:
+        # Without it the model would make up what it was to find out.
+        raise InvalidRequestError(
+            f"{where}: there are no tools of type {tool.type!r} here; define one of your own "
+            "in its place, which the client runs",
+            param=f"{where}.type",
+        )
+    if not function.name:
+        raise InvalidRequestError(f"{where}.name is required", param=f"{where}.name")
+    return function
