@@ -4,6 +4,7 @@
 #include <iterator>
 #include <string>
 
+#include "backend/prompt_limit.h"
 #include "snapllm/chat_prompt.h"
 
 namespace snapllm {
@@ -65,10 +66,7 @@ Status check_prompt(const GenerateRequest& request, const ModelInfo& info) {
   }
   const auto num_tokens = static_cast<int64_t>(request.prompt.size());
   if (num_tokens >= info.context_size) {
-    return {StatusCode::kContextLengthExceeded,
-            "the prompt has " + std::to_string(num_tokens) + " tokens, but the context of model " +
-                info.id + " holds " + std::to_string(info.context_size) +
-                " with at least one for the answer"};
+    return prompt_too_long(num_tokens, info.context_size);
   }
   if (Status status = check_media(request, info); !status.ok()) return status;
   return check_tokens(request, info);

@@ -145,7 +145,11 @@ Result<LlamaModelPtr> load_weights(const ModelOptions& options, const std::atomi
   LlamaModelPtr model(llama_model_load_from_file(options.path.c_str(), params));
   if (!model && cancelled) return Status(StatusCode::kClosed, "the load was cancelled");
   if (!model) {
-    return Status(StatusCode::kInvalidModel, "Cannot load " + options.path + ": " + log.errors());
+    const std::string errors = log.errors();
+    const bool lacks_memory = errors.find("insufficient memory") != std::string::npos ||
+                              errors.find("Cannot allocate memory") != std::string::npos ||
+                              errors.find("unable to allocate") != std::string::npos;
+    return Status(lacks_memory ? StatusCode::kOutOfMemory : StatusCode::kInvalidModel, "Cannot load " + options.path + ": " + errors);
   }
   if (!llama_model_has_decoder(model.get()) || llama_model_has_encoder(model.get())) {
     return Status(StatusCode::kInvalidModel,

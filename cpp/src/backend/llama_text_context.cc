@@ -205,7 +205,11 @@ ContextMemory LlamaTextContext::memory() const {
   for (const auto& [type, bytes] : llama_get_memory_breakdown(context_.get())) {
     memory.kv_bytes += bytes.context;
     memory.compute_bytes += bytes.compute;
-    if (!ggml_backend_buft_is_host(type)) memory.gpu_bytes += bytes.total();
+    // Buffers with weights in an order of the CPU's own are none of the host's, and on no GPU.
+    const ggml_backend_dev_t device = ggml_backend_buft_get_device(type);
+    const bool is_on_cpu =
+        device != nullptr && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
+    if (!is_on_cpu && !ggml_backend_buft_is_host(type)) memory.gpu_bytes += bytes.total();
   }
   return memory;
 }

@@ -42,18 +42,13 @@ LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
   }
 }
 
-size_t LlamaTextModel::max_prompt_bytes() const {
-  return longest_token_bytes_ * static_cast<size_t>(info_.context_size);
+PromptLimit LlamaTextModel::prompt_limit() const {
+  return {longest_token_bytes_, info_.context_size};
 }
 
 Result<std::vector<Token>> LlamaTextModel::tokenize(const std::string& text, bool add_special,
                                                     bool parse_special) const {
-  if (text.size() > max_prompt_bytes()) {
-    return Status(StatusCode::kContextLengthExceeded,
-                  "a text of " + std::to_string(text.size()) +
-                      " bytes is longer than the model's context of " +
-                      std::to_string(info_.context_size) + " tokens");
-  }
+  if (Status status = prompt_limit().check(text.size()); !status.ok()) return status;
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::vector<Token>> {
     return common_tokenize(vocab_, text, add_special, parse_special);
   });
@@ -73,7 +68,7 @@ bool LlamaTextModel::is_control(Token token) const {
 
 Result<std::shared_ptr<const ChatPrompt>> LlamaTextModel::format_chat(
     const ChatFormatRequest& request) const {
-  return chat_format_->format(request, max_prompt_bytes());
+  return chat_format_->format(request, prompt_limit());
 }
 
 bool LlamaTextModel::is_preserved(const ChatPrompt* chat, Token token) const {

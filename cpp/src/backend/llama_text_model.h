@@ -5,8 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "backend/text_backend.h"
 #include "backend/llama_projector.h"
+#include "backend/prompt_limit.h"
+#include "backend/text_backend.h"
 #include "chat/llama_chat_format.h"
 #include "llama.h"
 
@@ -49,8 +50,7 @@ class LlamaTextModel : public TextModel {
   LlamaProjector* projector() const { return projector_.get(); }
 
  private:
-  // Longer texts cannot fit the context whatever they say.
-  size_t max_prompt_bytes() const;
+  PromptLimit prompt_limit() const;
 
   const std::shared_ptr<llama_model> model_;  // perhaps shared with other ids
   const llama_vocab* const vocab_;

@@ -187,7 +187,7 @@ Result<MediaPrompt> LlamaChatFormat::tokenize(const std::string& text,
 }
 
 Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatFormatRequest& request,
-                                                                  size_t max_bytes) const {
+                                                                  PromptLimit limit) const {
   using Prompt = std::shared_ptr<const ChatPrompt>;
   if (Status status = check_depths(request); !status.ok()) return status;
   if (!request.media.empty() && projector_ == nullptr) {
@@ -195,11 +195,7 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
   }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<Prompt> {
     Rendered rendered = render(request);
-    if (rendered.text.size() > max_bytes) {
-      return Status(StatusCode::kContextLengthExceeded,
-                    "the prompt of " + std::to_string(rendered.text.size()) +
-                        " bytes is longer than the model's context");
-    }
+    if (Status status = limit.check(rendered.text.size()); !status.ok()) return status;
     auto prompt = tokenize(rendered.text, request);
     if (!prompt.ok()) return prompt.status();
     return Prompt(std::make_shared<LlamaChatPrompt>(

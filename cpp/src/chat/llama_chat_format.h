@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/prompt_limit.h"
 #include "chat.h"
 #include "chat/answer_rules.h"
 #include "snapllm/chat_prompt.h"
@@ -57,9 +58,9 @@ class LlamaChatFormat {
   bool supports_thinking() const { return supports_thinking_; }
   bool supports_tools() const { return supports_tools_; }
 
-  // Renders and tokenises a chat. `max_bytes` bounds the rendered prompt.
+  // Renders and tokenises a chat. `limit` bounds the rendered prompt.
   Result<std::shared_ptr<const ChatPrompt>> format(const ChatFormatRequest& request,
-                                                   size_t max_bytes) const;
+                                                   PromptLimit limit) const;
 
  private:
   LlamaChatFormat(const llama_model* model, common_chat_templates_ptr templates,
