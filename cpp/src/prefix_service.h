@@ -40,7 +40,7 @@ class PrefixService {
  private:
   // Waits until what was answered so far is in the store: a finished request's KV is
   // handed over after its last output.
-  void settle() { compute_.run([] {}); }
+  void settle() { (void)store_.lock_handover(); }
   // The scheduler of the prefix's model, null where that is not resident.
   std::shared_ptr<Scheduler> scheduler_of(const PrefixRef& prefix, const StoreScope& scope) const;
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
@@ -47,6 +48,11 @@ class PrefixCache {
   void preempt(Sequence& sequence, std::vector<SequenceId>& free_ids);
   // Keeps what a finished sequence computed and gives its id and cells back.
   void keep(Sequence& sequence, std::vector<SequenceId>& free_ids);
+
+  // See KvStore::lock_handover; no lock without a store.
+  std::unique_lock<std::mutex> lock_handover() {
+    return store_ != nullptr ? store_->lock_handover() : std::unique_lock<std::mutex>();
+  }
 
   // Makes the tokens, all of which `stored` holds, a pinned hot prefix. `free_cells` are
   // those not reserved. Fails with kOutOfMemory when there is no room.

@@ -62,8 +62,7 @@ void Scheduler::step(bool others_wait) {
   admit();
   if (!running_.empty()) decode(others_wait);
   compute_media();
-  flush_outputs();
-  release_finished();
+  hand_over();
   check_invariants();
 }
 
@@ -349,6 +348,16 @@ void Scheduler::fail_shares(const std::vector<BatchShare>& shares, const Status&
   }
 }
 
+void Scheduler::hand_over() {
+  const bool any_ended = std::any_of(running_.begin(), running_.end(), [](const auto& sequence) {
+    return sequence->state() == SequenceState::kFinished;
+  });
+  // The end of an answer goes out first: nobody waits for what is only kept for later.
+  const auto lock = any_ended ? prefix_cache_.lock_handover() : std::unique_lock<std::mutex>();
+  flush_outputs();
+  release_finished();
+}
+
 void Scheduler::flush_outputs() {
   // One push for each queue, so that a reader of many requests wakes once a step.
   std::unordered_map<OutputQueue*, std::vector<RequestOutput>> outputs;
@@ -421,8 +430,7 @@ void Scheduler::abort_all(const Status& status) {
   take_arrivals();
   const FinishReason reason = status.ok() ? FinishReason::kCancelled : FinishReason::kError;
   for (const auto& sequence : running_) sequence->finish(reason, status);
-  flush_outputs();
-  release_finished();
+  hand_over();
   for (const auto& sequence : waiting_) {
     sequence->finish(reason, status);
     count_finished(*sequence);

@@ -80,6 +80,8 @@ class Scheduler : public Steppable {
   void sample_share(const BatchShare& share, int32_t output_index);
   void fail_shares(const std::vector<BatchShare>& shares, const Status& status);
   void accept_token(Sequence& sequence, SampledToken sampled);
+  // Sends what there is to send, and keeps what those that ended computed.
+  void hand_over();
   void flush_outputs();
   void release_finished();
   void count_finished(const Sequence& sequence);

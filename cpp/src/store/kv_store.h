@@ -114,6 +114,10 @@ class KvStore {
   KvStoreStats stats() const;
   void flush() { io_.flush(); }
 
+  // Held by whoever ends an answer until its KV is here; held for a moment, it is the wait for the
+  // KV of all answers that have ended.
+  std::unique_lock<std::mutex> lock_handover() { return std::unique_lock(handover_mutex_); }
+
  private:
   // A piece to be taken from its tier without the lock.
   struct PlannedPart {
@@ -156,6 +160,7 @@ class KvStore {
   const KvStoreOptions options_;
   const std::unique_ptr<FileEnv> env_;
 
+  std::mutex handover_mutex_;
   mutable std::mutex mutex_;
   // Guarded by mutex_:
   PieceIndex index_;
