@@ -55,9 +55,9 @@ TEST(batch_builder, sequences_without_work_get_nothing) {
 
 TEST(batch_builder, prefill_budget_alone_is_what_a_new_request_can_wait_for) {
   CHECK_EQ(prefill_budget(false, 2048, 512, 0.1), 2048);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 0.6), 1536);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 2.0), 480);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 12.0), 64);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 0.4), 1024);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 2.0), 224);
+  CHECK_EQ(prefill_budget(false, 2048, 512, 7.0), 64);
   CHECK_EQ(prefill_budget(false, 2048, 512, 5000.0), 32);
 }
 

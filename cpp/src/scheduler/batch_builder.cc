@@ -12,7 +12,7 @@ constexpr int32_t kChunkStep = 32;
 constexpr int32_t kFirstChunkTokens = 64;
 // Time a prefill chunk may add between two tokens of a running stream.
 constexpr double kSharedChunkMs = 200.0;
-constexpr double kLoneChunkMs = 1000.0;
+constexpr double kLoneChunkMs = 500.0;
 
 int32_t cut_chunk(const PendingWork& work, int32_t budget) {
   const int32_t to_cut = work.next_cut - work.num_computed;
