@@ -50,6 +50,10 @@ def _byte_characters() -> list[str]:
 
 _MERGES = ("t h", "th e", "i n", "a n", "Ġ the", "Ġ a")
 
+# Of a block of 256 numbers: its bytes, and where in it the 16-bit scales lie, of the numbers and,
+# where there is one, of the minima. Format: ggml-common.h.
+_K_BLOCKS = {Kind.Q4_K: (144, 0, 2), Kind.Q5_K: (176, 0, 2), Kind.Q6_K: (210, 208, None)}
+
 _BLOCK_SIZE = 32
 _MAX_DRAWN = 1 << 18
 
@@ -70,11 +74,29 @@ def _vocabulary(size: int) -> tuple[list[str], list[gguf.TokenType]]:
 def _random_weights(random: np.random.Generator, shape: tuple[int, ...], kind: Kind) -> np.ndarray:
     """Weights that about keep their input's size; big tensors repeat some thousand blocks."""
     deviation = 1.5 / np.sqrt(shape[-1])
+    if kind in _K_BLOCKS:
+        return _random_k_blocks(random, shape, kind, deviation)
     if prod(shape) <= _MAX_DRAWN:
         return quantize(random.normal(0, deviation, shape), kind)
     blocks = quantize(random.normal(0, deviation, (_MAX_DRAWN // _BLOCK_SIZE, _BLOCK_SIZE)), kind)
     picked = random.integers(0, len(blocks), prod(shape) // _BLOCK_SIZE, dtype=np.uint32)
     return blocks[picked].reshape(*shape[:-1], -1)
+
+
+def _random_k_blocks(
+    random: np.random.Generator, shape: tuple[int, ...], kind: Kind, deviation: float
+) -> np.ndarray:
+    """K-quants, which gguf can only read: any bytes are some, but for the scales."""
+    size, scale_at, minimum_at = _K_BLOCKS[kind]
+    blocks = random.integers(0, 256, (prod(shape) // 256, size), dtype=np.uint8)
+    # Scales of 6 bits times numbers of 4 or 5, or scales of 8 times numbers of 6, both signed.
+    spread = {Kind.Q4_K: 190, Kind.Q5_K: 390, Kind.Q6_K: 1370}[kind]
+    scale = deviation / spread
+    blocks[:, scale_at : scale_at + 2] = np.array([scale], np.float16).view(np.uint8)
+    if minimum_at is not None:
+        mean = scale * {Kind.Q4_K: 7.5, Kind.Q5_K: 15.5}[kind]
+        blocks[:, minimum_at : minimum_at + 2] = np.array([mean], np.float16).view(np.uint8)
+    return blocks.reshape(*shape[:-1], -1)
 
 
 class ModelFile:

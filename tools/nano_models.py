@@ -33,6 +33,7 @@ class _Shape:
     layers: int = 2
 
 
+_KQUANT_SHAPE = _Shape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
 _SHAPES = {"1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16)}
 
 
@@ -99,6 +100,19 @@ def make_embedding_model(
         model.add_matrix(f"blk.{i}.ffn_down", shape.width, shape.ffn)
         _add_layer_norm(model, f"blk.{i}.layer_output_norm", shape.width)
     model.add_tokenizer(None)
+    model.write()
+    return path
+
+
+def make_kquant_model(path: Path, kind: Literal["Q4_K", "Q5_K", "Q6_K"]) -> Path:
+    """Writes a llama model of about 1 MB whose matrices are K-quants."""
+    model = ModelFile(path, "llama", kind=gguf.GGMLQuantizationType[kind], seed=1)
+    model.metadata.add_name(f"nano llama {kind}")
+    model.metadata.add_context_length(2048)
+    model.add_matrix("token_embd", model.vocab_size, _KQUANT_SHAPE.width)
+    model.add_matrix("output", model.vocab_size, _KQUANT_SHAPE.width)
+    _add_llama(model, _KQUANT_SHAPE)
+    model.add_tokenizer(CHATML_TEMPLATE)
     model.write()
     return path
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
-from nano_models import GEMMA3_WINDOW, Architecture, make_nano_model
+from nano_models import GEMMA3_WINDOW, Architecture, make_kquant_model, make_nano_model
 
 import snapllm
 from snapllm import _core
@@ -192,6 +192,33 @@ def test_what_is_restored_goes_on_with_the_very_bits_of_what_was_computed(
         assert ask(model, prompt)[0] == expected
         to_warm(engine, model, prompt[:16])
         assert ask(model, prompt)[0] == expected
+
+
+@pytest.mark.skipif(
+    "avx512_vnni" not in Path("/proc/cpuinfo").read_text(), reason="the kernel needs AVX-512 VNNI"
+)
+@pytest.mark.parametrize("kind", ["Q4_K", "Q5_K", "Q6_K"])
+def test_k_quants_have_the_same_bits_alone_in_batches_and_restored(
+    tmp_path: Path, kind: Literal["Q4_K", "Q5_K", "Q6_K"]
+) -> None:
+    """One row is computed by our kernel, a batch of rows by ggml's."""
+    engine, model = open_engine(make_kquant_model(tmp_path / "m.gguf", kind))
+    with engine, ThreadPoolExecutor(6) as threads:
+        for length in (17, 257, 700):
+            prompt = random_tokens(length, length)
+            expected = plain(model, prompt)
+            for count in (1, 3, 7, 8, 9):  # computed after so many were restored
+                start = prompt[:-count]
+                ask(model, start)
+                assert ask(model, prompt)[0] == expected
+                to_warm(engine, model, prompt[:16])
+                assert ask(model, prompt)[0] == expected
+                to_warm(engine, model, prompt[:16])
+        prompts = [random_tokens(i, 20 + 9 * i) for i in range(6)]
+        alone = [ask(model, prompt)[0] for prompt in prompts]
+        for prompt in prompts:
+            to_warm(engine, model, prompt[:16])
+        assert [got for got, *_ in threads.map(lambda p: ask(model, p), prompts)] == alone
 
 
 def test_many_forks_at_once_answer_as_each_alone(path: Path) -> None:

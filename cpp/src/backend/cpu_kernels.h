@@ -13,4 +13,7 @@ void install_cpu_kernels();
 // Whether `attend` takes heads of these sizes; others are left to ggml.
 bool has_cpu_attention(int32_t key_size, int32_t value_size);
 
+// Whether products of a few rows with weights of Q4_K, Q5_K and Q6_K are ours.
+bool has_cpu_kquants();
+
 }  // namespace snapllm

@@ -118,6 +118,13 @@ uint64_t GgufFile::integer(const std::string& key, uint64_t missing) const {
   return largest;
 }
 
+bool GgufFile::has_tensor_of(ggml_type type) const {
+  for (int64_t i = 0; i < gguf_get_n_tensors(gguf_.get()); ++i) {
+    if (gguf_get_tensor_type(gguf_.get(), i) == type) return true;
+  }
+  return false;
+}
+
 bool GgufFile::has_tensor(const std::string& name) const {
   return gguf_find_tensor(gguf_.get(), name.c_str()) >= 0;
 }

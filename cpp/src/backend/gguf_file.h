@@ -26,6 +26,7 @@ class GgufFile {
   // `missing` when there is none.
   uint64_t integer(const std::string& key, uint64_t missing = 0) const;
   bool has_tensor(const std::string& name) const;
+  bool has_tensor_of(ggml_type type) const;
 
   // The refusal of this file.
   Status invalid(const std::string& why) const;

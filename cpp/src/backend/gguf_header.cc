@@ -1,6 +1,7 @@
 #include "backend/gguf_header.h"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "backend/gguf_file.h"
 
@@ -42,6 +43,13 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
   header.num_heads = static_cast<int32_t>(heads);
   header.key_size = static_cast<int32_t>(key_size);
   header.value_size = static_cast<int32_t>(value_size);
+  const auto has_any = [&](std::initializer_list<ggml_type> types) {
+    return std::any_of(types.begin(), types.end(), [&](auto type) { return file.has_tensor_of(type); });
+  };
+  header.has_kquants = has_any({GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K});
+  header.has_q4_k_alone =
+      has_any({GGML_TYPE_Q4_K}) &&
+      !has_any({GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL, GGML_TYPE_MXFP4, GGML_TYPE_Q2_K});
   header.kv_elements_per_token = layers * kv_heads * (key_size + value_size);
   return header;
 }

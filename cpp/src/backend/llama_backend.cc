@@ -96,6 +96,10 @@ bool uses_gpu(const ModelOptions& options) {
   return llama_supports_gpu_offload() && options.gpu_layers != 0;
 }
 
+bool uses_kquant_kernel(const ModelOptions& options) {
+  return !uses_gpu(options) && has_cpu_kquants();
+}
+
 // What computes a model's attention: llama.cpp without flash attention, llama.cpp with
 // it, or our kernel in its place.
 enum class Attention { kPlain, kFlash, kOwn };
@@ -121,21 +125,25 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options, Attentio
 }
 
 // KV that one of them computed differs in its last bits from that of another.
-std::string_view fingerprint_name(Attention attention) {
+std::string fingerprint_name(Attention attention, bool has_kquant_kernel) {
+  const std::string kquants = has_kquant_kernel ? " kquants 1" : "";
   switch (attention) {
-    case Attention::kPlain: return "plain";
-    case Attention::kFlash: return "flash";
+    case Attention::kPlain: return "plain" + kquants;
+    case Attention::kFlash: return "flash" + kquants;
     case Attention::kOwn: break;
   }
-  return "own 1";
+  return "own 1" + kquants;
 }
 
 ProjectorOptions projector_options(const ModelOptions& options, int32_t num_threads) {
   return {options.mmproj_path, uses_gpu(options), num_threads, options.flash_attention};
 }
 
-Result<LlamaModelPtr> load_weights(const ModelOptions& options, const std::atomic<bool>& cancelled) {
+Result<LlamaModelPtr> load_weights(const ModelOptions& options, const GgufHeader& header,
+                                   const std::atomic<bool>& cancelled) {
   llama_model_params params = llama_model_default_params();
+  // Our kernel takes K-quants as they lie in the file, mapped into memory.
+  if (uses_kquant_kernel(options) && header.has_q4_k_alone) params.use_extra_bufts = false;
   params.n_gpu_layers = options.gpu_layers;
   params.progress_callback = [](float, void* flag) {
     return !static_cast<const std::atomic<bool>*>(flag)->load();
@@ -280,7 +288,7 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     // Metadata can be wrong in more ways than the header check knows.
     LlamaAssertTrap trap;
     auto weights =
-        weights_.get(plan.weights_key, [&] { return load_weights(options, cancelled); });
+        weights_.get(plan.weights_key, [&] { return load_weights(options, header.value(), cancelled); });
     if (!weights.ok()) return weights.status();
     std::shared_ptr<LlamaProjector> projector;
     if (!options.mmproj_path.empty()) {
@@ -300,7 +308,8 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     const Attention attention = attention_of(options, header.value());
     ModelInfo info = describe(model_id, options, header.value(), plan, attention,
                               weights.value().get(), projector.get());
-    const auto fingerprint = kv_fingerprint(options, fingerprint_name(attention));
+    const bool has_kquants = uses_kquant_kernel(options) && header.value().has_kquants;
+    const auto fingerprint = kv_fingerprint(options, fingerprint_name(attention, has_kquants));
     if (!fingerprint.ok()) return fingerprint.status();
     auto context = create_context(weights.value().get(), info, options, attention);
     if (!context.ok()) return context.status();

@@ -93,18 +93,18 @@ inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
 // From the lanes of a and b in groups of kGroup, each group's two halves added: the sums
 // of all groups of a, then of b, in order.
-template <int kGroup, int... kLane>
-inline Vec add_halves(Vec a, Vec b, std::integer_sequence<int, kLane...>) {
+template <int kGroup, typename V, int... kLane>
+inline V add_halves(V a, V b, std::integer_sequence<int, kLane...>) {
   constexpr int kHalf = kGroup / 2;
-  const Vec low = __builtin_shufflevector(a, b, (kLane / kHalf * kGroup + kLane % kHalf)...);
-  const Vec high =
+  const V low = __builtin_shufflevector(a, b, (kLane / kHalf * kGroup + kLane % kHalf)...);
+  const V high =
       __builtin_shufflevector(a, b, (kLane / kHalf * kGroup + kLane % kHalf + kHalf)...);
   return low + high;
 }
 
 // Lane i of the result is the sum over the lanes of x[i], always in the same order.
-template <int kGroup = kLanes>
-inline Vec sums_of_lanes(Vec* x) {
+template <int kGroup = kLanes, typename V>
+inline V sums_of_lanes(V* x) {
   if constexpr (kGroup == 1) {
     return x[0];
   } else {

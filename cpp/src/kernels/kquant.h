@@ -1,0 +1,37 @@
+// Products of a few rows of activations with a matrix of K-quants (Q4_K, Q5_K, Q6_K).
+//
+// llama.cpp computes many rows by another kernel than a few, with other sums, so that a token
+// differs alone and in a batch. Both add exact integers up within a block of 256 numbers; this
+// one then does with floats what the kernel for many rows (ggml's "tiled") does, so that both
+// give the same bits. Formats: ggml-common.h, block_q4_K, block_q5_K, block_q6_K, block_q8_K.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace snapllm {
+
+enum class KQuantType { kQ4K, kQ5K, kQ6K };
+
+// Rows of blocks; the stride from one to the next is in bytes.
+struct KQuantArgs {
+  const std::byte* weights = nullptr;  // [num_columns][num_blocks]
+  size_t weights_stride = 0;
+  KQuantType type = KQuantType::kQ4K;
+  const std::byte* x = nullptr;  // block_q8_K, [num_rows][num_blocks]
+  size_t x_stride = 0;
+  float* out = nullptr;  // [num_rows][num_columns]
+  size_t out_stride = 0;
+  int32_t num_blocks = 0;
+  int32_t num_rows = 0;
+  int32_t num_columns = 0;
+};
+
+// Whether this build has the kernel; it is made for AVX-512 with VNNI.
+bool has_kquant_kernel();
+
+// The share of thread `thread` of `num_threads`, each of which makes the same call.
+// REQUIRES: has_kquant_kernel()
+void multiply_kquant(const KQuantArgs& args, int thread, int num_threads);
+
+}  // namespace snapllm
