@@ -17,8 +17,8 @@ from snapllm.contexts import Cancellation, ContextManager, ContextView
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatResult
 from snapllm.protocol import contexts as wire
-from snapllm.protocol.error_codes import ApiError, api_error, encode_error
-from snapllm.server.answers import closing_all, collect
+from snapllm.protocol.error_codes import ApiError, api_error
+from snapllm.server.answers import answering, collect
 from snapllm.server.keys import cache_namespace_of, engine_of, model_ready, resolve_model
 from snapllm.server.middleware import json_response, note_answers, refuse
 from snapllm.server.native_streams import send_answer
@@ -125,7 +125,7 @@ async def _send_ingest(
         try:
             await stream.send([wire.ingested_piece(await task), DONE])
         except SnapLLMError as error:
-            await stream.send([encode_error(api_error(error))])
+            await stream.fail(api_error(error))
     return stream_response(request)
 
 
@@ -149,7 +149,7 @@ async def query(request: web.Request) -> web.StreamResponse:
         note_answers(request, record.model_id, [result])
         return wire.query_object(record, result, hit, latency_ms)
 
-    with closing_all(answers):
+    with answering(request, record.model_id, answers):
         if not wanted.stream:
             return _json(await end(fold_chat(await collect(answers[0]))))
         async with event_stream(request) as stream:
