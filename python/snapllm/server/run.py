@@ -18,6 +18,7 @@ from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
 from snapllm.errors import SnapLLMError
 from snapllm.protocol.native_listing import ComingModel
+from snapllm.server.accept_errors import AcceptErrors
 from snapllm.server.app import create_app
 from snapllm.server.coming import coming_model
 from snapllm.server.config import ServerConfig
@@ -42,6 +43,7 @@ async def serve(config: ServerConfig) -> None:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(AcceptErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
     config = _with_demo(config)
