@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from os import PathLike, fspath
 from typing import Any, TypeVar
 
 import msgspec
@@ -50,6 +51,14 @@ def check_text(text: object, field: str) -> str:
     except UnicodeEncodeError:
         raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
     return text
+
+
+def check_path(path: str | PathLike[str], field: str) -> None:
+    """Raises `InvalidRequestError` for a path that is not UTF-8: a model's is shown in JSON."""
+    try:
+        fspath(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{field}: {fspath(path)!r} is not UTF-8", param=field) from None
 
 
 def as_list(value: object, field: str) -> list[Any]:

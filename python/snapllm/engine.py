@@ -6,20 +6,21 @@ import time
 import weakref
 from collections.abc import Container, Sequence
 from importlib import resources
-from os import PathLike, fspath
+from os import PathLike, fsencode, fspath
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, cast
 
 from msgspec import Meta
 from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
-from snapllm._checks import convert, plain_number
+from snapllm._checks import check_path, check_text, convert, plain_number
 from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
 from snapllm.contexts import ContextManager
 from snapllm.diffusion import ImageModel
+from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
@@ -105,7 +106,8 @@ class Engine(_lifetime.ClosedAtExit):
         hosts = convert(image_hosts, tuple[_Host, ...], "image_hosts")
         if workspace is not None and not fspath(workspace):
             raise InvalidRequestError("workspace is empty")
-        options = _core.EngineOptions(workspace="" if workspace is None else fspath(workspace))
+        # As bytes: names of folders need not be UTF-8.
+        options = _core.EngineOptions(workspace=b"" if workspace is None else fsencode(workspace))
         for name, value, kind in (
             ("num_threads", num_threads, _Threads),
             ("memory_budget_bytes", memory_budget_bytes, _Bytes),
@@ -167,9 +169,9 @@ class Engine(_lifetime.ClosedAtExit):
         unknown = options.keys() - set(LoadOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-        model_id = Path(path).stem if model_id is None else model_id
-        self._check_free(model_id, self._images)
+        model_id = self._id_for(path, model_id, self._images)
         mmproj_path = options["mmproj_path"] = fspath(options.get("mmproj_path", ""))
+        check_path(mmproj_path, "mmproj_path")
         core_options = _core.ModelOptions(path=fspath(path))
         for name, value in options.items():
             try:
@@ -212,16 +214,20 @@ class Engine(_lifetime.ClosedAtExit):
             OutOfMemoryError: It does not fit.
             InvalidRequestError: An option is wrong, or the id is taken.
         """
-        model_id = Path(path).stem if model_id is None else model_id
-        self._check_free(model_id, [info.id for info in self._runner.core.models()])
+        model_id = self._id_for(path, model_id, [info.id for info in self._runner.core.models()])
+        for part in (*EXTRA_PARTS, "lora_dir"):
+            check_path(cast(Path | None, options.get(part)) or "", part)
         return self._images.load(path, model_id, options)
 
     @staticmethod
-    def _check_free(model_id: str, taken: Container[str]) -> None:
+    def _id_for(path: str | PathLike[str], model_id: str | None, taken: Container[str]) -> str:
+        check_path(path, "path")
+        model_id = Path(path).stem if model_id is None else check_text(model_id, "model_id")
         if model_id in taken:
             raise InvalidRequestError(
                 f"model_id {model_id} is taken by a model of another kind", param="model_id"
             )
+        return model_id
 
     def image_model(self, model_id: str | None = None) -> ImageModel:
         """A loaded image model; the active one by default.

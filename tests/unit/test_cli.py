@@ -55,6 +55,11 @@ def test_arguments_that_cannot_be_are_named(
         ("--model x={file} --model x={file}", "--model x: two models have this id"),
         ("--model x={file} --mmproj y={file}", "--mmproj y: no --model has this id"),
         ("--api-key=", "--api-key is empty"),
+        ("--model x=m/\udcff", "--model x=m/\\udcff: not UTF-8"),
+        ("--model x={file} --lora-dir x=m\udcff", "--lora-dir x=m\\udcff: not UTF-8"),
+        ("--model \udcff={file}", "model: '\\udcff' is not UTF-8"),
+        ("--alias a=\udcff", "alias: '\\udcff' is not UTF-8"),
+        ("--api-key \udcff", "api-key: '\\udcff' is not UTF-8"),
         ("--kv-type q8_0 --flash-attention off", "--kv-type q8_0 needs flash attention"),
     ],
 )

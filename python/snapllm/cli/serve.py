@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from snapllm.cli.serve_checks import problem_of
 from snapllm.cli.units import (
+    USAGE_ERROR,
     parse_bytes,
     parse_image_part,
     parse_path,
@@ -25,11 +26,7 @@ from snapllm.server.options import AppOptions
 
 _DEFAULTS = ServerConfig()
 _LEVELS = ("debug", "info", "warning", "error")
-
-
 _COUNT_END = 1 << 31
-USAGE_ERROR = 2
-"""argparse's exit status, for what it cannot find by itself too."""
 
 
 def _model(text: str) -> tuple[str, Path]:

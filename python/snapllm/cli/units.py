@@ -9,6 +9,9 @@ from pathlib import Path
 
 from snapllm.diffusion.parts import EXTRA_PARTS
 
+USAGE_ERROR = 2
+"""argparse's exit status, for what it cannot find by itself too."""
+
 _BYTES = {
     "": 1,
     "b": 1,
