@@ -25,6 +25,7 @@ from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
 from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions
+from snapllm.totals import TotalsKeeper
 
 MAX_THREADS = 512
 MAX_DRAIN_TIMEOUT_S = 1_000_000
@@ -119,6 +120,8 @@ class Engine(_lifetime.ClosedAtExit):
             setattr(options, name, convert(plain_number(value), kind, name))
         core = _core.Engine(options)
         self._runner = Runner(core)
+        self.totals = TotalsKeeper(core.stats)
+        """The counters, with those of models that were unloaded."""
         if hosts:
             # Not imported without need: TLS and HTTP take a while.
             from snapllm._fetch import UrlFetcher
@@ -254,8 +257,10 @@ class Engine(_lifetime.ClosedAtExit):
         """
         if model_id in self._images:
             self._images.unload(model_id)
-        else:
-            self._runner.core.unload(model_id)
+            return
+        self.totals.read()  # so that what it has counted stays counted
+        self._runner.core.unload(model_id)
+        self.totals.end(model_id)
 
     def pin(self, model_id: str) -> None:
         """Exempts a model of any kind from eviction.
@@ -333,7 +338,7 @@ class Engine(_lifetime.ClosedAtExit):
         return [Model(self._runner, info.id) for info in self._runner.core.models()]
 
     def stats(self) -> _core.EngineStats:
-        """Counters of the engine and of each model."""
+        """Counters of the engine and of each loaded model."""
         return self._runner.core.stats()
 
     def close(self, drain_timeout_s: float = 0.0) -> None:

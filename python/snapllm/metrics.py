@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -64,13 +65,11 @@ _MEMORY = (
 )
 
 
-def _buckets(histogram: _core.LatencyHistogram) -> list[tuple[str, float]]:
-    bounds = [str(ms / 1000) for ms in histogram.bounds_ms] + ["+Inf"]
-    total, buckets = 0, []
-    for bound, count in zip(bounds, histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    return buckets
+_BOUNDS = [str(ms / 1000) for ms in _core.LatencyHistogram.bounds_ms] + ["+Inf"]
+
+
+def _buckets(counts: Sequence[float]) -> list[tuple[str, float]]:
+    return list(zip(_BOUNDS, itertools.accumulate(map(float, counts)), strict=True))
 
 
 class EngineCollector(Collector):
@@ -80,12 +79,12 @@ class EngineCollector(Collector):
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        """Yields every metric, labelled by model."""
-        stats = self._engine.stats()
+        """Yields every metric, labelled by model; counters also of models that were unloaded."""
+        stats, totals = self._engine.totals.read()
         for name, field, text in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=["model"])
-            for model in stats.models:
-                counter.add_metric([model.id], getattr(model, field))
+            for model_id, counts in totals.items():
+                counter.add_metric([model_id], counts[field][0])
             yield counter
         for name, field, text in _GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=["model"])
@@ -94,9 +93,9 @@ class EngineCollector(Collector):
             yield gauge
         for name, field, text in _HISTOGRAMS:
             family = HistogramMetricFamily(name, text, labels=["model"])
-            for model in stats.models:
-                histogram = getattr(model, field)
-                family.add_metric([model.id], _buckets(histogram), histogram.sum_ms / 1000)
+            for model_id, counts in totals.items():
+                *in_bucket, sum_ms = counts[field]
+                family.add_metric([model_id], _buckets(in_bucket), sum_ms / 1000)
             yield family
         for name, field, text in _MEMORY:
             yield GaugeMetricFamily(name, text, value=getattr(stats.memory, field))

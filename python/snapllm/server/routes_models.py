@@ -139,8 +139,8 @@ async def pin_model(request: web.Request) -> web.Response:
 
 async def cache_stats(request: web.Request) -> web.Response:
     """GET /api/v1/models/cache/stats"""
-    known, stats = known_models(request), engine_of(request).stats()
-    return json_response(native.cache_stats_object(known.texts, known.images, stats))
+    known, (stats, totals) = known_models(request), engine_of(request).totals.read()
+    return json_response(native.cache_stats_object(known.texts, known.images, stats, totals))
 
 
 def add_routes(app: web.Application) -> None:
