@@ -14,7 +14,7 @@ from msgspec import Meta
 from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
-from snapllm._checks import check_path, check_text, convert, plain_number
+from snapllm._checks import check_host, check_path, check_text, convert, plain_number
 from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
@@ -35,7 +35,6 @@ _Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
 _Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _KeepAlive: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)]
 _QueueLength: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
-_Host: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 
 def _demo_file(name: str) -> Path:
@@ -104,7 +103,9 @@ class Engine(_lifetime.ClosedAtExit):
     ) -> None:
         if isinstance(image_hosts, str):
             raise InvalidRequestError("image_hosts: expected a sequence of hosts, not one text")
-        hosts = convert(image_hosts, tuple[_Host, ...], "image_hosts")
+        hosts = convert(image_hosts, tuple[str, ...], "image_hosts")
+        for number, host in enumerate(hosts):
+            check_host(host, f"image_hosts[{number}]")
         if workspace is not None and not fspath(workspace):
             raise InvalidRequestError("workspace is empty")
         # As bytes: names of folders need not be UTF-8.

@@ -14,7 +14,9 @@ from snapllm.cli.serve_checks import problem_of
 from snapllm.cli.units import (
     USAGE_ERROR,
     parse_bytes,
+    parse_host,
     parse_image_part,
+    parse_origin,
     parse_path,
     parse_seconds,
     parse_text,
@@ -130,6 +132,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--image-host",
+        type=parse_host,
         action="append",
         default=[],
         metavar="HOST",
@@ -228,6 +231,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--cors-origin",
+        type=parse_origin,
         action="append",
         default=[],
         metavar="ORIGIN",
