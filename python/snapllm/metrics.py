@@ -63,7 +63,12 @@ _MEMORY = (
     ("snapllm_memory_snapshots_bytes", "snapshot_bytes", "KV of prompts kept in RAM"),
     ("snapllm_memory_external_bytes", "external_bytes", "Image models"),
 )
-
+# Metric name, field of `KvStoreStats`, help.
+_KV_STORE = (
+    ("snapllm_kv_files_written", "num_written", "Files of KV written to the workspace"),
+    ("snapllm_kv_files_damaged", "num_damaged", "Files of KV that were damaged, and removed"),
+    ("snapllm_kv_write_failures", "num_write_failures", "Files of KV that could not be written"),
+)
 
 _BOUNDS = [str(ms / 1000) for ms in _core.LatencyHistogram.bounds_ms] + ["+Inf"]
 
@@ -99,6 +104,13 @@ class EngineCollector(Collector):
             yield family
         for name, field, text in _MEMORY:
             yield GaugeMetricFamily(name, text, value=getattr(stats.memory, field))
+        for name, field, text in _KV_STORE:
+            yield CounterMetricFamily(name, text, value=getattr(stats.kv_store, field))
+        yield CounterMetricFamily(
+            "snapllm_context_files_damaged",
+            "Contexts of earlier runs whose files were damaged",
+            value=self._engine.contexts.num_damaged,
+        )
         yield CounterMetricFamily(
             "snapllm_model_reloads",
             "Models that came back from eviction for a request",

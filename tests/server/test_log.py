@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -146,3 +147,43 @@ def test_each_change_of_a_model_has_a_line(empty_server: Server, llama_path: Pat
     assert [event.split()[0] for event in of_two if event.split()[0] != "evicted"] == [
         *("loaded", "switched", "two", "unloaded")
     ]
+
+
+def test_damaged_files_are_counted_and_said(tmp_path: Path, llama_path: Path) -> None:
+    arguments = ("--model", f"llama={llama_path}", "--workspace", str(tmp_path))
+    server = Server(*arguments).start(1)
+    for name in ("one", "two"):
+        body = {"content": f"{name}: the badge color is green.", "model_id": "llama"}
+        server.post("/api/v1/contexts/ingest", body)
+    assert server.stop() == 0
+    assert not any("WARNING" in line for line in server.lines)
+    damaged = sorted((tmp_path / "contexts").glob("*.json"))[0]
+    damaged.write_text("{}")
+    for path in (tmp_path / "kv").rglob("*.kv"):
+        path.write_bytes(b"nothing")
+    server = Server(*arguments).start(1)
+    try:
+        wait_for(server, "WARNING", str(damaged.with_suffix(".damaged")))
+        line = wait_for(server, "WARNING", "damaged files of KV were removed")
+        count = int(line.partition("workspace: ")[2].split()[0])
+        stats = server.get("/api/v1/models/cache/stats")["stats"]
+        assert count == stats["kv_files_damaged"] > 0
+        metrics = server.get("/metrics")
+        assert f"snapllm_kv_files_damaged_total {count:.1f}" in metrics
+        assert "snapllm_context_files_damaged_total 1.0" in metrics
+    finally:
+        assert server.stop() == 0
+
+
+def test_files_that_cannot_be_written_are_said(tmp_path: Path, llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--workspace", str(tmp_path)).start(1)
+    try:
+        shutil.rmtree(tmp_path / "kv")
+        (tmp_path / "kv").touch()
+        body = {"content": "The badge color is green.", "model_id": "llama"}
+        status, answer, _ = server.request("POST", "/api/v1/contexts/ingest", body)
+        assert (status, answer["error"]["code"]) == (500, "storage_failed")
+        wait_for(server, "WARNING snapllm.store: files of KV could not be written")
+        assert server.get("/api/v1/models/cache/stats")["stats"]["kv_write_failures"] > 0
+    finally:
+        assert server.stop() == 0

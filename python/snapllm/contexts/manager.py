@@ -71,6 +71,11 @@ class ContextManager:
         self._is_closed = True
 
     @property
+    def num_damaged(self) -> int:
+        """Contexts of earlier runs that are lost, since their files are damaged."""
+        return self._contexts.num_damaged
+
+    @property
     def _catalog(self) -> ContextCatalog:
         if self._is_closed:
             raise EngineClosedError("the engine is closed")

@@ -270,6 +270,8 @@ def cache_stats_object(
         "evictions": memory.num_evictions,
         "reloads": memory.num_reloads,
         "switches": stats.num_switches,
+        "kv_files_damaged": stats.kv_store.num_damaged,
+        "kv_write_failures": stats.kv_store.num_write_failures,
         "models": [_model_stats(m) for m in stats.models],
     }
     return _encode({"stats": body | more, **body})

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
-
-from aiohttp import web
 
 from snapllm.diffusion import ImageModel
 from snapllm.engine import Engine
-from snapllm.errors import EngineClosedError
 from snapllm.model import Model
-from snapllm.server.keys import ENGINE
 from snapllm.server.log_lines import quoted
 
 log = logging.getLogger("snapllm.models")
 
-LOOK_INTERVAL_S = 1.0
 _EVICTED, _RETURNED = "evicted %s from memory", "%s is back in memory"
 
 
@@ -85,20 +77,3 @@ class ResidencyLog:
             if state != self._image_states.get(model_id, "resident"):
                 log.info(_RETURNED if state == "resident" else _EVICTED, quoted(model_id))
         self._image_states = states
-
-
-async def watch_residency(app: web.Application) -> AsyncIterator[None]:
-    """Keeps a `ResidencyLog` while the application runs."""
-    residency = ResidencyLog(app[ENGINE])
-
-    async def loop() -> None:
-        with contextlib.suppress(EngineClosedError):
-            while True:
-                residency.look()
-                await asyncio.sleep(LOOK_INTERVAL_S)
-
-    task = asyncio.create_task(loop())
-    yield
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
