@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from os import PathLike, fspath
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +16,7 @@ from snapllm.errors import InvalidRequestError
 from snapllm.params import TokenId
 
 _T = TypeVar("_T")
+_HOST = re.compile(r"(\*\.)?[^\s.:/?#@*\[\]\\,]+(\.[^\s.:/?#@*\[\]\\,]+)*")
 
 
 def convert(value: object, type_: type[_T], field: str = "") -> _T:
@@ -50,6 +53,31 @@ def check_text(text: object, field: str) -> str:
     except UnicodeEncodeError:
         raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
     return text
+
+
+def check_path(path: str | PathLike[str], field: str) -> None:
+    """Raises `InvalidRequestError` for a path that is not UTF-8: a model's is shown in JSON."""
+    try:
+        fspath(path).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{field}: {fspath(path)!r} is not UTF-8", param=field) from None
+
+
+def check_host(host: str, field: str) -> str:
+    """The host name, address, or ``*.`` and a domain.
+
+    Raises:
+        InvalidRequestError: It is something else, as a URL.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _HOST.fullmatch(host):
+            raise InvalidRequestError(
+                f"{field}: expected a host as images.example.org or *.example.org, not {host!r}",
+                param=field,
+            ) from None
+    return host
 
 
 def as_list(value: object, field: str) -> list[Any]:

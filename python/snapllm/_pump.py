@@ -35,6 +35,10 @@ class OutputIterator(Iterator[_core.RequestOutput]):
             self._is_open = False
         return output
 
+    def cancel(self) -> None:
+        """Cancels the request, from any thread: the last output says so then."""
+        self._core.cancel(self._request_id)
+
     def close(self) -> None:
         """Cancels the request unless it has ended."""
         if self._is_open:

@@ -18,7 +18,7 @@ from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
 from snapllm.conversation import has_media
-from snapllm.outputs import ChatEvent, CompletionChunk
+from snapllm.outputs import ChatEvent, CompletionChunk, Finish
 from snapllm.params import ChatRequest, CompletionRequest
 
 _Request = TypeVar("_Request", ChatRequest, CompletionRequest)
@@ -32,11 +32,15 @@ class Answer(Generic[_Event]):
         self,
         subscription: Subscription,
         read: Callable[[_core.RequestOutput], list[_Event]],
-        num_prompt_tokens: int = 0,
+        num_prompt_tokens: int,
     ) -> None:
         self.num_prompt_tokens = num_prompt_tokens
         self.num_cached_tokens = 0
         """Of the prompt, not computed but reused; known with the first events."""
+        self.num_generated_tokens = 0
+        """So far."""
+        self.finish_reason: str | None = None
+        """Why it ended, ``error`` among the reasons; None = it has not yet."""
         self._subscription = subscription
         self._read = read
 
@@ -47,15 +51,32 @@ class Answer(Generic[_Event]):
             SnapLLMError: The request failed.
         """
         while outputs := await self._subscription.next():
-            self.num_cached_tokens = outputs[0].num_cached_tokens
+            self._count(outputs)
             events = [event for output in outputs for event in self._read(output)]
             if events:
+                finish = finish_of(events[-1])
+                self.finish_reason = finish.finish_reason if finish else None
                 return events
         return []
+
+    def _count(self, outputs: list[_core.RequestOutput]) -> None:
+        last = outputs[-1]
+        self.num_cached_tokens = last.num_cached_tokens
+        if last.finish_reason is None:
+            self.num_generated_tokens += sum(len(output.tokens) for output in outputs)
+        else:
+            self.num_generated_tokens = last.num_generated_tokens
+            self.finish_reason = last.finish_reason
 
     def close(self) -> None:
         """Ends the answer; cancels its request if it still runs."""
         self._subscription.close()
+
+
+def finish_of(event: object) -> Finish | None:
+    """The end of an answer, where the event is one; it is always the last."""
+    last = event.finish if isinstance(event, CompletionChunk) else event
+    return last if isinstance(last, Finish) else None
 
 
 def _events(
@@ -137,8 +158,9 @@ class Runner:
         self, request: CompletionRequest, *, stream: bool
     ) -> list[Answer[CompletionChunk]]:
         """Submits a completion and returns its `n` answers, like `start_chat`."""
-        _, subscriptions = await self._submit(request, lower_completion, stream)
-        return [Answer(s, lambda output: [read_chunk(output)]) for s in subscriptions]
+        lowered, subscriptions = await self._submit(request, lower_completion, stream)
+        num_tokens = len(lowered.tokens)
+        return [Answer(s, lambda output: [read_chunk(output)], num_tokens) for s in subscriptions]
 
     async def start(
         self, request: ChatRequest | CompletionRequest, *, stream: bool
@@ -146,8 +168,8 @@ class Runner:
         """Submits either kind of request; the answers read alike. See `start_chat`."""
         if isinstance(request, ChatRequest):
             return await self.start_chat(request, stream=stream)
-        _, subscriptions = await self._submit(request, lower_completion, stream)
-        return [Answer(s, read_text) for s in subscriptions]
+        lowered, subscriptions = await self._submit(request, lower_completion, stream)
+        return [Answer(s, read_text, len(lowered.tokens)) for s in subscriptions]
 
     async def bring_back(self, model_id: str) -> None:
         """Waits until the model is in memory, loading it again if it was evicted.

@@ -6,24 +6,26 @@ import time
 import weakref
 from collections.abc import Container, Sequence
 from importlib import resources
-from os import PathLike, fspath
+from os import PathLike, fsencode, fspath
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, cast
 
 from msgspec import Meta
 from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
-from snapllm._checks import convert, plain_number
+from snapllm._checks import check_host, check_path, check_text, convert, plain_number
 from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
 from snapllm.contexts import ContextManager
 from snapllm.diffusion import ImageModel
+from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
 from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions
+from snapllm.totals import TotalsKeeper
 
 MAX_THREADS = 512
 MAX_DRAIN_TIMEOUT_S = 1_000_000
@@ -33,7 +35,6 @@ _Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
 _Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _KeepAlive: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)]
 _QueueLength: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
-_Host: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 
 def _demo_file(name: str) -> Path:
@@ -102,10 +103,13 @@ class Engine(_lifetime.ClosedAtExit):
     ) -> None:
         if isinstance(image_hosts, str):
             raise InvalidRequestError("image_hosts: expected a sequence of hosts, not one text")
-        hosts = convert(image_hosts, tuple[_Host, ...], "image_hosts")
+        hosts = convert(image_hosts, tuple[str, ...], "image_hosts")
+        for number, host in enumerate(hosts):
+            check_host(host, f"image_hosts[{number}]")
         if workspace is not None and not fspath(workspace):
             raise InvalidRequestError("workspace is empty")
-        options = _core.EngineOptions(workspace="" if workspace is None else fspath(workspace))
+        # As bytes: names of folders need not be UTF-8.
+        options = _core.EngineOptions(workspace=b"" if workspace is None else fsencode(workspace))
         for name, value, kind in (
             ("num_threads", num_threads, _Threads),
             ("memory_budget_bytes", memory_budget_bytes, _Bytes),
@@ -117,6 +121,8 @@ class Engine(_lifetime.ClosedAtExit):
             setattr(options, name, convert(plain_number(value), kind, name))
         core = _core.Engine(options)
         self._runner = Runner(core)
+        self.totals = TotalsKeeper(core.stats)
+        """The counters, with those of models that were unloaded."""
         if hosts:
             # Not imported without need: TLS and HTTP take a while.
             from snapllm._fetch import UrlFetcher
@@ -167,9 +173,9 @@ class Engine(_lifetime.ClosedAtExit):
         unknown = options.keys() - set(LoadOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-        model_id = Path(path).stem if model_id is None else model_id
-        self._check_free(model_id, self._images)
+        model_id = self._id_for(path, model_id, self._images)
         mmproj_path = options["mmproj_path"] = fspath(options.get("mmproj_path", ""))
+        check_path(mmproj_path, "mmproj_path")
         core_options = _core.ModelOptions(path=fspath(path))
         for name, value in options.items():
             try:
@@ -212,16 +218,20 @@ class Engine(_lifetime.ClosedAtExit):
             OutOfMemoryError: It does not fit.
             InvalidRequestError: An option is wrong, or the id is taken.
         """
-        model_id = Path(path).stem if model_id is None else model_id
-        self._check_free(model_id, [info.id for info in self._runner.core.models()])
+        model_id = self._id_for(path, model_id, [info.id for info in self._runner.core.models()])
+        for part in (*EXTRA_PARTS, "lora_dir"):
+            check_path(cast(Path | None, options.get(part)) or "", part)
         return self._images.load(path, model_id, options)
 
     @staticmethod
-    def _check_free(model_id: str, taken: Container[str]) -> None:
+    def _id_for(path: str | PathLike[str], model_id: str | None, taken: Container[str]) -> str:
+        check_path(path, "path")
+        model_id = Path(path).stem if model_id is None else check_text(model_id, "model_id")
         if model_id in taken:
             raise InvalidRequestError(
                 f"model_id {model_id} is taken by a model of another kind", param="model_id"
             )
+        return model_id
 
     def image_model(self, model_id: str | None = None) -> ImageModel:
         """A loaded image model; the active one by default.
@@ -248,8 +258,10 @@ class Engine(_lifetime.ClosedAtExit):
         """
         if model_id in self._images:
             self._images.unload(model_id)
-        else:
-            self._runner.core.unload(model_id)
+            return
+        self.totals.read()  # so that what it has counted stays counted
+        self._runner.core.unload(model_id)
+        self.totals.end(model_id)
 
     def pin(self, model_id: str) -> None:
         """Exempts a model of any kind from eviction.
@@ -327,7 +339,7 @@ class Engine(_lifetime.ClosedAtExit):
         return [Model(self._runner, info.id) for info in self._runner.core.models()]
 
     def stats(self) -> _core.EngineStats:
-        """Counters of the engine and of each model."""
+        """Counters of the engine and of each loaded model."""
         return self._runner.core.stats()
 
     def close(self, drain_timeout_s: float = 0.0) -> None:

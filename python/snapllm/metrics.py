@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -62,15 +63,18 @@ _MEMORY = (
     ("snapllm_memory_snapshots_bytes", "snapshot_bytes", "KV of prompts kept in RAM"),
     ("snapllm_memory_external_bytes", "external_bytes", "Image models"),
 )
+# Metric name, field of `KvStoreStats`, help.
+_KV_STORE = (
+    ("snapllm_kv_files_written", "num_written", "Files of KV written to the workspace"),
+    ("snapllm_kv_files_damaged", "num_damaged", "Files of KV that were damaged, and removed"),
+    ("snapllm_kv_write_failures", "num_write_failures", "Files of KV that could not be written"),
+)
+
+_BOUNDS = [str(ms / 1000) for ms in _core.LatencyHistogram.bounds_ms] + ["+Inf"]
 
 
-def _buckets(histogram: _core.LatencyHistogram) -> list[tuple[str, float]]:
-    bounds = [str(ms / 1000) for ms in histogram.bounds_ms] + ["+Inf"]
-    total, buckets = 0, []
-    for bound, count in zip(bounds, histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    return buckets
+def _buckets(counts: Sequence[float]) -> list[tuple[str, float]]:
+    return list(zip(_BOUNDS, itertools.accumulate(map(float, counts)), strict=True))
 
 
 class EngineCollector(Collector):
@@ -80,12 +84,12 @@ class EngineCollector(Collector):
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        """Yields every metric, labelled by model."""
-        stats = self._engine.stats()
+        """Yields every metric, labelled by model; counters also of models that were unloaded."""
+        stats, totals = self._engine.totals.read()
         for name, field, text in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=["model"])
-            for model in stats.models:
-                counter.add_metric([model.id], getattr(model, field))
+            for model_id, counts in totals.items():
+                counter.add_metric([model_id], counts[field][0])
             yield counter
         for name, field, text in _GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=["model"])
@@ -94,12 +98,19 @@ class EngineCollector(Collector):
             yield gauge
         for name, field, text in _HISTOGRAMS:
             family = HistogramMetricFamily(name, text, labels=["model"])
-            for model in stats.models:
-                histogram = getattr(model, field)
-                family.add_metric([model.id], _buckets(histogram), histogram.sum_ms / 1000)
+            for model_id, counts in totals.items():
+                *in_bucket, sum_ms = counts[field]
+                family.add_metric([model_id], _buckets(in_bucket), sum_ms / 1000)
             yield family
         for name, field, text in _MEMORY:
             yield GaugeMetricFamily(name, text, value=getattr(stats.memory, field))
+        for name, field, text in _KV_STORE:
+            yield CounterMetricFamily(name, text, value=getattr(stats.kv_store, field))
+        yield CounterMetricFamily(
+            "snapllm_context_files_damaged",
+            "Contexts of earlier runs whose files were damaged",
+            value=self._engine.contexts.num_damaged,
+        )
         yield CounterMetricFamily(
             "snapllm_model_reloads",
             "Models that came back from eviction for a request",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -141,6 +143,21 @@ def test_an_ingest_that_fails_leaves_nothing_behind(tmp_path: Path, path: Path) 
         (tmp_path / "aside").rename(folder)
         assert engine.contexts.ingest(DOCUMENT * 5, name="next").is_on_disk
         assert hits(engine, "small")
+
+
+def test_an_ingest_that_the_engines_end_cuts_off_has_one_reason(tmp_path: Path) -> None:
+    engine = snapllm.Engine(num_threads=1, workspace=tmp_path / "w")
+    engine.load(make_nano_model(tmp_path / "long.gguf", context_size=32768), "m")
+    has_begun = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        ingest = threads.submit(
+            engine.contexts.ingest, DOCUMENT * 400, progress=lambda *_: has_begun.set()
+        )
+        assert has_begun.wait(20)
+        engine.close()
+        error = ingest.exception(10)
+    assert isinstance(error, snapllm.EngineClosedError)
+    assert error.__context__ is None
 
 
 def test_names_that_no_url_can_hold_are_refused(tmp_path: Path, path: Path) -> None:

@@ -124,6 +124,7 @@ def test_engines_refuse_what_would_end_the_process(tmp_path: Path) -> None:
         ("num_threads", -1),
         ("image_hosts", "x.org"),
         ("image_hosts", [5]),
+        ("image_hosts", ["http://x.org/"]),
         ("image_hosts", 5),
         ("workspace", ""),
         ("kv_ram_bytes", 2**70),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import random
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -225,6 +228,22 @@ def test_the_drain_has_an_end(llama_path: Path) -> None:
     assert not any("Traceback" in line for line in server.lines)
     for connection in connections:
         connection.close()
+
+
+def test_running_out_of_file_descriptors_is_one_line(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}").start(1)
+    pid, address = server.process.pid, urllib.parse.urlsplit(server.url)
+    num_open = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    with contextlib.ExitStack() as stack:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (num_open + 20, num_open + 20))
+        for _ in range(100):
+            stack.enter_context(socket.create_connection((address.hostname, address.port)))
+        server.wait_for_line("connections have to wait")
+        time.sleep(1.5)  # it tries again after a second
+    assert server.get("/health")["status"] == "ok"
+    assert server.stop() == 0
+    assert sum("connections have to wait" in line for line in server.lines) == 1
+    assert not any("Traceback" in line or "asyncio" in line for line in server.lines)
 
 
 def test_without_a_model_the_demo_answers_under_its_id(demo_server: Server) -> None:

@@ -192,6 +192,31 @@ def test_unused_models_are_evicted_and_come_back(llama_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_sums_do_not_go_back_where_a_model_is_unloaded(llama_path: Path) -> None:
+    server = Server("--no-demo", "--no-workspace").start(0)
+    load = {"model_id": "m", "file_path": str(llama_path)}
+    ask = {"model": "m", "prompt": "Hello there, all of you", "max_tokens": 2}
+
+    def counts() -> list[float]:
+        stats = server.get("/api/v1/models/cache/stats")
+        assert stats["cache_hits"] == stats["stats"]["cache_hits"]
+        names = ("prompt_tokens_total", "requests_total", "queue_time_seconds_count")
+        values = [metric(server, f'snapllm_{name}{{model="m"}}') for name in names]
+        return [stats["cache_hits"], stats["cache_misses"], *values]
+
+    try:
+        for _ in range(2):
+            server.post("/api/v1/models/load", load)
+            server.post("/v1/completions", ask)
+            server.post("/v1/completions", ask)
+            before = counts()
+            server.post("/api/v1/models/unload", {"model_id": "m"})
+            assert counts() == before
+        assert before[3:] == [4, 4] and before[0] > 0
+    finally:
+        assert server.stop() == 0
+
+
 def test_a_model_over_the_budget_is_refused_with_the_numbers(llama_path: Path) -> None:
     server = Server("--no-demo", "--memory-budget", "10MiB").start(0)
     try:

@@ -1,4 +1,4 @@
-"""Sizes and times on the command line."""
+"""Sizes, times, hosts and origins on the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from snapllm.cli.units import parse_bytes, parse_seconds
+from snapllm.cli.units import parse_bytes, parse_host, parse_origin, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,23 @@ def test_nonsense_is_refused(text: str) -> None:
             continue
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)
+
+
+@pytest.mark.parametrize("host", ["localhost", "a.b-c_d.org", "*.example.org", "10.0.0.1", "::1"])
+def test_hosts(host: str) -> None:
+    assert parse_host(host) == host
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "null",
+        "http://localhost:3000",
+        "https://[::1]:8443",
+        "vscode-webview://0a1b",
+        "app://-",
+    ],
+)
+def test_origins(origin: str) -> None:
+    assert parse_origin(origin) == origin

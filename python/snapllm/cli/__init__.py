@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from snapllm import __version__
 from snapllm.cli import contexts, image, models, run, serve
+from snapllm.cli.units import USAGE_ERROR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models.add_parser(commands)
     contexts.add_parser(commands)
     options = parser.parse_args(arguments)
+    if problem := _not_utf8(options):
+        print(f"snapllm {options.command}: {problem}", file=sys.stderr)
+        return USAGE_ERROR
     try:
         status: int = options.handler(options)
         sys.stdout.flush()
@@ -35,3 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return status
+
+
+def _not_utf8(options: argparse.Namespace) -> str:
+    """What of the options is no text; empty = nothing. Files may be named as they like."""
+    for name, value in vars(options).items():
+        for text in _texts(value):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return f"{name.replace('_', '-')}: {text!r} is not UTF-8"
+    return ""
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)

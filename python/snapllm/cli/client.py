@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,10 +48,38 @@ def request(
 
 
 def download(url: str, path: str, target: Path) -> int:
-    """Writes the answer of a GET to a file; returns its size in bytes."""
-    with _open(url, path, None, "", None) as response, target.open("wb") as file:
-        shutil.copyfileobj(response, file, 1 << 20)
-        return file.tell()
+    """Writes the answer of a GET to a file, whole or not at all; returns its size in bytes.
+
+    Raises:
+        RequestError: The server refused, cannot be reached, or left before the end.
+        OSError: The file cannot be written.
+    """
+    with _open(url, path, None, "", None) as response:
+        target = target.resolve()
+        if target.exists() and not target.is_file():
+            return _receive(response, url, target)  # a device or a pipe: nothing to replace
+        scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            num_bytes = _receive(response, url, scratch)
+            scratch.replace(target)
+            return num_bytes
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def _receive(response: HTTPResponse, url: str, target: Path) -> int:
+    num_bytes = 0
+    with target.open("wb") as file:
+        try:
+            while chunk := response.read(1 << 20):
+                num_bytes += file.write(chunk)
+        except (ConnectionError, TimeoutError, HTTPException) as error:
+            raise RequestError(f"the answer from {url} was cut off: {error}") from None
+    if response.length:
+        raise RequestError(
+            f"the answer from {url} was cut off: {response.length} bytes of it are missing"
+        )
+    return num_bytes
 
 
 def upload(url: str, path: str, source: Path) -> dict[str, Any]:
@@ -67,7 +94,7 @@ def upload(url: str, path: str, source: Path) -> dict[str, Any]:
 def _json(response: HTTPResponse, url: str) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.load(response)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise RequestError(f"no answer from {url}: {error}") from None
     return answer
 
@@ -95,7 +122,7 @@ def _open(
         raise RequestError(_explain(error)) from None
     except urllib.error.URLError as error:
         raise RequestError(f"cannot reach {url}: {error.reason}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise RequestError(f"no answer from {url}: {error}") from None
     return response
 

@@ -12,8 +12,11 @@ from typing import Any, get_args
 
 from snapllm.cli.serve_checks import problem_of
 from snapllm.cli.units import (
+    USAGE_ERROR,
     parse_bytes,
+    parse_host,
     parse_image_part,
+    parse_origin,
     parse_path,
     parse_seconds,
     parse_text,
@@ -25,11 +28,7 @@ from snapllm.server.options import AppOptions
 
 _DEFAULTS = ServerConfig()
 _LEVELS = ("debug", "info", "warning", "error")
-
-
 _COUNT_END = 1 << 31
-USAGE_ERROR = 2
-"""argparse's exit status, for what it cannot find by itself too."""
 
 
 def _model(text: str) -> tuple[str, Path]:
@@ -133,6 +132,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--image-host",
+        type=parse_host,
         action="append",
         default=[],
         metavar="HOST",
@@ -231,6 +231,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--cors-origin",
+        type=parse_origin,
         action="append",
         default=[],
         metavar="ORIGIN",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from snapllm._checks import check_path
+from snapllm.errors import InvalidRequestError
+
 
 def problem_of(options: argparse.Namespace) -> str:
     """What is wrong with options that are fine each by itself; empty = nothing."""
-    return _of_ids(options) or _of_values(options) or _of_files(options)
+    problem = _of_ids(options) or _of_values(options) or _of_files(options)
+    return problem.encode(errors="backslashreplace").decode()
 
 
 def _of_ids(options: argparse.Namespace) -> str:
@@ -42,11 +46,20 @@ def _of_files(options: argparse.Namespace) -> str:
         *((f"--part {model_id}.{part}={path}", path) for model_id, part, path in options.part),
     ]
     for option, path in files:
-        if why := _why_unreadable(path):
+        if why := _why_unusable(path) or _why_unreadable(path):
             return f"{option}: {why}"
     for model_id, folder in options.lora_dir:
-        if not folder.is_dir():
-            return f"--lora-dir {model_id}={folder}: not a folder"
+        if why := _why_unusable(folder) or ("" if folder.is_dir() else "not a folder"):
+            return f"--lora-dir {model_id}={folder}: {why}"
+    return ""
+
+
+def _why_unusable(path: Path) -> str:
+    """Why no model may have the path; empty = one may."""
+    try:
+        check_path(path, "")
+    except InvalidRequestError:
+        return "not UTF-8"
     return ""
 
 

@@ -7,7 +7,12 @@ import math
 import re
 from pathlib import Path
 
+from snapllm._checks import check_host
 from snapllm.diffusion.parts import EXTRA_PARTS
+from snapllm.errors import InvalidRequestError
+
+USAGE_ERROR = 2
+"""argparse's exit status, for what it cannot find by itself too."""
 
 _BYTES = {
     "": 1,
@@ -16,6 +21,7 @@ _BYTES = {
     **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib"), 1)},
 }
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)")
 
 
@@ -50,6 +56,24 @@ def parse_text(text: str) -> str:
 def parse_path(text: str) -> Path:
     """A path that is not empty: that would be the current directory."""
     return Path(parse_text(text))
+
+
+def parse_host(text: str) -> str:
+    """A host, or ``*.`` and a domain; no URL."""
+    try:
+        return check_host(text, "host")
+    except InvalidRequestError as error:
+        raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
+
+
+def parse_origin(text: str) -> str:
+    """An origin as browsers send it, or ``*``."""
+    if text not in ("*", "null") and not _ORIGIN.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"expected * or an origin as https://example.org:8443, in small letters and without a "
+            f"path, not {text!r}"
+        )
+    return text
 
 
 def parse_image_part(text: str) -> tuple[str, Path]:

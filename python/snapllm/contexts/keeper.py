@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from snapllm import _core
 from snapllm._pump import OutputIterator
+from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.prompt import DocumentPrompt, document_prompt
 from snapllm.contexts.record import ContextRecord
@@ -51,6 +52,7 @@ class KvKeeper:
         prompt: DocumentPrompt,
         progress: Progress | None = None,
         states: Sequence[bytes] = (),
+        cancellation: Cancellation | None = None,
     ) -> int:
         """Prefills the document, keeps its KV, and returns how much was there already.
 
@@ -61,31 +63,40 @@ class KvKeeper:
             prompt: Its document's prompt.
             progress: Called as the prefill goes on.
             states: KV of the very tokens that need not be computed; none = all has to be.
+            cancellation: Ends it.
 
         Raises:
+            ContextCancelled: It was ended.
             ContextTooLargeError: RAM is too small for its KV.
             StorageError: The workspace cannot be written.
         """
+        cancellation = cancellation or Cancellation()
+        cancellation.check()
         # Pinned before there is any of it: what makes room must not take its first pieces
         # while the last ones are written.
         self._core.pin_prefix(record.prefix())
         try:
             if states:
                 self._core.write_prefix(record.prefix(), list(states))
-            num_cached = self._prefill(record, prompt, progress)
+            num_cached = self._prefill(record, prompt, progress, cancellation)
             self._core.persist_prefix(record.prefix())
+            cancellation.check()
         except StorageError as error:
-            self.discard(record)
+            self._discard_failed(record)
             raise explain_not_kept(
                 self._core, record, error, has_workspace=self._catalog.has_workspace
             ) from None
         except BaseException:
-            self.discard(record)
+            self._discard_failed(record)
             raise
         return num_cached
 
     def _prefill(
-        self, record: ContextRecord, prompt: DocumentPrompt, progress: Progress | None
+        self,
+        record: ContextRecord,
+        prompt: DocumentPrompt,
+        progress: Progress | None,
+        cancellation: Cancellation,
     ) -> int:
         request = _core.GenerateRequest(
             model_id=record.model_id,
@@ -96,14 +107,17 @@ class KvKeeper:
         )
         request.chat = prompt.chat
         num_cached = 0
-        for output in OutputIterator(self._core, request):
-            if output.error is not None:
-                raise output.error
-            if output.finish_reason == "cancelled":
-                raise EngineClosedError("the engine is closed")
-            num_cached = output.num_cached_tokens
-            if progress is not None:
-                progress(output.num_computed_prompt_tokens, len(record.tokens))
+        outputs = OutputIterator(self._core, request)
+        with contextlib.closing(outputs), cancellation.stopping(outputs.cancel):
+            for output in outputs:
+                if output.error is not None:
+                    raise output.error
+                if output.finish_reason == "cancelled":
+                    cancellation.check()
+                    raise EngineClosedError("the engine is closed")
+                num_cached = output.num_cached_tokens
+                if progress is not None:
+                    progress(output.num_computed_prompt_tokens, len(record.tokens))
         return num_cached
 
     def store(self, record: ContextRecord, replaces: ContextRecord | None = None) -> None:
@@ -115,7 +129,7 @@ class KvKeeper:
             elif not self._catalog.replace(replaces, record):
                 raise ContextNotFoundError(f"Context not found: {record.id}")
         except SnapLLMError:
-            self.discard(record)
+            self._discard_failed(record)
             raise
         if replaces is not None:
             self.discard(replaces, successor=record)
@@ -134,6 +148,12 @@ class KvKeeper:
         if successor is not None:
             staying.append(successor.tokens)
         self._core.discard_prefix(record.prefix(), staying)
+
+    def _discard_failed(self, record: ContextRecord) -> None:
+        # What made it fail (the engine's end, a full disk) may stand in the way here too; the
+        # caller is told of that one.
+        with contextlib.suppress(SnapLLMError):
+            self.discard(record)
 
     def move(self, record: ContextRecord, tier: Tier) -> None:
         """Moves the KV to a tier, but for what warmer contexts share with it."""

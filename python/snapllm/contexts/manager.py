@@ -16,6 +16,7 @@ from snapllm._checks import check_text
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
+from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.keeper import KvKeeper, Progress
 from snapllm.contexts.prompt import (
@@ -70,6 +71,11 @@ class ContextManager:
         self._is_closed = True
 
     @property
+    def num_damaged(self) -> int:
+        """Contexts of earlier runs that are lost, since their files are damaged."""
+        return self._contexts.num_damaged
+
+    @property
     def _catalog(self) -> ContextCatalog:
         if self._is_closed:
             raise EngineClosedError("the engine is closed")
@@ -88,6 +94,7 @@ class ContextManager:
         ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
         cache_namespace: str = "",
         progress: Progress | None = None,
+        cancellation: Cancellation | None = None,
     ) -> ContextView:
         """Computes a document's KV and keeps it; with a workspace it is on disk then.
 
@@ -100,8 +107,10 @@ class ContextManager:
             ttl_seconds: Seconds until it expires; None = never.
             cache_namespace: Only questions of the same namespace find it.
             progress: Called as the prefill goes on.
+            cancellation: Ends it before the context is kept.
 
         Raises:
+            ContextCancelled: It was ended; nothing is left of it.
             InvalidRequestError: The content is empty, an argument out of range, or the model
                 does not take the pictures.
             ModelNotFoundError: No such model is loaded.
@@ -111,18 +120,18 @@ class ContextManager:
         document = make_document(content, images)
         check_fields(name, ttl_seconds)
         with self._gate.working():
-            return self._ingest(document, model_id, name, ttl_seconds, cache_namespace, progress)
+            self.remove_expired()
+            record, prompt = self._new(document, model_id, name, ttl_seconds, cache_namespace)
+            return self._add(record, prompt, progress, cancellation=cancellation)
 
-    def _ingest(
+    def _new(
         self,
         document: str | list[ContentPart],
         model_id: str,
         name: str | None,
         ttl_seconds: int | None,
         cache_namespace: str,
-        progress: Progress | None,
-    ) -> ContextView:
-        self.remove_expired()
+    ) -> tuple[ContextRecord, DocumentPrompt]:
         context_id = f"ctx_{secrets.token_hex(6)}"
         info = self._core.model_info(model_id)
         prompt = document_prompt(self._core, info.id, document)
@@ -138,11 +147,18 @@ class ContextManager:
             ttl_seconds=ttl_seconds,
             cache_namespace=cache_namespace,
         )
-        return self._add(record, prompt, progress)
+        return record, prompt
 
-    def append(self, reference: str, content: str, *, cache_namespace: str = "") -> ContextView:
+    def append(
+        self,
+        reference: str,
+        content: str,
+        *,
+        cache_namespace: str = "",
+        cancellation: Cancellation | None = None,
+    ) -> ContextView:
         """Adds text to the end of a context's document, on a line of its own; computes only what
-        is new."""
+        is new. `cancellation` leaves the context as it was."""
         if not isinstance(content, str) or not content:
             raise InvalidRequestError("content must be text, and not empty", param="content")
         check_text(content, "content")
@@ -154,7 +170,7 @@ class ContextManager:
             prompt = document_prompt(self._core, old.model_id, document)
             record = msgspec.structs.replace(old, content=document)
             record = record.computed_by(info, prompt.tokens)
-            return self._add(record, prompt, replaces=old)
+            return self._add(record, prompt, replaces=old, cancellation=cancellation)
 
     def fork(
         self,
@@ -163,6 +179,7 @@ class ContextManager:
         name: str | None = None,
         ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
         cache_namespace: str = "",
+        cancellation: Cancellation | None = None,
     ) -> ContextView:
         """A second context of the same document, which lives and grows on its own."""
         check_fields(name, ttl_seconds)
@@ -176,7 +193,8 @@ class ContextManager:
             ttl_seconds=ttl_seconds,
         )
         with self._gate.working():
-            return self._add(record, document_prompt(self._core, record.model_id, record.content))
+            prompt = document_prompt(self._core, record.model_id, record.content)
+            return self._add(record, prompt, cancellation=cancellation)
 
     def export_file(self, reference: str, path: Path, *, cache_namespace: str = "") -> int:
         """Writes a context with its KV as one file, for `import_file` here or elsewhere.
@@ -201,6 +219,7 @@ class ContextManager:
         name: str | None = None,
         ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
         cache_namespace: str = "",
+        cancellation: Cancellation | None = None,
     ) -> ContextView:
         """Makes a context of a file that `export_file` wrote.
 
@@ -214,8 +233,10 @@ class ContextManager:
             name: To find it by; as before by default.
             ttl_seconds: Seconds until it expires, from now on; None = never.
             cache_namespace: Only questions of the same namespace find it.
+            cancellation: Ends it before the context is kept.
 
         Raises:
+            ContextCancelled: It was ended; nothing is left of it.
             InvalidRequestError: The file is none of these, or damaged.
             ModelNotFoundError: No such model is loaded.
             StorageError: The workspace cannot be written.
@@ -236,9 +257,14 @@ class ContextManager:
         )
         prompt = document_prompt(self._core, info.id, old.content)
         with self._gate.working():
-            if old == old.computed_by(info, prompt.tokens):
-                return self._add(record, prompt, start=start, states=archive.states)
-            return self._add(record.computed_by(info, prompt.tokens), prompt, start=start)
+            is_same = old == old.computed_by(info, prompt.tokens)
+            return self._add(
+                record if is_same else record.computed_by(info, prompt.tokens),
+                prompt,
+                start=start,
+                states=archive.states if is_same else (),
+                cancellation=cancellation,
+            )
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
         """The context of that id or name.
@@ -354,9 +380,10 @@ class ContextManager:
         start: float | None = None,
         replaces: ContextRecord | None = None,
         states: Sequence[bytes] = (),
+        cancellation: Cancellation | None = None,
     ) -> ContextView:
         start = time.perf_counter() if start is None else start
-        num_cached = self._keeper.compute(record, prompt, progress, states)
+        num_cached = self._keeper.compute(record, prompt, progress, states, cancellation)
         self._keeper.store(record, replaces)
         self._keeper.note_use(record)
         with contextlib.suppress(SnapLLMError):  # it is kept: then it stays warm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -13,6 +14,8 @@ from snapllm import _core
 from snapllm._checks import check_text, convert
 from snapllm.conversation import ContentPart
 from snapllm.errors import InvalidRequestError, StorageError
+
+log = logging.getLogger("snapllm.contexts")
 
 ContextName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
@@ -125,7 +128,8 @@ def read_records(folder: Path) -> tuple[list[ContextRecord], int]:
             if path.stem != record.id:
                 raise ValueError("name")
             records.append(record)
-        except (OSError, ValueError, msgspec.DecodeError):
+        except (OSError, ValueError, msgspec.DecodeError) as error:
             num_damaged += 1
-            path.replace(path.with_suffix(".damaged"))
+            aside = path.replace(path.with_suffix(".damaged"))
+            log.warning("the context of %s is lost, its file is damaged: %s", aside, error)
     return records, num_damaged

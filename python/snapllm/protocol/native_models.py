@@ -5,7 +5,7 @@ The specification fixes the fields of these endpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -18,6 +18,7 @@ from snapllm.errors import InvalidRequestError
 from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType, LoadOptions
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.native_listing import megabytes, num_in_memory, type_of
+from snapllm.totals import Totals
 
 _encode = msgspec.json.encode
 
@@ -239,15 +240,19 @@ def unloaded_object(model_id: str) -> bytes:
 
 
 def cache_stats_object(
-    models: Sequence[ModelInfo], images: Sequence[ImageModelInfo], stats: EngineStats
+    models: Sequence[ModelInfo],
+    images: Sequence[ImageModelInfo],
+    stats: EngineStats,
+    totals: Mapping[str, Totals],
 ) -> bytes:
     """The body of GET /api/v1/models/cache/stats.
 
-    Hits and misses count prompt tokens: restored, and computed. The specification shows
-    its six fields inside of `stats`, and reads them beside it: they are in both places.
+    Hits and misses count prompt tokens: restored, and computed, also by models that were
+    unloaded since. The specification shows its six fields inside of `stats`, and reads them
+    beside it: they are in both places.
     """
-    hits = sum(m.num_cached_tokens for m in stats.models)
-    misses = sum(m.num_prompt_tokens for m in stats.models) - hits
+    hits = sum(int(each["num_cached_tokens"][0]) for each in totals.values())
+    misses = sum(int(each["num_prompt_tokens"][0]) for each in totals.values()) - hits
     memory = stats.memory
     gpu_bytes = sum(info.gpu_bytes for info in models if info.state == "resident")
     body: dict[str, Any] = {
@@ -265,6 +270,8 @@ def cache_stats_object(
         "evictions": memory.num_evictions,
         "reloads": memory.num_reloads,
         "switches": stats.num_switches,
+        "kv_files_damaged": stats.kv_store.num_damaged,
+        "kv_write_failures": stats.kv_store.num_write_failures,
         "models": [_model_stats(m) for m in stats.models],
     }
     return _encode({"stats": body | more, **body})

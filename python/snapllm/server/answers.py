@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TypeVar
 
-from snapllm._runner import Answer
+from aiohttp import web
+
+from snapllm._runner import Answer, finish_of
 from snapllm.errors import EngineClosedError
-from snapllm.outputs import CompletionChunk, Finish
+from snapllm.server.log_lines import note_started
 
 _Event = TypeVar("_Event")
 
 
 @contextlib.contextmanager
-def closing_all(answers: Sequence[Answer[_Event]]):  # type: ignore[no-untyped-def]
-    """Closes the answers at the end, which cancels those that still run."""
+def answering(
+    request: web.Request, model_id: str, answers: Sequence[Answer[_Event]]
+) -> Iterator[None]:
+    """Closes the answers at the end, which cancels those that still run; the request's log line
+    counts them."""
+    note_started(request, model_id, answers)
     try:
-        yield answers
+        yield
     finally:
         for answer in answers:
             answer.close()
@@ -32,11 +38,10 @@ async def next_events(answer: Answer[_Event]) -> list[_Event]:
         EngineClosedError: The engine ended before the answer did.
     """
     events = await answer.next()
-    last = events[-1] if events else None
-    finish = last.finish if isinstance(last, CompletionChunk) else last
+    finish = finish_of(events[-1]) if events else None
     # A client that leaves takes its handler along: of those that still read, only the
     # engine's end cancels a request.
-    if isinstance(finish, Finish) and finish.finish_reason == "cancelled":
+    if finish is not None and finish.finish_reason == "cancelled":
         raise EngineClosedError("the server is shutting down: the answer is not complete")
     return events
 

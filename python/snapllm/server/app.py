@@ -24,8 +24,10 @@ from snapllm.server import (
 )
 from snapllm.server.access import add_headers, allow_origins, authenticate
 from snapllm.server.keys import ENGINE, OPTIONS, STATE, ServerState
-from snapllm.server.middleware import errors, request_log
+from snapllm.server.log_lines import request_log
+from snapllm.server.middleware import errors
 from snapllm.server.options import AppOptions
+from snapllm.server.watch import watch_engine
 
 log = logging.getLogger("snapllm.server")
 
@@ -80,4 +82,5 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     app.on_response_prepare.append(add_headers)
     app.on_cleanup.append(_clean_up)
     app.cleanup_ctx.append(_expire_contexts)
+    app.cleanup_ctx.append(watch_engine)
     return app

@@ -1,11 +1,8 @@
-"""Around every request: its id, the access log, and errors in the API's shape."""
+"""Around every request: errors in the API's shape, and what its answers reused."""
 
 from __future__ import annotations
 
 import logging
-import re
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -17,12 +14,11 @@ from snapllm.protocol.anthropic_answers import error_object
 from snapllm.protocol.error_codes import RETRY_AFTER_S, ApiError, api_error, encode_error
 from snapllm.server.cache_reports import cache_header
 from snapllm.server.keys import STATE
+from snapllm.server.log_lines import note_error
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger("snapllm.server")
-access_log = logging.getLogger("snapllm.access")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
@@ -37,6 +33,7 @@ def _is_anthropic(request: web.Request) -> bool:
 
 def refuse(request: web.Request, error: ApiError) -> web.Response:
     """An error as its HTTP response, in the shape of the request's protocol."""
+    note_error(request, error)
     if _is_anthropic(request):
         body = msgspec.json.encode(error_object(error, request["request_id"]))
     else:
@@ -50,42 +47,9 @@ def refuse(request: web.Request, error: ApiError) -> web.Response:
 def note_answers(
     request: web.Request, model_id: str, answers: Sequence[Finish | ChatResult]
 ) -> None:
-    """Adds the model and token counts to the request's log line and its cache report."""
+    """Makes the request's cache report and header."""
     request.app[STATE].cache_reports.note(request["request_id"], model_id, answers)
     request["cache_header"] = cache_header(answers)
-    usages = [answer.usage for answer in answers]
-    request["facts"] = {
-        "model": model_id,
-        "prompt_tokens": sum(usage.num_prompt_tokens for usage in usages),
-        "cached_tokens": sum(usage.num_cached_tokens for usage in usages),
-        "generated_tokens": sum(usage.num_generated_tokens for usage in usages),
-        "finish": ",".join(answer.finish_reason for answer in answers),
-    }
-
-
-@web.middleware
-async def request_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request an id, or keeps the client's, and logs one line at its end."""
-    given = request.headers.get("x-request-id", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-    request["request_id"] = request_id
-    start = time.perf_counter()
-    status = 499  # the client left
-    try:
-        response = await handler(request)
-        if "client_left" not in request:
-            status = response.status
-        return response
-    finally:
-        access_log.info(
-            "method=%s path=%s status=%d ms=%.1f id=%s%s",
-            request.method,
-            request.rel_url.raw_path,  # encoded, so that it cannot end the line
-            status,
-            (time.perf_counter() - start) * 1000,
-            request_id,
-            "".join(f" {name}={value}" for name, value in request.get("facts", {}).items()),
-        )
 
 
 @web.middleware
@@ -118,10 +82,11 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         begun: web.StreamResponse = request["response"]
         return begun
     except Exception:
+        explained = ApiError("internal_error", "internal error; see the server's log")
         if "response" in request:
+            note_error(request, explained)
             raise  # the answer has begun: all that is left is to cut it off
         log.exception("request %s failed", request["request_id"])
-        explained = ApiError("internal_error", "internal error; see the server's log")
         return refuse(request, explained)
 
 

@@ -9,7 +9,7 @@ from snapllm._readers import fold_chat
 from snapllm._runner import Answer
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, ChatResult, Finish
-from snapllm.protocol.error_codes import api_error, encode_error
+from snapllm.protocol.error_codes import api_error
 from snapllm.protocol.native_stream import last_piece, text_pieces
 from snapllm.server.answers import next_events
 from snapllm.server.sse import DONE, EventStream
@@ -36,4 +36,4 @@ async def send_answer(
                 pieces += [last_piece(await end(fold_chat(events))), DONE]
             await stream.send(pieces)
     except SnapLLMError as error:
-        await stream.send([encode_error(api_error(error))])
+        await stream.fail(api_error(error))

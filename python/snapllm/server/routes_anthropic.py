@@ -23,7 +23,7 @@ from snapllm.protocol.anthropic_answers import (
     error_object,
 )
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import closing_all, collect, next_events
+from snapllm.server.answers import answering, collect, next_events
 from snapllm.server.keys import OPTIONS, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import EventStream, event_stream, stream_response
@@ -54,7 +54,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
         num_marked = await asyncio.to_thread(_num_common_tokens, runner, chat, prefix)
     answer = Answer(parsed, num_marked)
     answers = await runner.start_chat(chat, stream=parsed.stream)
-    with closing_all(answers):
+    with answering(request, chat.model, answers):
         if not parsed.stream:
             result = fold_chat(await collect(answers[0]))
             note_answers(request, chat.model, [result])
@@ -88,8 +88,9 @@ async def _send(
             if data:
                 await stream.send_raw(data)
     except SnapLLMError as error:
-        body = error_object(api_error(error), request["request_id"])
-        await stream.send_raw(encode_event("error", body))
+        explained = api_error(error)
+        body = error_object(explained, request["request_id"])
+        await stream.fail(explained, encode_event("error", body))
     return finish
 
 

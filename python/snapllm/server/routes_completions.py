@@ -13,8 +13,8 @@ from snapllm.outputs import CompletionChunk, Finish
 from snapllm.protocol import openai_completions as completions_protocol
 from snapllm.protocol import responses as responses_protocol
 from snapllm.protocol import responses_answers
-from snapllm.protocol.error_codes import api_error, encode_error
-from snapllm.server.answers import closing_all, collect, collect_all, merge, next_events
+from snapllm.protocol.error_codes import api_error
+from snapllm.server.answers import answering, collect, collect_all, merge, next_events
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, event_stream, stream_response
@@ -30,7 +30,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         groups: list[list[Answer[CompletionChunk]]] = []
         for each in wanted:
             groups.append(await runner.start_completion(each, stream=parsed.stream))
-            stack.enter_context(closing_all(groups[-1]))
+            stack.enter_context(answering(request, each.model, groups[-1]))
         answers = [answer for group in groups for answer in group]
         echoes = [echo for echo, group in zip(parsed.echoes, groups, strict=True) for _ in group]
         if not parsed.stream:
@@ -54,7 +54,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
                 last = [encoder.usage_chunk(usage)] if parsed.include_usage else []
                 await stream.send([*last, DONE])
             except SnapLLMError as error:
-                await stream.send([encode_error(api_error(error))])
+                await stream.fail(api_error(error))
         return stream_response(request)
 
 
@@ -64,7 +64,7 @@ async def responses(request: web.Request) -> web.StreamResponse:
     chat = await prepare(request, parsed)
     builder = responses_answers.ResponseStream(wire)
     answers = await engine_of(request).runner.start_chat(chat, stream=bool(wire.stream))
-    with closing_all(answers):
+    with answering(request, chat.model, answers):
         if not wire.stream:
             events = await collect(answers[0])
             for event in events:
@@ -87,7 +87,7 @@ async def responses(request: web.Request) -> web.StreamResponse:
                     if isinstance(batch[-1], Finish):
                         note_answers(request, chat.model, [batch[-1]])
             except SnapLLMError as error:
-                await stream.send([encode_error(api_error(error))])
+                await stream.fail(api_error(error))
         return stream_response(request)
 
 

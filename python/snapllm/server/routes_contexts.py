@@ -13,12 +13,12 @@ import msgspec
 from aiohttp import web
 
 from snapllm._readers import fold_chat
-from snapllm.contexts import ContextManager, ContextView
+from snapllm.contexts import Cancellation, ContextManager, ContextView
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatResult
 from snapllm.protocol import contexts as wire
-from snapllm.protocol.error_codes import ApiError, api_error, encode_error
-from snapllm.server.answers import closing_all, collect
+from snapllm.protocol.error_codes import ApiError, api_error
+from snapllm.server.answers import answering, collect
 from snapllm.server.keys import cache_namespace_of, engine_of, model_ready, resolve_model
 from snapllm.server.middleware import json_response, note_answers, refuse
 from snapllm.server.native_streams import send_answer
@@ -38,7 +38,25 @@ def _manager(request: web.Request) -> ContextManager:
 
 async def _in_thread(call: Callable[[], _T]) -> _T:
     """Runs what waits for the model or the disk; a client that leaves does not stop it."""
-    return await asyncio.shield(asyncio.to_thread(call))
+    task = asyncio.ensure_future(asyncio.to_thread(call))
+    task.add_done_callback(_see_failure)
+    return await asyncio.shield(task)
+
+
+def _see_failure(task: asyncio.Future[Any]) -> None:
+    """So that nobody misses it where the client has left."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _computing(call: Callable[[Cancellation], _T]) -> _T:
+    """Runs what computes a context; a client that leaves ends it, and nothing of it is kept."""
+    cancellation = Cancellation()
+    try:
+        return await _in_thread(lambda: call(cancellation))
+    except asyncio.CancelledError:
+        cancellation.cancel()
+        raise
 
 
 async def _context_of(request: web.Request) -> tuple[str, str]:
@@ -69,7 +87,7 @@ async def ingest(request: web.Request) -> web.StreamResponse:
     def note(num_computed: int, num_tokens: int) -> None:
         loop.call_soon_threadsafe(steps.put_nowait, (num_computed, num_tokens))
 
-    def work() -> ContextView:
+    def work(cancellation: Cancellation) -> ContextView:
         return _manager(request).ingest(
             wanted.content,
             model_id,
@@ -77,12 +95,26 @@ async def ingest(request: web.Request) -> web.StreamResponse:
             ttl_seconds=wanted.ttl_seconds,
             cache_namespace=cache_namespace_of(request),
             progress=note if wanted.stream else None,
+            cancellation=cancellation,
         )
 
     if not wanted.stream:
-        return _json(wire.ingested_object(await _in_thread(work)))
-    task = asyncio.ensure_future(asyncio.to_thread(work))
+        return _json(wire.ingested_object(await _computing(work)))
+    task = asyncio.ensure_future(_computing(work))
+
+    task.add_done_callback(_see_failure)
     task.add_done_callback(lambda _: steps.put_nowait(None))
+    try:
+        return await _send_ingest(request, task, steps)
+    finally:
+        task.cancel()
+
+
+async def _send_ingest(
+    request: web.Request,
+    task: asyncio.Future[ContextView],
+    steps: asyncio.Queue[tuple[int, int] | None],
+) -> web.StreamResponse:
     # What is refused is refused at once: with a status of its own.
     await asyncio.wait({task}, timeout=REFUSAL_WAIT_S)
     if task.done():
@@ -93,7 +125,7 @@ async def ingest(request: web.Request) -> web.StreamResponse:
         try:
             await stream.send([wire.ingested_piece(await task), DONE])
         except SnapLLMError as error:
-            await stream.send([encode_error(api_error(error))])
+            await stream.fail(api_error(error))
     return stream_response(request)
 
 
@@ -117,7 +149,7 @@ async def query(request: web.Request) -> web.StreamResponse:
         note_answers(request, record.model_id, [result])
         return wire.query_object(record, result, hit, latency_ms)
 
-    with closing_all(answers):
+    with answering(request, record.model_id, answers):
         if not wanted.stream:
             return _json(await end(fold_chat(await collect(answers[0]))))
         async with event_stream(request) as stream:
@@ -172,8 +204,10 @@ async def append(request: web.Request) -> web.Response:
     """POST /api/v1/contexts/{context_id}/append"""
     wanted = wire.parse_append(await request.read())
     context_id, namespace = await _context_of(request)
-    view = await _in_thread(
-        lambda: _manager(request).append(context_id, wanted.content, cache_namespace=namespace)
+    view = await _computing(
+        lambda cancellation: _manager(request).append(
+            context_id, wanted.content, cache_namespace=namespace, cancellation=cancellation
+        )
     )
     return _json(wire.ingested_object(view))
 
@@ -182,12 +216,13 @@ async def fork(request: web.Request) -> web.Response:
     """POST /api/v1/contexts/{context_id}/fork"""
     wanted = wire.parse_fork(await request.read())
     context_id, namespace = await _context_of(request)
-    view = await _in_thread(
-        lambda: _manager(request).fork(
+    view = await _computing(
+        lambda cancellation: _manager(request).fork(
             context_id,
             name=wanted.name,
             ttl_seconds=wanted.ttl_seconds,
             cache_namespace=namespace,
+            cancellation=cancellation,
         )
     )
     return _json(wire.ingested_object(view))
@@ -233,13 +268,14 @@ async def import_(request: web.Request) -> web.Response:
                 if num_bytes > MAX_IMPORT_BYTES:
                     return refuse(request, ApiError("request_too_large", "the file is too large"))
                 await asyncio.to_thread(file.write, chunk)
-        view = await _in_thread(
-            lambda: _manager(request).import_file(
+        view = await _computing(
+            lambda cancellation: _manager(request).import_file(
                 path,
                 model_id=model_id,
                 name=wanted.name,
                 ttl_seconds=wanted.ttl_seconds,
                 cache_namespace=namespace,
+                cancellation=cancellation,
             )
         )
     return _json(wire.ingested_object(view))

@@ -100,7 +100,7 @@ async def _send_native(
             await stream.send([await _in_thread(diffusion.result_piece, job.id, event, wire), DONE])
             return
         else:
-            await stream.send([encode_error(_error_of(event))])
+            await stream.fail(_error_of(event))
             return
 
 
@@ -148,9 +148,8 @@ async def _send_openai(
             await stream.send_raw(await _in_thread(openai_images.completed_events, event, native))
             return
         elif isinstance(event, Exception):
-            await stream.send_raw(
-                b"event: error\ndata: " + encode_error(_error_of(event)) + b"\n\n"
-            )
+            error = _error_of(event)
+            await stream.fail(error, b"event: error\ndata: " + encode_error(error) + b"\n\n")
             return
 
 

@@ -28,6 +28,7 @@ from snapllm.server.keys import (
 )
 from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response
+from snapllm.server.model_events import log_loaded, log_switched, log_unloaded
 
 
 async def load_model(request: web.Request) -> web.Response:
@@ -65,7 +66,10 @@ async def _load_listed(
     # The weights take a while to read: not on the loop.
     load = functools.partial(_load, engine, wanted, coming.is_image_model)
     with contextlib.nullcontext() if is_known else state.loads.loading(coming):
-        return await asyncio.get_running_loop().run_in_executor(state.loader, load)
+        model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
+    if not is_known:
+        log_loaded(model)
+    return model
 
 
 def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model | ImageModel:
@@ -84,6 +88,7 @@ async def switch_model(request: web.Request) -> web.Response:
     start = time.perf_counter()
     engine.switch(model_id)
     switch_ms = (time.perf_counter() - start) * 1000
+    log_switched(model_id)
     images = {info.id: info.state for info in known_models(request).images}
     state = images.get(model_id) or engine.model(model_id).info.state
     return json_response(native.switched_object(model_id, state, switch_ms))
@@ -104,6 +109,7 @@ async def unload_model(request: web.Request) -> web.Response:
         # Its load waits for others, or is at its files: the engine has nothing to cut short.
         await state.loads.ready(model_id)
         await asyncio.shield(asyncio.to_thread(engine.unload, model_id))
+    log_unloaded(model_id)
     return json_response(native.unloaded_object(model_id))
 
 
@@ -133,8 +139,8 @@ async def pin_model(request: web.Request) -> web.Response:
 
 async def cache_stats(request: web.Request) -> web.Response:
     """GET /api/v1/models/cache/stats"""
-    known, stats = known_models(request), engine_of(request).stats()
-    return json_response(native.cache_stats_object(known.texts, known.images, stats))
+    known, (stats, totals) = known_models(request), engine_of(request).totals.read()
+    return json_response(native.cache_stats_object(known.texts, known.images, stats, totals))
 
 
 def add_routes(app: web.Application) -> None:

@@ -13,7 +13,7 @@ from snapllm.outputs import ChatResult
 from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
 from snapllm.protocol.vision import parse_vision
-from snapllm.server.answers import closing_all, collect
+from snapllm.server.answers import answering, collect
 from snapllm.server.keys import STATE, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.native_streams import send_answer
@@ -24,7 +24,7 @@ _Request: TypeAlias = ChatRequest | CompletionRequest
 
 async def _answer(request: web.Request, wanted: _Request) -> ChatResult:
     answers = await engine_of(request).runner.start(wanted, stream=False)
-    with closing_all(answers):
+    with answering(request, wanted.model, answers):
         return fold_chat(await collect(answers[0]))
 
 
@@ -74,7 +74,7 @@ async def _generate(
     if not is_streamed:
         return json_response(native.encode(await end(await _answer(request, wanted))))
     answers = await engine_of(request).runner.start(wanted, stream=True)
-    with closing_all(answers):
+    with answering(request, wanted.model, answers):
         async with event_stream(request) as stream:
             await send_answer(stream, answers[0], end)
     return stream_response(request)

@@ -10,8 +10,8 @@ from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic_answers, openai
-from snapllm.protocol.error_codes import api_error, encode_error
-from snapllm.server.answers import closing_all, collect_all, merge
+from snapllm.protocol.error_codes import api_error
+from snapllm.server.answers import answering, collect_all, merge
 from snapllm.server.keys import (
     cache_namespace_of,
     engine_of,
@@ -30,7 +30,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     chat = await prepare(request, parsed.request)
     encoder = openai.Encoder(parsed.request.model)
     answers = await engine_of(request).runner.start_chat(chat, stream=parsed.stream)
-    with closing_all(answers):
+    with answering(request, chat.model, answers):
         if not parsed.stream:
             results = [fold_chat(events) for events in await collect_all(answers)]
             note_answers(request, chat.model, results)
@@ -60,7 +60,7 @@ async def _send_answers(
                 chunks.append(DONE)
             await stream.send(chunks)
     except SnapLLMError as error:
-        await stream.send([encode_error(api_error(error))])
+        await stream.fail(api_error(error))
     return finishes
 
 

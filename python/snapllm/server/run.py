@@ -18,10 +18,12 @@ from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
 from snapllm.errors import SnapLLMError
 from snapllm.protocol.native_listing import ComingModel
+from snapllm.server.accept_errors import AcceptErrors
 from snapllm.server.app import create_app
 from snapllm.server.coming import coming_model
 from snapllm.server.config import ServerConfig
 from snapllm.server.keys import STATE, ServerState
+from snapllm.server.model_events import log_loaded
 
 log = logging.getLogger("snapllm.server")
 
@@ -41,6 +43,7 @@ async def serve(config: ServerConfig) -> None:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(AcceptErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
     config = _with_demo(config)
@@ -171,10 +174,9 @@ def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> Non
             {part: file for owner, part, file in config.parts if owner == model.id},
         )
         parts["lora_dir"] = dict(config.lora_dirs).get(model.id)
-        image_model = engine.load_diffusion(model.file_path, model.id, **parts)
-        log.info("loaded image model %s in %.0f ms", model.id, image_model.info.load_ms)
+        log_loaded(engine.load_diffusion(model.file_path, model.id, **parts))
         return
-    info = engine.load(
+    loaded = engine.load(
         model.file_path,
         model.id,
         context_size=config.context_size,
@@ -183,13 +185,5 @@ def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> Non
         draft_tokens=config.draft_tokens,
         flash_attention=config.flash_attention,
         mmproj_path=dict(config.projectors).get(model.id, ""),
-    ).info
-    log.info(
-        "loaded %s (%s %s) in %.0f ms: context %d, %d threads",
-        model.id,
-        info.architecture,
-        info.quantization,
-        info.load_ms,
-        info.context_size,
-        info.num_threads,
     )
+    log_loaded(loaded)

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Iterable
 
 from aiohttp import web
 
+from snapllm.protocol.error_codes import ApiError, encode_error
+from snapllm.server.log_lines import note_error
+
 KEEP_ALIVE_S = 10.0
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"[DONE]"
@@ -21,8 +24,10 @@ _HEADERS = {
 class EventStream:
     """An open stream of events to one client."""
 
-    def __init__(self, response: web.StreamResponse, keep_alive: bytes) -> None:
-        self._response = response
+    def __init__(
+        self, request: web.Request, response: web.StreamResponse, keep_alive: bytes
+    ) -> None:
+        self._request, self._response = request, response
         self._keep_alive = keep_alive
         self._is_silent = True
 
@@ -34,6 +39,19 @@ class EventStream:
         """Writes events that are encoded already."""
         self._is_silent = False
         await self._response.write(data)
+
+    async def fail(self, error: ApiError, event: bytes | None = None) -> None:
+        """Writes what the answer failed with, and notes it for the request's log line.
+
+        Args:
+            error: What went wrong.
+            event: The error's event, encoded; by default that of OpenAI's and the native API.
+        """
+        note_error(self._request, error)
+        if event is None:
+            await self.send([encode_error(error)])
+        else:
+            await self.send_raw(event)
 
     async def keep_alive(self) -> None:
         """Writes the keep-alive whenever nothing else was written for a while.
@@ -56,7 +74,7 @@ async def event_stream(
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     request["response"] = response
-    stream = EventStream(response, keep_alive)
+    stream = EventStream(request, response, keep_alive)
     keeper = asyncio.create_task(stream.keep_alive())
     try:
         yield stream

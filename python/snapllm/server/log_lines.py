@@ -1,0 +1,85 @@
+"""The access log: one line of ``name=value`` for each request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from snapllm._runner import Answer
+from snapllm.protocol.error_codes import ApiError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+access_log = logging.getLogger("snapllm.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CLIENT_LEFT = 499
+
+
+def quoted(value: object) -> str:
+    """A value as a line has it: in quotes where it would end the value or the line."""
+    text = str(value)
+    is_plain = text.isprintable() and not any(mark in text for mark in ' "=\\')
+    return text if text and is_plain else json.dumps(text)
+
+
+def note_error(request: web.Request, error: ApiError) -> None:
+    """Has the request's line say what went wrong."""
+    request["error"] = error
+
+
+def note_started(request: web.Request, model_id: str, answers: Sequence[Answer[Any]]) -> None:
+    """Has the request's line count these answers too, however far they get."""
+    request["facts"] = {"model": model_id}
+    request.setdefault("answers", []).extend(answers)
+
+
+def _facts(request: web.Request) -> Mapping[str, object]:
+    facts: dict[str, object] = {**request.get("facts", {})}
+    answers: list[Answer[Any]] = request.get("answers", [])
+    if answers:
+        facts |= {
+            "prompt_tokens": sum(answer.num_prompt_tokens for answer in answers),
+            "cached_tokens": sum(answer.num_cached_tokens for answer in answers),
+            "generated_tokens": sum(answer.num_generated_tokens for answer in answers),
+            "finish": ",".join(answer.finish_reason or "cancelled" for answer in answers),
+        }
+    error: ApiError | None = request.get("error")
+    if error is not None:
+        facts["error"] = error.code
+        if error.param is not None:
+            facts["param"] = error.param
+    return facts
+
+
+@web.middleware
+async def request_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives the request an id, or keeps the client's, and logs one line at its end."""
+    given = request.headers.get("x-request-id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    request["request_id"] = request_id
+    start = time.perf_counter()
+    status = CLIENT_LEFT
+    try:
+        response = await handler(request)
+        if "client_left" not in request:
+            status = response.status
+        return response
+    finally:
+        if status == CLIENT_LEFT and "error" in request:
+            status = request["error"].status  # what cut the answer off was no client
+        line = {
+            "method": request.method,
+            "path": request.rel_url.raw_path,
+            "status": status,
+            "ms": f"{(time.perf_counter() - start) * 1000:.1f}",
+            "id": request_id,
+            **_facts(request),
+        }
+        access_log.info(" ".join(f"{name}={quoted(value)}" for name, value in line.items()))

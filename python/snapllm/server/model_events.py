@@ -1,0 +1,79 @@
+"""One line in the log for whatever becomes of a model."""
+
+from __future__ import annotations
+
+import logging
+
+from snapllm.diffusion import ImageModel
+from snapllm.engine import Engine
+from snapllm.model import Model
+from snapllm.server.log_lines import quoted
+
+log = logging.getLogger("snapllm.models")
+
+_EVICTED, _RETURNED = "evicted %s from memory", "%s is back in memory"
+
+
+def log_loaded(model: Model | ImageModel) -> None:
+    """Says that a model was loaded."""
+    if isinstance(model, ImageModel):
+        log.info("loaded image model %s in %.0f ms", quoted(model.id), model.info.load_ms)
+        return
+    info = model.info
+    log.info(
+        "loaded %s (%s %s) in %.0f ms: context %d, %d threads",
+        quoted(model.id),
+        info.architecture,
+        info.quantization,
+        info.load_ms,
+        info.context_size,
+        info.num_threads,
+    )
+
+
+def log_unloaded(model_id: str) -> None:
+    """Says that a model was unloaded."""
+    log.info("unloaded %s", quoted(model_id))
+
+
+def log_switched(model_id: str) -> None:
+    """Says that a model became the active one."""
+    log.info("switched to %s", quoted(model_id))
+
+
+class ResidencyLog:
+    """Says which models were evicted or came back since it last looked.
+
+    The engine does both by itself, and counts them.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._image_states: dict[str, str] = {}
+
+    def look(self) -> None:
+        """Writes a line for each eviction and each return."""
+        self._look_at_texts()
+        self._look_at_images()
+
+    def _look_at_texts(self) -> None:
+        counts: dict[str, tuple[int, int]] = {}
+        for stats in self._engine.stats().models:
+            num_loads, num_evictions = self._counts.get(stats.id, (1, 0))
+            counts[stats.id] = max(1, stats.num_loads), stats.num_evictions
+            events = [
+                *[_EVICTED] * (stats.num_evictions - num_evictions),
+                *[_RETURNED] * (stats.num_loads - num_loads),
+            ]
+            # What it is now came last.
+            for event in events if stats.resident else reversed(events):
+                log.info(event, quoted(stats.id))
+        self._counts = counts
+
+    def _look_at_images(self) -> None:
+        states = {model.id: str(model.info.state) for model in self._engine.image_models()}
+        for model_id, state in states.items():
+            if state != self._image_states.get(model_id, "resident"):
+                log.info(_RETURNED if state == "resident" else _EVICTED, quoted(model_id))
+        self._image_states = states

@@ -1,0 +1,34 @@
+"""Looks after an engine while its application runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from snapllm.errors import EngineClosedError
+from snapllm.server.keys import ENGINE
+from snapllm.server.model_events import ResidencyLog
+from snapllm.server.store_log import StoreLog
+
+INTERVAL_S = 1.0
+
+
+async def watch_engine(app: web.Application) -> AsyncIterator[None]:
+    """Writes what the engine does by itself to the log, a second later at most."""
+    logs = (ResidencyLog(app[ENGINE]), StoreLog(app[ENGINE]))
+
+    async def loop() -> None:
+        with contextlib.suppress(EngineClosedError):
+            while True:
+                for each in logs:
+                    each.look()
+                await asyncio.sleep(INTERVAL_S)
+
+    task = asyncio.create_task(loop())
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,93 @@
+"""The counters of all models that there have been: they only ever grow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from snapllm import _core
+
+COUNTERS = (
+    "num_requests",
+    "num_finished",
+    "num_cancelled",
+    "num_failed",
+    "num_prompt_tokens",
+    "num_cached_tokens",
+    "num_generated_tokens",
+    "num_embedded_tokens",
+    "num_steps",
+    "num_batch_tokens",
+    "num_batch_sequences",
+    "num_loads",
+    "num_evictions",
+    "num_draft_tokens",
+    "num_accepted_draft_tokens",
+    "num_preemptions",
+    "num_failed_restores",
+)
+"""Fields of `ModelStats` that count up."""
+HISTOGRAMS = ("queue_time", "time_to_first_token", "inter_token_latency")
+
+Totals: TypeAlias = dict[str, tuple[float, ...]]
+"""By field of `ModelStats`: a counter's number; a histogram's counts and, last, its sum in ms."""
+
+
+class TotalsKeeper:
+    """Keeps what models had counted that were unloaded since. Any thread may use it.
+
+    What an unload itself adds, such as the requests that it cancels, is not among it.
+
+    Args:
+        read: Reads the counters of the models that are loaded.
+    """
+
+    def __init__(self, read: Callable[[], _core.EngineStats]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._past: dict[str, Totals] = {}
+        self._seen: dict[str, Totals] = {}
+
+    def read(self) -> tuple[_core.EngineStats, dict[str, Totals]]:
+        """The counters now, and the totals by model, ordered by id."""
+        with self._lock:
+            stats = self._read()
+            for model in stats.models:
+                self._see(model.id, _totals_of(model))
+            ids = sorted(self._past.keys() | self._seen.keys())
+            return stats, {
+                model_id: _sum(self._past.get(model_id, {}), self._seen.get(model_id, {}))
+                for model_id in ids
+            }
+
+    def end(self, model_id: str) -> None:
+        """Says that a model was unloaded: another of its id counts from nothing."""
+        with self._lock:
+            self._retire(model_id)
+
+    def _see(self, model_id: str, now: Totals) -> None:
+        before = self._seen.get(model_id, {})
+        pairs = (zip(now[name], before[name], strict=True) for name in before)
+        if any(new < old for pair in pairs for new, old in pair):
+            self._retire(model_id)  # another model has the id already
+        self._seen[model_id] = now
+
+    def _retire(self, model_id: str) -> None:
+        seen = self._seen.pop(model_id, None)
+        if seen is not None:
+            self._past[model_id] = _sum(self._past.get(model_id, {}), seen)
+
+
+def _totals_of(model: _core.ModelStats) -> Totals:
+    totals: Totals = {name: (getattr(model, name),) for name in COUNTERS}
+    for name in HISTOGRAMS:
+        histogram: _core.LatencyHistogram = getattr(model, name)
+        totals[name] = (*histogram.counts, histogram.sum_ms)
+    return totals
+
+
+def _sum(a: Mapping[str, tuple[float, ...]], b: Mapping[str, tuple[float, ...]]) -> Totals:
+    if not a or not b:
+        return {**a, **b}
+    return {name: tuple(x + y for x, y in zip(a[name], b[name], strict=True)) for name in a}

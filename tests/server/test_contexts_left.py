@@ -1,0 +1,106 @@
+"""Contexts that nobody waits for any more: clients that leave, a server that ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nano_models import make_nano_model
+from server_process import Server
+
+API = "/api/v1/contexts"
+DOCUMENT = "The vacation policy is 20 days of paid vacation. "
+
+
+@pytest.fixture(scope="module")
+def long_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_nano_model(tmp_path_factory.mktemp("m") / "long.gguf", context_size=32768)
+
+
+@pytest.fixture(scope="module")
+def long_server(long_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose contexts take seconds to compute."""
+    workspace = str(tmp_path_factory.mktemp("w"))
+    server = Server("--model", f"long={long_path}", "--workspace", workspace).start(1)
+    try:
+        yield server
+        assert server.stop() == 0
+        assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)
+    finally:
+        server.process.kill()
+
+
+def stats(server: Server) -> dict[str, Any]:
+    [found] = server.get("/api/v1/models/cache/stats")["stats"]["models"]
+    return found  # type: ignore[no-any-return]
+
+
+def send_and_leave(server: Server, path: str, body: dict[str, Any]) -> None:
+    """Sends a request and leaves once it is being computed."""
+    address = urllib.parse.urlsplit(server.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    connection.request("POST", path, json.dumps(body))
+    while not stats(server)["requests_running"]:
+        time.sleep(0.01)
+    connection.close()
+
+
+def wait_until_idle(server: Server) -> None:
+    deadline = time.monotonic() + 3
+    while stats(server)["requests_running"]:
+        assert time.monotonic() < deadline, "it goes on for nobody"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_ingest_whose_client_leaves_ends_and_leaves_nothing(
+    long_server: Server, stream: bool
+) -> None:
+    cancelled = stats(long_server)["requests_cancelled"]
+    body = {"content": DOCUMENT * 600, "model_id": "long", "stream": stream}
+    send_and_leave(long_server, f"{API}/ingest", body)
+    wait_until_idle(long_server)
+    assert stats(long_server)["requests_cancelled"] == cancelled + 1
+    assert long_server.get(API)["contexts"] == []
+
+
+def test_an_append_whose_client_leaves_changes_nothing(long_server: Server) -> None:
+    body = {"content": DOCUMENT, "model_id": "long"}
+    context_id = long_server.post(f"{API}/ingest", body)["context_id"]
+    num_tokens = long_server.get(f"{API}/{context_id}")["token_count"]
+    send_and_leave(long_server, f"{API}/{context_id}/append", {"content": DOCUMENT * 600})
+    wait_until_idle(long_server)
+    assert long_server.get(f"{API}/{context_id}")["token_count"] == num_tokens
+    appended = long_server.post(f"{API}/{context_id}/append", {"content": "More."})
+    assert appended["cached_tokens"] > 0
+    long_server.request("DELETE", f"{API}/{context_id}")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_ingest_that_a_shutdown_ends_says_so_once(long_path: Path, stream: bool) -> None:
+    server = Server("--model", f"long={long_path}", "--drain-timeout", "0").start(1)
+    answers: list[tuple[int, Any, dict[str, str]]] = []
+    body = {"content": DOCUMENT * 600, "model_id": "long", "stream": stream}
+    asking = threading.Thread(
+        target=lambda: answers.append(server.request("POST", f"{API}/ingest", body))
+    )
+    asking.start()
+    while not stats(server)["requests_running"]:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert server.stop() == 0
+    asking.join(10)
+    [(status, answer, _)] = answers
+    if stream and status == 200:
+        assert json.loads(answer.strip().rpartition("data: ")[2])["error"]["code"] == "closed"
+    else:
+        assert (status, answer["error"]["code"]) == (503, "closed")
+    for words in ("Traceback", "never retrieved", "EngineClosedError"):
+        assert not any(words in line for line in server.lines)

@@ -1,0 +1,69 @@
+"""How the command line deals with servers that do not keep what they promise."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snapllm.cli import main
+
+CONTENT = b"a context" * 1000
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Sends as many bytes as the path says of an answer of `CONTENT`'s length."""
+
+    def do_GET(self) -> None:
+        wanted = self.path.split("/")[-2]
+        self.send_response(200)
+        if wanted == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"5\r\nhello\r\n")
+            return
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: int(wanted)])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("context", ["100", "0", "chunked"])
+def test_an_export_that_is_cut_off_fails_and_leaves_the_old_file(
+    url: str, context: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "handbook.snapctx"
+    path.write_bytes(b"the old one")
+    assert main(["contexts", "--url", url, "export", context, str(path)]) == 1
+    shown = capsys.readouterr()
+    assert "was cut off" in shown.err and shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert path.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_export_replaces_what_a_link_leads_to(url: str, tmp_path: Path) -> None:
+    path, link = tmp_path / "real", tmp_path / "link"
+    path.write_bytes(b"the old one")
+    link.symlink_to(path)
+    assert main(["contexts", "--url", url, "export", str(len(CONTENT)), str(link)]) == 0
+    assert link.is_symlink() and path.read_bytes() == CONTENT
+    assert sorted(tmp_path.iterdir()) == [link, path]
+
+
+def test_an_export_to_a_device_replaces_nothing(url: str) -> None:
+    assert main(["contexts", "--url", url, "export", str(len(CONTENT)), "/dev/null"]) == 0
+    assert Path("/dev/null").is_char_device()
