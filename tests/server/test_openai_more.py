@@ -115,6 +115,34 @@ def test_a_response_calls_a_tool_and_uses_its_result(demo_client: openai.OpenAI)
     assert "22" in answer.output_text
 
 
+def test_a_custom_tool_is_called_with_text(demo_client: openai.OpenAI) -> None:
+    own = {"name": "note", "description": "Writes a note"}
+    response = demo_client.responses.create(
+        model="demo",
+        input="Tell me about the ocean.",
+        tools=[{"type": "custom", **own}],  # type: ignore[typeddict-item]
+        tool_choice={"type": "custom", "name": "note"},
+        temperature=0,
+    )
+    [item] = response.output
+    assert item.type == "custom_tool_call" and item.name == "note"
+    options: Any = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "Tell me about the ocean."}],
+        "tools": [{"type": "custom", "custom": own}],
+        "tool_choice": {"type": "custom", "custom": {"name": "note"}},
+        "temperature": 0,
+    }
+    [choice] = demo_client.chat.completions.create(**options).choices
+    [call] = choice.message.tool_calls or []
+    assert call.type == "custom" and call.custom.input == item.input
+    streamed = ""
+    for chunk in demo_client.chat.completions.create(**options, stream=True):
+        for piece in chunk.choices[0].delta.tool_calls or []:
+            streamed += piece.to_dict()["custom"]["input"]  # type: ignore[index]
+    assert streamed == item.input
+
+
 def test_a_response_goes_on_from_the_kv_of_the_answer_it_follows(
     demo_client: openai.OpenAI,
 ) -> None:

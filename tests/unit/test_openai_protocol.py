@@ -166,7 +166,7 @@ def test_streamed_events_become_chunks_of_one_id() -> None:
         Finish(finish_reason="tool_calls", usage=USAGE, timings=TIMINGS),
     ]
     chunks = [json.loads(encoder.first_chunk(0))]
-    chunks += [json.loads(encoder.chunk(0, event)) for event in events]
+    chunks += [json.loads(chunk) for event in events for chunk in encoder.chunks(0, event)]
     assert len({chunk["id"] for chunk in chunks}) == 1
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas[0] == {"role": "assistant", "content": ""}

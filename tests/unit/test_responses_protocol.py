@@ -18,21 +18,21 @@ from snapllm.outputs import (
     ToolCallStart,
     Usage,
 )
-from snapllm.params import ChatRequest
 from snapllm.protocol import responses
 from snapllm.protocol.responses_answers import ResponseStream
-from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest
+from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS
 
 TOOLS = [{"type": "function", "name": name, "strict": True} for name in ("look", "hear")]
 CUT = Finish(finish_reason="length", usage=Usage(num_generated_tokens=5, num_reasoning_tokens=3))
 
 
-def parse(**fields: Any) -> tuple[ChatRequest, ResponsesRequest]:
+def parse(**fields: Any) -> responses.Parsed:
     return responses.parse(json.dumps({"model": "m", "input": "Hi"} | fields).encode())
 
 
 def answer(*events: ChatEvent, **fields: Any) -> dict[str, Any]:
-    builder = ResponseStream(parse(**fields)[1])
+    parsed = parse(**fields)
+    builder = ResponseStream(parsed.wire, parsed.tools)
     for event in events:
         list(builder.events(event))
     return builder.response
@@ -81,7 +81,7 @@ def test_the_response_says_what_was_asked() -> None:
 @pytest.mark.parametrize(("mode", "expected"), [({}, "auto"), ({"mode": "required"}, "required")])
 def test_only_the_allowed_tools_are_offered(mode: dict[str, str], expected: str) -> None:
     names = [{"type": "function", "name": "hear"}]
-    request, _ = parse(tools=TOOLS, tool_choice={"type": "allowed_tools", "tools": names, **mode})
+    request, *_ = parse(tools=TOOLS, tool_choice={"type": "allowed_tools", "tools": names, **mode})
     assert [tool.function.name for tool in request.tools] == ["hear"]
     assert request.tool_choice == expected
 

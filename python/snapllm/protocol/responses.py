@@ -7,7 +7,7 @@ and `conversation` are refused. The answers are written by `responses_answers`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,14 +16,11 @@ from snapllm._requests import schema_text
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
-    FunctionDefinition,
     MediaPart,
     Message,
     MessageToolCall,
-    Tool,
-    ToolMode,
+    TextCall,
     is_media,
-    offer_tools,
     part_text,
 )
 from snapllm.errors import InvalidRequestError
@@ -31,19 +28,28 @@ from snapllm.params import ChatRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import thinks
 from snapllm.protocol.openai_sampling import sampling_options
+from snapllm.protocol.responses_tools import ClientTool, offer, read_tools, shown_name
 from snapllm.protocol.responses_types import (
     DEFAULT_MAX_OUTPUT_TOKENS,
     InputItem,
     ReasoningPart,
     ResponsesRequest,
     TextOptions,
-    ToolChoice,
 )
 
 _decoder = msgspec.json.Decoder(ResponsesRequest)
+_CALLS = ("function_call", "custom_tool_call")
 
 
-def parse(body: bytes) -> tuple[ChatRequest, ResponsesRequest]:
+class Parsed(NamedTuple):
+    """A request, as it came and as the engine takes it."""
+
+    request: ChatRequest
+    wire: ResponsesRequest
+    tools: Sequence[ClientTool]
+
+
+def parse(body: bytes) -> Parsed:
     """Reads the body of POST /v1/responses.
 
     Raises:
@@ -55,11 +61,12 @@ def parse(body: bytes) -> tuple[ChatRequest, ResponsesRequest]:
             raise InvalidRequestError(
                 f"{name} is not supported: responses are not stored", param=name
             )
-    tools, mode = _tools(wire)
+    tools = read_tools(wire.tools or ())
+    offered, mode = offer(tools, wire.tool_choice)
     request = ChatRequest(
         model=wire.model,
         messages=_messages(wire),
-        tools=tools,
+        tools=offered,
         tool_choice=mode,
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         thinking=thinks(wire.reasoning.effort if wire.reasoning else None),
@@ -67,7 +74,7 @@ def parse(body: bytes) -> tuple[ChatRequest, ResponsesRequest]:
         sampling=sampling_options(wire, None),
         max_tokens=wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
     )
-    return request, wire
+    return Parsed(request, wire, tools)
 
 
 def _messages(wire: ResponsesRequest) -> list[Message]:
@@ -105,11 +112,10 @@ def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
             return
         turn = _answer_going_on(messages, item)
         turn.content = [*_parts(turn.content), *_parts(content)] if turn.content else content
-    elif item.type == "function_call":
-        call = FunctionCall(item.name or "", item.arguments or "")
+    elif item.type in _CALLS:
         turn = _answer_going_on(messages, item)
-        turn.tool_calls = [*(turn.tool_calls or ()), MessageToolCall(call, item.call_id or "")]
-    elif item.type == "function_call_output":
+        turn.tool_calls = [*(turn.tool_calls or ()), _call(item)]
+    elif item.type in ("function_call_output", "custom_tool_call_output"):
         output = item.output if item.output is not None else ""
         messages.append(
             Message("tool", _content(output, f"{where}.output"), tool_call_id=item.call_id or "")
@@ -118,6 +124,13 @@ def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
         raise InvalidRequestError(
             f"{where}: items of type {item.type!r} are not supported", param=f"{where}.type"
         )
+
+
+def _call(item: InputItem) -> MessageToolCall:
+    name, call_id = shown_name(item.name or "", item.namespace), item.call_id or ""
+    if item.type == "custom_tool_call":
+        return MessageToolCall(None, call_id, "custom", TextCall(name, item.input or ""))
+    return MessageToolCall(FunctionCall(name, item.arguments or ""), call_id)
 
 
 def _answer_going_on(messages: list[Message], item: InputItem) -> Message:
@@ -129,7 +142,7 @@ def _answer_going_on(messages: list[Message], item: InputItem) -> Message:
     """
     last = messages[-1] if messages else None
     if last is not None and last.role == "assistant":
-        is_going_on = last.tool_calls or not last.content or item.type == "function_call"
+        is_going_on = last.tool_calls or not last.content or item.type in _CALLS
         if is_going_on:
             return last
     messages.append(turn := Message("assistant", ""))
@@ -167,26 +180,6 @@ def _part(form: dict[str, Any], where: str) -> ContentPart:
             raise InvalidRequestError(f"{name} is required", param=name)
         return MediaPart(part.type, image_url=part.image_url, name=name)
     return part if is_media(part) else ContentPart("text", part_text(part, where))
-
-
-def _tools(wire: ResponsesRequest) -> tuple[list[Tool], ToolMode]:
-    tools = []
-    for i, tool in enumerate(wire.tools or ()):
-        if tool.type != "function":
-            raise InvalidRequestError(
-                f"tools[{i}]: tools of type {tool.type!r} are not supported",
-                param=f"tools[{i}].type",
-            )
-        tools.append(Tool(FunctionDefinition(tool.name or "", tool.description, tool.parameters)))
-    choice = wire.tool_choice
-    if not isinstance(choice, ToolChoice):
-        return offer_tools(tools, choice or "auto")
-    if choice.type == "allowed_tools" and choice.tools is not None:
-        return offer_tools(tools, choice.mode or "auto", [tool.name for tool in choice.tools])
-    if choice.type == "function" and choice.name is not None:
-        return offer_tools(tools, "required", [choice.name])
-    param = f"tool_choice.{'name' if choice.type == 'function' else 'tools'}"
-    raise InvalidRequestError(f"{param} is required", param=param)
 
 
 def _json_schema(text: TextOptions | None) -> str:

@@ -35,28 +35,37 @@ class TextOptions(msgspec.Struct):
     format: TextFormat | None = None
 
 
+class ToolFormat(msgspec.Struct):
+    """The form of a custom tool's input."""
+
+    type: str = "text"
+
+
 class ToolDefinition(msgspec.Struct):
-    """A tool; only functions are supported."""
+    """A tool: a function, a custom tool, a namespace of both, or one that OpenAI runs."""
 
     type: str
     name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    format: ToolFormat | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 class AllowedTool(msgspec.Struct):
     """One of the tools that may be called."""
 
-    name: str
-    type: Literal["function"] = "function"
+    type: str = "function"
+    name: str | None = None
+    namespace: str | None = None
 
 
 class ToolChoice(msgspec.Struct):
     """A `tool_choice` of one tool, or of several."""
 
-    type: Literal["function", "allowed_tools"] = "function"
+    type: str = "function"
     name: str | None = None
+    namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[AllowedTool] | None = None
 
@@ -75,7 +84,9 @@ class InputItem(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | list[dict[str, Any]] | None = None
     summary: list[dict[str, Any]] | None = None
 
@@ -89,7 +100,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     max_output_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    tools: list[ToolDefinition] | None = None
+    tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None

@@ -60,9 +60,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 async def responses(request: web.Request) -> web.StreamResponse:
     """POST /v1/responses"""
-    parsed, wire = responses_protocol.parse(await request.read())
+    parsed, wire, tools = responses_protocol.parse(await request.read())
     chat = await prepare(request, parsed)
-    builder = responses_answers.ResponseStream(wire)
+    builder = responses_answers.ResponseStream(wire, tools)
     answers = await engine_of(request).runner.start_chat(chat, stream=bool(wire.stream))
     with closing_all(answers):
         if not wire.stream:
