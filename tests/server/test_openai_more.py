@@ -218,8 +218,3 @@ def test_reasoning_is_an_item_of_its_own(demo_client: openai.OpenAI) -> None:
     )
     assert chat.usage is not None and chat.usage.completion_tokens_details is not None
     assert chat.usage.completion_tokens_details.reasoning_tokens == num_thoughts
-
-
-def test_stored_responses_are_refused(demo_client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="not stored"):
-        demo_client.responses.create(model="demo", input="x", previous_response_id="resp_1")

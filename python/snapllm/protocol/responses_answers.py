@@ -22,16 +22,11 @@ from snapllm.outputs import (
     Usage,
 )
 from snapllm.protocol.custom_tools import TextReader
+from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
 from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest, TextFormat
 
 _encode = msgspec.json.encode
-_ID_PREFIXES = {
-    "message": "msg",
-    "reasoning": "rs",
-    "function_call": "fc",
-    "custom_tool_call": "ctc",
-}
 
 
 def _usage_object(usage: Usage) -> dict[str, Any]:
@@ -76,9 +71,9 @@ class ResponseStream:
             "model": wire.model,
             "output": self._output,
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
-            "previous_response_id": None,
+            "previous_response_id": wire.previous_response_id or None,
             "reasoning": {"effort": wire.reasoning.effort if wire.reasoning else None},
-            "store": False,
+            "store": wire.store is not False,
             "temperature": wire.temperature,
             "text": {"format": _given((wire.text and wire.text.format) or TextFormat())},
             "tool_choice": _given(wire.tool_choice or "auto"),
@@ -133,7 +128,7 @@ class ResponseStream:
         if self._open is not None and self._open["type"] == kind:
             return
         yield from self._close()
-        item: dict[str, Any] = {"id": f"{_ID_PREFIXES[kind]}_{secrets.token_hex(24)}", "type": kind}
+        item: dict[str, Any] = {"id": f"{ID_PREFIXES[kind]}_{secrets.token_hex(24)}", "type": kind}
         item["status"] = "in_progress"
         if kind == "message":
             item |= {"role": "assistant", "content": []}

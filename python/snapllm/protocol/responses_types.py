@@ -76,10 +76,12 @@ class ReasoningPart(msgspec.Struct):
     text: str
 
 
-class InputItem(msgspec.Struct):
+class InputItem(msgspec.Struct, omit_defaults=True):
     """An item of the conversation so far; the fields of other types stay unset."""
 
-    type: str = "message"
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
     content: str | list[dict[str, Any]] | None = None
     call_id: str | None = None
@@ -89,6 +91,14 @@ class InputItem(msgspec.Struct):
     input: str | None = None
     output: str | list[dict[str, Any]] | None = None
     summary: list[dict[str, Any]] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its type, which messages and references may leave out."""
+        if self.type is not None:
+            return self.type
+        is_reference = self.id is not None and self.role is None and self.content is None
+        return "item_reference" if is_reference else "message"
 
 
 class ResponsesRequest(msgspec.Struct, kw_only=True):
@@ -106,6 +116,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
     stream: bool | None = None
+    store: bool | None = None
     previous_response_id: str | None = None
     conversation: Any = None
     background: bool | None = None
