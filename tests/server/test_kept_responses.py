@@ -74,7 +74,7 @@ def test_what_is_not_to_be_stored_is_not(demo_client: openai.OpenAI) -> None:
     assert caught.value.param == "input[0]"
 
 
-@pytest.mark.parametrize("field", ["conversation", "background"])
+@pytest.mark.parametrize("field", ["conversation", "background", "prompt"])
 def test_what_cannot_be_done_is_refused(demo_client: openai.OpenAI, field: str) -> None:
     value: Any = {"conversation": "conv_1", "background": True, "prompt": {"id": "pmpt_1"}}
     with pytest.raises(openai.BadRequestError) as caught:

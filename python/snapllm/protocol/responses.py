@@ -51,7 +51,7 @@ def parse(body: bytes, kept: KeptResponses | None = None) -> Parsed:
         NotFoundError: An item that it refers to is not kept.
     """
     wire = decode_body(body, _decoder)
-    for name in ("conversation", "background"):
+    for name in ("conversation", "background", "prompt"):
         if getattr(wire, name):
             raise InvalidRequestError(f"{name} is not supported", param=name)
     conversation = resolve(wire, kept or NothingKept())

@@ -119,6 +119,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     store: bool | None = None
     previous_response_id: str | None = None
     conversation: Any = None
+    prompt: Any = None
     background: bool | None = None
     metadata: dict[str, str] | None = None
     logit_bias: None = None
