@@ -143,21 +143,27 @@ def test_a_custom_tool_is_called_with_text(demo_client: openai.OpenAI) -> None:
     assert streamed == item.input
 
 
+@pytest.mark.parametrize(("city", "is_carried"), [("Oslo", False), ("Lima", True)])
 def test_a_response_goes_on_from_the_kv_of_the_answer_it_follows(
-    demo_client: openai.OpenAI,
+    demo_client: openai.OpenAI, city: str, is_carried: bool
 ) -> None:
-    asked: list[Any] = [{"role": "user", "content": "What's the weather in Oslo?"}]
+    asked: list[Any] = [{"role": "user", "content": f"What's the weather in {city}?"}]
     options: dict[str, Any] = {
         "model": "demo",
         "tools": [TOOL],
         "temperature": 0,
         "reasoning": {"effort": "low"},
     }
+    if is_carried:
+        options |= {"store": False, "include": ["reasoning.encrypted_content"]}
     first = demo_client.responses.create(input=asked, **options)
     assert [item.type for item in first.output] == ["reasoning", "function_call"]
     items = [item.to_dict() for item in first.output]
-    result = {"type": "function_call_output", "call_id": items[1]["call_id"], "output": "22"}
-    second = demo_client.responses.create(input=[*asked, *items, result], **options)
+    if is_carried:
+        del items[0]["content"]
+    output = {"type": "function_call_output", "call_id": items[1]["call_id"], "output": "22"}
+    history: Any = [*asked, *items, output]
+    second = demo_client.responses.create(input=history, **options)
     assert first.usage is not None and second.usage is not None
     # The last token of an answer ends it, and is not computed.
     num_cached = second.usage.input_tokens_details.cached_tokens

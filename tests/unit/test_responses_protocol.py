@@ -19,6 +19,7 @@ from snapllm.outputs import (
     Usage,
 )
 from snapllm.protocol import responses
+from snapllm.protocol.carried_reasoning import decode_reasoning, encode_reasoning
 from snapllm.protocol.responses_answers import ResponseStream
 from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS
 
@@ -63,6 +64,24 @@ def test_an_item_that_was_cut_off_is_incomplete(events: list[ChatEvent]) -> None
 def test_reasoning_tokens_are_counted() -> None:
     usage = answer(ReasoningDelta("Hm"), CUT)["usage"]
     assert usage["output_tokens_details"] == {"reasoning_tokens": 3}
+
+
+def test_reasoning_is_given_to_carry_where_that_is_asked_for() -> None:
+    text = "It is 7 \u00d7 6."
+    [item] = answer(ReasoningDelta(text), CUT, include=["reasoning.encrypted_content"])["output"]
+    carried = item["encrypted_content"]
+    assert decode_reasoning(carried) == text
+    assert "encrypted_content" not in answer(ReasoningDelta(text), CUT)["output"][0]
+
+
+@pytest.mark.parametrize("text", ["", "Hm.", "\u00e9\U0001f600", "x" * 10_000])
+def test_carried_reasoning_is_read_only_as_it_was_written(text: str) -> None:
+    carried = encode_reasoning(text)
+    assert decode_reasoning(carried) == text
+    assert carried.isascii() and (not text or text not in carried)
+    version, _, rest = carried.partition(".")
+    for other in (rest, f"{version}2.{rest}", carried[:-5], carried + "AAAA", f"{version}.%", "x"):
+        assert decode_reasoning(other) == ""
 
 
 def test_the_response_says_what_was_asked() -> None:

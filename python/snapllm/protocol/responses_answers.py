@@ -21,6 +21,7 @@ from snapllm.outputs import (
     ToolCallStart,
     Usage,
 )
+from snapllm.protocol.carried_reasoning import encode_reasoning
 from snapllm.protocol.custom_tools import TextReader
 from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
@@ -54,6 +55,7 @@ class ResponseStream:
 
     def __init__(self, wire: ResponsesRequest, tools: Sequence[ClientTool] = ()) -> None:
         self._tools = {tool.shown_name: tool for tool in tools}
+        self._carries_reasoning = "reasoning.encrypted_content" in (wire.include or ())
         self._sequence = -1
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
@@ -209,6 +211,8 @@ class ResponseStream:
             yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
         elif item["type"] == "reasoning":
             text = item["content"][0]["text"]
+            if self._carries_reasoning:
+                item["encrypted_content"] = encode_reasoning(text)
             yield self._event("response.reasoning_text.done", **at, content_index=0, text=text)
         elif item["type"] == "custom_tool_call":
             yield from self._input(self._text_reader.rest())

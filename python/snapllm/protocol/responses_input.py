@@ -20,6 +20,7 @@ from snapllm.conversation import (
     part_text,
 )
 from snapllm.errors import InvalidRequestError
+from snapllm.protocol.carried_reasoning import decode_reasoning
 from snapllm.protocol.responses_items import Conversation
 from snapllm.protocol.responses_tools import shown_name
 from snapllm.protocol.responses_types import InputItem, ReasoningPart
@@ -105,12 +106,18 @@ def _answer_going_on(messages: list[Message], item: InputItem) -> Message:
 
 def _reasoning_text(item: InputItem, where: str) -> str:
     """What the model thought, in full where the item has that; "" = it is kept elsewhere."""
-    field = "content" if item.content else "summary"
-    given = getattr(item, field)
+    text = _thoughts(item.content, f"{where}.content")
+    return (
+        text
+        or decode_reasoning(item.encrypted_content or "")
+        or _thoughts(item.summary, f"{where}.summary")
+    )
+
+
+def _thoughts(given: str | list[dict[str, Any]] | None, where: str) -> str:
     if isinstance(given, str):
         return given
-    parts = convert(given or [], list[ReasoningPart], f"{where}.{field}")
-    return "\n".join(part.text for part in parts)
+    return "\n".join(part.text for part in convert(given or [], list[ReasoningPart], where))
 
 
 def _parts(content: str | list[ContentPart]) -> list[ContentPart]:

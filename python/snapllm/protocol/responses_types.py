@@ -91,6 +91,7 @@ class InputItem(msgspec.Struct, omit_defaults=True):
     input: str | None = None
     output: str | list[dict[str, Any]] | None = None
     summary: list[dict[str, Any]] | None = None
+    encrypted_content: str | None = None
 
     @property
     def kind(self) -> str:
@@ -115,6 +116,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
+    include: list[str] | None = None
     stream: bool | None = None
     store: bool | None = None
     previous_response_id: str | None = None

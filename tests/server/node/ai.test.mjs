@@ -34,3 +34,11 @@ test("a tool is called in one step and its result used in the next", async () =>
   assert.equal(first.steps.length, 2);
   assert.match(first.text, /18/);
 });
+
+test("reasoning of an answer that is not stored is carried to the next turn", async () => {
+  const openai = { store: false, reasoningEffort: "medium", forceReasoning: true };
+  const [first, second] = await inTwoTurns("What is 27 + 45?", { providerOptions: { openai } });
+  assert.ok(first.usage.outputTokenDetails.reasoningTokens > 0);
+  const warned = second.warnings.map((warning) => JSON.stringify(warning)).join();
+  assert.ok(!warned.includes("encrypted"), warned);
+});
