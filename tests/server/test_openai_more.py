@@ -208,6 +208,43 @@ def test_a_response_and_a_chat_reuse_each_others_prompts(demo_client: openai.Ope
     assert response.input_tokens_details.cached_tokens == chat.prompt_tokens - 1
 
 
+def test_log_probabilities_come_with_the_text(demo_client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {
+        "model": "demo",
+        "input": "What is the capital of Japan?",
+        "temperature": 0,
+        "top_logprobs": 3,
+        "include": ["message.output_text.logprobs"],
+    }
+    whole: Any = demo_client.responses.create(**options)
+    [part] = whole.output[0].content
+    assert b"".join(bytes(entry.bytes) for entry in part.logprobs).decode() == part.text
+    assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in part.logprobs)
+    chat = demo_client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": options["input"]}],
+        temperature=0,
+        logprobs=True,
+    )
+    same: Any = chat.choices[0].logprobs
+    assert [entry.token for entry in part.logprobs] == [entry.token for entry in same.content]
+
+    pieces: list[Any] = []
+    with demo_client.responses.stream(**options) as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                pieces += event.logprobs
+            elif event.type == "response.output_text.done":
+                assert [entry.token for entry in event.logprobs] == [p.token for p in pieces]
+        final: Any = stream.get_final_response()
+    assert final.output[0].content[0].logprobs == part.logprobs
+    assert [len(piece.top_logprobs) for piece in pieces] == [3] * len(part.logprobs)
+
+    del options["include"]
+    silent: Any = demo_client.responses.create(**options)
+    assert silent.output[0].content[0].logprobs == []
+
+
 def test_reasoning_is_an_item_of_its_own(demo_client: openai.OpenAI) -> None:
     response = demo_client.responses.create(
         model="demo", input="What is 27 + 45?", reasoning={"effort": "low"}, temperature=0

@@ -27,6 +27,7 @@ from snapllm.outputs import (
 )
 from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.openai_logprobs import logprob_objects
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_tools import CallStream, call_object, custom_names, read_tools
 from snapllm.protocol.openai_types import (
@@ -149,16 +150,7 @@ def add_usage(answers: Sequence[Finish | ChatResult]) -> tuple[Usage, float]:
 def _logprobs_object(entries: list[TokenLogprob]) -> dict[str, Any] | None:
     if not entries:
         return None
-
-    def entry(token: bytes, logprob: float) -> dict[str, Any]:
-        text = token.decode(errors="replace")
-        return {"token": text, "logprob": logprob, "bytes": list(token)}
-
-    content = [
-        entry(e.bytes, e.logprob) | {"top_logprobs": [entry(a.bytes, a.logprob) for a in e.top]}
-        for e in entries
-    ]
-    return {"content": content, "refusal": None}
+    return {"content": logprob_objects(entries), "refusal": None}
 
 
 def _message(result: ChatResult, custom_tools: Collection[str]) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def parse(body: bytes, kept: KeptResponses | None = None) -> Parsed:
     conversation = resolve(wire, kept or NothingKept())
     tools = read_tools(wire.tools or ())
     offered, mode = offer(tools, wire.tool_choice)
+    wants_logprobs = wire.includes("message.output_text.logprobs")
+    num_logprobs = (wire.top_logprobs or 0) if wants_logprobs else None
     request = ChatRequest(
         model=wire.model,
         messages=messages_of(wire.instructions, conversation),
@@ -65,7 +67,7 @@ def parse(body: bytes, kept: KeptResponses | None = None) -> Parsed:
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         thinking=thinks(wire.reasoning.effort if wire.reasoning else None),
         json_schema=_json_schema(wire.text),
-        sampling=sampling_options(wire, None),
+        sampling=sampling_options(wire, num_logprobs),
         max_tokens=wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
     )
     return Parsed(request, wire, tools, conversation)

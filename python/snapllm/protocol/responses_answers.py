@@ -23,6 +23,7 @@ from snapllm.outputs import (
 )
 from snapllm.protocol.carried_reasoning import encode_reasoning
 from snapllm.protocol.custom_tools import TextReader
+from snapllm.protocol.openai_logprobs import logprob_objects
 from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
 from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest, TextFormat
@@ -55,7 +56,7 @@ class ResponseStream:
 
     def __init__(self, wire: ResponsesRequest, tools: Sequence[ClientTool] = ()) -> None:
         self._tools = {tool.shown_name: tool for tool in tools}
-        self._carries_reasoning = "reasoning.encrypted_content" in (wire.include or ())
+        self._carries_reasoning = wire.includes("reasoning.encrypted_content")
         self._sequence = -1
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
@@ -80,6 +81,7 @@ class ResponseStream:
             "text": {"format": _given((wire.text and wire.text.format) or TextFormat())},
             "tool_choice": _given(wire.tool_choice or "auto"),
             "tools": echo(wire.tools or ()),
+            "top_logprobs": wire.top_logprobs or 0,
             "top_p": wire.top_p,
             "truncation": "disabled",
             "usage": None,
@@ -103,7 +105,7 @@ class ResponseStream:
             yield from self._finish(event)
         elif isinstance(event, TextDelta):
             yield from self._open_item("message")
-            yield from self._text(event.text)
+            yield from self._text(event)
         elif isinstance(event, ReasoningDelta):
             yield from self._open_item("reasoning")
             yield from self._reasoning(event.text)
@@ -167,11 +169,18 @@ class ResponseStream:
         else:
             yield from self._open_item("function_call", **fields, arguments="")
 
-    def _text(self, text: str) -> Iterator[dict[str, Any]]:
+    def _text(self, delta: TextDelta) -> Iterator[dict[str, Any]]:
         assert self._open is not None
-        self._open["content"][0]["text"] += text
+        part = self._open["content"][0]
+        logprobs = logprob_objects(delta.logprobs)
+        part["text"] += delta.text
+        part["logprobs"] += logprobs
         yield self._event(
-            "response.output_text.delta", **self._at(), content_index=0, delta=text, logprobs=[]
+            "response.output_text.delta",
+            **self._at(),
+            content_index=0,
+            delta=delta.text,
+            logprobs=logprobs,
         )
 
     def _reasoning(self, text: str) -> Iterator[dict[str, Any]]:
@@ -206,7 +215,7 @@ class ResponseStream:
                 **at,
                 content_index=0,
                 text=part["text"],
-                logprobs=[],
+                logprobs=part["logprobs"],
             )
             yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
         elif item["type"] == "reasoning":

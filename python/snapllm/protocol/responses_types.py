@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from snapllm.params import MaxTokens, Temperature, TopP
-from snapllm.protocol.openai_types import ModelName, ReasoningEffort
+from snapllm.protocol.openai_types import ModelName, ReasoningEffort, TopLogprobs
 
 
 class Reasoning(msgspec.Struct):
@@ -111,6 +111,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     max_output_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
+    top_logprobs: TopLogprobs | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -125,6 +126,10 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     background: bool | None = None
     metadata: dict[str, str] | None = None
     logit_bias: None = None
+
+    def includes(self, what: str) -> bool:
+        """Whether the client asked for a part of the answer that is left out by default."""
+        return what in (self.include or ())
 
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
