@@ -82,6 +82,32 @@ def test_what_cannot_be_done_is_refused(demo_client: openai.OpenAI, field: str) 
     assert caught.value.param == field
 
 
+def test_the_tokens_of_a_prompt_are_counted_before_it_is_sent(demo_client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+    first = demo_client.responses.create(input=JAPAN, **OPTIONS)
+    for fields in (
+        {"input": JAPAN},
+        {"input": JAPAN, "instructions": "Be brief.", "tools": [tool]},
+        {"input": [{"role": "user", "content": JAPAN}], "reasoning": {"effort": "low"}},
+        {"input": FRANCE, "previous_response_id": first.id},
+    ):
+        wanted: Any = fields
+        counted = demo_client.responses.input_tokens.count(model="demo", **wanted)
+        assert counted.object == "response.input_tokens"
+        answer = demo_client.responses.create(max_output_tokens=1, **wanted, **OPTIONS)
+        assert answer.usage is not None and counted.input_tokens == answer.usage.input_tokens
+    assert demo_client.responses.input_tokens.count(input=JAPAN).input_tokens > 0
+    before = demo_client.responses.input_tokens.count(previous_response_id=first.id)
+    assert before.input_tokens > 0
+    for fields, param in (
+        ({}, "input"),
+        ({"conversation": "conv_1", "input": "x"}, "conversation"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            demo_client.responses.input_tokens.count(**fields)  # type: ignore[arg-type]
+        assert caught.value.param == param
+
+
 @pytest.fixture(scope="module")
 def locked_server() -> Iterator[Server]:
     server = Server("--api-key", "one", "--api-key", "two")

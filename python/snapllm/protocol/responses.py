@@ -22,11 +22,13 @@ from snapllm.protocol.responses_items import Conversation, KeptResponses, Nothin
 from snapllm.protocol.responses_tools import ClientTool, offer, read_tools
 from snapllm.protocol.responses_types import (
     DEFAULT_MAX_OUTPUT_TOKENS,
+    InputTokensRequest,
     ResponsesRequest,
     TextOptions,
 )
 
 _decoder = msgspec.json.Decoder(ResponsesRequest)
+_count_decoder = msgspec.json.Decoder(InputTokensRequest)
 
 
 class Parsed(NamedTuple):
@@ -51,14 +53,39 @@ def parse(body: bytes, kept: KeptResponses | None = None) -> Parsed:
         NotFoundError: An item that it refers to is not kept.
     """
     wire = decode_body(body, _decoder)
-    for name in ("conversation", "background", "prompt"):
+    for name in ("background", "prompt"):
         if getattr(wire, name):
             raise InvalidRequestError(f"{name} is not supported", param=name)
+    prompt, tools, conversation = _prompt(wire, kept)
+    wants_logprobs = wire.includes("message.output_text.logprobs")
+    num_logprobs = (wire.top_logprobs or 0) if wants_logprobs else None
+    request = msgspec.structs.replace(
+        prompt,
+        sampling=sampling_options(wire, num_logprobs),
+        max_tokens=wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
+    )
+    return Parsed(request, wire, tools, conversation)
+
+
+def parse_count(body: bytes, kept: KeptResponses | None = None) -> ChatRequest:
+    """Reads the body of POST /v1/responses/input_tokens; see `parse`."""
+    return _prompt(decode_body(body, _count_decoder), kept)[0]
+
+
+def count_object(num_tokens: int) -> bytes:
+    """The body of its answer."""
+    return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": num_tokens})
+
+
+def _prompt(
+    wire: InputTokensRequest, kept: KeptResponses | None
+) -> tuple[ChatRequest, Sequence[ClientTool], Conversation]:
+    """What the model is to be shown, and how it may answer."""
+    if wire.conversation:
+        raise InvalidRequestError("conversation is not supported", param="conversation")
     conversation = resolve(wire, kept or NothingKept())
     tools = read_tools(wire.tools or ())
     offered, mode = offer(tools, wire.tool_choice)
-    wants_logprobs = wire.includes("message.output_text.logprobs")
-    num_logprobs = (wire.top_logprobs or 0) if wants_logprobs else None
     request = ChatRequest(
         model=wire.model,
         messages=messages_of(wire.instructions, conversation),
@@ -67,10 +94,8 @@ def parse(body: bytes, kept: KeptResponses | None = None) -> Parsed:
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         thinking=thinks(wire.reasoning.effort if wire.reasoning else None),
         json_schema=_json_schema(wire.text),
-        sampling=sampling_options(wire, num_logprobs),
-        max_tokens=wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
     )
-    return Parsed(request, wire, tools, conversation)
+    return request, tools, conversation
 
 
 def _json_schema(text: TextOptions | None) -> str:

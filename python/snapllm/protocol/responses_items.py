@@ -14,7 +14,7 @@ import msgspec
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError, NotFoundError, PreviousResponseNotFoundError
-from snapllm.protocol.responses_types import InputItem, ResponsesRequest
+from snapllm.protocol.responses_types import InputItem, InputTokensRequest
 
 _encode = msgspec.json.encode
 _decoder = msgspec.json.Decoder(InputItem)
@@ -64,11 +64,11 @@ class Conversation(NamedTuple):
     own: Sequence[InputItem]
 
 
-def resolve(wire: ResponsesRequest, kept: KeptResponses) -> Conversation:
+def resolve(wire: InputTokensRequest, kept: KeptResponses) -> Conversation:
     """Finds what a request refers to.
 
     Raises:
-        InvalidRequestError: There is no input.
+        InvalidRequestError: The input is empty.
         PreviousResponseNotFoundError: The response that it goes on from is not kept.
         NotFoundError: An item is not kept.
     """
@@ -84,8 +84,8 @@ def resolve(wire: ResponsesRequest, kept: KeptResponses) -> Conversation:
         before = found
     if isinstance(wire.input, str):
         own = [InputItem("message", role="user", content=wire.input)]
-    elif wire.input:
-        own = [_resolved(item, kept, f"input[{i}]") for i, item in enumerate(wire.input)]
+    elif wire.input or (wire.input is None and (before or wire.instructions)):
+        own = [_resolved(item, kept, f"input[{i}]") for i, item in enumerate(wire.input or ())]
     else:
         raise InvalidRequestError("input must not be empty", param="input")
     return Conversation(before, [_decoder.decode(item.data) for item in before], own)

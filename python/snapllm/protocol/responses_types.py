@@ -102,26 +102,34 @@ class InputItem(msgspec.Struct, omit_defaults=True):
         return "item_reference" if is_reference else "message"
 
 
-class ResponsesRequest(msgspec.Struct, kw_only=True):
-    """The body of POST /v1/responses."""
+class InputTokensRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/responses/input_tokens: of a request, what makes up its prompt."""
 
-    model: ModelName
-    input: str | list[InputItem]
+    model: str = ""
+    """Empty = the active model."""
+    input: str | list[InputItem] | None = None
     instructions: str | list[InputItem] | None = None
-    max_output_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_logprobs: TopLogprobs | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+
+
+class ResponsesRequest(InputTokensRequest, kw_only=True):
+    """The body of POST /v1/responses."""
+
+    model: ModelName
+    input: str | list[InputItem]
+    max_output_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_logprobs: TopLogprobs | None = None
     include: list[str] | None = None
     stream: bool | None = None
     store: bool | None = None
-    previous_response_id: str | None = None
-    conversation: Any = None
     prompt: Any = None
     background: bool | None = None
     metadata: dict[str, str] | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from snapllm.errors import InvalidRequestError, NotFoundError, SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.protocol.error_codes import api_error, encode_error
-from snapllm.protocol.responses import Parsed, parse
+from snapllm.protocol.responses import Parsed, count_object, parse, parse_count
 from snapllm.protocol.responses_answers import ResponseStream, encode_event, encode_response
 from snapllm.protocol.responses_items import (
     deleted_object,
@@ -81,6 +83,13 @@ async def create(request: web.Request) -> web.StreamResponse:
         return stream_response(request)
 
 
+async def count_input_tokens(request: web.Request) -> web.Response:
+    """POST /v1/responses/input_tokens"""
+    chat = await prepare(request, parse_count(await request.read(), _kept(request)))
+    lowered = await asyncio.to_thread(engine_of(request).runner.lower, chat)
+    return json_response(count_object(len(lowered.tokens)))
+
+
 def _not_found(response_id: str) -> NotFoundError:
     return NotFoundError(f"Response with id {response_id!r} not found", param="response_id")
 
@@ -117,6 +126,7 @@ async def input_items(request: web.Request) -> web.Response:
 def add_routes(app: web.Application) -> None:
     """Adds the endpoints."""
     app.router.add_post("/v1/responses", create)
+    app.router.add_post("/v1/responses/input_tokens", count_input_tokens)
     app.router.add_get("/v1/responses/{response_id}", retrieve)
     app.router.add_delete("/v1/responses/{response_id}", delete)
     app.router.add_get("/v1/responses/{response_id}/input_items", input_items)
