@@ -174,6 +174,7 @@ class Encoder:
         self._model = model
         self._custom_tools = custom_tools
         self._calls: dict[int, CallStream] = {}
+        self._with_content: set[int] = set()
         self._created = int(time.time())
 
     def response(self, results: list[ChatResult]) -> bytes:
@@ -192,12 +193,13 @@ class Encoder:
         return _encode(body)
 
     def first_chunk(self, index: int) -> bytes:
-        """The chunk that opens a choice."""
-        return self._chunk(index, {"role": "assistant", "content": ""})
+        """The chunk that opens a choice: without a content, which calls leave empty."""
+        return self._chunk(index, {"role": "assistant"})
 
     def chunks(self, index: int, event: ChatEvent) -> list[bytes]:
         """The chunks of an event; an event may bring nothing that can be written yet."""
         if isinstance(event, TextDelta):
+            self._with_content.add(index)
             return [self._chunk(index, {"content": event.text}, list(event.logprobs))]
         if isinstance(event, ReasoningDelta):
             return [self._chunk(index, {"reasoning_content": event.text})]
@@ -205,7 +207,9 @@ class Encoder:
         pieces = calls.rest() if isinstance(event, Finish) else calls.pieces(event)
         chunks = [self._chunk(index, {"tool_calls": [piece]}) for piece in pieces]
         if isinstance(event, Finish):
-            chunks.append(self._chunk(index, {}, reason=event.finish_reason))
+            is_empty = index not in self._with_content and not calls.has_begun
+            delta = {"content": ""} if is_empty else {}
+            chunks.append(self._chunk(index, delta, reason=event.finish_reason))
         return chunks
 
     def usage_chunk(self, finishes: list[Finish]) -> bytes:

@@ -90,6 +90,7 @@ class CallStream:
     def __init__(self, custom: Collection[str]) -> None:
         self._custom = custom
         self._readers: dict[int, TextReader] = {}
+        self.has_begun = False
 
     def pieces(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
         """The entries of `tool_calls` that an event brings."""
@@ -97,6 +98,7 @@ class CallStream:
             if event.index not in self._readers:
                 return [{"index": event.index, "function": {"arguments": event.arguments}}]
             return _texts(event.index, self._readers[event.index].read(event.arguments))
+        self.has_begun = True
         pieces = self.rest()
         named = {"index": event.index, "id": event.id}
         if event.name in self._custom:
