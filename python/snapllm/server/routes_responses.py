@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 from aiohttp import web
 
@@ -40,26 +42,37 @@ class _Answer:
 
     def start(self) -> bytes:
         """The events that open its stream."""
-        return b"".join(encode_event(event) for event in self._stream.start())
+        return _encoded(self._stream.start())
 
     def write(self, events: list[ChatEvent]) -> bytes:
         """Its next events, as they are streamed."""
-        data = [encode_event(out) for event in events for out in self._stream.events(event)]
+        return _encoded(self._read(events))
+
+    def whole(self, events: list[ChatEvent]) -> bytes:
+        """All of it, of all its events."""
+        for _ in self._read(events):
+            pass
+        return encode_response(self._stream.response)
+
+    def _read(self, events: list[ChatEvent]) -> Iterator[dict[str, Any]]:
+        for event in events:
+            yield from self._stream.events(event)
         if events and isinstance(events[-1], Finish):
             note_answers(self._request, self._model_id, [events[-1]])
             self._keep()
-        return b"".join(data)
-
-    def whole(self) -> bytes:
-        """All of it."""
-        return encode_response(self._stream.response)
 
     def _keep(self) -> None:
         response = self._stream.response
         if response["store"]:
             given = input_to_keep(self._parsed.conversation)
             output = output_to_keep(response["output"])
-            _kept(self._request).keep(response["id"], self.whole(), given, output)
+            body = encode_response(response)
+            _kept(self._request).keep(response["id"], body, given, output)
+
+
+def _encoded(events: Iterator[dict[str, Any]]) -> bytes:
+    # One by one: the next event changes what this one holds.
+    return b"".join(map(encode_event, events))
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -71,8 +84,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     answers = await engine_of(request).runner.start_chat(chat, stream=is_streamed)
     with closing_all(answers):
         if not is_streamed:
-            answer.write(await collect(answers[0]))
-            return json_response(answer.whole())
+            return json_response(answer.whole(await collect(answers[0])))
         async with event_stream(request) as stream:
             await stream.send_raw(answer.start())
             try:
