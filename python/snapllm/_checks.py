@@ -19,14 +19,20 @@ _T = TypeVar("_T")
 _HOST = re.compile(r"(\*\.)?[^\s.:/?#@*\[\]\\,]+(\.[^\s.:/?#@*\[\]\\,]+)*")
 
 
-def convert(value: object, type_: type[_T], field: str = "") -> _T:
+def convert(value: object, type_: type[_T], field: str = "", *, strict: bool = True) -> _T:
     """Checks a Python value against a type and its limits.
+
+    Args:
+        value: The value.
+        type_: The type.
+        field: What to call it in an error.
+        strict: False = texts stand for the numbers they spell, as in a URL's query.
 
     Raises:
         InvalidRequestError: The value does not fit; `param` names the field at fault.
     """
     try:
-        return msgspec.convert(value, type_)
+        return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
         raise invalid_field(str(error), field) from None
 

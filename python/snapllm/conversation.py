@@ -60,12 +60,20 @@ class FunctionCall(msgspec.Struct):
     arguments: str | dict[str, Any] = ""
 
 
-class MessageToolCall(msgspec.Struct):
-    """A tool call that an earlier answer made."""
+class TextCall(msgspec.Struct):
+    """The custom tool of a call and the text that it was given."""
 
-    function: FunctionCall
+    name: str
+    input: str
+
+
+class MessageToolCall(msgspec.Struct):
+    """A tool call that an earlier answer made: of a function, or of a custom tool."""
+
+    function: FunctionCall | None = None
     id: str = ""
-    type: Literal["function"] = "function"
+    type: Literal["function", "custom"] = "function"
+    custom: TextCall | None = None
 
 
 class Message(msgspec.Struct, omit_defaults=True):
@@ -94,6 +102,19 @@ class Tool(msgspec.Struct):
 
     function: FunctionDefinition
     type: Literal["function"] = "function"
+
+
+TEXT_PARAMETER = "input"
+
+
+def text_tool(name: str, description: str | None = None) -> Tool:
+    """A custom tool, which takes any text: to the model, a function of one parameter."""
+    parameters = {
+        "type": "object",
+        "properties": {TEXT_PARAMETER: {"type": "string"}},
+        "required": [TEXT_PARAMETER],
+    }
+    return Tool(FunctionDefinition(name, description, parameters))
 
 
 PlaceMedia: TypeAlias = Callable[[ContentPart, str], str]
@@ -128,7 +149,10 @@ def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:
                 f"{where}.tool_calls: only assistant messages may have tool calls",
                 param=f"{where}.tool_calls",
             )
-        result["tool_calls"] = [_render_call(call) for call in message.tool_calls]
+        result["tool_calls"] = [
+            _render_call(call, f"{where}.tool_calls[{i}]")
+            for i, call in enumerate(message.tool_calls)
+        ]
     if role == "tool":
         if message.tool_call_id is None:
             raise InvalidRequestError(
@@ -220,9 +244,13 @@ def part_text(part: ContentPart, where: str) -> str:
     return text
 
 
-def _render_call(call: MessageToolCall) -> dict[str, Any]:
-    arguments = _arguments_object(call.function.arguments)
-    function = {"name": call.function.name, "arguments": arguments}
+def _render_call(call: MessageToolCall, where: str) -> dict[str, Any]:
+    called = call.function
+    if call.type == "custom" and call.custom is not None:
+        called = FunctionCall(call.custom.name, {TEXT_PARAMETER: call.custom.input})
+    elif call.type == "custom" or called is None:
+        raise InvalidRequestError(f"{where}.{call.type} is required", param=f"{where}.{call.type}")
+    function = {"name": called.name, "arguments": _arguments_object(called.arguments)}
     return {"id": call.id, "type": "function", "function": function}
 
 
@@ -256,11 +284,16 @@ def render_tools(tools: Sequence[Tool]) -> str:
     return msgspec.json.encode(rendered).decode()
 
 
-def check_tools(tools: Sequence[Tool]) -> None:
-    """Raises `InvalidRequestError` for tools without a name or with the same one."""
+def check_tools(tools: Sequence[Tool], fields: Sequence[str] | None = None) -> None:
+    """Raises `InvalidRequestError` for tools without a name or with the same one.
+
+    Args:
+        tools: The tools.
+        fields: Where the caller gave their names; None = in the OpenAI chat form.
+    """
     seen: set[str] = set()
     for i, tool in enumerate(tools):
-        where = f"tools[{i}].function.name"
+        where = fields[i] if fields is not None else f"tools[{i}].function.name"
         name = tool.function.name
         if not name or len(name) > 256:
             raise InvalidRequestError(f"{where} must have 1 to 256 characters", param=where)
@@ -270,7 +303,10 @@ def check_tools(tools: Sequence[Tool]) -> None:
 
 
 def offer_tools(
-    tools: Sequence[Tool], mode: ToolMode, names: Sequence[str] | None = None
+    tools: Sequence[Tool],
+    mode: ToolMode,
+    names: Sequence[str] | None = None,
+    fields: Sequence[str] | None = None,
 ) -> tuple[list[Tool], ToolMode]:
     """Decides which tools are offered and whether one must be called.
 
@@ -278,12 +314,13 @@ def offer_tools(
         tools: All tools of the request.
         mode: Whether calling is left to the model, required or forbidden.
         names: The only tools that may be called; None = all of them.
+        fields: Where the caller gave the tools' names, see `check_tools`.
 
     Raises:
         InvalidRequestError: A named tool is not among `tools`, or a call is required
             and there is nothing to call.
     """
-    check_tools(tools)
+    check_tools(tools, fields)
     offered = list(tools)
     if names is not None:
         known = {tool.function.name for tool in tools}

@@ -20,7 +20,9 @@ __all__ = [
     "ModelFileNotFoundError",
     "ModelNotFoundError",
     "NoWorkspaceError",
+    "NotFoundError",
     "OutOfMemoryError",
+    "PreviousResponseNotFoundError",
     "QueueFullError",
     "SnapLLMError",
     "StorageError",
@@ -124,6 +126,18 @@ class ContextNotFoundError(SnapLLMError, LookupError):
     """No context of that id or name exists, or it has expired."""
 
     code = "context_not_found"
+
+
+class NotFoundError(SnapLLMError, LookupError):
+    """What the server is asked for by its id is not there."""
+
+    code = "not_found"
+
+
+class PreviousResponseNotFoundError(InvalidRequestError):
+    """The response that a request goes on from is not kept, or no longer."""
+
+    code = "previous_response_not_found"
 
 
 _BY_CODE: dict[str, type[SnapLLMError]] = {

@@ -115,21 +115,55 @@ def test_a_response_calls_a_tool_and_uses_its_result(demo_client: openai.OpenAI)
     assert "22" in answer.output_text
 
 
+def test_a_custom_tool_is_called_with_text(demo_client: openai.OpenAI) -> None:
+    own = {"name": "note", "description": "Writes a note"}
+    response = demo_client.responses.create(
+        model="demo",
+        input="Tell me about the ocean.",
+        tools=[{"type": "custom", **own}],  # type: ignore[typeddict-item]
+        tool_choice={"type": "custom", "name": "note"},
+        temperature=0,
+    )
+    [item] = response.output
+    assert item.type == "custom_tool_call" and item.name == "note"
+    options: Any = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "Tell me about the ocean."}],
+        "tools": [{"type": "custom", "custom": own}],
+        "tool_choice": {"type": "custom", "custom": {"name": "note"}},
+        "temperature": 0,
+    }
+    [choice] = demo_client.chat.completions.create(**options).choices
+    [call] = choice.message.tool_calls or []
+    assert call.type == "custom" and call.custom.input == item.input
+    streamed = ""
+    for chunk in demo_client.chat.completions.create(**options, stream=True):
+        for piece in chunk.choices[0].delta.tool_calls or []:
+            streamed += piece.to_dict()["custom"]["input"]  # type: ignore[index]
+    assert streamed == item.input
+
+
+@pytest.mark.parametrize(("city", "is_carried"), [("Oslo", False), ("Lima", True)])
 def test_a_response_goes_on_from_the_kv_of_the_answer_it_follows(
-    demo_client: openai.OpenAI,
+    demo_client: openai.OpenAI, city: str, is_carried: bool
 ) -> None:
-    asked: list[Any] = [{"role": "user", "content": "What's the weather in Oslo?"}]
+    asked: list[Any] = [{"role": "user", "content": f"What's the weather in {city}?"}]
     options: dict[str, Any] = {
         "model": "demo",
         "tools": [TOOL],
         "temperature": 0,
         "reasoning": {"effort": "low"},
     }
+    if is_carried:
+        options |= {"store": False, "include": ["reasoning.encrypted_content"]}
     first = demo_client.responses.create(input=asked, **options)
     assert [item.type for item in first.output] == ["reasoning", "function_call"]
     items = [item.to_dict() for item in first.output]
-    result = {"type": "function_call_output", "call_id": items[1]["call_id"], "output": "22"}
-    second = demo_client.responses.create(input=[*asked, *items, result], **options)
+    if is_carried:
+        del items[0]["content"]
+    output = {"type": "function_call_output", "call_id": items[1]["call_id"], "output": "22"}
+    history: Any = [*asked, *items, output]
+    second = demo_client.responses.create(input=history, **options)
     assert first.usage is not None and second.usage is not None
     # The last token of an answer ends it, and is not computed.
     num_cached = second.usage.input_tokens_details.cached_tokens
@@ -174,6 +208,43 @@ def test_a_response_and_a_chat_reuse_each_others_prompts(demo_client: openai.Ope
     assert response.input_tokens_details.cached_tokens == chat.prompt_tokens - 1
 
 
+def test_log_probabilities_come_with_the_text(demo_client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {
+        "model": "demo",
+        "input": "What is the capital of Japan?",
+        "temperature": 0,
+        "top_logprobs": 3,
+        "include": ["message.output_text.logprobs"],
+    }
+    whole: Any = demo_client.responses.create(**options)
+    [part] = whole.output[0].content
+    assert b"".join(bytes(entry.bytes) for entry in part.logprobs).decode() == part.text
+    assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in part.logprobs)
+    chat = demo_client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": options["input"]}],
+        temperature=0,
+        logprobs=True,
+    )
+    same: Any = chat.choices[0].logprobs
+    assert [entry.token for entry in part.logprobs] == [entry.token for entry in same.content]
+
+    pieces: list[Any] = []
+    with demo_client.responses.stream(**options) as stream:
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                pieces += event.logprobs
+            elif event.type == "response.output_text.done":
+                assert [entry.token for entry in event.logprobs] == [p.token for p in pieces]
+        final: Any = stream.get_final_response()
+    assert final.output[0].content[0].logprobs == part.logprobs
+    assert [len(piece.top_logprobs) for piece in pieces] == [3] * len(part.logprobs)
+
+    del options["include"]
+    silent: Any = demo_client.responses.create(**options)
+    assert silent.output[0].content[0].logprobs == []
+
+
 def test_reasoning_is_an_item_of_its_own(demo_client: openai.OpenAI) -> None:
     response = demo_client.responses.create(
         model="demo", input="What is 27 + 45?", reasoning={"effort": "low"}, temperature=0
@@ -190,8 +261,3 @@ def test_reasoning_is_an_item_of_its_own(demo_client: openai.OpenAI) -> None:
     )
     assert chat.usage is not None and chat.usage.completion_tokens_details is not None
     assert chat.usage.completion_tokens_details.reasoning_tokens == num_thoughts
-
-
-def test_stored_responses_are_refused(demo_client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="not stored"):
-        demo_client.responses.create(model="demo", input="x", previous_response_id="resp_1")

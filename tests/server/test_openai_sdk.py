@@ -99,6 +99,7 @@ def test_a_streamed_tool_call_is_put_together_by_the_sdk(demo_client: openai.Ope
         temperature=0,
     ) as stream:
         message: Any = stream.get_final_completion().choices[0].message
+    assert message.content is None
     assert message.tool_calls[0].function.name == "get_weather"
     assert json.loads(message.tool_calls[0].function.arguments) == {"location": "Tokyo"}
 

@@ -11,6 +11,7 @@ import pytest
 from snapllm.conversation import Message, render_messages
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol import anthropic, openai, responses
+from snapllm.protocol.carried_reasoning import encode_reasoning
 
 ASK = {"role": "user", "content": "What's the weather in Tokyo?"}
 THOUGHT, TEXT, NAME, ARGUMENTS = "I need the tool.", "Let me check.", "look", '{"at":"Tokyo"}'
@@ -110,6 +111,11 @@ def test_a_summary_stands_for_thoughts_that_are_not_given() -> None:
     assert turn["reasoning_content"] == "A\nB"
     sealed = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
     assert of_items(sealed) == []
+
+
+def test_thoughts_that_a_client_carries_are_those_it_was_given() -> None:
+    carried = {"type": "reasoning", "summary": [], "encrypted_content": encode_reasoning(THOUGHT)}
+    assert of_items(carried, said()) == of_items(thought(), said())
 
 
 def test_a_thought_without_text_is_named() -> None:

@@ -6,12 +6,17 @@ import json
 from typing import Any
 
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from snapllm._readers import fold_chat
 from snapllm.conversation import render_messages
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
+    ChatEvent,
     ChatResult,
     Finish,
+    FinishReason,
     ReasoningDelta,
     TextDelta,
     Timings,
@@ -166,11 +171,42 @@ def test_streamed_events_become_chunks_of_one_id() -> None:
         Finish(finish_reason="tool_calls", usage=USAGE, timings=TIMINGS),
     ]
     chunks = [json.loads(encoder.first_chunk(0))]
-    chunks += [json.loads(encoder.chunk(0, event)) for event in events]
+    chunks += [json.loads(chunk) for event in events for chunk in encoder.chunks(0, event)]
     assert len({chunk["id"] for chunk in chunks}) == 1
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
-    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert deltas[0] == {"role": "assistant"}
     assert deltas[1:3] == [{"reasoning_content": "hm"}, {"content": "He"}]
     assert deltas[3]["tool_calls"][0]["function"] == {"name": "look", "arguments": ""}
     assert deltas[4]["tool_calls"][0]["function"] == {"arguments": "{}"}
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [TextDelta("He"), TextDelta("llo")],
+        [ReasoningDelta("Hm")],
+        [ToolCallStart(0, "1", "look"), ToolCallDelta(0, "{}")],
+        [TextDelta("Let me."), ToolCallStart(0, "1", "look"), ToolCallDelta(0, "{}")],
+    ],
+)
+def test_a_streamed_message_is_that_of_the_whole_answer(events: list[ChatEvent]) -> None:
+    reason: FinishReason = "tool_calls" if len(events) > 1 else "stop"
+    events = [*events, Finish(finish_reason=reason)]
+    encoder = openai.Encoder("m")
+    whole = ChatCompletion.model_validate_json(encoder.response([fold_chat(events)]))
+    chunks = [encoder.first_chunk(0)]
+    chunks += [chunk for event in events for chunk in encoder.chunks(0, event)]
+    state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
+    for chunk in chunks:
+        state.handle_chunk(ChatCompletionChunk.model_validate_json(chunk))
+    streamed = state.get_final_completion().choices[0].message
+    assert streamed.content == whole.choices[0].message.content
+    streamed_calls, calls = (
+        [call.function.to_dict() for call in message.tool_calls or []]
+        for message in (streamed, whole.choices[0].message)
+    )
+    for call in streamed_calls:
+        call.pop("parsed_arguments", None)
+    assert streamed_calls == calls

@@ -18,21 +18,22 @@ from snapllm.outputs import (
     ToolCallStart,
     Usage,
 )
-from snapllm.params import ChatRequest
 from snapllm.protocol import responses
+from snapllm.protocol.carried_reasoning import decode_reasoning, encode_reasoning
 from snapllm.protocol.responses_answers import ResponseStream
-from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest
+from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS
 
 TOOLS = [{"type": "function", "name": name, "strict": True} for name in ("look", "hear")]
 CUT = Finish(finish_reason="length", usage=Usage(num_generated_tokens=5, num_reasoning_tokens=3))
 
 
-def parse(**fields: Any) -> tuple[ChatRequest, ResponsesRequest]:
+def parse(**fields: Any) -> responses.Parsed:
     return responses.parse(json.dumps({"model": "m", "input": "Hi"} | fields).encode())
 
 
 def answer(*events: ChatEvent, **fields: Any) -> dict[str, Any]:
-    builder = ResponseStream(parse(**fields)[1])
+    parsed = parse(**fields)
+    builder = ResponseStream(parsed.wire, parsed.tools)
     for event in events:
         list(builder.events(event))
     return builder.response
@@ -65,6 +66,24 @@ def test_reasoning_tokens_are_counted() -> None:
     assert usage["output_tokens_details"] == {"reasoning_tokens": 3}
 
 
+def test_reasoning_is_given_to_carry_where_that_is_asked_for() -> None:
+    text = "It is 7 \u00d7 6."
+    [item] = answer(ReasoningDelta(text), CUT, include=["reasoning.encrypted_content"])["output"]
+    carried = item["encrypted_content"]
+    assert decode_reasoning(carried) == text
+    assert "encrypted_content" not in answer(ReasoningDelta(text), CUT)["output"][0]
+
+
+@pytest.mark.parametrize("text", ["", "Hm.", "\u00e9\U0001f600", "x" * 10_000])
+def test_carried_reasoning_is_read_only_as_it_was_written(text: str) -> None:
+    carried = encode_reasoning(text)
+    assert decode_reasoning(carried) == text
+    assert carried.isascii() and (not text or text not in carried)
+    version, _, rest = carried.partition(".")
+    for other in (rest, f"{version}2.{rest}", carried[:-5], carried + "AAAA", f"{version}.%", "x"):
+        assert decode_reasoning(other) == ""
+
+
 def test_the_response_says_what_was_asked() -> None:
     form = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True}
     named = [{"type": "function", "name": "look"}]
@@ -81,7 +100,7 @@ def test_the_response_says_what_was_asked() -> None:
 @pytest.mark.parametrize(("mode", "expected"), [({}, "auto"), ({"mode": "required"}, "required")])
 def test_only_the_allowed_tools_are_offered(mode: dict[str, str], expected: str) -> None:
     names = [{"type": "function", "name": "hear"}]
-    request, _ = parse(tools=TOOLS, tool_choice={"type": "allowed_tools", "tools": names, **mode})
+    request, *_ = parse(tools=TOOLS, tool_choice={"type": "allowed_tools", "tools": names, **mode})
     assert [tool.function.name for tool in request.tools] == ["hear"]
     assert request.tool_choice == expected
 

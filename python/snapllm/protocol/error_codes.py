@@ -10,6 +10,7 @@ _STATUS = {
     "invalid_request": 400,
     "context_length_exceeded": 400,
     "thread_unsupported_request": 400,
+    "previous_response_not_found": 400,
     "file_not_found": 400,
     "invalid_model": 400,
     "unauthorized": 401,

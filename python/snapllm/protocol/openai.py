@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from snapllm._requests import schema_text
-from snapllm.conversation import ToolMode, offer_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     ChatEvent,
@@ -23,18 +22,18 @@ from snapllm.outputs import (
     ReasoningDelta,
     TextDelta,
     TokenLogprob,
-    ToolCallStart,
     Usage,
     tokens_per_second,
 )
 from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.openai_logprobs import logprob_objects
 from snapllm.protocol.openai_sampling import sampling_options
+from snapllm.protocol.openai_tools import CallStream, call_object, custom_names, read_tools
 from snapllm.protocol.openai_types import (
     ChatCompletionRequest,
     ReasoningEffort,
     ResponseFormat,
-    ToolChoice,
 )
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
@@ -47,6 +46,8 @@ class Parsed(msgspec.Struct, frozen=True):
     request: ChatRequest
     stream: bool
     include_usage: bool
+    custom_tools: frozenset[str] = frozenset()
+    """The names of those of its tools that are no functions."""
 
 
 def parse_chat(body: bytes) -> Parsed:
@@ -57,7 +58,7 @@ def parse_chat(body: bytes) -> Parsed:
     """
     wire = decode_body(body, _decoder)
     _refuse_unsupported(wire)
-    tools, mode = _tools(wire)
+    tools, mode = read_tools(wire)
     thinking, template_kwargs = _thinking(wire)
     request = ChatRequest(
         model=wire.model,
@@ -74,7 +75,7 @@ def parse_chat(body: bytes) -> Parsed:
         n=wire.n or 1,
     )
     include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
-    return Parsed(request, bool(wire.stream), include_usage)
+    return Parsed(request, bool(wire.stream), include_usage, custom_names(wire))
 
 
 def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
@@ -84,20 +85,6 @@ def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
         raise InvalidRequestError("only text answers are supported", param="modalities")
     if wire.top_logprobs is not None and not wire.logprobs:
         raise InvalidRequestError("top_logprobs requires logprobs", param="top_logprobs")
-
-
-def _tools(wire: ChatCompletionRequest) -> tuple[list[Any], ToolMode]:
-    tools = wire.tools or []
-    choice = wire.tool_choice
-    if not isinstance(choice, ToolChoice):
-        return offer_tools(tools, choice or "auto")
-    if choice.type == "allowed_tools" and choice.allowed_tools is not None:
-        allowed = choice.allowed_tools
-        return offer_tools(tools, allowed.mode, [tool.function.name for tool in allowed.tools])
-    if choice.type == "function" and choice.function is not None:
-        return offer_tools(tools, "required", [choice.function.name])
-    param = f"tool_choice.{choice.type}"
-    raise InvalidRequestError(f"{param} is required", param=param)
 
 
 def thinks(effort: ReasoningEffort | None) -> bool:
@@ -163,19 +150,10 @@ def add_usage(answers: Sequence[Finish | ChatResult]) -> tuple[Usage, float]:
 def _logprobs_object(entries: list[TokenLogprob]) -> dict[str, Any] | None:
     if not entries:
         return None
-
-    def entry(token: bytes, logprob: float) -> dict[str, Any]:
-        text = token.decode(errors="replace")
-        return {"token": text, "logprob": logprob, "bytes": list(token)}
-
-    content = [
-        entry(e.bytes, e.logprob) | {"top_logprobs": [entry(a.bytes, a.logprob) for a in e.top]}
-        for e in entries
-    ]
-    return {"content": content, "refusal": None}
+    return {"content": logprob_objects(entries), "refusal": None}
 
 
-def _message(result: ChatResult) -> dict[str, Any]:
+def _message(result: ChatResult, custom_tools: Collection[str]) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": None if result.tool_calls and not result.content else result.content,
@@ -184,23 +162,19 @@ def _message(result: ChatResult) -> dict[str, Any]:
     if result.reasoning:
         message["reasoning_content"] = result.reasoning
     if result.tool_calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in result.tool_calls
-        ]
+        message["tool_calls"] = [call_object(call, custom_tools) for call in result.tool_calls]
     return message
 
 
 class Encoder:
     """Writes the answer to one request, whole or as chunks."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, custom_tools: Collection[str] = ()) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
         self._model = model
+        self._custom_tools = custom_tools
+        self._calls: dict[int, CallStream] = {}
+        self._with_content: set[int] = set()
         self._created = int(time.time())
 
     def response(self, results: list[ChatResult]) -> bytes:
@@ -209,7 +183,7 @@ class Encoder:
         body["choices"] = [
             {
                 "index": index,
-                "message": _message(result),
+                "message": _message(result, self._custom_tools),
                 "logprobs": _logprobs_object(result.logprobs),
                 "finish_reason": result.finish_reason,
             }
@@ -219,27 +193,24 @@ class Encoder:
         return _encode(body)
 
     def first_chunk(self, index: int) -> bytes:
-        """The chunk that opens a choice."""
-        return self._chunk(index, {"role": "assistant", "content": ""})
+        """The chunk that opens a choice: without a content, which calls leave empty."""
+        return self._chunk(index, {"role": "assistant"})
 
-    def chunk(self, index: int, event: ChatEvent) -> bytes:
-        """The chunk of an event."""
+    def chunks(self, index: int, event: ChatEvent) -> list[bytes]:
+        """The chunks of an event; an event may bring nothing that can be written yet."""
         if isinstance(event, TextDelta):
-            return self._chunk(index, {"content": event.text}, list(event.logprobs))
+            self._with_content.add(index)
+            return [self._chunk(index, {"content": event.text}, list(event.logprobs))]
         if isinstance(event, ReasoningDelta):
-            return self._chunk(index, {"reasoning_content": event.text})
+            return [self._chunk(index, {"reasoning_content": event.text})]
+        calls = self._calls.setdefault(index, CallStream(self._custom_tools))
+        pieces = calls.rest() if isinstance(event, Finish) else calls.pieces(event)
+        chunks = [self._chunk(index, {"tool_calls": [piece]}) for piece in pieces]
         if isinstance(event, Finish):
-            return self._chunk(index, {}, reason=event.finish_reason)
-        call: dict[str, Any] = {"index": event.index}
-        if isinstance(event, ToolCallStart):
-            call |= {
-                "id": event.id,
-                "type": "function",
-                "function": {"name": event.name, "arguments": ""},
-            }
-        else:
-            call["function"] = {"arguments": event.arguments}
-        return self._chunk(index, {"tool_calls": [call]})
+            is_empty = index not in self._with_content and not calls.has_begun
+            delta = {"content": ""} if is_empty else {}
+            chunks.append(self._chunk(index, delta, reason=event.finish_reason))
+        return chunks
 
     def usage_chunk(self, finishes: list[Finish]) -> bytes:
         """The last chunk of a stream whose client asked for usage."""

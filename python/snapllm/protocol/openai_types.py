@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from snapllm.conversation import Message, Tool
+from snapllm.conversation import FunctionDefinition, Message
 from snapllm.params import (
     MaxTokens,
     MinP,
@@ -48,8 +48,30 @@ class ResponseFormat(msgspec.Struct):
     schema: dict[str, Any] | None = None
 
 
-class NamedFunction(msgspec.Struct):
-    """The name of a function."""
+class CustomFormat(msgspec.Struct):
+    """The form of a custom tool's input."""
+
+    type: str = "text"
+
+
+class CustomDefinition(msgspec.Struct):
+    """A tool that is called with any text."""
+
+    name: str
+    description: str | None = None
+    format: CustomFormat | None = None
+
+
+class ToolDefinition(msgspec.Struct):
+    """A tool: a function, or a custom one."""
+
+    type: Literal["function", "custom"] = "function"
+    function: FunctionDefinition | None = None
+    custom: CustomDefinition | None = None
+
+
+class NamedTool(msgspec.Struct):
+    """The name of a tool."""
 
     name: str
 
@@ -57,8 +79,9 @@ class NamedFunction(msgspec.Struct):
 class AllowedTool(msgspec.Struct):
     """One of the tools that may be called."""
 
-    function: NamedFunction
-    type: Literal["function"] = "function"
+    type: Literal["function", "custom"] = "function"
+    function: NamedTool | None = None
+    custom: NamedTool | None = None
 
 
 class AllowedTools(msgspec.Struct):
@@ -71,13 +94,15 @@ class AllowedTools(msgspec.Struct):
 class ToolChoice(msgspec.Struct):
     """A `tool_choice` of one tool, or of several."""
 
-    type: Literal["function", "allowed_tools"] = "function"
-    function: NamedFunction | None = None
+    type: Literal["function", "custom", "allowed_tools"] = "function"
+    function: NamedTool | None = None
+    custom: NamedTool | None = None
     allowed_tools: AllowedTools | None = None
 
 
 ModelName = Annotated[str, Meta(min_length=1)]
 LogitBias = Annotated[float, Meta(ge=-100, le=100)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
@@ -101,9 +126,9 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=64)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_logprobs: TopLogprobs | None = None
     logit_bias: dict[str, LogitBias] | None = None
-    tools: list[Tool] | None = None
+    tools: list[ToolDefinition] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

@@ -67,9 +67,23 @@ _ENDPOINTS = (
     _Endpoint(
         "post",
         "/v1/responses",
-        "OpenAI: answers, without keeping anything",
+        "OpenAI: answers",
         responses_types.ResponsesRequest,
         True,
+    ),
+    _Endpoint(
+        "post",
+        "/v1/responses/input_tokens",
+        "OpenAI: counts the tokens of a prompt",
+        responses_types.InputTokensRequest,
+    ),
+    _Endpoint("get", "/v1/responses/{response_id}", "OpenAI: an answer that is kept"),
+    _Endpoint("delete", "/v1/responses/{response_id}", "OpenAI: forgets an answer"),
+    _Endpoint(
+        "get",
+        "/v1/responses/{response_id}/input_items",
+        "OpenAI: the input of an answer",
+        query=("limit", "order", "after"),
     ),
     _Endpoint(
         "post",

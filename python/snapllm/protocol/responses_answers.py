@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,11 @@ from snapllm.outputs import (
     ToolCallStart,
     Usage,
 )
+from snapllm.protocol.carried_reasoning import encode_reasoning
+from snapllm.protocol.custom_tools import TextReader
+from snapllm.protocol.openai_logprobs import logprob_objects
+from snapllm.protocol.responses_items import ID_PREFIXES
+from snapllm.protocol.responses_tools import ClientTool, echo
 from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest, TextFormat
 
 _encode = msgspec.json.encode
@@ -49,10 +54,13 @@ def _given(value: Any) -> Any:
 class ResponseStream:
     """Builds a response event by event; the whole response is what its end holds."""
 
-    def __init__(self, wire: ResponsesRequest) -> None:
+    def __init__(self, wire: ResponsesRequest, tools: Sequence[ClientTool] = ()) -> None:
+        self._tools = {tool.shown_name: tool for tool in tools}
+        self._carries_reasoning = wire.includes("reasoning.encrypted_content")
         self._sequence = -1
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
+        self._text_reader = TextReader()
         self._response: dict[str, Any] = {
             "id": f"resp_{secrets.token_hex(24)}",
             "object": "response",
@@ -66,13 +74,14 @@ class ResponseStream:
             "model": wire.model,
             "output": self._output,
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
-            "previous_response_id": None,
+            "previous_response_id": wire.previous_response_id or None,
             "reasoning": {"effort": wire.reasoning.effort if wire.reasoning else None},
-            "store": False,
+            "store": wire.store is not False,
             "temperature": wire.temperature,
             "text": {"format": _given((wire.text and wire.text.format) or TextFormat())},
             "tool_choice": _given(wire.tool_choice or "auto"),
-            "tools": [msgspec.to_builtins(tool) for tool in wire.tools or ()],
+            "tools": echo(wire.tools or ()),
+            "top_logprobs": wire.top_logprobs or 0,
             "top_p": wire.top_p,
             "truncation": "disabled",
             "usage": None,
@@ -96,13 +105,15 @@ class ResponseStream:
             yield from self._finish(event)
         elif isinstance(event, TextDelta):
             yield from self._open_item("message")
-            yield from self._text(event.text)
+            yield from self._text(event)
         elif isinstance(event, ReasoningDelta):
             yield from self._open_item("reasoning")
             yield from self._reasoning(event.text)
         elif isinstance(event, ToolCallStart):
             yield from self._close()
-            yield from self._open_item("function_call", call_id=event.id, name=event.name)
+            yield from self._open_call(event)
+        elif self._open is not None and self._open["type"] == "custom_tool_call":
+            yield from self._input(self._text_reader.read(event.arguments))
         else:
             yield from self._arguments(event)
 
@@ -118,18 +129,17 @@ class ResponseStream:
         return {"item_id": self._open["id"], "output_index": len(self._output) - 1}
 
     def _open_item(self, kind: str, **fields: Any) -> Iterator[dict[str, Any]]:
-        if self._open is not None and self._open["type"] == kind and kind != "function_call":
+        if self._open is not None and self._open["type"] == kind:
             return
         yield from self._close()
-        prefix = {"message": "msg", "reasoning": "rs", "function_call": "fc"}[kind]
-        item: dict[str, Any] = {"id": f"{prefix}_{secrets.token_hex(24)}", "type": kind}
+        item: dict[str, Any] = {"id": f"{ID_PREFIXES[kind]}_{secrets.token_hex(24)}", "type": kind}
         item["status"] = "in_progress"
         if kind == "message":
             item |= {"role": "assistant", "content": []}
         elif kind == "reasoning":
             item |= {"summary": [], "content": []}
         else:
-            item |= {"arguments": "", **fields}
+            item |= fields
         self._open = item
         self._output.append(item)
         index = len(self._output) - 1
@@ -147,11 +157,30 @@ class ResponseStream:
         elif kind == "reasoning":
             item["content"] = [{"type": "reasoning_text", "text": ""}]
 
-    def _text(self, text: str) -> Iterator[dict[str, Any]]:
+    def _open_call(self, start: ToolCallStart) -> Iterator[dict[str, Any]]:
+        """Opens a call of what the client defined, whatever the model sees of it."""
+        tool = self._tools.get(start.name)
+        fields: dict[str, Any] = {"call_id": start.id, "name": tool.name if tool else start.name}
+        if tool is not None and tool.namespace is not None:
+            fields["namespace"] = tool.namespace
+        if tool is not None and tool.type == "custom":
+            self._text_reader = TextReader()
+            yield from self._open_item("custom_tool_call", **fields, input="")
+        else:
+            yield from self._open_item("function_call", **fields, arguments="")
+
+    def _text(self, delta: TextDelta) -> Iterator[dict[str, Any]]:
         assert self._open is not None
-        self._open["content"][0]["text"] += text
+        part = self._open["content"][0]
+        logprobs = logprob_objects(delta.logprobs)
+        part["text"] += delta.text
+        part["logprobs"] += logprobs
         yield self._event(
-            "response.output_text.delta", **self._at(), content_index=0, delta=text, logprobs=[]
+            "response.output_text.delta",
+            **self._at(),
+            content_index=0,
+            delta=delta.text,
+            logprobs=logprobs,
         )
 
     def _reasoning(self, text: str) -> Iterator[dict[str, Any]]:
@@ -168,6 +197,12 @@ class ResponseStream:
             "response.function_call_arguments.delta", **self._at(), delta=event.arguments
         )
 
+    def _input(self, text: str) -> Iterator[dict[str, Any]]:
+        assert self._open is not None
+        if text:
+            self._open["input"] += text
+            yield self._event("response.custom_tool_call_input.delta", **self._at(), delta=text)
+
     def _close(self, status: str = "completed") -> Iterator[dict[str, Any]]:
         item = self._open
         if item is None:
@@ -180,12 +215,17 @@ class ResponseStream:
                 **at,
                 content_index=0,
                 text=part["text"],
-                logprobs=[],
+                logprobs=part["logprobs"],
             )
             yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
         elif item["type"] == "reasoning":
             text = item["content"][0]["text"]
+            if self._carries_reasoning:
+                item["encrypted_content"] = encode_reasoning(text)
             yield self._event("response.reasoning_text.done", **at, content_index=0, text=text)
+        elif item["type"] == "custom_tool_call":
+            yield from self._input(self._text_reader.rest())
+            yield self._event("response.custom_tool_call_input.done", **at, input=item["input"])
         else:
             yield self._event(
                 "response.function_call_arguments.done",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from snapllm.params import MaxTokens, Temperature, TopP
-from snapllm.protocol.openai_types import ModelName, ReasoningEffort
+from snapllm.protocol.openai_types import ModelName, ReasoningEffort, TopLogprobs
 
 
 class Reasoning(msgspec.Struct):
@@ -35,28 +35,37 @@ class TextOptions(msgspec.Struct):
     format: TextFormat | None = None
 
 
+class ToolFormat(msgspec.Struct):
+    """The form of a custom tool's input."""
+
+    type: str = "text"
+
+
 class ToolDefinition(msgspec.Struct):
-    """A tool; only functions are supported."""
+    """A tool: a function, a custom tool, a namespace of both, or one that OpenAI runs."""
 
     type: str
     name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    format: ToolFormat | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 class AllowedTool(msgspec.Struct):
     """One of the tools that may be called."""
 
-    name: str
-    type: Literal["function"] = "function"
+    type: str = "function"
+    name: str | None = None
+    namespace: str | None = None
 
 
 class ToolChoice(msgspec.Struct):
     """A `tool_choice` of one tool, or of several."""
 
-    type: Literal["function", "allowed_tools"] = "function"
+    type: str = "function"
     name: str | None = None
+    namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[AllowedTool] | None = None
 
@@ -67,39 +76,68 @@ class ReasoningPart(msgspec.Struct):
     text: str
 
 
-class InputItem(msgspec.Struct):
+class InputItem(msgspec.Struct, omit_defaults=True):
     """An item of the conversation so far; the fields of other types stay unset."""
 
-    type: str = "message"
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
     content: str | list[dict[str, Any]] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | list[dict[str, Any]] | None = None
     summary: list[dict[str, Any]] | None = None
+    encrypted_content: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its type, which messages and references may leave out."""
+        if self.type is not None:
+            return self.type
+        is_reference = self.id is not None and self.role is None and self.content is None
+        return "item_reference" if is_reference else "message"
 
 
-class ResponsesRequest(msgspec.Struct, kw_only=True):
-    """The body of POST /v1/responses."""
+class InputTokensRequest(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/responses/input_tokens: of a request, what makes up its prompt."""
 
-    model: ModelName
-    input: str | list[InputItem]
+    model: str = ""
+    """Empty = the active model."""
+    input: str | list[InputItem] | None = None
     instructions: str | list[InputItem] | None = None
-    max_output_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    tools: list[ToolDefinition] | None = None
+    tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
-    stream: bool | None = None
     previous_response_id: str | None = None
     conversation: Any = None
+
+
+class ResponsesRequest(InputTokensRequest, kw_only=True):
+    """The body of POST /v1/responses."""
+
+    model: ModelName
+    input: str | list[InputItem]
+    max_output_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_logprobs: TopLogprobs | None = None
+    include: list[str] | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    prompt: Any = None
     background: bool | None = None
     metadata: dict[str, str] | None = None
     logit_bias: None = None
+
+    def includes(self, what: str) -> bool:
+        """Whether the client asked for a part of the answer that is left out by default."""
+        return what in (self.include or ())
 
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4096

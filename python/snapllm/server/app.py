@@ -21,6 +21,7 @@ from snapllm.server import (
     routes_models,
     routes_native,
     routes_openai,
+    routes_responses,
 )
 from snapllm.server.access import add_headers, allow_origins, authenticate
 from snapllm.server.keys import ENGINE, OPTIONS, STATE, ServerState
@@ -73,6 +74,7 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     routes_admin.add_routes(app)
     routes_openai.add_routes(app)
     routes_completions.add_routes(app)
+    routes_responses.add_routes(app)
     routes_embeddings.add_routes(app)
     routes_anthropic.add_routes(app)
     routes_native.add_routes(app)

@@ -16,6 +16,7 @@ from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol.native_listing import ComingModel
 from snapllm.server.cache_reports import CacheReports
 from snapllm.server.coming import ComingModels, model_of
+from snapllm.server.kept_responses import KeptResponses
 from snapllm.server.options import AppOptions
 
 
@@ -26,6 +27,7 @@ class ServerState:
         self.started_at = time.time()
         self.is_draining = False
         self.cache_reports = CacheReports()
+        self.responses = KeptResponses()
         # Loading takes seconds: threads of its own, so that it never keeps the
         # formatting of requests waiting.
         self.loader = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-load")

@@ -1,4 +1,4 @@
-"""OpenAI's /v1/completions and /v1/responses."""
+"""OpenAI's /v1/completions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from snapllm._runner import Answer
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import CompletionChunk, Finish
 from snapllm.protocol import openai_completions as completions_protocol
-from snapllm.protocol import responses as responses_protocol
-from snapllm.protocol import responses_answers
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import answering, collect, collect_all, merge, next_events
+from snapllm.server.answers import answering, collect_all, merge
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, event_stream, stream_response
@@ -58,40 +56,6 @@ async def completions(request: web.Request) -> web.StreamResponse:
         return stream_response(request)
 
 
-async def responses(request: web.Request) -> web.StreamResponse:
-    """POST /v1/responses"""
-    parsed, wire = responses_protocol.parse(await request.read())
-    chat = await prepare(request, parsed)
-    builder = responses_answers.ResponseStream(wire)
-    answers = await engine_of(request).runner.start_chat(chat, stream=bool(wire.stream))
-    with answering(request, chat.model, answers):
-        if not wire.stream:
-            events = await collect(answers[0])
-            for event in events:
-                for _ in builder.events(event):
-                    pass
-            note_answers(request, chat.model, [e for e in events if isinstance(e, Finish)])
-            return json_response(responses_answers.encode_response(builder.response))
-        async with event_stream(request) as stream:
-            await stream.send_raw(
-                b"".join(responses_answers.encode_event(e) for e in builder.start())
-            )
-            try:
-                while batch := await next_events(answers[0]):
-                    data = [
-                        responses_answers.encode_event(out)
-                        for event in batch
-                        for out in builder.events(event)
-                    ]
-                    await stream.send_raw(b"".join(data))
-                    if isinstance(batch[-1], Finish):
-                        note_answers(request, chat.model, [batch[-1]])
-            except SnapLLMError as error:
-                await stream.fail(api_error(error))
-        return stream_response(request)
-
-
 def add_routes(app: web.Application) -> None:
-    """Adds the endpoints."""
+    """Adds the endpoint."""
     app.router.add_post("/v1/completions", completions)
-    app.router.add_post("/v1/responses", responses)

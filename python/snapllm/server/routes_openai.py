@@ -28,7 +28,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions"""
     parsed = openai.parse_chat(await request.read())
     chat = await prepare(request, parsed.request)
-    encoder = openai.Encoder(parsed.request.model)
+    encoder = openai.Encoder(parsed.request.model, parsed.custom_tools)
     answers = await engine_of(request).runner.start_chat(chat, stream=parsed.stream)
     with answering(request, chat.model, answers):
         if not parsed.stream:
@@ -52,7 +52,7 @@ async def _send_answers(
     try:
         async for index, events in merge(answers):
             finishes += [event for event in events if isinstance(event, Finish)]
-            chunks = [encoder.chunk(index, event) for event in events]
+            chunks = [chunk for event in events for chunk in encoder.chunks(index, event)]
             if len(finishes) == len(answers):
                 # The end goes out with the last chunk: one write, one packet.
                 if include_usage:

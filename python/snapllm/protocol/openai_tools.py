@@ -1,0 +1,121 @@
+"""The tools of OpenAI's chat completions, and their calls.
+
+Reference: OpenAI API, "Create chat completion", `tools` and `tool_choice`. The model knows
+functions only; a custom tool is a function of one text to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from snapllm.conversation import Tool, ToolMode, offer_tools, text_tool
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import ToolCall, ToolCallDelta, ToolCallStart
+from snapllm.protocol.custom_tools import TextReader, text_of
+from snapllm.protocol.openai_types import (
+    AllowedTool,
+    ChatCompletionRequest,
+    ToolChoice,
+    ToolDefinition,
+)
+
+_T = TypeVar("_T")
+
+
+def read_tools(wire: ChatCompletionRequest) -> tuple[list[Tool], ToolMode]:
+    """The tools that are offered and whether one must be called.
+
+    Raises:
+        InvalidRequestError: A tool is incomplete, or what is chosen is not among them.
+    """
+    definitions = wire.tools or []
+    tools = [_tool(definition, f"tools[{i}]") for i, definition in enumerate(definitions)]
+    fields = [f"tools[{i}].{each.type}.name" for i, each in enumerate(definitions)]
+    choice = wire.tool_choice
+    if not isinstance(choice, ToolChoice):
+        return offer_tools(tools, choice or "auto", fields=fields)
+    if choice.type == "allowed_tools":
+        allowed = _given(choice.allowed_tools, "tool_choice.allowed_tools")
+        where = "tool_choice.allowed_tools.tools"
+        names = [_name(each, f"{where}[{i}]") for i, each in enumerate(allowed.tools)]
+        return offer_tools(tools, allowed.mode, names, fields)
+    name = _name(AllowedTool(choice.type, choice.function, choice.custom), "tool_choice")
+    return offer_tools(tools, "required", [name], fields)
+
+
+def custom_names(wire: ChatCompletionRequest) -> frozenset[str]:
+    """The names of the custom tools."""
+    tools = wire.tools or ()
+    return frozenset(
+        tool.custom.name for tool in tools if tool.type == "custom" and tool.custom is not None
+    )
+
+
+def _given(value: _T | None, field: str) -> _T:
+    if value is None:
+        raise InvalidRequestError(f"{field} is required", param=field)
+    return value
+
+
+def _tool(definition: ToolDefinition, where: str) -> Tool:
+    if definition.type == "function":
+        return Tool(_given(definition.function, f"{where}.function"))
+    custom = _given(definition.custom, f"{where}.custom")
+    if custom.format is not None and custom.format.type != "text":
+        field = f"{where}.custom.format"
+        raise InvalidRequestError(
+            f"{field}: only text is supported, without a grammar", param=field
+        )
+    return text_tool(custom.name, custom.description)
+
+
+def _name(choice: AllowedTool, where: str) -> str:
+    chosen = choice.custom if choice.type == "custom" else choice.function
+    return _given(chosen, f"{where}.{choice.type}").name
+
+
+def call_object(call: ToolCall, custom: Collection[str]) -> dict[str, Any]:
+    """A call of a whole answer."""
+    if call.name in custom:
+        called = {"name": call.name, "input": text_of(call.arguments)}
+        return {"id": call.id, "type": "custom", "custom": called}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+class CallStream:
+    """Writes the calls of one streamed answer, piece by piece."""
+
+    def __init__(self, custom: Collection[str]) -> None:
+        self._custom = custom
+        self._readers: dict[int, TextReader] = {}
+        self.has_begun = False
+
+    def pieces(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
+        """The entries of `tool_calls` that an event brings."""
+        if isinstance(event, ToolCallDelta):
+            if event.index not in self._readers:
+                return [{"index": event.index, "function": {"arguments": event.arguments}}]
+            return _texts(event.index, self._readers[event.index].read(event.arguments))
+        self.has_begun = True
+        pieces = self.rest()
+        named = {"index": event.index, "id": event.id}
+        if event.name in self._custom:
+            self._readers[event.index] = TextReader()
+            custom = {"name": event.name, "input": ""}
+            return [*pieces, named | {"type": "custom", "custom": custom}]
+        function = {"name": event.name, "arguments": ""}
+        return [*pieces, named | {"type": "function", "function": function}]
+
+    def rest(self) -> list[dict[str, Any]]:
+        """What is left of calls that are over."""
+        pieces = [
+            piece for i, reader in self._readers.items() for piece in _texts(i, reader.rest())
+        ]
+        self._readers.clear()
+        return pieces
+
+
+def _texts(index: int, text: str) -> list[dict[str, Any]]:
+    return [{"index": index, "custom": {"input": text}}] if text else []

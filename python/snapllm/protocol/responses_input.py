@@ -1,0 +1,143 @@
+"""The input of OpenAI's Responses API as the turns of a conversation.
+
+Reference: OpenAI API, "Create a model response", `input` and `instructions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from snapllm._checks import convert
+from snapllm.conversation import (
+    ContentPart,
+    FunctionCall,
+    MediaPart,
+    Message,
+    MessageToolCall,
+    TextCall,
+    is_media,
+    part_text,
+)
+from snapllm.errors import InvalidRequestError
+from snapllm.protocol.carried_reasoning import decode_reasoning
+from snapllm.protocol.responses_items import Conversation
+from snapllm.protocol.responses_tools import shown_name
+from snapllm.protocol.responses_types import InputItem, ReasoningPart
+
+_CALLS = ("function_call", "custom_tool_call")
+
+
+def messages_of(
+    instructions: str | list[InputItem] | None, conversation: Conversation
+) -> list[Message]:
+    """The turns that the model is shown.
+
+    Raises:
+        InvalidRequestError: An item does not fit; `param` names it.
+    """
+    messages: list[Message] = []
+    if isinstance(instructions, str) and instructions:
+        messages.append(Message("system", instructions))
+    elif instructions:
+        _add_items(messages, instructions, "instructions")
+    _add_items(messages, conversation.before, "previous_response_id")
+    _add_items(messages, conversation.own, "input")
+    return messages
+
+
+def _add_items(messages: list[Message], items: Sequence[InputItem], field: str) -> None:
+    for i, item in enumerate(items):
+        _add_item(messages, item, f"{field}[{i}]")
+
+
+def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
+    if item.kind == "reasoning":
+        text = _reasoning_text(item, where)
+        if text:
+            turn = _answer_going_on(messages, item)
+            earlier = turn.reasoning_content
+            turn.reasoning_content = f"{earlier}\n{text}" if earlier else text
+    elif item.kind == "message":
+        if item.role is None or item.content is None:
+            raise InvalidRequestError(f"{where} needs a role and a content", param=where)
+        content = _content(item.content, f"{where}.content")
+        if item.role != "assistant":
+            messages.append(Message(item.role, content))
+            return
+        turn = _answer_going_on(messages, item)
+        turn.content = [*_parts(turn.content), *_parts(content)] if turn.content else content
+    elif item.kind in _CALLS:
+        turn = _answer_going_on(messages, item)
+        turn.tool_calls = [*(turn.tool_calls or ()), _call(item)]
+    elif item.kind in ("function_call_output", "custom_tool_call_output"):
+        output = item.output if item.output is not None else ""
+        messages.append(
+            Message("tool", _content(output, f"{where}.output"), tool_call_id=item.call_id or "")
+        )
+    else:
+        raise InvalidRequestError(
+            f"{where}: items of type {item.kind!r} are not supported", param=f"{where}.type"
+        )
+
+
+def _call(item: InputItem) -> MessageToolCall:
+    name, call_id = shown_name(item.name or "", item.namespace), item.call_id or ""
+    if item.kind == "custom_tool_call":
+        return MessageToolCall(None, call_id, "custom", TextCall(name, item.input or ""))
+    return MessageToolCall(FunctionCall(name, item.arguments or ""), call_id)
+
+
+def _answer_going_on(messages: list[Message], item: InputItem) -> Message:
+    """The assistant's turn that the item is part of; a new one where it begins another answer.
+
+    What stands in several items here is one turn elsewhere, and one to the model: reasoning,
+    a text and calls. After its text only calls go on with it. Once it has calls, all goes on
+    with it that comes before their outputs.
+    """
+    last = messages[-1] if messages else None
+    if last is not None and last.role == "assistant":
+        is_going_on = last.tool_calls or not last.content or item.kind in _CALLS
+        if is_going_on:
+            return last
+    messages.append(turn := Message("assistant", ""))
+    return turn
+
+
+def _reasoning_text(item: InputItem, where: str) -> str:
+    """What the model thought, in full where the item has that; "" = it is kept elsewhere."""
+    text = _thoughts(item.content, f"{where}.content")
+    return (
+        text
+        or decode_reasoning(item.encrypted_content or "")
+        or _thoughts(item.summary, f"{where}.summary")
+    )
+
+
+def _thoughts(given: str | list[dict[str, Any]] | None, where: str) -> str:
+    if isinstance(given, str):
+        return given
+    return "\n".join(part.text for part in convert(given or [], list[ReasoningPart], where))
+
+
+def _parts(content: str | list[ContentPart]) -> list[ContentPart]:
+    return [ContentPart("text", content)] if isinstance(content, str) else content
+
+
+def _content(content: str | list[dict[str, Any]], where: str) -> str | list[ContentPart]:
+    if isinstance(content, str):
+        return content
+    return [_part(part, f"{where}[{i}]") for i, part in enumerate(content)]
+
+
+def _part(form: dict[str, Any], where: str) -> ContentPart:
+    """The part; what is wrong with it is named as the client wrote it."""
+    if form.get("type") == "input_image":
+        form = form | {"type": "image_url"}
+    part = convert(form, ContentPart, where)
+    if part.type == "image_url":
+        name = f"{where}.image_url"
+        if not part.image_url:
+            raise InvalidRequestError(f"{name} is required", param=name)
+        return MediaPart(part.type, image_url=part.image_url, name=name)
+    return part if is_media(part) else ContentPart("text", part_text(part, where))

@@ -1,0 +1,178 @@
+"""The items of OpenAI's Responses API that outlive a request.
+
+Reference: OpenAI API, "Create a model response" (`previous_response_id`, item references)
+and "List input items".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from snapllm._checks import convert
+from snapllm.errors import InvalidRequestError, NotFoundError, PreviousResponseNotFoundError
+from snapllm.protocol.responses_types import InputItem, InputTokensRequest
+
+_encode = msgspec.json.encode
+_decoder = msgspec.json.Decoder(InputItem)
+
+ID_PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+}
+
+
+class KeptItem(NamedTuple):
+    """An item that is kept, as the JSON of its listing."""
+
+    id: str
+    data: bytes
+
+
+class KeptResponses(Protocol):
+    """The answers that a client may refer to."""
+
+    def conversation(self, response_id: str) -> Sequence[KeptItem] | None:
+        """The items of an answer's input, then of the answer; None = it is not kept."""
+
+    def item(self, item_id: str) -> KeptItem | None:
+        """An item of any of them; None = it is not kept."""
+
+
+class NothingKept:
+    """There are none."""
+
+    def conversation(self, response_id: str) -> Sequence[KeptItem] | None:
+        return None
+
+    def item(self, item_id: str) -> KeptItem | None:
+        return None
+
+
+class Conversation(NamedTuple):
+    """The items of a request: those that its client sent, and those before them."""
+
+    kept_before: Sequence[KeptItem]
+    before: Sequence[InputItem]
+    own: Sequence[InputItem]
+
+
+def resolve(wire: InputTokensRequest, kept: KeptResponses) -> Conversation:
+    """Finds what a request refers to.
+
+    Raises:
+        InvalidRequestError: The input is empty.
+        PreviousResponseNotFoundError: The response that it goes on from is not kept.
+        NotFoundError: An item is not kept.
+    """
+    before: Sequence[KeptItem] = ()
+    if wire.previous_response_id:
+        found = kept.conversation(wire.previous_response_id)
+        if found is None:
+            raise PreviousResponseNotFoundError(
+                f"Previous response with id {wire.previous_response_id!r} not found: it was not "
+                "stored, or is no longer kept",
+                param="previous_response_id",
+            )
+        before = found
+    if isinstance(wire.input, str):
+        own = [InputItem("message", role="user", content=wire.input)]
+    elif wire.input or (wire.input is None and (before or wire.instructions)):
+        own = [_resolved(item, kept, f"input[{i}]") for i, item in enumerate(wire.input or ())]
+    else:
+        raise InvalidRequestError("input must not be empty", param="input")
+    return Conversation(before, [_decoder.decode(item.data) for item in before], own)
+
+
+def _resolved(item: InputItem, kept: KeptResponses, where: str) -> InputItem:
+    if item.kind != "item_reference":
+        return item
+    found = kept.item(item.id or "")
+    if found is None:
+        raise NotFoundError(
+            f"{where}: item with id {item.id!r} not found: it was not stored, or is no longer kept",
+            param=where,
+        )
+    return _decoder.decode(found.data)
+
+
+def input_to_keep(conversation: Conversation) -> list[KeptItem]:
+    """All items of a request's input, as they are listed later."""
+    items = list(conversation.kept_before)
+    for item in conversation.own:
+        items.append(_listed(item, len(items)))
+    return items
+
+
+def output_to_keep(output: Sequence[Mapping[str, Any]]) -> list[KeptItem]:
+    """The items of an answer."""
+    return [KeptItem(item["id"], _encode(item)) for item in output]
+
+
+def _listed(item: InputItem, position: int) -> KeptItem:
+    """The item in full: with an id, and a text as the part that it is."""
+    status = None if item.kind == "reasoning" else item.status or "completed"
+    content: Any = item.content
+    if isinstance(content, str):
+        is_output = item.role == "assistant"
+        part = {"type": "output_text" if is_output else "input_text", "text": content}
+        content = [part | ({"annotations": []} if is_output else {})]
+    full = msgspec.structs.replace(item, type=item.kind, status=status, content=content)
+    if full.id is None:
+        # Of what it holds and where it stands: a history that is sent again is kept once.
+        digest = hashlib.sha256(b"%d %s" % (position, _encode(full))).hexdigest()[:48]
+        full = msgspec.structs.replace(full, id=f"{ID_PREFIXES[item.kind]}_{digest}")
+    return KeptItem(full.id or "", _encode(full))
+
+
+class ListQuery(msgspec.Struct, frozen=True):
+    """What of a list of items is asked for."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
+
+
+def read_list_query(query: Mapping[str, str]) -> ListQuery:
+    """Reads the query of GET /v1/responses/{id}/input_items.
+
+    Raises:
+        InvalidRequestError: A parameter does not fit; `param` names it.
+    """
+    return convert(dict(query), ListQuery, strict=False)
+
+
+def list_object(items: Sequence[KeptItem], query: ListQuery) -> bytes:
+    """The body of GET /v1/responses/{id}/input_items.
+
+    Raises:
+        InvalidRequestError: `after` is none of the items.
+    """
+    ordered = list(items) if query.order == "asc" else list(reversed(items))
+    if query.after is not None:
+        position = next((i for i, item in enumerate(ordered) if item.id == query.after), None)
+        if position is None:
+            raise InvalidRequestError(f"after: no item {query.after!r} is listed", param="after")
+        ordered = ordered[position + 1 :]
+    page = ordered[: query.limit]
+    return _encode(
+        {
+            "object": "list",
+            "data": [msgspec.Raw(item.data) for item in page],
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+            "has_more": len(ordered) > len(page),
+        }
+    )
+
+
+def deleted_object(response_id: str) -> bytes:
+    """The body of DELETE /v1/responses/{id}."""
+    return _encode({"id": response_id, "object": "response", "deleted": True})
