@@ -218,7 +218,9 @@ TEST(kv_store, a_full_or_read_only_disk_is_said_and_ram_goes_on) {
     if (is_full) f.disk->free_bytes = 1000;
     else f.disk->is_read_only = true;
     f.save(tokens);
-    CHECK_EQ(f.store->persist(scope_of(), tokens).code(), StatusCode::kStorageFailed);
+    const Status status = f.store->persist(scope_of(), tokens);
+    CHECK_EQ(status.code(), StatusCode::kStorageFailed);
+    CHECK(status.message().find(is_full ? "no space" : "read-only") != std::string::npos);
     CHECK(f.store->stats().num_write_failures > 0);
     CHECK_EQ(f.match(tokens), 300);
   }

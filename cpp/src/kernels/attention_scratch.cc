@@ -6,7 +6,7 @@ namespace snapllm {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr int32_t kMaxTileRows = 32;
+constexpr int32_t kMaxTileRows = 64;
 // With fewer units of work for a thread than this, spans are shared out too.
 constexpr int kMinUnitsPerThread = 4;
 

@@ -116,6 +116,26 @@ inline V sums_of_lanes(V* x) {
   }
 }
 
+// The lanes of a and b in turn, of their lower or upper halves.
+template <bool kUpper, int... kLane>
+inline Vec interleave(Vec a, Vec b, std::integer_sequence<int, kLane...>) {
+  constexpr int kFirst = kUpper ? kLanes / 2 : 0;
+  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * kLanes)...);
+}
+
+// Makes lane j of x[i] lane i of x[j].
+inline void transpose(Vec* x) {
+  constexpr auto kAll = std::make_integer_sequence<int, kLanes>();
+  for (int step = 1; step < kLanes; step *= 2) {
+    Vec y[kLanes];
+    for (int i = 0; i < kLanes / 2; ++i) {
+      y[2 * i] = interleave<false>(x[i], x[i + kLanes / 2], kAll);
+      y[2 * i + 1] = interleave<true>(x[i], x[i + kLanes / 2], kAll);
+    }
+    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
+  }
+}
+
 inline float sum_of_lanes(Vec x) {
   float lanes[kLanes];
   store(lanes, x);

@@ -41,9 +41,11 @@ struct CellRows {
   }
 };
 
-// Converts the rows of cells [first, last) to 32 bits.
-void pack(const CellRows& rows, int32_t first, int32_t last, int32_t size, float* packed) {
+// Converts the rows of cells [first, last) to 32 bits; those up to `end` are wanted next.
+void pack(const CellRows& rows, int32_t first, int32_t last, int32_t end, int32_t size,
+          float* packed) {
   for (int32_t cell = first; cell < last; ++cell) {
+    rows.prefetch(std::min(cell + kCellsAhead, end - 1), size);
     const uint16_t* row = rows[cell];
     for (int32_t d = 0; d < size; d += kLanes) simd::store(packed + d, simd::load_half(row + d));
     packed += size;
@@ -51,8 +53,7 @@ void pack(const CellRows& rows, int32_t first, int32_t last, int32_t size, float
 }
 
 // Scores of `num_rows` queries with kLanes keys.
-template <typename Number>
-void score_columns(const float* q, int32_t num_rows, const Number* const* keys, int32_t size,
+void score_columns(const float* q, int32_t num_rows, const uint16_t* const* keys, int32_t size,
                    float* scores) {
   constexpr int kColumns = kLanes / 4;
   const auto stride = static_cast<size_t>(size);
@@ -68,6 +69,53 @@ void score_columns(const float* q, int32_t num_rows, const Number* const* keys, 
   }
 }
 
+// The keys of cells [first, last), fewer than kLanes only at the end, one number of all of them
+// after the other: vector d of `packed` has number d of each.
+void pack_across(const CellRows& keys, int32_t first, int32_t last, int32_t size, float* packed) {
+  for (int32_t d = 0; d < size; d += kLanes) {
+    Vec x[kLanes];
+    for (int i = 0; i < kLanes; ++i) x[i] = simd::load_half(keys[std::min(first + i, last - 1)] + d);
+    simd::transpose(x);
+    for (int i = 0; i < kLanes; ++i) simd::store(packed + (d + i) * kLanes, x[i]);
+  }
+}
+
+// The sums, for kRows queries and kLanes keys, over lanes kLane, kLane + kStep, ... of what
+// dot_block would have in its lanes, added up in its order.
+template <int kRows, int kLane, int kStep>
+void sum_lanes_across(const float* q, int32_t size, const float* packed, Vec* sums) {
+  if constexpr (kStep < kLanes) {
+    Vec others[kRows];
+    sum_lanes_across<kRows, kLane, 2 * kStep>(q, size, packed, sums);
+    sum_lanes_across<kRows, kLane + kStep, 2 * kStep>(q, size, packed, others);
+    for (int r = 0; r < kRows; ++r) sums[r] += others[r];
+  } else {
+    for (int r = 0; r < kRows; ++r) sums[r] = Vec{};
+    for (int32_t d = kLane; d < size; d += kLanes) {
+      const Vec column = simd::load(packed + d * kLanes);
+      for (int r = 0; r < kRows; ++r) sums[r] += simd::broadcast(q[r * size + d]) * column;
+    }
+  }
+}
+
+// Scores of `num_rows` queries with kLanes keys that `pack_across` packed: bit for bit those of
+// dot_block, without its sums over lanes.
+void score_across(const float* q, int32_t num_rows, const float* packed, int32_t size,
+                  float* scores) {
+  constexpr int kRows = kLanes == 16 ? 4 : 2;  // as many sums as there are registers for
+  int32_t row = 0;
+  for (; row + kRows <= num_rows; row += kRows) {
+    Vec sums[kRows];
+    sum_lanes_across<kRows, 0, 1>(q + row * size, size, packed, sums);
+    for (int r = 0; r < kRows; ++r) simd::store(scores + (row + r) * kSpanCells, sums[r]);
+  }
+  for (; row < num_rows; ++row) {
+    Vec sum;
+    sum_lanes_across<1, 0, 1>(q + row * size, size, packed, &sum);
+    simd::store(scores + row * kSpanCells, sum);
+  }
+}
+
 // Scores of `num_rows` queries with the keys of [first, last), and after them up to the
 // next multiple of kLanes whatever comes out.
 void score_span(const float* q, int32_t num_rows, const CellRows& keys, int32_t first,
@@ -76,10 +124,8 @@ void score_span(const float* q, int32_t num_rows, const CellRows& keys, int32_t 
     const int32_t end = std::min(cell + kLanes, last);
     for (int32_t i = cell; i < end; ++i) keys.prefetch(std::min(i + kCellsAhead, last - 1), size);
     if (num_rows >= kMinPackedRows) {
-      const float* rows[kLanes];
-      pack(keys, cell, end, size, packed);
-      for (int i = 0; i < kLanes; ++i) rows[i] = packed + std::min(i, end - cell - 1) * size;
-      score_columns(q, num_rows, rows, size, scores + (cell - first));
+      pack_across(keys, cell, end, size, packed);
+      score_across(q, num_rows, packed, size, scores + (cell - first));
     } else {
       const uint16_t* rows[kLanes];
       for (int i = 0; i < kLanes; ++i) rows[i] = keys[std::min(cell + i, end - 1)];
@@ -155,7 +201,7 @@ void weigh_span(const float* weights, int32_t num_rows, const CellRows& values, 
   }
   for (int32_t cell = first; cell < last; cell += kPackedCells) {
     const int32_t end = std::min(cell + kPackedCells, last);
-    pack(values, cell, end, size, packed);
+    pack(values, cell, end, last, size, packed);
     weigh_cells(weights + (cell - first), num_rows, PackedRows{packed, size}, 0, end - cell, size,
                 out);
   }

@@ -167,7 +167,7 @@ Status KvStore::persist(const StoreScope& scope, std::span<const Token> tokens) 
   if (pieces.size() < num_pieces) return lost;
   const bool all_there = std::all_of(pieces.begin(), pieces.end(), [](auto* p) { return p->on_disk; });
   if (!all_there) {
-    return {StatusCode::kStorageFailed, "the workspace cannot be written: see the server's log"};
+    return {StatusCode::kStorageFailed, "the workspace cannot be written: " + last_write_failure_};
   }
   return {};
 }

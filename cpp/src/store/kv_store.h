@@ -148,6 +148,7 @@ class KvStore {
   void clear_state(StoredPiece& piece);
   void forget(StoredPiece& piece);
   void write_behind(StoredPiece& piece);
+  void note_write_failure(const Status& status);
   void finish_write(const Hash128& key, const Status& status, uint64_t file_bytes);
   // What is being written stays in RAM: its bytes are in use anyway.
   bool can_leave_ram(const StoredPiece& piece) const;
@@ -168,6 +169,7 @@ class KvStore {
   uint64_t clock_ = 0;
   uint64_t ram_bound_;
   uint64_t pending_write_bytes_ = 0;
+  std::string last_write_failure_;
   KvStoreStats stats_;
 
   IoThread io_;  // last: ends before what its tasks use

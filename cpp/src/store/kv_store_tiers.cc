@@ -28,8 +28,8 @@ void KvStore::open(const Hash128& fingerprint) {
   std::lock_guard lock(mutex_);
   if (!opened_.insert(fingerprint).second) return;
   const std::string folder = folder_of(fingerprint);
-  if (!env_->make_folder(folder).ok()) {
-    ++stats_.num_write_failures;
+  if (Status status = env_->make_folder(folder); !status.ok()) {
+    note_write_failure(status);
     return;
   }
   auto files = env_->list(folder);
@@ -125,8 +125,13 @@ void KvStore::write_behind(StoredPiece& piece) {
   });
 }
 
+void KvStore::note_write_failure(const Status& status) {
+  ++stats_.num_write_failures;
+  last_write_failure_ = status.message();
+}
+
 void KvStore::finish_write(const Hash128& key, const Status& status, uint64_t file_bytes) {
-  if (!status.ok()) ++stats_.num_write_failures;
+  if (!status.ok()) note_write_failure(status);
   StoredPiece* piece = index_.find(key);
   // It may be gone, or gone and put again: then that one's own write comes later.
   if (piece == nullptr || !piece->is_writing) return;
