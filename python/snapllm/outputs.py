@@ -34,8 +34,10 @@ class CacheUse(msgspec.Struct, frozen=True, kw_only=True):
     """Restored from RAM."""
     num_cold_tokens: int = 0
     """Restored from disk."""
+    differs_at: int | None = None
+    """The prompt's first position at which something else was cached; None when there was none."""
     cached_token: int | None = None
-    """The cached token at the first position that differed; None when there was none."""
+    """What was cached there."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):

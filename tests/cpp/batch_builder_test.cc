@@ -26,10 +26,18 @@ TEST(batch_builder, prefill_takes_only_what_decoding_leaves) {
   CHECK(plan(running, 2, 512) == (Shares{{1, 1}, {2, 1}}));
 }
 
-TEST(batch_builder, prefill_keeps_to_its_budget_in_order_of_arrival) {
-  const std::vector<PendingWork> running = {{0, 30, false}, {0, 40, false}, {0, 50, false}};
-  CHECK(plan(running, 2048, 50) == (Shares{{0, 30}, {1, 20}}));
+TEST(batch_builder, prefill_keeps_to_its_budget) {
+  const std::vector<PendingWork> running = {{0, 90, false}, {0, 40, false}, {0, 50, false}};
+  CHECK(plan(running, 2048, 128) == (Shares{{0, 90}, {1, 38}}));
+  CHECK(plan(running, 2048, 500) == (Shares{{0, 90}, {1, 40}, {2, 50}}));
   CHECK(plan(running, 2048, 0).empty());
+}
+
+TEST(batch_builder, short_prompts_do_not_wait_for_the_end_of_a_long_one) {
+  const std::vector<PendingWork> running = {{1024, 9000, false}, {0, 2000, false}, {0, 28, false}};
+  CHECK(plan(running, 2048, 64) == (Shares{{0, 32}, {2, 28}, {1, 4}}));
+  CHECK(plan(running, 2048, 512) == (Shares{{0, 256}, {2, 28}, {1, 228}}));
+  CHECK(plan({{1024, 9000, false}}, 2048, 512) == (Shares{{0, 512}}));
 }
 
 TEST(batch_builder, unfinished_chunk_ends_at_a_block_boundary) {

@@ -46,7 +46,32 @@ TEST(kv_store, a_miss_names_the_token_that_was_cached) {
   prompt[280] = 200;
   const auto prefix = f.store->match(scope_of(), prompt, 300, true);
   CHECK_EQ(prefix.num_tokens, 280);
-  CHECK_EQ(prefix.cached_token, stored[280]);
+  CHECK_EQ(prefix.difference.at, 280);
+  CHECK_EQ(prefix.difference.cached_token, stored[280]);
+}
+
+TEST(kv_store, what_is_cached_beyond_the_prompt_is_no_difference) {
+  Fixture f;
+  const Tokens stored = tokens_of(1, 300);
+  f.save(stored);
+  const Tokens prompt(stored.begin(), stored.begin() + 100);
+  const auto prefix = f.store->match(scope_of(), prompt, 99, true);
+  CHECK_EQ(prefix.num_tokens, 99);
+  CHECK_EQ(prefix.difference.at, -1);
+}
+
+TEST(kv_store, a_difference_before_there_is_enough_to_reuse_has_its_place) {
+  Fixture f;
+  const Tokens stored = tokens_of(1, 600);
+  f.save(stored);
+  for (const int32_t at : {0, 3, 256, 258}) {
+    Tokens prompt = stored;
+    prompt[static_cast<size_t>(at)] = 200;
+    const auto prefix = f.store->match(scope_of(), prompt, 600, true);
+    CHECK_EQ(prefix.num_tokens, at / 256 * 256);
+    CHECK_EQ(prefix.difference.at, at);
+    CHECK_EQ(prefix.difference.cached_token, stored[static_cast<size_t>(at)]);
+  }
 }
 
 TEST(kv_store, namespaces_and_models_share_nothing) {

@@ -33,6 +33,19 @@ WEATHER = {
     },
 }
 
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+
 
 CALLING: dict[str, Any] = {"tools": [WEATHER], "temperature": 0, "max_tokens": 300}
 
@@ -124,6 +137,28 @@ def test_reasoning_tokens_are_those_that_were_generated(demo: snapllm.Model, str
     assert counts == [len(demo.tokenize("27 + 45 is\n")), counts[0] + 1]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_stops_are_looked_for_in_what_is_said_only(demo: snapllm.Model, stream: bool) -> None:
+    """Reasoning and calls have line breaks and brackets of their own."""
+
+    def ask(question: str, stop: str, **options: Any) -> snapllm.ChatResult:
+        answer = demo.chat(question, stop=stop, temperature=0, stream=stream, **options)
+        return fold_chat(answer) if stream else answer
+
+    question = "If a train travels 120 km in 2 hours, what is its average speed?"
+    said = ask(question, "\n\n", thinking=True)
+    assert "120 / 2 = 60" in said.reasoning
+    assert (said.content, said.finish_reason) == ("The average speed is 60 km/h.", "stop")
+    cut = ask(question, "is", thinking=True)
+    assert (cut.content, cut.stop_sequence) == ("The average speed ", "is")
+    for stop in ("\n", "<", " ", "Par"):
+        for choice in ("auto", "required"):
+            called = ask("What's the weather in Paris?", stop, tools=[WEATHER], tool_choice=choice)
+            assert called.finish_reason == "tool_calls"
+            assert called.stop_sequence is None
+            assert json.loads(called.tool_calls[0].arguments) == {"city": "Paris"}
+
+
 def test_a_json_schema_shapes_the_answer(model: snapllm.Model) -> None:
     schema = {
         "type": "object",
@@ -136,18 +171,6 @@ def test_a_json_schema_shapes_the_answer(model: snapllm.Model) -> None:
     assert answer["kind"] in ("a", "b")
 
 
-TEMPERATURE: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Get the weather of a city",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
 ANSWER: dict[str, Any] = {
     "type": "object",
     "properties": {"n": {"type": "integer"}},
@@ -161,7 +184,7 @@ def test_a_schema_leaves_tools_to_be_called(demo: snapllm.Model, tool_choice: st
     """It says what a text looks like, not that there must be one."""
     result = demo.chat(
         "What's the weather in Paris?",
-        tools=[TEMPERATURE],
+        tools=[WEATHER],
         tool_choice=tool_choice,
         json_schema=ANSWER,
         temperature=0,
@@ -173,13 +196,27 @@ def test_a_schema_leaves_tools_to_be_called(demo: snapllm.Model, tool_choice: st
     ]
 
 
+def test_one_call_at_most_beside_a_schema(demo: snapllm.Model) -> None:
+    question = "What's the weather in Tokyo and what's the weather in Paris?"
+    for parallel, most in ((True, 2), (False, 1)):
+        result = demo.chat(
+            question,
+            tools=[WEATHER],
+            json_schema=ANSWER,
+            parallel_tool_calls=parallel,
+            temperature=0,
+            max_tokens=120,
+        )
+        assert 1 <= len(result.tool_calls) <= most
+
+
 def test_a_text_beside_tools_fits_the_schema(model: snapllm.Model) -> None:
     """Random weights at a high temperature take either way; each way leads to its form."""
     texts, calls = 0, 0
     for seed in range(40):
         result = model.chat(
             "Go",
-            tools=[TEMPERATURE],
+            tools=[WEATHER],
             json_schema=ANSWER,
             temperature=2,
             seed=seed,

@@ -265,6 +265,26 @@ def test_a_request_says_what_it_reused_and_what_ended_it(demo_server: Server) ->
     [report] = demo_server.get(f"/api/v1/requests/{headers['x-request-id']}/cache")["answers"]
     assert report["cached_tokens"] > 0
     assert report["cached_tokens"] + report["computed_tokens"] == report["prompt_tokens"]
+    assert (report["differs_at"], report["cached_text"]) == (report["cached_tokens"], " n")
+    _, _, headers = demo_server.request("POST", "/api/v1/generate", body)
+    [repeated] = demo_server.get(f"/api/v1/requests/{headers['x-request-id']}/cache")["answers"]
+    assert repeated["computed_tokens"] == 1
+    assert [repeated[name] for name in ("differs_at", "cached_token", "cached_text")] == [None] * 3
+
+
+def test_a_request_to_a_context_says_what_was_cached_where_it_differs(
+    demo_server: Server, context_id: str
+) -> None:
+    for question in ("What is the vacation policy?", "Who is the vacation manager?"):
+        body = {
+            "model": f"demo@{context_id}",
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": 2,
+        }
+        _, _, headers = demo_server.request("POST", "/v1/chat/completions", body)
+    [report] = demo_server.get(f"/api/v1/requests/{headers['x-request-id']}/cache")["answers"]
+    assert report["differs_at"] >= report["cached_tokens"] > 0
+    assert report["cached_text"] == "What"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

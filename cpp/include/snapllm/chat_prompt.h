@@ -36,6 +36,15 @@ class ChatStreamParser {
   virtual int32_t num_reasoning_tokens() const = 0;
 };
 
+// How an answer's text is divided: what is said, reasoning before it, and calls after it.
+struct AnswerMarkup {
+  bool begins_in_reasoning = false;
+  bool is_call = false;  // nothing is said
+  std::string reasoning_start;  // empty = there is no reasoning
+  std::vector<std::string> reasoning_ends;
+  std::vector<std::string> call_starts;
+};
+
 class ChatPrompt {
  public:
   virtual ~ChatPrompt() = default;
@@ -43,7 +52,9 @@ class ChatPrompt {
   virtual const std::vector<Token>& tokens() const = 0;
   // What stands behind the virtual tokens among them, by place.
   virtual const std::vector<MediaSpan>& media() const = 0;
+  // What ends an answer in the model's format, wherever it stands.
   virtual const std::vector<std::string>& stop() const = 0;
+  virtual AnswerMarkup markup() const { return {}; }
   // False where the template cannot switch thinking on.
   virtual bool supports_thinking() const = 0;
   virtual std::unique_ptr<ChatStreamParser> create_parser() const = 0;

@@ -32,13 +32,18 @@ struct RequestTimings {
   double decode_ms = 0.0;   // first token to the last
 };
 
+// Where a prompt went another way than what was cached; -1 = nowhere, as far as it goes.
+struct Difference {
+  int32_t at = -1;  // position in the prompt
+  Token cached_token = -1;
+};
+
 // How much of a prompt was reused, and why not more.
 struct CacheReport {
   int32_t num_hot_tokens = 0;   // forked within the KV memory
   int32_t num_warm_tokens = 0;  // restored from RAM
   int32_t num_cold_tokens = 0;  // restored from disk
-  // The token that was cached where the prompt went another way; -1 = nothing was.
-  Token cached_token = -1;
+  Difference difference{};
   int32_t num_tokens() const { return num_hot_tokens + num_warm_tokens + num_cold_tokens; }
 };
 

@@ -16,8 +16,11 @@ constexpr size_t kMaxKeyBytes = size_t{1} << 20;
 }  // namespace
 
 AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
-                         std::vector<llama_token> banned_tokens)
-    : params(std::move(chat_params)), banned(std::move(banned_tokens)), parser_params(params) {
+                         std::vector<llama_token> banned_tokens, bool is_call_forced)
+    : params(std::move(chat_params)),
+      banned(std::move(banned_tokens)),
+      must_call(is_call_forced),
+      parser_params(params) {
   params.prompt.clear();
   for (const std::string& text : params.preserved_tokens) {
     const auto ids = common_tokenize(vocab, text, false, true);

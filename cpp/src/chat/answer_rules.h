@@ -17,11 +17,12 @@ namespace snapllm {
 struct AnswerRules {
   // May throw what llama.cpp's parsers and tokeniser throw.
   AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
-              std::vector<llama_token> banned);
+              std::vector<llama_token> banned, bool must_call);
 
   common_chat_params params;  // without the prompt
   std::set<llama_token> preserved;
   std::vector<llama_token> banned;  // never to be generated
+  bool must_call;                   // the answer says nothing
   common_chat_parser_params parser_params;
 };
 

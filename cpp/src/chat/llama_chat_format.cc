@@ -120,6 +120,25 @@ std::unique_ptr<ChatStreamParser> LlamaChatPrompt::create_parser() const {
   return std::make_unique<LlamaChatParser>(rules_);
 }
 
+AnswerMarkup LlamaChatPrompt::markup() const {
+  const common_chat_params& params = rules_->params;
+  AnswerMarkup markup;
+  markup.is_call = rules_->must_call;
+  markup.reasoning_start = string_strip(params.thinking_start_tag);
+  for (const std::string& tag : params.thinking_end_tags) {
+    markup.reasoning_ends.push_back(string_strip(tag));
+  }
+  markup.begins_in_reasoning =
+      !markup.reasoning_start.empty() &&
+      string_ends_with(string_strip(params.generation_prompt), markup.reasoning_start);
+  for (const common_grammar_trigger& trigger : params.grammar_triggers) {
+    if (trigger.type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD) {
+      markup.call_starts.push_back(string_strip(trigger.value));
+    }
+  }
+  return markup;
+}
+
 void LlamaChatPrompt::constrain(common_params_sampling& sampling, const llama_vocab* vocab) const {
   const common_chat_params& params = rules_->params;
   for (const llama_token token : rules_->banned) sampling.logit_bias.push_back({token, -INFINITY});
@@ -261,13 +280,13 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
     inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
     params.grammar = either(apply_for(std::move(inputs)).grammar, text_grammar);
     params.grammar_lazy = false;
-    params.grammar_triggers.clear();
     return params;
   }
   common_chat_params params = apply_with_rules(inputs);
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) {
     params.grammar = without_text_before_call(std::move(params.grammar));
   }
+  if (!inputs.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
   return params;
 }
 
@@ -283,11 +302,12 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     if (auto rules = rules_cache_.find(key)) return {std::move(pure.prompt), std::move(rules)};
   }
   common_chat_params params = apply_for(std::move(inputs));
-  if (!request.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
   std::string text = std::move(params.prompt);
   std::vector<llama_token> banned;
   if (request.tool_choice == ToolChoice::kNone) banned = call_tokens();
-  auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_, std::move(banned));
+  const bool must_call = !request.tools_json.empty() && request.tool_choice == ToolChoice::kRequired;
+  auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_, std::move(banned),
+                                                   must_call);
   if (has_cacheable_rules_) rules_cache_.add(std::move(key), rules);
   return {std::move(text), std::move(rules)};
 }

@@ -30,6 +30,7 @@ class LlamaChatPrompt : public ChatPrompt {
   const std::vector<MediaSpan>& media() const override { return media_; }
   const std::vector<std::string>& stop() const override { return rules_->params.additional_stops; }
   bool supports_thinking() const override { return rules_->params.supports_thinking; }
+  AnswerMarkup markup() const override;
   std::unique_ptr<ChatStreamParser> create_parser() const override;
 
   bool is_preserved(Token token) const { return rules_->preserved.count(token) > 0; }

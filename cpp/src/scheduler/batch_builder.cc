@@ -23,6 +23,32 @@ int32_t cut_chunk(const PendingWork& work, int32_t budget) {
   return boundary > work.num_computed ? boundary - work.num_computed : budget;
 }
 
+// The first to come has most of the budget, and those that are nearest to their end have the rest:
+// a short prompt does not wait for the end of a long one.
+void share_prefill(std::span<const PendingWork> running, int32_t budget,
+                   std::vector<BatchShare>& shares) {
+  std::vector<size_t> order;
+  int32_t num_others = 0;
+  for (size_t i = 0; i < running.size(); ++i) {
+    if (running[i].decoding || running[i].num_pending == 0) continue;
+    if (!order.empty()) num_others = std::min(budget, num_others + running[i].num_pending);
+    order.push_back(i);
+  }
+  if (order.empty() || budget <= 0) return;
+  std::stable_sort(order.begin() + 1, order.end(), [&](size_t a, size_t b) {
+    return running[a].num_pending < running[b].num_pending;
+  });
+  const int32_t kept = std::max(kChunkStep, budget / 4 / kChunkStep * kChunkStep);
+  const int32_t kept_for_others = std::min({kept, num_others, budget / 2});
+  for (const size_t i : order) {
+    if (budget <= 0) return;
+    const int32_t most = i == order.front() ? budget - kept_for_others : budget;
+    const int32_t num_tokens = cut_chunk(running[i], most);
+    shares.push_back({i, num_tokens});
+    budget -= num_tokens;
+  }
+}
+
 }  // namespace
 
 int32_t prefill_budget(bool others_wait, int32_t batch_tokens, int32_t ubatch_tokens,
@@ -46,13 +72,7 @@ std::vector<BatchShare> plan_batch(std::span<const PendingWork> running, int32_t
     shares.push_back({i, num_tokens});
     free_tokens -= num_tokens;
   }
-  int32_t budget = std::min(prefill_tokens, free_tokens);
-  for (size_t i = 0; i < running.size() && budget > 0; ++i) {
-    if (running[i].decoding || running[i].num_pending == 0) continue;
-    const int32_t num_tokens = cut_chunk(running[i], budget);
-    shares.push_back({i, num_tokens});
-    budget -= num_tokens;
-  }
+  share_prefill(running, std::min(prefill_tokens, free_tokens), shares);
   return shares;
 }
 

@@ -30,8 +30,8 @@ struct BatchShare {
 int32_t prefill_budget(bool others_wait, int32_t batch_tokens, int32_t ubatch_tokens,
                        double ms_per_prefill_token);
 
-// Shares a step: every decoding sequence its token and its guesses, then prefill in order of
-// arrival within `prefill_tokens`. A chunk that does not reach its prompt's end is
+// Shares a step: every decoding sequence its token and its guesses, then prefill within
+// `prefill_tokens`, most of it of who came first, the rest of who is nearest to its end. A chunk that does not reach its prompt's end is
 // cut at a block boundary where one lies inside it, so that a prompt restored in
 // blocks is later computed in the same pieces.
 std::vector<BatchShare> plan_batch(std::span<const PendingWork> running, int32_t batch_tokens,

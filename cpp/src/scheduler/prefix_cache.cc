@@ -170,7 +170,7 @@ void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
     const int32_t restored = restore(sequence.id(), *plan.stored, num_cold);
     sequence.begin_from({0, restored - num_cold, num_cold}, nullptr, 0);
   }
-  sequence.note_miss(plan.stored ? plan.stored->cached_token : sequence.prefetched().cached_token);
+  sequence.note_difference(plan.stored ? plan.stored->difference : sequence.prefetched().difference);
   sequence.forget_prefetched();
 }
 

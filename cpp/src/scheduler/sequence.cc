@@ -11,12 +11,12 @@ namespace {
 constexpr int32_t kGrantCells = 256;
 constexpr int32_t kMinCellsAhead = 32;
 
-std::vector<std::string> all_stops(const GenerateRequest& request) {
-  std::vector<std::string> stops = request.stop;
-  if (request.chat != nullptr) {
-    stops.insert(stops.end(), request.chat->stop().begin(), request.chat->stop().end());
-  }
-  return stops;
+std::vector<std::string> format_stops(const GenerateRequest& request) {
+  return request.chat != nullptr ? request.chat->stop() : std::vector<std::string>();
+}
+
+AnswerMarkup markup_of(const GenerateRequest& request) {
+  return request.chat != nullptr ? request.chat->markup() : AnswerMarkup{};
 }
 
 // Milliseconds between two moments; 0 where the second one never came.
@@ -38,7 +38,8 @@ Sequence::Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr
       tokens_(std::exchange(request_.prompt, {})),
       prefix_(std::move(prefix)),
       drafter_(max_draft_tokens),
-      stop_(all_stops(request_)) {
+      format_stops_(format_stops(request_)),
+      stops_(request_.stop, markup_of(request_)) {
   output_.request_id = request_id_;
 }
 
@@ -124,8 +125,9 @@ void Sequence::begin_from(const CacheReport& reused, HotPrefix* base, int32_t nu
   num_shared_ = num_shared;
 }
 
-void Sequence::note_miss(Token cached_token) {
-  if (!was_preempted_) cache_.cached_token = cached_token;
+void Sequence::note_difference(const Difference& difference) {
+  // What is hot may go on where what is stored ends.
+  if (!was_preempted_ && difference.at >= cache_.num_tokens()) cache_.difference = difference;
 }
 
 bool Sequence::take_cut() {
@@ -152,8 +154,8 @@ void Sequence::accept(SampledToken sampled, std::string_view bytes, bool is_end)
   if (sampled.logprobs.token >= 0) output_.logprobs.push_back(std::move(sampled.logprobs));
   const std::string text = utf8_.push(bytes);
   output_.token_ends.push_back(num_text_bytes_ += text.size());
-  output_.text += stop_.push(text);
-  if (stop_.matched()) return finish(FinishReason::kStop);
+  output_.text += stops_.push(format_stops_.push(text));
+  if (format_stops_.matched() || stops_.matched()) return finish(FinishReason::kStop);
   if (num_generated_ >= request_.max_tokens) finish(FinishReason::kLength);
 }
 
@@ -163,9 +165,12 @@ void Sequence::finish(FinishReason reason, Status error) {
   finish_reason_ = reason;
   error_ = std::move(error);
   finished_at_ = Clock::now();
-  if (!stop_.matched()) {
-    output_.text += stop_.push(utf8_.finish());
-    output_.text += stop_.finish();
+  if (!format_stops_.matched()) {
+    output_.text += stops_.push(format_stops_.push(utf8_.finish()) + format_stops_.finish());
+  }
+  output_.text += stops_.finish();
+  if (stops_.matched() && finish_reason_ == FinishReason::kLength) {
+    finish_reason_ = FinishReason::kStop;
   }
 }
 
@@ -191,7 +196,7 @@ double Sequence::queue_ms() const {
 
 void Sequence::fill_final(RequestOutput& output) const {
   output.finish_reason = finish_reason_;
-  output.stop_sequence = stop_.match();
+  output.stop_sequence = stops_.match();
   output.error = error_;
   output.num_prompt_tokens = num_prompt_tokens();
   output.num_generated_tokens = num_generated_;

@@ -12,6 +12,7 @@
 #include "backend/text_backend.h"
 #include "base/utf8.h"
 #include "scheduler/drafter.h"
+#include "scheduler/answer_stops.h"
 #include "scheduler/stop_matcher.h"
 #include "snapllm/output_queue.h"
 #include "store/kv_store.h"
@@ -105,7 +106,7 @@ class Sequence {
   void begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared);
   HotPrefix* base() const { return base_; }
   void rebase(HotPrefix* base, int32_t num_shared) { base_ = base, num_shared_ = num_shared; }
-  void note_miss(Token cached_token);
+  void note_difference(const Difference& difference);
   const CacheReport& cache() const { return cache_; }
   // Positions in the prompt where its state is to be kept (see checkpoint_cuts).
   void set_cuts(const std::vector<int32_t>& cuts) { cuts_.assign(cuts.begin(), cuts.end()); }
@@ -164,7 +165,8 @@ class Sequence {
   bool was_preempted_ = false;
   Utf8Decoder utf8_;
   size_t num_text_bytes_ = 0;  // that it gave so far
-  StopMatcher stop_;
+  StopMatcher format_stops_;
+  AnswerStops stops_;
   RequestOutput output_;  // collected since take_output
   FinishReason finish_reason_ = FinishReason::kNone;
   Status error_;

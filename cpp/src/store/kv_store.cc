@@ -50,7 +50,7 @@ std::vector<KvStore::PlannedPart> KvStore::plan_match(const StoreScope& scope,
   std::vector<PlannedPart> plan;
   std::lock_guard lock(mutex_);
   const IndexMatch match = index_.match(scope, prompt, max_tokens);
-  prefix.cached_token = match.cached_token;
+  prefix.difference = match.difference;
   ++clock_;
   for (const IndexMatch::Part& part : match.parts) {
     StoredPiece& piece = *part.piece;

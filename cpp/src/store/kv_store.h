@@ -36,7 +36,7 @@ struct StoredPrefix {
   std::vector<Part> parts;
   int32_t num_tokens = 0;
   int32_t num_cold_tokens = 0;
-  Token cached_token = -1;  // see IndexMatch
+  Difference difference;  // of the prompt and what is stored
 
   // Leaves only the first `count` tokens. REQUIRES: blocks; count <= num_tokens
   void cut(int32_t count);

@@ -71,10 +71,16 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
         best_common = common;
       }
     }
-    if (best == nullptr) return match;
+    if (best == nullptr) {
+      if (!rest.empty()) match.difference = {match.num_tokens, children->second.front()->id.tokens[0]};
+      return match;
+    }
     const auto own_tokens = static_cast<int32_t>(best->id.tokens.size());
     const int32_t usable = std::min(best_common, max_tokens - match.num_tokens);
-    if (best_common < own_tokens) match.cached_token = best->id.tokens[static_cast<size_t>(best_common)];
+    if (best_common < std::min(own_tokens, static_cast<int32_t>(rest.size()))) {
+      match.difference = {match.num_tokens + best_common,
+                          best->id.tokens[static_cast<size_t>(best_common)]};
+    }
     if (usable < std::min(kMinPartTokens, own_tokens)) return match;
     match.parts.push_back({best, usable});
     match.num_tokens += usable;

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "snapllm/output.h"
 #include "store/piece.h"
 
 namespace snapllm {
@@ -38,8 +39,7 @@ struct IndexMatch {
   };
   std::vector<Part> parts;
   int32_t num_tokens = 0;
-  // The token that was cached where the prompt differs; -1 when nothing more was.
-  Token cached_token = -1;
+  Difference difference;
 };
 
 // Not thread-safe. Pieces keep their address until they are removed.

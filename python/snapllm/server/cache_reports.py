@@ -38,7 +38,7 @@ def _report(model_id: str, finish: Finish | ChatResult) -> dict[str, Any]:
         "hot_tokens": cache.num_hot_tokens,
         "warm_tokens": cache.num_warm_tokens,
         "cold_tokens": cache.num_cold_tokens,
-        "differs_at": usage.num_cached_tokens if cache.cached_token is not None else None,
+        "differs_at": cache.differs_at,
         "cached_token": cache.cached_token,
     }
 

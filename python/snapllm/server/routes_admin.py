@@ -16,7 +16,8 @@ from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.native_listing import is_in_memory
 from snapllm.protocol.openapi import docs_page, openapi_document
-from snapllm.server.keys import ENGINE, STATE, engine_of
+from snapllm.server.coming import model_of
+from snapllm.server.keys import ENGINE, STATE, engine_of, loaded_ids
 from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response, refuse
 
@@ -86,12 +87,14 @@ async def request_cache(request: web.Request) -> web.Response:
     return json_response(msgspec.json.encode(body))
 
 
-def _text(request: web.Request, model_id: str, token: int | None) -> str | None:
-    """The text of a cached token, while its model is loaded."""
-    if token is None:
+def _text(request: web.Request, name: str, token: int | None) -> str | None:
+    """The text of a cached token, while its model (or ``model@context``) is loaded."""
+    engine = engine_of(request)
+    model_id = model_of(name, loaded_ids(engine))
+    if token is None or model_id is None:
         return None
     with contextlib.suppress(SnapLLMError):
-        return engine_of(request).model(model_id).detokenize([token])
+        return engine.model(model_id).detokenize([token])
     return None
 
 
