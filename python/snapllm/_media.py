@@ -16,6 +16,7 @@ from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -90,11 +91,8 @@ class MediaLoader:
         return decode_image(self._read_url(url, where), where)
 
     def _read_url(self, url: str, where: str) -> bytes:
-        if url[:5].lower() == "data:":
-            header, comma, data = url.partition(",")
-            if not comma or not header.lower().endswith(";base64"):
-                raise InvalidRequestError(f"{where}: a data URL must be base64", param=where)
-            return decode_base64(data, where)
+        if is_data_url(url):
+            return decode_data_url(url, where)
         if url[:5].lower() != "http:" and url[:6].lower() != "https:":
             raise InvalidRequestError(
                 f"{where} must be a data URL with base64 data, or an http(s) URL", param=where
@@ -123,6 +121,23 @@ def decode_base64(text: str, where: str) -> bytes:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequestError(f"{where} is not valid base64", param=where) from None
+
+
+def is_data_url(text: str) -> bool:
+    """Whether the text is, or means to be, a data URL."""
+    return text[:5].lower() == "data:"
+
+
+def decode_data_url(url: str, where: str) -> bytes:
+    """The bytes in a data URL, whose base64 may be percent-encoded like the rest of a URL.
+
+    Raises:
+        InvalidRequestError: It holds no base64, or more than any limit.
+    """
+    header, comma, data = url.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise InvalidRequestError(f"{where}: a data URL must be base64", param=where)
+    return decode_base64(unquote(data), where)
 
 
 def load_image(source: Any, where: str, *, drop_alpha: bool = False) -> _core.MediaInput:
@@ -284,8 +299,14 @@ def _too_many_pixels(where: str) -> InvalidRequestError:
 def _check_size(width: int, height: int, where: str) -> None:
     if min(width, height) < 1:
         raise InvalidRequestError(f"{where}: the image is empty", param=where)
-    if max(width, height) > MAX_IMAGE_SIDE or width * height > MAX_IMAGE_PIXELS:
+    if width * height > MAX_IMAGE_PIXELS:
         raise _too_many_pixels(where)
+    if max(width, height) > MAX_IMAGE_SIDE:
+        raise InvalidRequestError(
+            f"{where}: the image is {width} x {height}, at most {MAX_IMAGE_SIDE} pixels a side "
+            "are allowed",
+            param=where,
+        )
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise InvalidRequestError(
             f"{where}: the image is more than {MAX_ASPECT_RATIO} times as long as wide",
