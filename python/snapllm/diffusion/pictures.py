@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from snapllm._media import decode_base64, decode_data_url, is_data_url, load_image
 from snapllm.diffusion.params import Picture
-from snapllm.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from PIL import Image
