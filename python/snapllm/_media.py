@@ -51,40 +51,51 @@ class MediaPolicy(msgspec.Struct, frozen=True):
 class MediaLoader:
     """Collects the media of one conversation, in their order."""
 
-    def __init__(self, policy: MediaPolicy) -> None:
+    def __init__(
+        self, policy: MediaPolicy, *, takes_images: bool = True, takes_audio: bool = True
+    ) -> None:
         self.inputs: list[_core.MediaInput] = []
         self.marker = f"<media-{secrets.token_hex(16)}>"
         """Stands for each of them in the prompt; nobody can guess it."""
         self._policy = policy
+        self._takes_images, self._takes_audio = takes_images, takes_audio
 
     def place(self, part: ContentPart, where: str) -> str:
         """Loads the part's image or sound and returns what stands for it.
 
         Raises:
-            InvalidRequestError: It cannot be read, or is beyond a limit.
+            InvalidRequestError: The model takes no such thing, it cannot be read, or is
+                beyond a limit.
         """
+        name = _name_of(part, where)
+        self._check_taken(part, name)
         if len(self.inputs) >= MAX_MEDIA:
             raise InvalidRequestError(
                 f"{where}: more than {MAX_MEDIA} images in one request", param=where
             )
-        self.inputs.append(self._load(part, where))
+        self.inputs.append(self._load(part, name))
         return self.marker
 
-    def _load(self, part: ContentPart, where: str) -> _core.MediaInput:
-        if isinstance(part, MediaPart):
-            if not part.image_url:
-                return load_image(part.source, part.name)
-            return self._load_url(part.image_url, part.name)
+    def _check_taken(self, part: ContentPart, name: str) -> None:
+        is_audio = part.type == "input_audio"
+        if self._takes_audio if is_audio else self._takes_images:
+            return
+        what = "no audio" if is_audio else "no images"
+        if not (self._takes_images or self._takes_audio):
+            what = "text only: no images or audio"
+        raise InvalidRequestError(f"{name}: this model takes {what}", param=name)
+
+    def _load(self, part: ContentPart, name: str) -> _core.MediaInput:
         if part.type == "input_audio":
             if part.input_audio is None:
-                raise InvalidRequestError(
-                    f"{where}.input_audio is required", param=f"{where}.input_audio"
-                )
-            data = decode_base64(part.input_audio.data, f"{where}.input_audio.data")
-            return decode_audio(data, part.input_audio.format, f"{where}.input_audio")
-        if not part.image_url:
-            raise InvalidRequestError(f"{where}.image_url is required", param=f"{where}.image_url")
-        return self._load_url(part.image_url, f"{where}.image_url")
+                raise InvalidRequestError(f"{name} is required", param=name)
+            data = decode_base64(part.input_audio.data, f"{name}.data")
+            return decode_audio(data, part.input_audio.format, name)
+        if part.image_url:
+            return self._load_url(part.image_url, name)
+        if isinstance(part, MediaPart):
+            return load_image(part.source, name)
+        raise InvalidRequestError(f"{name} is required", param=name)
 
     def _load_url(self, image_url: ImageUrl | str, where: str) -> _core.MediaInput:
         url = image_url if isinstance(image_url, str) else image_url.url
@@ -99,13 +110,20 @@ class MediaLoader:
             )
         if self._policy.fetch is None:
             raise InvalidRequestError(
-                f"{where}: images are not fetched from URLs here; send them as data URLs",
+                f"{where}: images are not fetched from URLs here; send their bytes in base64",
                 param=where,
             )
         try:
             return self._policy.fetch(url)
         except InvalidRequestError as error:
             raise InvalidRequestError(f"{where}: {error.message}", param=where) from None
+
+
+def _name_of(part: ContentPart, where: str) -> str:
+    """What to call the image or sound of the part in an error."""
+    if isinstance(part, MediaPart):
+        return part.name
+    return f"{where}.input_audio" if part.type == "input_audio" else f"{where}.image_url"
 
 
 def decode_base64(text: str, where: str) -> bytes:
