@@ -186,6 +186,9 @@ class Engine(_lifetime.ClosedAtExit):
                 raise InvalidRequestError(
                     f"{name}: {value!r} is of the wrong type, or out of range", param=name
                 ) from None
+        if "batch_tokens" in options and "ubatch_tokens" not in options:
+            # Its default may be more than the batch, and would be refused.
+            core_options.ubatch_tokens = min(core_options.ubatch_tokens, core_options.batch_tokens)
         if mmproj_path:
             check_projector(fspath(path), mmproj_path)
         self._runner.core.load(model_id, core_options)

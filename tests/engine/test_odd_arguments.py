@@ -90,6 +90,22 @@ def test_arguments_of_another_type_are_named(engine: snapllm.Engine, model: Any)
         assert "array" not in str(error.value)
 
 
+def test_a_template_that_cannot_be_read_is_the_arguments_fault() -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        with pytest.raises(snapllm.InvalidRequestError, match="chat_template is no") as error:
+            engine.load_demo(chat_template="{{ bad")
+        assert error.value.param == "chat_template"
+
+
+def test_the_physical_batch_follows_the_batch_down() -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        assert engine.load_demo("a", batch_tokens=64).chat("Hello", max_tokens=2).content
+        for wrong in ({"batch_tokens": 10}, {"ubatch_tokens": 128, "batch_tokens": 64}):
+            with pytest.raises(snapllm.InvalidRequestError) as error:
+                engine.load_demo("b", **wrong)  # type: ignore[arg-type]
+            assert error.value.param == next(iter(wrong))
+
+
 def test_numbers_of_numpy_are_numbers(model: Any) -> None:
     tokens = np.array([72, 101, 108])
     assert model.detokenize(tokens) == model.detokenize([72, 101, 108])
