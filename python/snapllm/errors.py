@@ -17,6 +17,7 @@ __all__ = [
     "GenerationFailedError",
     "InvalidModelError",
     "InvalidRequestError",
+    "JobCancelled",
     "ModelFileNotFoundError",
     "ModelNotFoundError",
     "NoWorkspaceError",
@@ -96,6 +97,15 @@ class GenerationFailedError(SnapLLMError, RuntimeError):
     """The model failed while computing."""
 
     code = "generation_failed"
+
+
+class JobCancelled(SnapLLMError):
+    """The image job was cancelled before it was done."""
+
+    code = "generation_cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the image was cancelled")
 
 
 class EngineClosedError(SnapLLMError, RuntimeError):
