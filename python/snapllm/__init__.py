@@ -18,7 +18,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from snapllm._core import __version__
-from snapllm.diffusion import ImageModel, ImageResult, JobCancelled
+from snapllm.diffusion import ImageModel, ImageResult
 from snapllm.engine import Engine
 from snapllm.errors import (
     ContextLengthExceededError,
@@ -28,6 +28,7 @@ from snapllm.errors import (
     GenerationFailedError,
     InvalidModelError,
     InvalidRequestError,
+    JobCancelled,
     ModelFileNotFoundError,
     ModelNotFoundError,
     NoWorkspaceError,

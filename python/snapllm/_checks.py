@@ -61,12 +61,32 @@ def check_text(text: object, field: str) -> str:
     return text
 
 
-def check_path(path: str | PathLike[str], field: str) -> None:
-    """Raises `InvalidRequestError` for a path that is not UTF-8: a model's is shown in JSON."""
+def path_text(path: str | PathLike[str], field: str) -> str:
+    """The path as text.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    text = fspath(path) if isinstance(path, str | PathLike) else path
+    if not isinstance(text, str):
+        raise InvalidRequestError(
+            f"{field}: expected a path, not {type(path).__name__}", param=field
+        )
+    return text
+
+
+def check_path(path: str | PathLike[str], field: str) -> str:
+    """The path as text, which is UTF-8: a model's is shown in JSON.
+
+    Raises:
+        InvalidRequestError: It is not, or is no path.
+    """
+    text = path_text(path, field)
     try:
-        fspath(path).encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise InvalidRequestError(f"{field}: {fspath(path)!r} is not UTF-8", param=field) from None
+        raise InvalidRequestError(f"{field}: {text!r} is not UTF-8", param=field) from None
+    return text
 
 
 def check_host(host: str, field: str) -> str:

@@ -8,7 +8,7 @@ import msgspec
 
 from snapllm import _core
 from snapllm._media import MediaLoader, MediaPolicy
-from snapllm.conversation import render_messages, render_tools
+from snapllm.conversation import has_media, render_messages, render_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.params import UNLIMITED, ChatRequest, CompletionRequest, SamplingOptions
 
@@ -58,7 +58,7 @@ def lower_chat(
 ) -> Lowered:
     """Formats and tokenises a chat. May take milliseconds, with images longer, and seconds
     where the policy lets it fetch them; releases the GIL."""
-    media = MediaLoader(policy or MediaPolicy())
+    media = _media_loader(core, request, policy or MediaPolicy())
     messages_json = render_messages(request.messages, media.place)
     format_request = _core.ChatFormatRequest(
         messages_json=messages_json,
@@ -91,6 +91,14 @@ def lower_chat(
         cache_namespace=request.cache_namespace,
         chat=prompt,
     )
+
+
+def _media_loader(core: _core.Engine, request: ChatRequest, policy: MediaPolicy) -> MediaLoader:
+    """Refuses, with their names, the media that the model does not take."""
+    if not has_media(request.messages):
+        return MediaLoader(policy)
+    info = core.model_info(request.model)
+    return MediaLoader(policy, takes_images=info.has_vision, takes_audio=info.has_audio)
 
 
 def lower_completion(core: _core.Engine, request: CompletionRequest) -> Lowered:

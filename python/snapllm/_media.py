@@ -16,6 +16,7 @@ from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -50,64 +51,79 @@ class MediaPolicy(msgspec.Struct, frozen=True):
 class MediaLoader:
     """Collects the media of one conversation, in their order."""
 
-    def __init__(self, policy: MediaPolicy) -> None:
+    def __init__(
+        self, policy: MediaPolicy, *, takes_images: bool = True, takes_audio: bool = True
+    ) -> None:
         self.inputs: list[_core.MediaInput] = []
         self.marker = f"<media-{secrets.token_hex(16)}>"
         """Stands for each of them in the prompt; nobody can guess it."""
         self._policy = policy
+        self._takes_images, self._takes_audio = takes_images, takes_audio
 
     def place(self, part: ContentPart, where: str) -> str:
         """Loads the part's image or sound and returns what stands for it.
 
         Raises:
-            InvalidRequestError: It cannot be read, or is beyond a limit.
+            InvalidRequestError: The model takes no such thing, it cannot be read, or is
+                beyond a limit.
         """
+        name = _name_of(part, where)
+        self._check_taken(part, name)
         if len(self.inputs) >= MAX_MEDIA:
             raise InvalidRequestError(
                 f"{where}: more than {MAX_MEDIA} images in one request", param=where
             )
-        self.inputs.append(self._load(part, where))
+        self.inputs.append(self._load(part, name))
         return self.marker
 
-    def _load(self, part: ContentPart, where: str) -> _core.MediaInput:
-        if isinstance(part, MediaPart):
-            if not part.image_url:
-                return load_image(part.source, part.name)
-            return self._load_url(part.image_url, part.name)
+    def _check_taken(self, part: ContentPart, name: str) -> None:
+        is_audio = part.type == "input_audio"
+        if self._takes_audio if is_audio else self._takes_images:
+            return
+        what = "no audio" if is_audio else "no images"
+        if not (self._takes_images or self._takes_audio):
+            what = "text only: no images or audio"
+        raise InvalidRequestError(f"{name}: this model takes {what}", param=name)
+
+    def _load(self, part: ContentPart, name: str) -> _core.MediaInput:
         if part.type == "input_audio":
             if part.input_audio is None:
-                raise InvalidRequestError(
-                    f"{where}.input_audio is required", param=f"{where}.input_audio"
-                )
-            data = decode_base64(part.input_audio.data, f"{where}.input_audio.data")
-            return decode_audio(data, part.input_audio.format, f"{where}.input_audio")
-        if not part.image_url:
-            raise InvalidRequestError(f"{where}.image_url is required", param=f"{where}.image_url")
-        return self._load_url(part.image_url, f"{where}.image_url")
+                raise InvalidRequestError(f"{name} is required", param=name)
+            data = decode_base64(part.input_audio.data, f"{name}.data")
+            return decode_audio(data, part.input_audio.format, name)
+        if part.image_url:
+            return self._load_url(part.image_url, name)
+        if isinstance(part, MediaPart):
+            return load_image(part.source, name)
+        raise InvalidRequestError(f"{name} is required", param=name)
 
     def _load_url(self, image_url: ImageUrl | str, where: str) -> _core.MediaInput:
         url = image_url if isinstance(image_url, str) else image_url.url
         return decode_image(self._read_url(url, where), where)
 
     def _read_url(self, url: str, where: str) -> bytes:
-        if url[:5].lower() == "data:":
-            header, comma, data = url.partition(",")
-            if not comma or not header.lower().endswith(";base64"):
-                raise InvalidRequestError(f"{where}: a data URL must be base64", param=where)
-            return decode_base64(data, where)
+        if is_data_url(url):
+            return decode_data_url(url, where)
         if url[:5].lower() != "http:" and url[:6].lower() != "https:":
             raise InvalidRequestError(
                 f"{where} must be a data URL with base64 data, or an http(s) URL", param=where
             )
         if self._policy.fetch is None:
             raise InvalidRequestError(
-                f"{where}: images are not fetched from URLs here; send them as data URLs",
+                f"{where}: images are not fetched from URLs here; send their bytes in base64",
                 param=where,
             )
         try:
             return self._policy.fetch(url)
         except InvalidRequestError as error:
             raise InvalidRequestError(f"{where}: {error.message}", param=where) from None
+
+
+def _name_of(part: ContentPart, where: str) -> str:
+    """What to call the image or sound of the part in an error."""
+    if isinstance(part, MediaPart):
+        return part.name
+    return f"{where}.input_audio" if part.type == "input_audio" else f"{where}.image_url"
 
 
 def decode_base64(text: str, where: str) -> bytes:
@@ -123,6 +139,23 @@ def decode_base64(text: str, where: str) -> bytes:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequestError(f"{where} is not valid base64", param=where) from None
+
+
+def is_data_url(text: str) -> bool:
+    """Whether the text is, or means to be, a data URL."""
+    return text[:5].lower() == "data:"
+
+
+def decode_data_url(url: str, where: str) -> bytes:
+    """The bytes in a data URL, whose base64 may be percent-encoded like the rest of a URL.
+
+    Raises:
+        InvalidRequestError: It holds no base64, or more than any limit.
+    """
+    header, comma, data = url.partition(",")
+    if not comma or not header.lower().endswith(";base64"):
+        raise InvalidRequestError(f"{where}: a data URL must be base64", param=where)
+    return decode_base64(unquote(data), where)
 
 
 def load_image(source: Any, where: str, *, drop_alpha: bool = False) -> _core.MediaInput:
@@ -284,8 +317,14 @@ def _too_many_pixels(where: str) -> InvalidRequestError:
 def _check_size(width: int, height: int, where: str) -> None:
     if min(width, height) < 1:
         raise InvalidRequestError(f"{where}: the image is empty", param=where)
-    if max(width, height) > MAX_IMAGE_SIDE or width * height > MAX_IMAGE_PIXELS:
+    if width * height > MAX_IMAGE_PIXELS:
         raise _too_many_pixels(where)
+    if max(width, height) > MAX_IMAGE_SIDE:
+        raise InvalidRequestError(
+            f"{where}: the image is {width} x {height}, at most {MAX_IMAGE_SIDE} pixels a side "
+            "are allowed",
+            param=where,
+        )
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise InvalidRequestError(
             f"{where}: the image is more than {MAX_ASPECT_RATIO} times as long as wide",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -81,7 +81,7 @@ def finish_of(event: object) -> Finish | None:
 
 def _events(
     outputs: OutputIterator, read: Callable[[_core.RequestOutput], list[_Event]]
-) -> Iterator[_Event]:
+) -> Generator[_Event, None, None]:
     with contextlib.closing(outputs):
         for output in outputs:
             yield from read(output)
@@ -122,7 +122,7 @@ class Runner:
         """The chat as it would be submitted."""
         return lower_chat(self.core, self.resolve(request), self.media_policy)
 
-    def chat(self, request: ChatRequest, *, stream: bool) -> Iterator[ChatEvent]:
+    def chat(self, request: ChatRequest, *, stream: bool) -> Generator[ChatEvent, None, None]:
         """The events of one answer, all at its end without `stream`; refuses bad requests
         before the first."""
         self.gate.check_open()
@@ -130,7 +130,9 @@ class Runner:
         outputs = OutputIterator(self.core, next(lowered.core_requests(stream=stream)))
         return _events(outputs, self._reader(lowered).read)
 
-    def completion(self, request: CompletionRequest, *, stream: bool) -> Iterator[CompletionChunk]:
+    def completion(
+        self, request: CompletionRequest, *, stream: bool
+    ) -> Generator[CompletionChunk, None, None]:
         """The chunks of one answer, like `chat`."""
         self.gate.check_open()
         lowered = lower_completion(self.core, request)

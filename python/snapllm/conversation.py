@@ -17,13 +17,15 @@ from snapllm.errors import InvalidRequestError
 
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 ToolMode: TypeAlias = Literal["auto", "required", "none"]
+ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
+"""A hint of OpenAI's, which changes nothing: the model's projector decides."""
 
 
 class ImageUrl(msgspec.Struct, omit_defaults=True):
     """Where an image is: a data URL, or an http(s) URL."""
 
     url: str
-    detail: str | None = None
+    detail: ImageDetail | None = None
 
 
 class InputAudio(msgspec.Struct):

@@ -14,7 +14,7 @@ from msgspec import Meta
 from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
-from snapllm._checks import check_host, check_path, check_text, convert, plain_number
+from snapllm._checks import check_host, check_path, check_text, convert, path_text, plain_number
 from snapllm._media import MediaPolicy
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
@@ -102,12 +102,14 @@ class Engine(_lifetime.ClosedAtExit):
         image_hosts: Sequence[str] = (),
     ) -> None:
         if isinstance(image_hosts, str):
-            raise InvalidRequestError("image_hosts: expected a sequence of hosts, not one text")
+            raise InvalidRequestError(
+                "image_hosts: expected a sequence of hosts, not one text", param="image_hosts"
+            )
         hosts = convert(image_hosts, tuple[str, ...], "image_hosts")
         for number, host in enumerate(hosts):
             check_host(host, f"image_hosts[{number}]")
-        if workspace is not None and not fspath(workspace):
-            raise InvalidRequestError("workspace is empty")
+        if workspace is not None and not path_text(workspace, "workspace"):
+            raise InvalidRequestError("workspace is empty", param="workspace")
         # As bytes: names of folders need not be UTF-8.
         options = _core.EngineOptions(workspace=b"" if workspace is None else fsencode(workspace))
         for name, value, kind in (
@@ -174,8 +176,9 @@ class Engine(_lifetime.ClosedAtExit):
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
         model_id = self._id_for(path, model_id, self._images)
-        mmproj_path = options["mmproj_path"] = fspath(options.get("mmproj_path", ""))
-        check_path(mmproj_path, "mmproj_path")
+        mmproj_path = options["mmproj_path"] = check_path(
+            options.get("mmproj_path", ""), "mmproj_path"
+        )
         core_options = _core.ModelOptions(path=fspath(path))
         for name, value in options.items():
             try:
@@ -186,6 +189,9 @@ class Engine(_lifetime.ClosedAtExit):
                 raise InvalidRequestError(
                     f"{name}: {value!r} is of the wrong type, or out of range", param=name
                 ) from None
+        if "batch_tokens" in options and "ubatch_tokens" not in options:
+            # Its default may be more than the batch, and would be refused.
+            core_options.ubatch_tokens = min(core_options.ubatch_tokens, core_options.batch_tokens)
         if mmproj_path:
             check_projector(fspath(path), mmproj_path)
         self._runner.core.load(model_id, core_options)
@@ -256,7 +262,7 @@ class Engine(_lifetime.ClosedAtExit):
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        if model_id in self._images:
+        if check_text(model_id, "model_id") in self._images:
             self._images.unload(model_id)
             return
         self.totals.read()  # so that what it has counted stays counted
@@ -276,7 +282,7 @@ class Engine(_lifetime.ClosedAtExit):
         self._set_pinned(model_id, False)
 
     def _set_pinned(self, model_id: str, pinned: bool) -> None:
-        if model_id in self._images:
+        if check_text(model_id, "model_id") in self._images:
             self._images.get(model_id).pinned = pinned
         else:
             self._runner.core.set_pinned(model_id, pinned)
@@ -290,11 +296,11 @@ class Engine(_lifetime.ClosedAtExit):
                 are evicted to make room.
 
         Raises:
+            InvalidRequestError: An argument is of the wrong type, or out of range.
             OutOfMemoryError: There is no room; what was charged before still is.
         """
-        if num_bytes < 0:
-            raise InvalidRequestError("num_bytes must not be negative")
-        self._runner.core.set_external_memory(name, num_bytes)
+        num_bytes = convert(plain_number(num_bytes), _Bytes, "num_bytes")
+        self._runner.core.set_external_memory(check_text(name, "name"), num_bytes)
 
     def switch(self, model_id: str) -> None:
         """Makes a loaded model the default for requests of its kind that name none.
@@ -304,7 +310,7 @@ class Engine(_lifetime.ClosedAtExit):
         """
         # The core first: text models are switched between in microseconds.
         try:
-            self._runner.core.switch_model(model_id)
+            self._runner.core.switch_model(check_text(model_id, "model_id"))
         except ModelNotFoundError:
             if model_id not in self._images:
                 raise
@@ -324,7 +330,7 @@ class Engine(_lifetime.ClosedAtExit):
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
-        core, wanted = self._runner.core, model_id or ""
+        core, wanted = self._runner.core, check_text(model_id or "", "model_id")
         try:
             return Model(self._runner, core.model_info(wanted).id)
         except ModelNotFoundError:
@@ -348,7 +354,11 @@ class Engine(_lifetime.ClosedAtExit):
         Args:
             drain_timeout_s: Seconds that requests of all kinds, and contexts that are being
                 computed, get to finish; then they are ended. Images that wait count too.
+
+        Raises:
+            InvalidRequestError: It is no number, or out of range.
         """
+        drain_timeout_s = convert(plain_number(drain_timeout_s), float, "drain_timeout_s")
         if not 0 <= drain_timeout_s <= MAX_DRAIN_TIMEOUT_S:
             raise InvalidRequestError(
                 f"drain_timeout_s must be between 0 and {MAX_DRAIN_TIMEOUT_S}",

@@ -17,6 +17,7 @@ __all__ = [
     "GenerationFailedError",
     "InvalidModelError",
     "InvalidRequestError",
+    "JobCancelled",
     "ModelFileNotFoundError",
     "ModelNotFoundError",
     "NoWorkspaceError",
@@ -98,6 +99,15 @@ class GenerationFailedError(SnapLLMError, RuntimeError):
     code = "generation_failed"
 
 
+class JobCancelled(SnapLLMError):
+    """The image job was cancelled before it was done."""
+
+    code = "generation_cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the image was cancelled")
+
+
 class EngineClosedError(SnapLLMError, RuntimeError):
     """The engine or the model is shutting down."""
 
@@ -160,9 +170,18 @@ _BY_CODE: dict[str, type[SnapLLMError]] = {
 # What the core refuses about an option begins with the option's name.
 _OPTION_AT_FAULT = re.compile(r"([a-z]+(?:_[a-z]+)*) (?:must|holds|exceeds|names)\b")
 
+# Of a template that the model's file brings, the core says that the model is invalid.
+_GIVEN_TEMPLATE = re.compile(r"the chat template of .* cannot be read: (.*)", re.DOTALL)
+
 
 def from_status(code: str, message: str) -> SnapLLMError:
     """Makes the exception for a status of the C++ core. Called by the bindings."""
+    refused = _GIVEN_TEMPLATE.fullmatch(message) if code == InvalidRequestError.code else None
+    if refused is not None:
+        return InvalidRequestError(
+            f"chat_template is no Jinja template that can be read: {refused[1]}",
+            param="chat_template",
+        )
     error = _BY_CODE.get(code, SnapLLMError)(message)
     named = _OPTION_AT_FAULT.match(message)
     if named is not None and isinstance(error, InvalidRequestError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from typing_extensions import Unpack
@@ -99,7 +100,7 @@ class Model:
         *,
         stream: Literal[True],
         **options: Unpack[GenerateOptions],
-    ) -> Iterator[CompletionChunk]: ...
+    ) -> Generator[CompletionChunk, None, None]: ...
     @overload
     def generate(
         self,
@@ -107,20 +108,20 @@ class Model:
         *,
         stream: bool,
         **options: Unpack[GenerateOptions],
-    ) -> Completion | Iterator[CompletionChunk]: ...
+    ) -> Completion | Generator[CompletionChunk, None, None]: ...
     def generate(
         self,
         prompt: str | Sequence[int],
         *,
         stream: bool = False,
         **options: Unpack[GenerateOptions],
-    ) -> Completion | Iterator[CompletionChunk]:
+    ) -> Completion | Generator[CompletionChunk, None, None]:
         """Continues a prompt as it is, without a chat template.
 
         Args:
             prompt: Text, or token ids.
-            stream: Return an iterator of pieces instead of the whole answer. Leaving
-                it early cancels the request.
+            stream: Return a generator of pieces instead of the whole answer. Leaving
+                or closing it early cancels the request.
             **options: See `snapllm.params.GenerateOptions`.
 
         Raises:
@@ -150,7 +151,7 @@ class Model:
         *,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
-    ) -> Iterator[ChatEvent]: ...
+    ) -> Generator[ChatEvent, None, None]: ...
     @overload
     def chat(
         self,
@@ -158,16 +159,16 @@ class Model:
         *,
         stream: bool,
         **options: Unpack[ChatOptions],
-    ) -> ChatResult | Iterator[ChatEvent]: ...
+    ) -> ChatResult | Generator[ChatEvent, None, None]: ...
     def chat(
         self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
-    ) -> ChatResult | Iterator[ChatEvent]:
+    ) -> ChatResult | Generator[ChatEvent, None, None]:
         """Answers a conversation, formatted by the model's own chat template.
 
         Args:
             messages: Messages in the OpenAI form, or the text of one user message.
-            stream: Return an iterator of events, of which the last is a `Finish`.
-                Leaving it early cancels the request.
+            stream: Return a generator of events, of which the last is a `Finish`.
+                Leaving or closing it early cancels the request.
             **options: See `snapllm.params.ChatOptions`.
 
         Raises:
@@ -224,7 +225,7 @@ class Model:
 
     def agenerate_stream(
         self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
-    ) -> AsyncIterator[CompletionChunk]:
+    ) -> AsyncGenerator[CompletionChunk, None]:
         """`generate(..., stream=True)` for asyncio; closing it cancels the request."""
         return self._stream_completion(completion_request(self.id, prompt, options), True)
 
@@ -235,21 +236,25 @@ class Model:
 
     def achat_stream(
         self, messages: Messages, **options: Unpack[ChatOptions]
-    ) -> AsyncIterator[ChatEvent]:
+    ) -> AsyncGenerator[ChatEvent, None]:
         """`chat(..., stream=True)` for asyncio; closing it cancels the request."""
         return self._stream_chat(chat_request(self.id, messages, options), True)
 
-    async def _stream_chat(self, request: ChatRequest, stream: bool) -> AsyncIterator[ChatEvent]:
+    async def _stream_chat(
+        self, request: ChatRequest, stream: bool
+    ) -> AsyncGenerator[ChatEvent, None]:
         [answer] = await self._runner.start_chat(request, stream=stream)
-        async for event in _flatten(answer):
-            yield event
+        async with aclosing(_flatten(answer)) as events:
+            async for event in events:
+                yield event
 
     async def _stream_completion(
         self, request: CompletionRequest, stream: bool
-    ) -> AsyncIterator[CompletionChunk]:
+    ) -> AsyncGenerator[CompletionChunk, None]:
         [answer] = await self._runner.start_completion(request, stream=stream)
-        async for chunk in _flatten(answer):
-            yield chunk
+        async with aclosing(_flatten(answer)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 def _embeddings(raw: RawEmbeddings) -> Embeddings:
@@ -258,7 +263,7 @@ def _embeddings(raw: RawEmbeddings) -> Embeddings:
     )
 
 
-async def _flatten(answer: Answer[_Event]) -> AsyncIterator[_Event]:
+async def _flatten(answer: Answer[_Event]) -> AsyncGenerator[_Event, None]:
     try:
         while events := await answer.next():
             for event in events:

@@ -200,7 +200,7 @@ class LoadOptions(TypedDict, total=False):
         kv_cells: KV cells shared by all sequences; 0 = chosen.
         max_sequences: Sequences decoded together at most, 1 to 64.
         batch_tokens: Tokens of one decode call.
-        ubatch_tokens: Tokens of one physical batch.
+        ubatch_tokens: Tokens of one physical batch; by default no more than `batch_tokens`.
         num_threads: Threads for this model; 0 = calibrated when it is loaded.
         draft_tokens: Tokens guessed ahead from the text so far (prompt lookup) and checked in
             one batch, at most 15; 0 = none. Answers that quote get faster, none gets another.

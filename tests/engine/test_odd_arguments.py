@@ -75,6 +75,7 @@ def test_texts_that_cannot_be_encoded_are_refused(model: snapllm.Model) -> None:
 
 
 def test_arguments_of_another_type_are_named(engine: snapllm.Engine, model: Any) -> None:
+    untyped: Any = engine
     for name, call in (
         ("stream", lambda: model.chat("x", stream="no")),
         ("stream", lambda: model.generate("x", stream=None)),
@@ -83,11 +84,48 @@ def test_arguments_of_another_type_are_named(engine: snapllm.Engine, model: Any)
         ("tokens", lambda: model.detokenize(None)),
         ("content", lambda: engine.contexts.ingest(None, "llama")),  # type: ignore[arg-type]
         ("content", lambda: engine.contexts.ingest(5, "llama")),  # type: ignore[arg-type]
+        ("path", lambda: untyped.load(5)),
+        ("path", lambda: untyped.load(b"model.gguf")),
+        ("path", lambda: untyped.load_diffusion(None)),
+        ("mmproj_path", lambda: untyped.load_demo(mmproj_path=5)),
+        ("workspace", lambda: snapllm.Engine(workspace=5)),  # type: ignore[arg-type]
+        ("name", lambda: untyped.set_external_memory(5, 1)),
+        ("num_bytes", lambda: untyped.set_external_memory("x", "a")),
+        ("num_bytes", lambda: untyped.set_external_memory("x", -1)),
+        ("drain_timeout_s", lambda: untyped.close("x")),
+        ("drain_timeout_s", lambda: untyped.close(None)),
+        ("model_id", lambda: untyped.model(5)),
+        ("model_id", lambda: untyped.unload([])),
+        ("model_id", lambda: untyped.pin(5)),
+        ("model_id", lambda: untyped.switch(5)),
     ):
         with pytest.raises(snapllm.InvalidRequestError, match=f"^{name}: ") as error:
             call()
         assert error.value.param == name
         assert "array" not in str(error.value)
+
+
+def test_a_template_that_cannot_be_read_is_the_arguments_fault() -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        with pytest.raises(snapllm.InvalidRequestError, match="chat_template is no") as error:
+            engine.load_demo(chat_template="{{ bad")
+        assert error.value.param == "chat_template"
+
+
+def test_the_physical_batch_follows_the_batch_down() -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        assert engine.load_demo("a", batch_tokens=64).chat("Hello", max_tokens=2).content
+        for wrong in ({"batch_tokens": 10}, {"ubatch_tokens": 128, "batch_tokens": 64}):
+            with pytest.raises(snapllm.InvalidRequestError) as error:
+                engine.load_demo("b", **wrong)  # type: ignore[arg-type]
+            assert error.value.param == next(iter(wrong))
+
+
+def test_every_exception_is_of_one_tree() -> None:
+    found = [getattr(snapllm, name) for name in snapllm.__all__]
+    raised = [each for each in found if isinstance(each, type) and issubclass(each, Exception)]
+    assert snapllm.JobCancelled in raised
+    assert all(issubclass(each, snapllm.SnapLLMError) for each in raised)
 
 
 def test_numbers_of_numpy_are_numbers(model: Any) -> None:

@@ -220,8 +220,9 @@ def test_what_is_no_image_is_refused(seeing: snapllm.Engine, source: object) -> 
 def test_a_model_without_eyes_refuses_images(files: dict[str, tuple[Path, Path]]) -> None:
     with snapllm.Engine(num_threads=1) as engine:
         model = engine.load(files["mlp"][0], "blind")
-        with pytest.raises(snapllm.InvalidRequestError, match="text only"):
+        with pytest.raises(snapllm.InvalidRequestError, match="text only") as caught:
             ask(model, picture(1))
+        assert caught.value.param == "images[0]"
         assert ask(model).content
 
 

@@ -368,7 +368,20 @@ def test_the_openai_client_makes_images(painter: Server) -> None:
         "image_generation.completed",
     ]
     assert np.array_equal(picture(events[-1].b64_json), expected)
-    for wrong in ({"size": "65x64"}, {"size": "big"}, {"n": 0}):
+    hints: dict[str, Any] = {"quality": "hd", "style": "vivid", "background": "opaque"}
+    hinted = client.images.generate(
+        **options, **hints, response_format="b64_json", extra_body=extra
+    )
+    assert hinted.data is not None
+    assert np.array_equal(picture(hinted.data[0].b64_json or ""), expected)
+    for wrong in (
+        {"size": "65x64"},
+        {"size": "big"},
+        {"n": 0},
+        {"quality": "best"},
+        {"background": "transparent"},
+        {"background": "red"},
+    ):
         with pytest.raises(openai.BadRequestError) as caught:
             client.images.generate(**(options | wrong))
         assert caught.value.param == next(iter(wrong))

@@ -102,7 +102,7 @@ def bomb() -> str:
         ({"images": [png(1)] * 65}, 400, "images"),
         ({"prompt": ""}, 400, "prompt"),
         ({"raw": True}, 400, "raw"),
-        ({"model": "blind"}, 400, None),
+        ({"model": "blind"}, 400, "images[0]"),
         ({"model": "nobody"}, 404, None),
     ],
 )
@@ -148,8 +148,13 @@ def test_the_openai_client_shows_images(seeing: Server) -> None:
     )
     assert response.output_text == ask("eyes", urls[0])
     for model, url in (("blind", urls[0]), ("eyes", "data:image/png;base64,AAAA")):
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.BadRequestError) as caught:
             ask(model, url)
+        assert caught.value.param == "messages[0].content[0].image_url"
+    shown: Any = [{"type": "input_image", "image_url": urls[0], "detail": "auto"}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="blind", input=[{"role": "user", "content": shown}])
+    assert caught.value.param == "input[0].content[0].image_url"
 
 
 def test_the_anthropic_client_shows_images(seeing: Server) -> None:
@@ -175,7 +180,7 @@ def test_the_anthropic_client_shows_images(seeing: Server) -> None:
 
     assert ask("eyes", png(1)) == ask("eyes", png(1)) != ask("eyes", png(2))
     for model, data in (("blind", png(1)), ("eyes", "AAAA")):
-        with pytest.raises(anthropic.BadRequestError):
+        with pytest.raises(anthropic.BadRequestError, match=r"messages\[0\].content\[0\].source"):
             ask(model, data)
 
 

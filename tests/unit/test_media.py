@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from PIL import Image
 from snapllm import _media
 from snapllm._fetch import UrlFetcher, is_public_address
 from snapllm._media import MediaLoader, MediaPolicy, decode_audio, decode_image, load_image
-from snapllm.conversation import ContentPart, ImageUrl, InputAudio
+from snapllm.conversation import ContentPart, ImageUrl, InputAudio, MediaPart
 from snapllm.errors import InvalidRequestError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -143,7 +144,8 @@ def test_a_turned_photograph_is_turned_back() -> None:
         (png_with_size(0, 10), "empty|not an image|damaged"),
         (png_with_size(10_000, 10_000), "too many pixels"),
         (png_with_size(2**31 - 1, 2**31 - 1), "too many pixels"),
-        (png_with_size(60_000, 1), "too many pixels"),
+        (png_with_size(60_000, 1), "60000 x 1, at most 16384 pixels a side"),
+        (png_with_size(1000, 17_000), "1000 x 17000, at most 16384 pixels a side"),
         (png_with_size(1, 9000), "times as long"),
         (png_with_size(10, 10, zlib.compress(b"")), "damaged"),
         (5, "expected a path"),
@@ -201,10 +203,12 @@ def test_data_urls_are_read_and_others_refused() -> None:
     data = base64.b64encode(encode(Image.fromarray(picture()))).decode()
     for url in (f"data:image/png;base64,{data}", f"DATA:;base64,{data.rstrip('=')}"):
         assert loader.place(part(url), "x") == loader.marker
+    escaped = f"data:image/png;base64,{quote(data, safe='')}"
+    assert "%2F" in escaped and loader.place(part(escaped), "x") == loader.marker
     assert loader.place(ContentPart("image_url", image_url=url), "x") == loader.marker
     assert len({found.id for found in loader.inputs}) == 1
     for url, message in (
-        ("http://example.org/a.png", "not fetched"),
+        ("http://example.org/a.png", "not fetched from URLs here; send their bytes in base64"),
         ("file:///etc/passwd", "must be a data URL"),
         ("/etc/passwd", "must be a data URL"),
         ("data:image/png,abc", "base64"),
@@ -225,6 +229,21 @@ def test_a_request_has_so_many_images_and_no_more() -> None:
         loader.place(part(url), "x")
     with pytest.raises(InvalidRequestError, match="more than"):
         loader.place(part(url), "x")
+
+
+def test_what_the_model_does_not_take_is_named() -> None:
+    image, sound = part("data:,"), ContentPart("input_audio")
+    seen = MediaPart("image", name="images[3]", source="/no/such.png")
+    for takes_images, takes_audio, refused, param, message in (
+        (False, False, image, "content[0].image_url", "text only"),
+        (False, True, image, "content[0].image_url", "no images"),
+        (False, True, seen, "images[3]", "no images"),
+        (True, False, sound, "content[0].input_audio", "no audio"),
+    ):
+        loader = MediaLoader(MediaPolicy(), takes_images=takes_images, takes_audio=takes_audio)
+        with pytest.raises(InvalidRequestError, match=message) as caught:
+            loader.place(refused, "content[0]")
+        assert caught.value.param == param
 
 
 def test_audio_is_checked() -> None:

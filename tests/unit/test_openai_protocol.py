@@ -87,12 +87,24 @@ def test_thinking_follows_the_effort() -> None:
     assert [effort for effort, thinks in thinking.items() if not thinks] == ["none", "minimal"]
 
 
+def image(detail: str) -> dict[str, Any]:
+    part = {"type": "image_url", "image_url": {"url": "data:,", "detail": detail}}
+    return {"messages": [{"role": "user", "content": [part]}]}
+
+
+@pytest.mark.parametrize("detail", ["auto", "low", "high", "original"])
+def test_an_image_may_come_with_a_detail(detail: str) -> None:
+    [message] = parse(**image(detail)).request.messages
+    assert isinstance(message.content, list)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": [{"role": "user"}, 5]}, "messages[1]"),
+        (image("bogus"), "messages[0].content[0].image_url.detail"),
         ({"model": ""}, "model"),
         ({"model": 3}, "model"),
         ({"temperature": 3}, "temperature"),

@@ -141,6 +141,10 @@ def content(part: dict[str, Any]) -> dict[str, Any]:
         (content({"type": "input_text"}), "input[0].content[0].text"),
         (content({"type": "input_text", "text": 5}), "input[0].content[0].text"),
         (content({"type": "input_image"}), "input[0].content[0].image_url"),
+        (
+            content({"type": "input_image", "image_url": "data:,", "detail": "bogus"}),
+            "input[0].content[0].detail",
+        ),
         ({"reasoning": {"effort": "zzz"}}, "reasoning.effort"),
         ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}}, "tool_choice.tools"),
         ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.name"),

@@ -9,7 +9,6 @@ from snapllm.diffusion.job import (
     ImageQueued,
     ImageResult,
     ImageStep,
-    JobCancelled,
 )
 from snapllm.diffusion.params import ImageRequest
 
@@ -22,5 +21,4 @@ __all__ = [
     "ImageRequest",
     "ImageResult",
     "ImageStep",
-    "JobCancelled",
 ]

@@ -21,7 +21,6 @@ from snapllm.diffusion.job import (
     ImageQueued,
     ImageResult,
     ImageStep,
-    JobCancelled,
     Listener,
 )
 from snapllm.diffusion.params import (
@@ -34,7 +33,13 @@ from snapllm.diffusion.params import (
     take_loras,
 )
 from snapllm.diffusion.pictures import read_picture
-from snapllm.errors import EngineClosedError, InvalidRequestError, QueueFullError, SnapLLMError
+from snapllm.errors import (
+    EngineClosedError,
+    InvalidRequestError,
+    JobCancelled,
+    QueueFullError,
+    SnapLLMError,
+)
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,15 +11,12 @@ import msgspec
 
 from snapllm.diffusion.params import ImageRequest, Picture
 from snapllm.diffusion.pictures import to_pillow
+from snapllm.errors import JobCancelled
 
 if TYPE_CHECKING:
     from PIL import Image
 
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
-
-
-class JobCancelled(Exception):
-    """The job was cancelled before it was done."""
 
 
 class ImageStep(msgspec.Struct, frozen=True):

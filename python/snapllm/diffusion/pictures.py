@@ -6,9 +6,8 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from snapllm._media import decode_base64, load_image
+from snapllm._media import decode_base64, decode_data_url, is_data_url, load_image
 from snapllm.diffusion.params import Picture
-from snapllm.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,11 +54,7 @@ def read_base64_image(text: str, where: str) -> bytes:
     Raises:
         InvalidRequestError: It is something else.
     """
-    if text[:5].lower() == "data:":
-        header, comma, text = text.partition(",")
-        if not comma or not header.lower().endswith(";base64"):
-            raise InvalidRequestError(f"{where}: a data URL must be base64", param=where)
-    return decode_base64(text, where)
+    return decode_data_url(text, where) if is_data_url(text) else decode_base64(text, where)
 
 
 def encode(

@@ -37,6 +37,9 @@ class ImagesRequest(msgspec.Struct, kw_only=True):
     output_compression: Annotated[int, Meta(ge=0, le=100)] | None = None
     stream: bool | None = False
     partial_images: Annotated[int, Meta(ge=0, le=3)] | None = 0
+    quality: Literal["auto", "low", "medium", "high", "standard", "hd"] | None = None
+    """A hint, which changes nothing: how good an image gets is a matter of its steps."""
+    background: Literal["auto", "opaque", "transparent"] | None = None
     # Of other image servers, and of use here:
     seed: ImageSeed = -1
     steps: NumSteps = 20
@@ -54,6 +57,10 @@ def parse_images(body: bytes) -> tuple[ImagesRequest, DiffusionRequest]:
         InvalidRequestError: The body does not fit; `param` names the field at fault.
     """
     wire = decode_body(body, _decoder)
+    if wire.background == "transparent":
+        raise InvalidRequestError(
+            "background: the models here paint opaque images only", param="background"
+        )
     width, height = _size(wire.size)
     interval = wire.steps // ((wire.partial_images or 0) + 1) if wire.partial_images else 0
     return wire, DiffusionRequest(

@@ -23,7 +23,7 @@ from snapllm.errors import InvalidRequestError
 from snapllm.protocol.carried_reasoning import decode_reasoning
 from snapllm.protocol.responses_items import Conversation
 from snapllm.protocol.responses_tools import shown_name
-from snapllm.protocol.responses_types import InputItem, ReasoningPart
+from snapllm.protocol.responses_types import InputItem, InputPart, ReasoningPart
 
 _CALLS = ("function_call", "custom_tool_call")
 
@@ -134,7 +134,7 @@ def _part(form: dict[str, Any], where: str) -> ContentPart:
     """The part; what is wrong with it is named as the client wrote it."""
     if form.get("type") == "input_image":
         form = form | {"type": "image_url"}
-    part = convert(form, ContentPart, where)
+    part = convert(form, InputPart, where)
     if part.type == "image_url":
         name = f"{where}.image_url"
         if not part.image_url:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from snapllm.conversation import ContentPart, ImageDetail
 from snapllm.params import MaxTokens, Temperature, TopP
 from snapllm.protocol.openai_types import ModelName, ReasoningEffort, TopLogprobs
 
@@ -100,6 +101,12 @@ class InputItem(msgspec.Struct, omit_defaults=True):
             return self.type
         is_reference = self.id is not None and self.role is None and self.content is None
         return "item_reference" if is_reference else "message"
+
+
+class InputPart(ContentPart):
+    """A part of a content. Here an image's detail stands beside it."""
+
+    detail: ImageDetail | None = None
 
 
 class InputTokensRequest(msgspec.Struct, kw_only=True):

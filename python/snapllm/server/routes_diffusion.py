@@ -17,7 +17,6 @@ from snapllm.diffusion import (
     ImageQueued,
     ImageResult,
     ImageStep,
-    JobCancelled,
 )
 from snapllm.diffusion.job import JobEvent
 from snapllm.errors import SnapLLMError
@@ -30,7 +29,6 @@ from snapllm.server.middleware import json_response, refuse
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
 JOBS: web.AppKey[ImageJobs] = web.AppKey("image_jobs", ImageJobs)
-CANCELLED = ApiError("generation_cancelled", "the image was cancelled")
 
 
 async def _model_for(request: web.Request, wire: DiffusionRequest) -> ImageModel:
@@ -69,10 +67,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
         _note(request, model, job)
         if not wire.stream:
-            try:
-                result = await _last(events)
-            except JobCancelled:
-                return refuse(request, CANCELLED)
+            result = await _last(events)
             return json_response(await _in_thread(diffusion.result_body, job.id, result, wire))
         async with event_stream(request) as stream:
             await _send_native(stream, job, model.position(job), events, wire)
@@ -105,8 +100,6 @@ async def _send_native(
 
 
 def _error_of(error: Exception) -> ApiError:
-    if isinstance(error, JobCancelled):
-        return CANCELLED
     if isinstance(error, SnapLLMError):
         return api_error(error)
     return ApiError("internal_error", "the image failed")
@@ -121,10 +114,7 @@ async def openai_generate(request: web.Request) -> web.StreamResponse:
     async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
         _note(request, model, job)
         if not native.stream:
-            try:
-                result = await _last(events)
-            except JobCancelled:
-                return refuse(request, CANCELLED)
+            result = await _last(events)
             return json_response(await _in_thread(openai_images.images_body, result, wire, native))
         async with event_stream(request) as stream:
             await _send_openai(stream, events, wire, native)
