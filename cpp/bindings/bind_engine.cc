@@ -55,7 +55,7 @@ void bind_engine(py::module_& module) {
       .def(
           "unload",
           [](Engine& self, const std::string& model_id) {
-            unwrap(without_gil([&] { return self.unload(model_id); }));
+            return unwrap(without_gil([&] { return self.unload(model_id); }));
           },
           py::arg("model_id"))
       // With the GIL: it takes less than releasing it would.

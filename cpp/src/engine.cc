@@ -192,7 +192,9 @@ Result<ModelInfo> Engine::load(const std::string& model_id, const ModelOptions& 
   return info.ok() ? std::move(info).value() : lease.value()->info;
 }
 
-Status Engine::unload(const std::string& model_id) { return impl_->residency().unload(model_id); }
+Result<ModelStats> Engine::unload(const std::string& model_id) {
+  return impl_->residency().unload(model_id);
+}
 
 Status Engine::switch_model(const std::string& model_id) { return impl_->switch_model(model_id); }
 

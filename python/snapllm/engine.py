@@ -265,9 +265,7 @@ class Engine(_lifetime.ClosedAtExit):
         if check_text(model_id, "model_id") in self._images:
             self._images.unload(model_id)
             return
-        self.totals.read()  # so that what it has counted stays counted
-        self._runner.core.unload(model_id)
-        self.totals.end(model_id)
+        self.totals.end(model_id, self._runner.core.unload(model_id))
 
     def pin(self, model_id: str) -> None:
         """Exempts a model of any kind from eviction.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeAlias
 
 from snapllm import _core
@@ -37,8 +37,6 @@ Totals: TypeAlias = dict[str, tuple[float, ...]]
 class TotalsKeeper:
     """Keeps what models had counted that were unloaded since. Any thread may use it.
 
-    What an unload itself adds, such as the requests that it cancels, is not among it.
-
     Args:
         read: Reads the counters of the models that are loaded.
     """
@@ -48,6 +46,7 @@ class TotalsKeeper:
         self._lock = threading.Lock()
         self._past: dict[str, Totals] = {}
         self._seen: dict[str, Totals] = {}
+        self._overtaken: dict[str, Totals] = {}
 
     def read(self) -> tuple[_core.EngineStats, dict[str, Totals]]:
         """The counters now, and the totals by model, ordered by id."""
@@ -61,16 +60,25 @@ class TotalsKeeper:
                 for model_id in ids
             }
 
-    def end(self, model_id: str) -> None:
-        """Says that a model was unloaded: another of its id counts from nothing."""
+    def end(self, model_id: str, last: _core.ModelStats) -> None:
+        """Says what a model had counted when it was unloaded: another of its id counts from
+        nothing."""
+        now = _totals_of(last)
         with self._lock:
-            self._retire(model_id)
+            counted = self._overtaken.pop(model_id, None)
+            if counted is None:
+                self._seen[model_id] = now
+                self._retire(model_id)
+            else:  # another has the id already: what is missing is what came last
+                rest = _sum(now, counted, sign=-1)
+                self._past[model_id] = _sum(self._past[model_id], rest)
 
     def _see(self, model_id: str, now: Totals) -> None:
         before = self._seen.get(model_id, {})
         pairs = (zip(now[name], before[name], strict=True) for name in before)
         if any(new < old for pair in pairs for new, old in pair):
-            self._retire(model_id)  # another model has the id already
+            self._overtaken[model_id] = before  # another model has the id already
+            self._retire(model_id)
         self._seen[model_id] = now
 
     def _retire(self, model_id: str) -> None:
@@ -87,7 +95,7 @@ def _totals_of(model: _core.ModelStats) -> Totals:
     return totals
 
 
-def _sum(a: Mapping[str, tuple[float, ...]], b: Mapping[str, tuple[float, ...]]) -> Totals:
+def _sum(a: Totals, b: Totals, sign: int = 1) -> Totals:
     if not a or not b:
         return {**a, **b}
-    return {name: tuple(x + y for x, y in zip(a[name], b[name], strict=True)) for name in a}
+    return {name: tuple(x + sign * y for x, y in zip(a[name], b[name], strict=True)) for name in a}

@@ -150,7 +150,7 @@ def test_a_closed_engine_says_so(llama_path: Path) -> None:
     engine.close()
 
 
-def test_unloading_ends_running_requests(tmp_path: Path) -> None:
+def test_unloading_ends_running_requests_and_counts_them(tmp_path: Path) -> None:
     path = make_nano_model(tmp_path / "m.gguf", context_size=32768)
     with snapllm.Engine(num_threads=1) as engine:
         model = engine.load(path)
@@ -160,6 +160,11 @@ def test_unloading_ends_running_requests(tmp_path: Path) -> None:
         with pytest.raises(snapllm.SnapLLMError):
             for _ in stream:
                 pass
+        _, totals = engine.totals.read()
+        counted = totals[model.id]
+        assert (counted["num_requests"], counted["num_finished"]) == ((1,), (1,))
+        assert counted["num_failed"] == (1,)
+        assert counted["num_generated_tokens"][0] > 0
 
 
 def test_a_model_of_its_own_ends_with_its_engine(llama_path: Path) -> None:

@@ -34,9 +34,9 @@ def test_what_an_unloaded_model_counted_stays_and_its_successor_goes_on() -> Non
     source = Source()
     assert source.read(a=5, b=1) == {"a": 5, "b": 1}
     assert source.read(b=1) == {"a": 5, "b": 1}  # on its way out
-    source.keeper.end("a")
-    assert source.read(b=2) == {"a": 5, "b": 2}
-    assert source.read(a=7, b=2) == {"a": 12, "b": 2}
+    source.keeper.end("a", model("a", 6))  # type: ignore[arg-type]
+    assert source.read(b=2) == {"a": 6, "b": 2}
+    assert source.read(a=7, b=2) == {"a": 13, "b": 2}
 
 
 def test_a_successor_that_is_there_before_the_unload_returns_takes_nothing_away() -> None:
@@ -44,6 +44,8 @@ def test_a_successor_that_is_there_before_the_unload_returns_takes_nothing_away(
     assert source.read(a=5) == {"a": 5}
     assert source.read(a=1) == {"a": 6}
     assert source.read(a=2) == {"a": 7}
+    source.keeper.end("a", model("a", 8))  # type: ignore[arg-type]
+    assert source.read(a=3) == {"a": 11}
 
 
 def test_the_totals_are_the_counters_that_are_shown() -> None:

@@ -34,8 +34,9 @@ class Engine {
   // and come back when they are asked for.
   Result<ModelInfo> load(const std::string& model_id, const ModelOptions& options);
 
-  // Refuses new requests, cancels the model's own and frees its memory.
-  Status unload(const std::string& model_id);
+  // Refuses new requests, cancels the model's own and frees its memory. Returns what the model
+  // has counted until then.
+  Result<ModelStats> unload(const std::string& model_id);
 
   // Makes `model_id` the default of requests that name no model.
   Status switch_model(const std::string& model_id);

@@ -154,11 +154,16 @@ Result<std::optional<ModelRegistry::Lease>> ModelRegistry::begin_remove(const st
   }
 }
 
-void ModelRegistry::end_remove(const std::string& model_id) {
+ModelStats ModelRegistry::end_remove(const std::string& model_id) {
   std::lock_guard lock(mutex_);
+  ModelStats past;
   const auto it = entries_.find(model_id);
-  if (it != entries_.end() && it->second.leaving) entries_.erase(it);
+  if (it != entries_.end() && it->second.leaving) {
+    past = std::move(it->second.past);
+    entries_.erase(it);
+  }
   changed_.notify_all();
+  return past;
 }
 
 void ModelRegistry::pass_active_on(const std::string& model_id) {
@@ -342,7 +347,7 @@ std::vector<ModelStats> ModelRegistry::stats() const {
   std::lock_guard lock(mutex_);
   std::vector<ModelStats> all;
   for (const auto& [id, entry] : entries_) {
-    if (!entry.last) continue;
+    if (!entry.last || entry.leaving) continue;
     ModelStats stats;
     if (entry.model != nullptr) stats = entry.model->scheduler->stats();
     stats.id = id;

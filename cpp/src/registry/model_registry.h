@@ -66,7 +66,8 @@ class ModelRegistry {
   // Cancels a load under way; nothing when that was all there was: then there is no
   // end_remove to call.
   Result<std::optional<Lease>> begin_remove(const std::string& model_id);
-  void end_remove(const std::string& model_id);
+  // Returns the counters of its earlier residencies.
+  ModelStats end_remove(const std::string& model_id);
 
   // Sets what the loading model is going to take; false when the budget has no room.
   bool reserve(const std::string& model_id, const Charge& charge, const MemoryUse& use);

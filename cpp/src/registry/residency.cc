@@ -216,20 +216,27 @@ void Residency::drop(Lease lease, const Status& reason) {
   }
 }
 
-void Residency::finish_removal(const std::string& model_id, Lease lease, const Status& reason) {
-  if (lease != nullptr) drop(std::move(lease), reason);
-  registry_.end_remove(model_id);
+ModelStats Residency::finish_removal(const std::string& model_id, Lease lease,
+                                     const Status& reason) {
+  ModelStats stats;
+  if (lease != nullptr) {
+    const auto scheduler = lease->scheduler;
+    drop(std::move(lease), reason);
+    stats = scheduler->stats();
+  }
+  stats.id = model_id;
+  stats.add_counters(registry_.end_remove(model_id));
   bound_snapshots();
+  return stats;
 }
 
-Status Residency::unload(const std::string& model_id) {
+Result<ModelStats> Residency::unload(const std::string& model_id) {
   if (closed_) return kClosedStatus;
   auto removed = registry_.begin_remove(model_id);
   if (!removed.ok()) return removed.status();
-  if (!removed.value()) return {};
-  finish_removal(model_id, *std::move(removed).value(),
-                 {StatusCode::kClosed, "model " + model_id + " was unloaded"});
-  return {};
+  if (!removed.value()) return ModelStats();
+  return finish_removal(model_id, *std::move(removed).value(),
+                        {StatusCode::kClosed, "model " + model_id + " was unloaded"});
 }
 
 Status Residency::set_external(const std::string& name, uint64_t bytes) {

@@ -54,7 +54,7 @@ class Residency {
   // The model of that id, empty = the active one. One that was evicted comes back;
   // where memory is short that waits for busy models to become idle.
   Result<Lease> acquire(const std::string& model_id);
-  Status unload(const std::string& model_id);
+  Result<ModelStats> unload(const std::string& model_id);
   // Sets what something else than a text model holds, 0 = nothing any more. Evicts idle
   // models to make room; fails with kOutOfMemory, changing nothing, when there is none.
   Status set_external(const std::string& name, uint64_t bytes);
@@ -83,7 +83,8 @@ class Residency {
   void choose_threads(const TextModel& model, TextContext& context, const ModelOptions& options);
   // Ends what runs and frees the memory.
   void drop(Lease lease, const Status& reason);
-  void finish_removal(const std::string& model_id, Lease lease, const Status& reason);
+  // Returns what it has counted.
+  ModelStats finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   bool free_external();
   MemoryUse memory_use() const;
   // Leaves the KV kept in RAM what the models do not take.
