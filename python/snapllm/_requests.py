@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from snapllm._checks import as_dict, as_list, check_text, convert, plain_number, token_ids
+from snapllm._schemas import schema_text
 from snapllm.conversation import MediaPart, Message, Tool, ToolMode, add_media, offer_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.params import (
@@ -183,15 +184,6 @@ def _thinking(value: bool | int) -> tuple[bool, int]:
     return budget > 0, budget or UNLIMITED
 
 
-# What an empty schema allows. llama.cpp takes that one for no schema at all.
-_ANY_JSON = {"type": ["object", "array", "string", "number", "boolean", "null"]}
-
-
-def schema_text(schema: Mapping[str, Any]) -> str:
-    """A schema that an answer must match, as JSON text; an empty one is met by any JSON."""
-    return msgspec.json.encode(dict(schema) or _ANY_JSON).decode()
-
-
 def _json_schema(schema: object) -> str:
     """The schema as JSON text; "" = none."""
     if schema == "":
@@ -199,7 +191,7 @@ def _json_schema(schema: object) -> str:
     try:
         decoded = msgspec.json.decode(schema) if isinstance(schema, str) else schema
         if isinstance(decoded, Mapping):
-            return schema_text(decoded)
+            return schema_text(decoded, "json_schema")
     except (msgspec.DecodeError, UnicodeEncodeError, TypeError) as error:
         raise InvalidRequestError(f"json_schema: {error}", param="json_schema") from None
     raise InvalidRequestError("json_schema: expected an object", param="json_schema")

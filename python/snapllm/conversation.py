@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from snapllm._schemas import enforceable
 from snapllm.errors import InvalidRequestError
 
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
@@ -286,16 +287,17 @@ def render_tools(tools: Sequence[Tool]) -> str:
     return msgspec.json.encode(rendered).decode()
 
 
-def check_tools(tools: Sequence[Tool], fields: Sequence[str] | None = None) -> None:
-    """Raises `InvalidRequestError` for tools without a name or with the same one.
+class ToolFields(NamedTuple):
+    """Where a caller gave a tool's name and the schema of its parameters, for errors."""
 
-    Args:
-        tools: The tools.
-        fields: Where the caller gave their names; None = in the OpenAI chat form.
-    """
+    name: str
+    schema: str
+
+
+def _check_names(tools: Sequence[Tool], fields: Sequence[ToolFields]) -> None:
+    """Raises `InvalidRequestError` for tools without a name or with the same one."""
     seen: set[str] = set()
-    for i, tool in enumerate(tools):
-        where = fields[i] if fields is not None else f"tools[{i}].function.name"
+    for tool, (where, _) in zip(tools, fields, strict=True):
         name = tool.function.name
         if not name or len(name) > 256:
             raise InvalidRequestError(f"{where} must have 1 to 256 characters", param=where)
@@ -308,7 +310,7 @@ def offer_tools(
     tools: Sequence[Tool],
     mode: ToolMode,
     names: Sequence[str] | None = None,
-    fields: Sequence[str] | None = None,
+    fields: Sequence[ToolFields] | None = None,
 ) -> tuple[list[Tool], ToolMode]:
     """Decides which tools are offered and whether one must be called.
 
@@ -316,14 +318,18 @@ def offer_tools(
         tools: All tools of the request.
         mode: Whether calling is left to the model, required or forbidden.
         names: The only tools that may be called; None = all of them.
-        fields: Where the caller gave the tools' names, see `check_tools`.
+        fields: Where the caller gave each tool; None = in the OpenAI chat form.
 
     Raises:
-        InvalidRequestError: A named tool is not among `tools`, or a call is required
-            and there is nothing to call.
+        InvalidRequestError: A tool has no name or another's, or a schema of no object or with
+            a pattern that is none; a named tool is not among `tools`, or a call is
+            required and there is nothing to call.
     """
-    check_tools(tools, fields)
-    offered = list(tools)
+    if fields is None:
+        forms = [f"tools[{i}].function" for i in range(len(tools))]
+        fields = [ToolFields(f"{form}.name", f"{form}.parameters") for form in forms]
+    _check_names(tools, fields)
+    offered = [_enforceable(tool, each.schema) for tool, each in zip(tools, fields, strict=True)]
     if names is not None:
         known = {tool.function.name for tool in tools}
         for name in names:
@@ -331,9 +337,22 @@ def offer_tools(
                 raise InvalidRequestError(
                     f"tool_choice: no tool is named {name!r}", param="tool_choice"
                 )
-        offered = [tool for tool in tools if tool.function.name in names]
+        offered = [tool for tool in offered if tool.function.name in names]
     if mode == "required" and not offered:
         raise InvalidRequestError(
             "tool_choice: a call is required but there are no tools", param="tool_choice"
         )
     return offered, mode
+
+
+def _enforceable(tool: Tool, field: str) -> Tool:
+    function = tool.function
+    if not function.parameters:
+        return tool
+    if function.parameters.get("type", "object") != "object":
+        raise InvalidRequestError(
+            f"{field}: a tool takes an object: its schema's type must be 'object'",
+            param=f"{field}.type",
+        )
+    parameters = enforceable(function.parameters, field)
+    return Tool(FunctionDefinition(function.name, function.description, parameters))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,32 @@ def test_a_text_beside_tools_fits_the_schema(model: snapllm.Model) -> None:
         calls += bool(result.tool_calls)
     assert texts > 0
     assert calls > 0
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(r"^\d{3}-\d{4}$", r"^\w+\s\S{2}$", "^[^a]{5}$", "^.{8}$", r"^a\.+b{2,}c{2,3}$", "^(x|)$"),
+        *(r"^[\\\"^\]-]{6}$", "^é{3}$", r"^\n\t$", "^a|b$", "(^ab$)|(^c+$)", "zz", r"\D$", "^$"),
+    ],
+)
+def test_an_answer_fits_the_pattern_of_its_schema(model: snapllm.Model, pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern}
+    for seed in range(3):
+        options: dict[str, Any] = {"temperature": 1.5, "seed": seed, "max_tokens": 200}
+        answer = model.chat("Go", json_schema=schema, **options)
+        if answer.finish_reason == "stop":
+            assert re.search(pattern, json.loads(answer.content)), answer.content
+        else:
+            assert not pattern.endswith("}$"), "a text of this length has an end"
+
+
+def test_a_tuple_without_further_items_ends(model: snapllm.Model) -> None:
+    items = [{"type": "integer", "maximum": 9}, {"enum": ["a"]}]
+    schema = {"type": "array", "prefixItems": items, "items": False}
+    [number, letter] = json.loads(model.chat("Go", json_schema=schema, max_tokens=200).content)
+    assert isinstance(number, int)
+    assert letter == "a"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,9 @@ def test_deferred_tools_are_offered_without_a_search_for_them() -> None:
         ([{"type": "computer_toolset_20260801"}], {}, "tools[0].type"),
         ([{"type": "bash_20250124"}], {}, "tools[0].name"),
         ([{"input_schema": {}}], {}, "tools[0].name"),
+        ([OWN, OWN], {}, "tools[1].name"),
+        ([{"type": "tool_search_tool_bm25", "name": "search"}, OWN, OWN], {}, "tools[2].name"),
+        ([OWN | {"input_schema": {"type": "string"}}], {}, "tools[0].input_schema.type"),
         (
             [{"type": "computer_20250124", "name": "computer", "display_width_px": 1024}],
             {},

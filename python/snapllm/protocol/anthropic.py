@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from snapllm._requests import schema_text
+from snapllm._schemas import schema_text
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
@@ -33,7 +33,6 @@ from snapllm.protocol.anthropic_types import (
     CountTokensRequest,
     InputMessage,
     MessagesRequest,
-    OutputFormat,
     Source,
 )
 from snapllm.protocol.decoding import decode_body
@@ -289,16 +288,14 @@ def _add_assistant(messages: list[Message], blocks: Sequence[Block], where: str)
 
 
 def _json_schema(wire: MessagesRequest) -> str:
-    form: OutputFormat | None = wire.output_format
+    form, field = wire.output_format, "output_format"
     if form is None and wire.output_config is not None:
-        form = wire.output_config.format
+        form, field = wire.output_config.format, "output_config.format"
     if form is None:
         return ""
     if form.type != "json_schema" or form.schema is None:
-        raise InvalidRequestError(
-            "output_config.format must be a json_schema", param="output_config.format"
-        )
-    return schema_text(form.schema)
+        raise InvalidRequestError(f"{field} must be a json_schema", param=field)
+    return schema_text(form.schema, f"{field}.schema")
 
 
 def _sampling(wire: MessagesRequest) -> SamplingOptions:

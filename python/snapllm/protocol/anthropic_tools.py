@@ -5,7 +5,7 @@ Reference: Anthropic API, "Create a Message", "Tool reference".
 
 from __future__ import annotations
 
-from snapllm.conversation import FunctionDefinition, Tool, ToolMode, offer_tools
+from snapllm.conversation import FunctionDefinition, Tool, ToolFields, ToolMode, offer_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.anthropic_client_tools import client_tool
 from snapllm.protocol.anthropic_types import MessagesRequest, ToolDefinition
@@ -20,19 +20,21 @@ def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
     Raises:
         InvalidRequestError: A tool is none that a client runs, or the choice does not fit.
     """
-    tools = [
-        Tool(_function(tool, f"tools[{i}]"))
+    given = {
+        f"tools[{i}]": tool
         for i, tool in enumerate(wire.tools or ())
         if not (tool.type or "").startswith(_TOOL_SEARCH)
-    ]
+    }
+    tools = [Tool(_function(tool, where)) for where, tool in given.items()]
+    fields = [ToolFields(f"{where}.name", f"{where}.input_schema") for where in given]
     choice = wire.tool_choice
     if choice is None or choice.type == "auto":
-        return offer_tools(tools, "auto")
+        return offer_tools(tools, "auto", fields=fields)
     if choice.type == "tool":
         if not choice.name:
             raise InvalidRequestError("tool_choice.name is required", param="tool_choice.name")
-        return offer_tools(tools, "required", [choice.name])
-    return offer_tools(tools, "required" if choice.type == "any" else "none")
+        return offer_tools(tools, "required", [choice.name], fields)
+    return offer_tools(tools, "required" if choice.type == "any" else "none", fields=fields)
 
 
 def _function(tool: ToolDefinition, where: str) -> FunctionDefinition:

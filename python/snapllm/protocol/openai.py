@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from snapllm._requests import schema_text
+from snapllm._schemas import schema_text
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     ChatEvent,
@@ -114,8 +114,8 @@ def _json_schema(form: ResponseFormat | None) -> str:
         if form.json_schema is None:
             param = "response_format.json_schema"
             raise InvalidRequestError(f"{param} is required", param=param)
-        return schema_text(form.json_schema.schema or {})
-    return schema_text(form.schema or {"type": "object"})
+        return schema_text(form.json_schema.schema or {}, "response_format.json_schema.schema")
+    return schema_text(form.schema or {"type": "object"}, "response_format.schema")
 
 
 def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:

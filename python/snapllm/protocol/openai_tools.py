@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, TypeVar
 
-from snapllm.conversation import Tool, ToolMode, offer_tools, text_tool
+from snapllm.conversation import Tool, ToolFields, ToolMode, offer_tools, text_tool
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ToolCall, ToolCallDelta, ToolCallStart
 from snapllm.protocol.custom_tools import TextReader, text_of
@@ -31,7 +31,8 @@ def read_tools(wire: ChatCompletionRequest) -> tuple[list[Tool], ToolMode]:
     """
     definitions = wire.tools or []
     tools = [_tool(definition, f"tools[{i}]") for i, definition in enumerate(definitions)]
-    fields = [f"tools[{i}].{each.type}.name" for i, each in enumerate(definitions)]
+    forms = [f"tools[{i}].{each.type}" for i, each in enumerate(definitions)]
+    fields = [ToolFields(f"{form}.name", f"{form}.parameters") for form in forms]
     choice = wire.tool_choice
     if not isinstance(choice, ToolChoice):
         return offer_tools(tools, choice or "auto", fields=fields)

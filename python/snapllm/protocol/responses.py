@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from snapllm._requests import schema_text
+from snapllm._schemas import schema_text
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest
 from snapllm.protocol.decoding import decode_body
@@ -103,7 +103,7 @@ def _json_schema(text: TextOptions | None) -> str:
     if form is None or form.type == "text":
         return ""
     if form.type == "json_object":
-        return schema_text(form.schema or {"type": "object"})
+        return schema_text(form.schema or {"type": "object"}, "text.format.schema")
     if form.schema is None:
         raise InvalidRequestError("text.format.schema is required", param="text.format.schema")
-    return schema_text(form.schema)
+    return schema_text(form.schema, "text.format.schema")

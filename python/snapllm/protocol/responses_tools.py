@@ -14,7 +14,14 @@ from typing import Any, Literal
 import msgspec
 
 from snapllm._checks import convert
-from snapllm.conversation import FunctionDefinition, Tool, ToolMode, offer_tools, text_tool
+from snapllm.conversation import (
+    FunctionDefinition,
+    Tool,
+    ToolFields,
+    ToolMode,
+    offer_tools,
+    text_tool,
+)
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.responses_types import AllowedTool, ToolChoice, ToolDefinition
 
@@ -32,8 +39,8 @@ class ClientTool(msgspec.Struct, frozen=True):
     type: Literal["function", "custom"]
     name: str
     namespace: str | None
-    field: str
-    """Where the client gave its name."""
+    where: str
+    """Where the client gave it."""
 
     @property
     def shown_name(self) -> str:
@@ -76,7 +83,7 @@ def _tool(definition: ToolDefinition, namespace: str | None, where: str) -> Clie
     if definition.type == "function":
         shown = shown_name(name, namespace) if name else ""
         function = FunctionDefinition(shown, definition.description, definition.parameters)
-        return ClientTool(Tool(function), "function", name, namespace, f"{where}.name")
+        return ClientTool(Tool(function), "function", name, namespace, where)
     if definition.type == "custom":
         if definition.format is not None and definition.format.type != "text":
             raise InvalidRequestError(
@@ -84,7 +91,7 @@ def _tool(definition: ToolDefinition, namespace: str | None, where: str) -> Clie
                 param=f"{where}.format",
             )
         tool = text_tool(shown_name(name, namespace) if name else "", definition.description)
-        return ClientTool(tool, "custom", name, namespace, f"{where}.name")
+        return ClientTool(tool, "custom", name, namespace, where)
     raise InvalidRequestError(
         f"{where}: tools of type {definition.type!r} are not supported", param=f"{where}.type"
     )
@@ -116,7 +123,8 @@ def offer(
         one = AllowedTool(choice.type, choice.name, choice.namespace)
         names = _chosen(tools, one, "tool_choice")
     shown = [each.tool for each in tools]
-    return offer_tools(shown, mode, names, [each.field for each in tools])
+    fields = [ToolFields(f"{each.where}.name", f"{each.where}.parameters") for each in tools]
+    return offer_tools(shown, mode, names, fields)
 
 
 def _chosen(tools: Sequence[ClientTool], choice: AllowedTool, where: str) -> list[str]:
