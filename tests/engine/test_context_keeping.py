@@ -128,6 +128,24 @@ def test_a_context_that_ram_is_too_small_for_is_refused_with_what_it_needs(
             assert engine.contexts.list() == []
 
 
+@pytest.mark.parametrize("before", ["cold", "hot"])
+def test_what_ram_does_not_hold_cannot_be_made_warm(
+    tmp_path: Path, path: Path, before: str
+) -> None:
+    with snapllm.Engine(num_threads=1, workspace=tmp_path, kv_ram_bytes=100_000) as engine:
+        engine.load(path, "m", context_size=2048, kv_cells=2048)
+        engine.contexts.ingest("Short.", name="other")
+        engine.contexts.ingest(DOCUMENT * 10, name="doc")
+        assert engine.contexts.move("doc", before).tier == before
+        engine.contexts.move("other", "warm")
+        with pytest.raises(snapllm.ContextTooLargeError, match="--kv-ram") as caught:
+            engine.contexts.move("doc", "warm")
+        assert caught.value.param == "tier"
+        assert engine.contexts.get("doc").tier == before
+        assert engine.contexts.get("other").tier == "warm"
+        assert hits(engine, "doc")
+
+
 def test_an_ingest_that_fails_leaves_nothing_behind(tmp_path: Path, path: Path) -> None:
     with open_engine(path, tmp_path / "w") as engine:
         engine.contexts.ingest(DOCUMENT, name="small")

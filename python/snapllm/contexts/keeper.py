@@ -13,7 +13,7 @@ from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.prompt import DocumentPrompt, document_prompt
 from snapllm.contexts.record import ContextRecord
-from snapllm.contexts.room import explain_not_kept
+from snapllm.contexts.room import explain_not_kept, not_in_ram
 from snapllm.contexts.tiers import TierLimits
 from snapllm.contexts.views import ContextView, Tier
 from snapllm.errors import ContextNotFoundError, EngineClosedError, SnapLLMError, StorageError
@@ -156,9 +156,19 @@ class KvKeeper:
             self.discard(record)
 
     def move(self, record: ContextRecord, tier: Tier) -> None:
-        """Moves the KV to a tier, but for what warmer contexts share with it."""
+        """Moves the KV to a tier, but for what warmer contexts share with it.
+
+        Raises:
+            ContextTooLargeError: RAM does not hold what is to be warm.
+        """
+        info = self._core.prefix_info(record.prefix())
+        # Asked before: on its way through RAM it would drive out what others have there.
+        if tier == "warm" and info.disk_bytes > self._core.stats().kv_store.max_ram_bytes:
+            raise not_in_ram(self._core, info.disk_bytes)
         staying = self._limits.staying(record, tier, self._neighbours(record))
         self._core.move_prefix(record.prefix(), tier, staying)
+        if tier == "warm" and self._core.prefix_info(record.prefix()).tier == "cold":
+            raise not_in_ram(self._core, info.disk_bytes)
         self._limits.set(record.id, tier)
 
     def with_kv(self, record: ContextRecord, *, of_loaded_model: bool = False) -> ContextRecord:

@@ -296,6 +296,7 @@ class ContextManager:
 
         Raises:
             OutOfMemoryError: The model's KV memory has no room for it.
+            ContextTooLargeError: Warm, but RAM does not hold it.
             ModelNotFoundError: Hot, but its model is not loaded.
             NoWorkspaceError: Cold, but there is no workspace.
             StorageError: It cannot be written to disk.

@@ -33,10 +33,21 @@ def explain_not_kept(
         return error
     what = f"pieces of about {_megabytes(needed)}" if is_cut else f"about {_megabytes(needed)}"
     instead = "" if has_workspace else ", or give it a --workspace, where it goes to disk"
+    return _too_large(what, max_bytes, "content", instead)
+
+
+def not_in_ram(core: _core.Engine, num_bytes: int) -> ContextTooLargeError:
+    """The error of a context that is to be in RAM, which does not hold its `num_bytes`."""
+    what = f"about {_megabytes(num_bytes)}"
+    instead = ", or leave it cold or make it hot"
+    return _too_large(what, core.stats().kv_store.max_ram_bytes, "tier", instead)
+
+
+def _too_large(what: str, max_bytes: int, param: str, instead: str) -> ContextTooLargeError:
     return ContextTooLargeError(
         f"the context's KV takes {what}, and RAM holds at most {_megabytes(max_bytes)} of all "
         f"contexts' KV: start the server with a larger --kv-ram (kv_ram_bytes){instead}",
-        param="content",
+        param=param,
     )
 
 
