@@ -13,6 +13,7 @@ import msgspec
 
 from snapllm.conversation import TEXT_PARAMETER
 
+_WRAPPER = f'{{"{TEXT_PARAMETER}":"'
 _BEGINNING = re.compile(rf'\s*\{{\s*"{TEXT_PARAMETER}"\s*:\s*"')
 # What of a JSON string can be read on its own: characters, escapes, both halves of a pair.
 _WHOLE = re.compile(
@@ -49,8 +50,9 @@ class TextReader:
         return ""
 
     def rest(self) -> str:
-        """What is left at the end: all of it, where the arguments were not of that form."""
-        if self._position > 0:
+        """What is left at the end: all of it, where the arguments were not of that form. Where
+        they were cut off before the text, there is none."""
+        if self._position > 0 or _WRAPPER.startswith("".join(self._arguments.split())):
             return ""
         with contextlib.suppress(msgspec.DecodeError):
             given = msgspec.json.decode(self._arguments, type=dict[str, str])
