@@ -63,8 +63,8 @@ def lower_chat(
     format_request = _core.ChatFormatRequest(
         messages_json=messages_json,
         tools_json=render_tools(request.tools) if request.tool_choice != "none" else "",
-        tool_choice=request.tool_choice,
-        parallel_tool_calls=request.parallel_tool_calls,
+        tool_choice="required" if request.tool_choice == "one" else request.tool_choice,
+        parallel_tool_calls=request.parallel_tool_calls and request.tool_choice != "one",
         enable_thinking=request.thinking,
         thinking_budget_tokens=request.thinking_budget_tokens,
         json_schema=request.json_schema,

@@ -172,7 +172,7 @@ def _tool_choice(tools: list[Tool], choice: object) -> tuple[list[Tool], ToolMod
         )
     if choice in modes:
         return offer_tools(tools, modes[choice])
-    return offer_tools(tools, "required", [choice])
+    return offer_tools(tools, "one", [choice])
 
 
 def _thinking(value: bool | int) -> tuple[bool, int]:

@@ -17,7 +17,8 @@ from snapllm._schemas import enforceable
 from snapllm.errors import InvalidRequestError
 
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
-ToolMode: TypeAlias = Literal["auto", "required", "none"]
+ToolMode: TypeAlias = Literal["auto", "required", "one", "none"]
+"""Whether tools are called; "one" = exactly one call, as where a tool is chosen by its name."""
 ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
 """A hint of OpenAI's, which changes nothing: the model's projector decides."""
 
@@ -338,7 +339,7 @@ def offer_tools(
                     f"tool_choice: no tool is named {name!r}", param="tool_choice"
                 )
         offered = [tool for tool in offered if tool.function.name in names]
-    if mode == "required" and not offered:
+    if mode in ("required", "one") and not offered:
         raise InvalidRequestError(
             "tool_choice: a call is required but there are no tools", param="tool_choice"
         )

@@ -166,7 +166,8 @@ class ChatOptions(GenerateOptions, total=False):
             bytes of an image file, a Pillow image, or an array of uint8 with the shape
             (height, width, 3). They need a model that was loaded with its projector.
         tools: Tools the model may call, in the OpenAI form.
-        tool_choice: ``"auto"``, ``"required"``, ``"none"`` or a tool's name.
+        tool_choice: ``"auto"``, ``"required"``, ``"none"`` or a tool's name, which
+            asks for one call of it.
         parallel_tool_calls: Whether one answer may call several tools. Default True.
         thinking: Whether the model reasons first; a number is the most tokens it may
             reason for. Models whose template has no such switch ignore it.

@@ -103,6 +103,12 @@ def test_one_tool_at_a_time_is_called_where_more_are_not_wanted(
     assert (result.content, result.finish_reason) == ("", "tool_calls")
 
 
+def test_a_tool_that_is_chosen_by_its_name_is_called_once(demo: snapllm.Model) -> None:
+    question = "What's the weather in Paris and in Rome?"
+    assert len(demo.chat(question, tool_choice="required", **CALLING).tool_calls) == 2
+    assert len(demo.chat(question, tool_choice="get_weather", **CALLING).tool_calls) == 1
+
+
 def test_without_permission_nothing_looks_like_a_call(demo: snapllm.Model) -> None:
     options = CALLING | {"tools": [WEATHER, SEARCH], "tool_choice": "none"}
     result = demo.chat(TWO_TASKS, **options)

@@ -73,13 +73,11 @@ def test_the_model_sees_a_function_of_one_text() -> None:
 def test_a_custom_tool_can_be_chosen() -> None:
     tools = [chat_tool(), {"type": "function", "function": {"name": "look"}}]
     named = {"type": "custom", "custom": {"name": "patch"}}
-    for choice in (
-        named,
-        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}},
-    ):
+    some = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
+    for choice, mode in ((named, "one"), (some, "required")):
         request = chat(tools=tools, tool_choice=choice).request
         assert [tool.function.name for tool in request.tools] == ["patch"]
-        assert request.tool_choice == "required"
+        assert request.tool_choice == mode
 
 
 def test_a_grammar_is_refused_not_ignored() -> None:

@@ -82,7 +82,7 @@ def test_thinking_takes_a_switch_or_a_budget() -> None:
 def test_a_tool_choice_must_name_an_offered_tool() -> None:
     tools = [{"type": "function", "function": {"name": "a"}}]
     chosen = chat_request("m", "x", {"tools": tools, "tool_choice": "a"})
-    assert (chosen.tool_choice, len(chosen.tools)) == ("required", 1)
+    assert (chosen.tool_choice, len(chosen.tools)) == ("one", 1)
     with pytest.raises(InvalidRequestError, match="'b'"):
         chat_request("m", "x", {"tools": tools, "tool_choice": "b"})
     with pytest.raises(InvalidRequestError, match="no tools"):

@@ -1,4 +1,4 @@
-"""Schemas on their way to a grammar, in every protocol."""
+"""Schemas and tools on their way to a grammar, in every protocol."""
 
 from __future__ import annotations
 
@@ -96,6 +96,24 @@ def test_a_tool_takes_an_object(
     with pytest.raises(InvalidRequestError, match="object") as error:
         parse(**form({"type": "string"}))
     assert error.value.param == f"{param}.type"
+
+
+NAMED = {"type": "function", "name": "f"}
+
+
+@pytest.mark.parametrize(
+    ("parse", "tool", "choice"),
+    [
+        (chat, in_tool({})["tools"][0], {"type": "function", "function": {"name": "f"}}),
+        (response, NAMED, NAMED),
+        (messages, {"name": "f", "input_schema": {}}, {"type": "tool", "name": "f"}),
+        (python, in_tool({})["tools"][0], "f"),
+    ],
+)
+def test_a_named_tool_is_to_be_called_once(
+    parse: Callable[..., ChatRequest], tool: dict[str, Any], choice: Any
+) -> None:
+    assert parse(tools=[tool], tool_choice=choice).tool_choice == "one"
 
 
 def test_only_patterns_of_schemas_are_rewritten() -> None:

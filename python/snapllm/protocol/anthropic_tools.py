@@ -33,7 +33,7 @@ def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
     if choice.type == "tool":
         if not choice.name:
             raise InvalidRequestError("tool_choice.name is required", param="tool_choice.name")
-        return offer_tools(tools, "required", [choice.name], fields)
+        return offer_tools(tools, "one", [choice.name], fields)
     return offer_tools(tools, "required" if choice.type == "any" else "none", fields=fields)
 
 

@@ -42,7 +42,7 @@ def read_tools(wire: ChatCompletionRequest) -> tuple[list[Tool], ToolMode]:
         names = [_name(each, f"{where}[{i}]") for i, each in enumerate(allowed.tools)]
         return offer_tools(tools, allowed.mode, names, fields)
     name = _name(AllowedTool(choice.type, choice.function, choice.custom), "tool_choice")
-    return offer_tools(tools, "required", [name], fields)
+    return offer_tools(tools, "one", [name], fields)
 
 
 def custom_names(wire: ChatCompletionRequest) -> frozenset[str]:

@@ -105,7 +105,7 @@ def offer(
     Raises:
         InvalidRequestError: The tools cannot be offered, or what is chosen is not among them.
     """
-    mode: ToolMode = "required"
+    mode: ToolMode = "one"
     names: list[str] | None
     if not isinstance(choice, ToolChoice):
         mode, names = choice or "auto", None
