@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +12,12 @@ from snapllm._checks import invalid_field
 from snapllm.errors import InvalidRequestError
 
 _T = TypeVar("_T")
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
+    rb"|(?P<half>\\u[dD][89a-fA-F][\da-fA-F]{2})"
+    rb"|\\.",
+    re.DOTALL,
+)
 
 # Far deeper than any real request, and within what recursive readers can take.
 MAX_JSON_DEPTH = 100
@@ -36,7 +43,8 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         problem = _invalid_utf8(body) or str(error)
         raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"the request body is not valid JSON: {error}") from None
+        problem = _half_of_a_pair(body) or str(error)
+        raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
 
 
 def _invalid_utf8(body: bytes) -> str:
@@ -46,6 +54,15 @@ def _invalid_utf8(body: bytes) -> str:
         body.decode()
     except UnicodeDecodeError as error:
         return str(error)
+    return ""
+
+
+def _half_of_a_pair(body: bytes) -> str:
+    """The first half of a surrogate pair without the other; to the decoder the body ends there."""
+    for escape in _ESCAPES.finditer(body):
+        if escape["half"] and escape.end() < len(body):
+            half = escape["half"].decode()
+            return f"{half} at byte {escape.start()} is half of a surrogate pair"
     return ""
 
 
