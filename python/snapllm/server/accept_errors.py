@@ -26,8 +26,10 @@ class AcceptErrors:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Handles what the loop could not; passes everything else on."""
-        error = context.get("exception")
-        is_accept = "accept" in context.get("message", "")
+        error, message = context.get("exception"), context.get("message", "")
+        if isinstance(error, ValueError) and "_start_serving" in message:
+            return  # one of its later tries, after the server has closed its socket
+        is_accept = "accept" in message
         if not is_accept or not isinstance(error, OSError) or error.errno not in _EXHAUSTED:
             loop.default_exception_handler(context)
             return
