@@ -41,15 +41,6 @@ TEST(calibration, threads_that_are_fast_by_luck_do_not_win) {
   CHECK_EQ(fastest_num_threads(2, time), 1);
 }
 
-TEST(calibration, in_short_steps_more_threads_must_gain_more) {
-  const auto choose = [](double one, double two) {
-    return fastest_num_threads(2, [&](int32_t threads) { return threads == 1 ? one : two; });
-  };
-  CHECK_EQ(choose(240, 200), 1);
-  CHECK_EQ(choose(260, 200), 2);
-  CHECK_EQ(choose(24'000, 20'000), 2);
-}
-
 TEST(calibration, slow_models_are_not_tried_with_fewer_threads) {
   int num_runs = 0;
   const auto count = [&](int32_t threads) {

@@ -15,12 +15,8 @@ constexpr int32_t kMaxThreads = 4096;
 // A step slower than this is compute-bound: more threads are better and trying out
 // fewer would only delay the load.
 constexpr double kSlowStepUs = 50'000.0;
-// Fewer threads win a near-tie: they leave cores to the server. They win by more where a step
-// is so short that threads mostly wait for each other: there any other load on the machine makes
-// each wait a long one.
+// Fewer threads win a near-tie: they leave cores to the server.
 constexpr double kTieFactor = 1.05;
-constexpr double kShortTieFactor = 1.25;
-constexpr double kShortStepUs = 1'000.0;
 constexpr int kRuns = 8;
 
 }  // namespace
@@ -44,7 +40,7 @@ int32_t fastest_num_threads(int32_t max_threads,
   double best_us = usual_us(max_threads);
   for (int32_t threads = max_threads / 2; threads >= 1 && best_us < kSlowStepUs; threads /= 2) {
     const double us = usual_us(threads);
-    if (us > best_us * (us < kShortStepUs ? kShortTieFactor : kTieFactor)) break;
+    if (us > best_us * kTieFactor) break;
     best_threads = threads;
     best_us = std::min(best_us, us);
   }
