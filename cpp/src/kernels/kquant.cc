@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/column_share.h"
 #include "kernels/simd.h"
 
 namespace snapllm {
@@ -267,13 +268,7 @@ class KQuantProduct {
 bool has_kquant_kernel() { return true; }
 
 void multiply_kquant(const KQuantArgs& args, int thread, int num_threads) {
-  const int64_t num_blocks = (args.num_columns + kLanes - 1) / kLanes;
-  const auto column_at = [&](int64_t share) {
-    return static_cast<int32_t>(
-        std::min<int64_t>(num_blocks * share / num_threads * kLanes, args.num_columns));
-  };
-  const int32_t first = column_at(thread);
-  const int32_t last = column_at(thread + 1);
+  const auto [first, last] = column_share(args.num_columns, thread, num_threads);
   switch (args.type) {
     case KQuantType::kQ4K: return KQuantProduct<Q4K>(args).compute(first, last);
     case KQuantType::kQ5K: return KQuantProduct<Q5K>(args).compute(first, last);

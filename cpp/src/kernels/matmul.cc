@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/column_share.h"
 #include "kernels/dot_block.h"
 
 namespace snapllm {
@@ -71,13 +72,7 @@ class Product {
 bool can_multiply(int64_t size) { return size > 0 && size % kLanes == 0; }
 
 void multiply(const MatmulArgs& args, int thread, int num_threads) {
-  const int64_t num_blocks = (args.num_columns + kLanes - 1) / kLanes;
-  const auto column_at = [&](int64_t share) {
-    return static_cast<int32_t>(
-        std::min<int64_t>(num_blocks * share / num_threads * kLanes, args.num_columns));
-  };
-  const int32_t first = column_at(thread);
-  const int32_t last = column_at(thread + 1);
+  const auto [first, last] = column_share(args.num_columns, thread, num_threads);
   switch (args.weights_type) {
     case NumberType::kFloat: return Product<float>(args).compute(first, last);
     case NumberType::kHalf: return Product<uint16_t>(args).compute(first, last);
