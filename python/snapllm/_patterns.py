@@ -9,6 +9,7 @@ Reference: ECMA-262, "Patterns" and its Annex B; JSON Schema, "Regular Expressio
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -33,6 +34,8 @@ class UnsupportedPatternError(Exception):
     """The pattern is one, and no grammar says it: it looks around or back."""
 
 
+# Agents send the same tools with every turn.
+@functools.lru_cache(maxsize=1024)
 def anchored(pattern: str) -> str:
     """The pattern in the form that grammars are made of.
 

@@ -16,7 +16,8 @@ std::vector<std::string> format_stops(const GenerateRequest& request) {
 }
 
 AnswerMarkup markup_of(const GenerateRequest& request) {
-  return request.chat != nullptr ? request.chat->markup() : AnswerMarkup{};
+  const bool is_needed = request.chat != nullptr && !request.stop.empty();
+  return is_needed ? request.chat->markup() : AnswerMarkup{};
 }
 
 // Milliseconds between two moments; 0 where the second one never came.
