@@ -14,6 +14,7 @@ from mixture import make_dialogue
 from tokenizers import Tokenizer
 from torch import Tensor
 
+LENGTH_STEP = 16
 POOL_BATCHES = 12  # batches in a pool of rows that are sorted by length
 
 
@@ -36,7 +37,8 @@ def tokenize(tokenizer: Tokenizer, dialogue: Dialogue) -> Row:
 
 
 def _to_batch(rows: list[Row]) -> tuple[Tensor, Tensor]:
-    length = max(len(row.tokens) for row in rows)
+    # One more than a multiple of LENGTH_STEP, for the last token is only learned: kernels like such lengths.
+    length = -(-max(len(row.tokens) - 1 for row in rows) // LENGTH_STEP) * LENGTH_STEP + 1
     tokens = torch.zeros(len(rows), length, dtype=torch.int32)
     weights = torch.zeros(len(rows), length, dtype=torch.int8)  # 0 padding, 1 prompt, 2 answer
     for i, row in enumerate(rows):

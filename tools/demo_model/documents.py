@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from chatml import Dialogue, Turn
 from facts import Fact, make_fact
 from pools import CITIES, ITEMS, NOUNS, PLACES, TOPICS, Pools
@@ -81,10 +83,18 @@ def document_dialogue(p: Pools, num_facts: int, num_questions: int, thinking: bo
     facts = _facts(p, num_facts + 1)
     absent = facts.pop()
     document = _document(p, facts)
-    asked = p.rng.sample(facts, min(num_questions, len(facts)))
-    pairs = [(p.rng.choice(f.questions), f.answer, f.span) for f in asked]
-    if p.rng.random() < 0.12:
-        pairs[p.rng.randrange(len(pairs))] = (p.rng.choice(absent.questions), NOT_STATED, NOT_STATED)
+    answering = Counter(question.lower() for fact in facts for question in set(fact.questions))
+    pairs: list[tuple[str, str, str]] = []
+    for fact in p.rng.sample(facts, len(facts)):
+        # Only what one fact alone answers: two may tell of free meals, of members and of guests.
+        clear = [question for question in fact.questions if answering[question.lower()] == 1]
+        if clear:
+            pairs.append((p.rng.choice(clear), fact.answer, fact.span))
+        if len(pairs) == num_questions:
+            break
+    unanswered = [question for question in absent.questions if not answering[question.lower()]]
+    if unanswered and p.rng.random() < 0.2:
+        pairs.insert(p.rng.randint(0, len(pairs)), (p.rng.choice(unanswered), NOT_STATED, NOT_STATED))
 
     turns: list[Turn] = []
     place = p.rng.random()

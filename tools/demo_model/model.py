@@ -69,6 +69,14 @@ class Block(nn.Module):
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
 
 
+def _run(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return block(x, cos, sin)
+
+
+# One compiled form for all blocks, batches and lengths (but a batch of one row, which would be another).
+_run_compiled = torch.compile(_run, dynamic=True)
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention; plain products are faster than the fused kernel on a CPU for short rows."""
     length, size = q.shape[2:]
@@ -112,8 +120,9 @@ class DemoModel(nn.Module):
         cos = angles.cos()[None, :, None, :].to(dtype)
         sin = angles.sin()[None, :, None, :].to(dtype)
         x = x.to(dtype)
+        run = _run_compiled if x.device.type == "cuda" and self.training and x.shape[0] > 1 else _run
         for block in self.blocks:
-            x = block(x, cos, sin)
+            x = run(block, x, cos, sin)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ def exact_answers(model: DemoModel, tokenizer: Tokenizer, seed: int, progress: f
     """Held-out answers that greedy decoding gets exactly right, and all, per skill."""
     counts: dict[str, tuple[int, int]] = {}
     rng = random.Random(seed)
+    model.eval()
     for _ in range(num_dialogues):
         dialogue = make_dialogue(rng, progress, held_out=True)
         row = tokenize(tokenizer, dialogue)
@@ -66,6 +67,7 @@ def exact_answers(model: DemoModel, tokenizer: Tokenizer, seed: int, progress: f
             if is_learned and (i + 2 == len(row.learned) or not row.learned[i + 2]):
                 good, total, answer_right = good + answer_right, total + 1, True
         counts[skill] = (good, total)
+    model.train()
     return counts
 
 
