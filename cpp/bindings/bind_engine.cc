@@ -126,6 +126,12 @@ void bind_engine(py::module_& module) {
           },
           py::arg("request"), py::arg("outputs"))
       .def(
+          "submit_waits",
+          [](const Engine& self, const GenerateRequest& request) {
+            return without_gil([&] { return self.submit_waits(request); });
+          },
+          py::arg("request"))
+      .def(
           "embed",
           [](Engine& self, const EmbedRequest& request) {
             const auto vectors = unwrap(without_gil([&] { return self.embed(request); }));

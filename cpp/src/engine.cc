@@ -30,6 +30,7 @@ class Engine::Impl {
   Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_lock);
 
   Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
+  bool submit_waits(const GenerateRequest& request) const;
   Result<std::vector<Embedding>> embed(const EmbedRequest& request);
   bool cancel(uint64_t request_id);
   void close(int64_t drain_timeout_ms);
@@ -102,6 +103,28 @@ Residency::Environment Engine::Impl::environment() {
           .bound_snapshots = [this](uint64_t bytes) { store_->bound_ram(bytes); }};
 }
 
+namespace {
+
+// Where the prompt's prefixes are in the store.
+StoreScope scope_of(const TextModel& model, const GenerateRequest& request) {
+  const Hash128 root = root_key(model.fingerprint(), model.kv_kind(), request.cache_namespace);
+  return {model.fingerprint(), root, model.kv_kind()};
+}
+
+// Tokens of the prompt that need not be computed: the last one is, for what comes next.
+int32_t num_reusable(const GenerateRequest& request) {
+  return static_cast<int32_t>(request.prompt.size()) - !request.prefill_only;
+}
+
+}  // namespace
+
+bool Engine::Impl::submit_waits(const GenerateRequest& request) const {
+  const auto lease = registry_.find(request.model_id);
+  if (!lease.ok()) return true;
+  return request.reuse_prefix && store_->is_cold(scope_of(*lease.value()->model, request),
+                                                 request.prompt, num_reusable(request));
+}
+
 Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
                                       std::shared_ptr<OutputQueue> outputs) {
   auto lease = residency_.acquire(request.model_id);
@@ -114,13 +137,13 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
 
   const int32_t room = model.info().context_size - static_cast<int32_t>(request.prompt.size());
   request.max_tokens = request.max_tokens < 0 ? room : std::min(request.max_tokens, room);
+  const StoreScope scope = scope_of(model, request);
   PrefixSource source;
-  source.root = root_key(model.fingerprint(), model.kv_kind(), request.cache_namespace);
+  source.root = scope.root;
   if (request.reuse_prefix) {
     // What is on disk only is read here, on the caller's thread.
-    const StoreScope scope{model.fingerprint(), source.root, model.kv_kind()};
-    const auto num_reusable = static_cast<int32_t>(request.prompt.size()) - !request.prefill_only;
-    source.prefetched = store_->match(scope, request.prompt, num_reusable, /*load_cold=*/true);
+    source.prefetched =
+        store_->match(scope, request.prompt, num_reusable(request), /*load_cold=*/true);
   }
   const uint64_t request_id = next_request_id_.fetch_add(1);
   auto sequence = std::make_unique<Sequence>(request_id, std::move(request),
@@ -259,6 +282,10 @@ Result<std::shared_ptr<const ChatPrompt>> Engine::format_chat(
 
 Result<uint64_t> Engine::submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs) {
   return impl_->submit(std::move(request), std::move(outputs));
+}
+
+bool Engine::submit_waits(const GenerateRequest& request) const {
+  return impl_->submit_waits(request);
 }
 
 Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {

@@ -8,9 +8,12 @@ import msgspec
 
 from snapllm import _core
 from snapllm._media import MediaLoader, MediaPolicy
-from snapllm.conversation import has_media, render_messages, render_tools
+from snapllm.conversation import Message, has_media, render_messages, render_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.params import UNLIMITED, ChatRequest, CompletionRequest, SamplingOptions
+
+QUICK_CHARS = 4096
+MESSAGE_CHARS = 100  # what a message costs beside its text
 
 
 class Lowered(msgspec.Struct, frozen=True):
@@ -91,6 +94,27 @@ def lower_chat(
         cache_namespace=request.cache_namespace,
         chat=prompt,
     )
+
+
+def is_quick(request: ChatRequest | CompletionRequest) -> bool:
+    """Whether lowering takes so little of a thread's time (half a millisecond or so) that an
+    event loop may do it itself: a short text, and nothing to compile."""
+    if request.sampling.grammar or request.n > 1:
+        return False
+    if isinstance(request, CompletionRequest):
+        return len(request.prompt) <= QUICK_CHARS
+    if request.tools or request.json_schema or has_media(request.messages):
+        return False
+    if any(message.tool_calls for message in request.messages):
+        return False
+    return sum(map(_num_chars, request.messages)) <= QUICK_CHARS
+
+
+def _num_chars(message: Message) -> int:
+    content = message.content or ""
+    if not isinstance(content, str):
+        return sum(len(part.text or "") for part in content) + MESSAGE_CHARS
+    return len(content) + len(message.reasoning_content or "") + MESSAGE_CHARS
 
 
 def _media_loader(core: _core.Engine, request: ChatRequest, policy: MediaPolicy) -> MediaLoader:

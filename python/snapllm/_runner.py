@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from snapllm import _core
 from snapllm._embedding import EmbeddingRunner
 from snapllm._gate import Gate
-from snapllm._lowering import Lowered, lower_chat, lower_completion
+from snapllm._lowering import Lowered, is_quick, lower_chat, lower_completion
 from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
@@ -216,6 +216,12 @@ class Runner:
         self.gate.check_open()
         await self.bring_back(request.model)
         pump = self._pump()
+        if is_quick(request):
+            # A thread would take longer to wake than this takes.
+            lowered = lower(self.core, request)
+            [core_request] = lowered.core_requests(stream=stream)
+            if not self.core.submit_waits(core_request):
+                return lowered, [pump.subscribe(pump.submit(core_request))]
         submitted: list[int] = []
 
         def work() -> Lowered:
@@ -230,8 +236,8 @@ class Runner:
             for request_id in submitted:
                 pump.subscribe(request_id).close()
 
-        # Formatting and compiling a grammar take milliseconds: not on the loop. The
-        # shield lets the thread end, so that what it submitted can be abandoned.
+        # Formatting long texts and compiling a grammar take milliseconds: not on the loop.
+        # The shield lets the thread end, so that what it submitted can be abandoned.
         task = asyncio.get_running_loop().run_in_executor(threads, work)
         try:
             lowered = await asyncio.shield(task)

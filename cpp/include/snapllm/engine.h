@@ -69,6 +69,9 @@ class Engine {
   // Queues a request; its outputs go to `outputs`. Everything that can be refused
   // is refused here. Returns the request's id.
   Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
+  // Whether submit would take its time: to load the model again or to read what of the prompt
+  // is on disk only.
+  bool submit_waits(const GenerateRequest& request) const;
 
   // Ends the request within one step; false when it is not running (any more).
   bool cancel(uint64_t request_id);

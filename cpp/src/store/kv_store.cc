@@ -43,6 +43,14 @@ StoredPrefix KvStore::match(const StoreScope& scope, std::span<const Token> prom
   }
 }
 
+bool KvStore::is_cold(const StoreScope& scope, std::span<const Token> prompt,
+                      int32_t max_tokens) {
+  std::lock_guard lock(mutex_);
+  const IndexMatch match = index_.match(scope, prompt, max_tokens);
+  return std::any_of(match.parts.begin(), match.parts.end(),
+                     [](const IndexMatch::Part& part) { return part.piece->state == nullptr; });
+}
+
 std::vector<KvStore::PlannedPart> KvStore::plan_match(const StoreScope& scope,
                                                       std::span<const Token> prompt,
                                                       int32_t max_tokens, bool load_cold,

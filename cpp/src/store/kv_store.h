@@ -75,6 +75,8 @@ class KvStore {
   // which takes time; without, it stops there.
   StoredPrefix match(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens,
                      bool load_cold);
+  // Whether a match that loads would read from disk.
+  bool is_cold(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens);
   // The ranges of the tokens' pieces that no tier holds.
   std::vector<TokenRange> missing(const StoreScope& scope, std::span<const Token> tokens);
   // Keeps the state of `range`, unless neither tier has room for it; `tokens` are all up to
