@@ -28,6 +28,7 @@ from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions
 from snapllm.totals import TotalsKeeper
 
 MAX_THREADS = 512
+MAX_DRAFT_TOKENS = 15  # the core's
 MAX_DRAIN_TIMEOUT_S = 1_000_000
 DEMO_MODEL_ID = "demo"
 

@@ -205,7 +205,7 @@ def test_bad_requests_are_explained(
     assert (got, answer["error"]["code"]) == (status, code)
 
 
-@pytest.mark.parametrize("name", [".", ".."])
+@pytest.mark.parametrize("name", [".", "..", "stats", "ingest", "import"])
 def test_a_name_that_a_client_takes_for_a_step_of_the_path_is_refused(
     demo_server: Server, context_id: str, name: str
 ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,36 @@ def test_a_server_gives_its_models_the_options_of_its_command_line(llama_path: P
         finally:
             assert server.stop() == 0
     assert sizes["f32"] == pytest.approx(2 * sizes["f16"], rel=0.01)
+
+
+def test_a_load_beside_unloads_succeeds_or_says_that_it_was_unloaded(
+    server: Server, llama_path: Path
+) -> None:
+    load = {"model_id": "torn", "file_path": str(llama_path), "context_size": 64}
+    is_over = threading.Event()
+
+    def unload() -> None:
+        while not is_over.is_set():
+            server.request("POST", "/api/v1/models/unload", {"model_id": "torn"})
+
+    with ThreadPoolExecutor(1) as threads:
+        unloading = threads.submit(unload)
+        answers = [server.request("POST", "/api/v1/models/load", load) for _ in range(30)]
+        is_over.set()
+        unloading.result()
+    server.request("POST", "/api/v1/models/unload", {"model_id": "torn"})
+    reasons = [answer["error"]["code"] for status, answer, _ in answers if status != 200]
+    assert set(reasons) <= {"closed"}
+
+
+def test_a_small_model_is_there_when_the_server_listens(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--no-workspace").start(1)
+    try:
+        listing = server.get("/api/v1/models")
+        assert listing["total_loaded"] == 1
+        assert listing["models"][0]["state"] == "resident"
+    finally:
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from snapllm.server.run import StartupError, address_of, serve
         ("serve --kv-type q4_0", "--kv-type: invalid choice: 'q4_0'"),
         ("serve --gpu-layers -2", "--gpu-layers: expected a number"),
         ("serve --threads 513", "--threads: expected at most 512"),
+        ("serve --draft-tokens 16", "--draft-tokens: expected at most 15"),
         ("serve --drain-timeout inf", "--drain-timeout: expected something like"),
         ("serve --drain-timeout nan", "--drain-timeout: expected something like"),
         ("serve --drain-timeout=-1", "--drain-timeout: expected something like"),

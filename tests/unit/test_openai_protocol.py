@@ -193,6 +193,13 @@ def test_streamed_events_become_chunks_of_one_id() -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_chunks_before_the_usage_say_that_they_have_none() -> None:
+    for include_usage in (False, True):
+        encoder = openai.Encoder("m", include_usage=include_usage)
+        chunks = [encoder.first_chunk(0), *encoder.chunks(0, TextDelta("He"))]
+        assert ['"usage":null' in chunk.decode() for chunk in chunks] == [include_usage] * 2
+
+
 @pytest.mark.parametrize(
     "events",
     [

@@ -21,7 +21,7 @@ from snapllm.cli.units import (
     parse_seconds,
     parse_text,
 )
-from snapllm.engine import MAX_DRAIN_TIMEOUT_S, MAX_THREADS
+from snapllm.engine import MAX_DRAFT_TOKENS, MAX_DRAIN_TIMEOUT_S, MAX_THREADS
 from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
@@ -65,9 +65,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _threads(text: str) -> int:
-    if _count(text) > MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"expected at most {MAX_THREADS}, not {text!r}")
+def _at_most(bound: int, text: str) -> int:
+    if _count(text) > bound:
+        raise argparse.ArgumentTypeError(f"expected at most {bound}, not {text!r}")
     return int(text)
 
 
@@ -158,7 +158,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=_threads,
+        type=functools.partial(_at_most, MAX_THREADS),
         default=0,
         help="compute threads at most; 0 = as many as decode each model fastest (measured)",
     )
@@ -180,7 +180,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--draft-tokens",
-        type=_count,
+        type=functools.partial(_at_most, MAX_DRAFT_TOKENS),
         default=d.draft_tokens,
         help="guess so many tokens ahead from the text so far, at most 15: answers that quote "
         "get faster, none gets another; 0 = none (the default)",

@@ -20,15 +20,16 @@ log = logging.getLogger("snapllm.contexts")
 ContextName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
 
-_STEPS = (".", "..")
-"""No names: clients take them for steps of the path in a context's URL."""
+_NO_NAMES = {".", "..", "stats", "ingest", "import"}
+"""In a context's URL clients take the first two for steps of the path, and the server the others
+for its own."""
 
 
 def check_fields(name: str | None, ttl_seconds: int | None) -> None:
     """Raises `InvalidRequestError` for what a record cannot hold."""
     if name is not None:
         check_text(convert(name, ContextName, "name"), "name")
-    if name in _STEPS:
+    if name in _NO_NAMES:
         raise InvalidRequestError(f"name must not be {name!r}", param="name")
     if ttl_seconds is not None:
         convert(ttl_seconds, TtlSeconds, "ttl_seconds")

@@ -167,11 +167,17 @@ def _message(result: ChatResult, custom_tools: Collection[str]) -> dict[str, Any
 
 
 class Encoder:
-    """Writes the answer to one request, whole or as chunks."""
+    """Writes the answer to one request, whole or as chunks.
 
-    def __init__(self, model: str, custom_tools: Collection[str] = ()) -> None:
+    Where the last chunk brings the usage, all others say that they do not.
+    """
+
+    def __init__(
+        self, model: str, custom_tools: Collection[str] = (), *, include_usage: bool = False
+    ) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
         self._model = model
+        self._no_usage = {"usage": None} if include_usage else {}
         self._custom_tools = custom_tools
         self._calls: dict[int, CallStream] = {}
         self._with_content: set[int] = set()
@@ -240,7 +246,7 @@ class Encoder:
             choice["logprobs"] = _logprobs_object(logprobs)
         body = self._head("chat.completion.chunk")
         body["choices"] = [choice]
-        return _encode(body)
+        return _encode(body | self._no_usage)
 
 
 def models_object(models: list[tuple[str, int]]) -> bytes:

@@ -160,9 +160,13 @@ def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> dict[str, 
 
 
 class Encoder:
-    """Writes the answer to one request, whole or as chunks."""
+    """Writes the answer to one request, whole or as chunks.
 
-    def __init__(self, model: str) -> None:
+    Where the last chunk brings the usage, all others say that they do not.
+    """
+
+    def __init__(self, model: str, *, include_usage: bool = False) -> None:
+        self._no_usage = {"usage": None} if include_usage else {}
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._model = model
         self._created = int(time.time())
@@ -211,7 +215,7 @@ class Encoder:
         self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None
     ) -> bytes:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return _encode(self._head() | {"choices": [choice]})
+        return _encode(self._head() | {"choices": [choice]} | self._no_usage)
 
 
 def add_usage(groups: Sequence[Sequence[Finish | Completion]]) -> dict[str, Any]:

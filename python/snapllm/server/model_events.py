@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from snapllm.diffusion import ImageModel
+from snapllm import _core
+from snapllm.diffusion import ImageModelInfo
 from snapllm.engine import Engine
-from snapllm.model import Model
 from snapllm.server.log_lines import quoted
 
 log = logging.getLogger("snapllm.models")
@@ -14,15 +14,14 @@ log = logging.getLogger("snapllm.models")
 _EVICTED, _RETURNED = "evicted %s from memory", "%s is back in memory"
 
 
-def log_loaded(model: Model | ImageModel) -> None:
+def log_loaded(info: _core.ModelInfo | ImageModelInfo) -> None:
     """Says that a model was loaded."""
-    if isinstance(model, ImageModel):
-        log.info("loaded image model %s in %.0f ms", quoted(model.id), model.info.load_ms)
+    if isinstance(info, ImageModelInfo):
+        log.info("loaded image model %s in %.0f ms", quoted(info.id), info.load_ms)
         return
-    info = model.info
     log.info(
         "loaded %s (%s %s) in %.0f ms: context %d, %d threads",
-        quoted(model.id),
+        quoted(info.id),
         info.architecture,
         info.quantization,
         info.load_ms,

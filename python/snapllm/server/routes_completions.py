@@ -23,7 +23,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
     parsed = completions_protocol.parse(await request.read())
     runner = engine_of(request).runner
     wanted = [await prepare(request, each) for each in parsed.requests]
-    encoder = completions_protocol.Encoder(parsed.requests[0].model)
+    encoder = completions_protocol.Encoder(
+        parsed.requests[0].model, include_usage=parsed.include_usage
+    )
     with ExitStack() as stack:
         groups: list[list[Answer[CompletionChunk]]] = []
         for each in wanted:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from snapllm.diffusion import ImageModel
+from snapllm import _core
+from snapllm.diffusion import ImageModel, ImageModelInfo
 from snapllm.engine import Engine
-from snapllm.errors import ModelNotFoundError
+from snapllm.errors import EngineClosedError, ModelNotFoundError
 from snapllm.model import Model
 from snapllm.protocol import native_models as native
 from snapllm.protocol.native_listing import ComingModel, model_entries, model_object, models_object
@@ -46,18 +47,18 @@ async def load_model(request: web.Request) -> web.Response:
         has_parts=bool(wanted.image_parts()),
     )
     # A client that leaves does not stop a load that others may wait for.
-    model = await asyncio.shield(
+    info = await asyncio.shield(
         asyncio.ensure_future(_load_listed(request.app[STATE], engine, wanted, coming))
     )
-    if isinstance(model, ImageModel):
-        is_active = engine.active_image_model == model.id
-        return json_response(native.loaded_image_object(model.info, is_active))
-    return json_response(native.loaded_object(model.info))
+    if isinstance(info, ImageModelInfo):
+        is_active = engine.active_image_model == info.id
+        return json_response(native.loaded_image_object(info, is_active))
+    return json_response(native.loaded_object(info))
 
 
 async def _load_listed(
     state: ServerState, engine: Engine, wanted: native.LoadRequest, coming: ComingModel
-) -> Model | ImageModel:
+) -> _core.ModelInfo | ImageModelInfo:
     """Loads a model, which is listed as loading meanwhile.
 
     One that the engine has already is not: it answers on, whatever becomes of another load.
@@ -67,9 +68,14 @@ async def _load_listed(
     load = functools.partial(_load, engine, wanted, coming.is_image_model)
     with contextlib.nullcontext() if is_known else state.loads.loading(coming):
         model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
+    try:
+        info = model.info
+    except ModelNotFoundError:
+        reason = f"model {coming.id} was unloaded as soon as it was loaded"
+        raise EngineClosedError(reason) from None
     if not is_known:
-        log_loaded(model)
-    return model
+        log_loaded(info)
+    return info
 
 
 def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model | ImageModel:

@@ -28,7 +28,9 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions"""
     parsed = openai.parse_chat(await request.read())
     chat = await prepare(request, parsed.request)
-    encoder = openai.Encoder(parsed.request.model, parsed.custom_tools)
+    encoder = openai.Encoder(
+        parsed.request.model, parsed.custom_tools, include_usage=parsed.include_usage
+    )
     answers = await engine_of(request).runner.start_chat(chat, stream=parsed.stream)
     with answering(request, chat.model, answers):
         if not parsed.stream:

@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +25,11 @@ from snapllm.server.keys import STATE, ServerState
 from snapllm.server.model_events import log_loaded
 
 log = logging.getLogger("snapllm.server")
+
+
+HEAD_START_S = 2.0
+"""What models have to load in before the server listens: small ones are there from its first
+request on, for large ones it does not keep its clients waiting."""
 
 
 class StartupError(Exception):
@@ -55,7 +59,9 @@ async def serve(config: ServerConfig) -> None:
     # A client that leaves cancels its handler, and that its request.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
+    loads = asyncio.ensure_future(_load_models(engine, app[STATE], config))
     try:
+        await _loaded_or_stopped(loads, stop, HEAD_START_S)
         site = web.TCPSite(runner, config.host, config.port)
         try:
             await site.start()
@@ -64,12 +70,13 @@ async def serve(config: ServerConfig) -> None:
             reason = error.strerror or error
             raise StartupError(f"cannot listen on {address}: {reason}") from None
         log.info("listening on http://%s", address_of(config.host, runner.addresses[0][1]))
-        await _load_until(stop, _load_models(engine, app[STATE], config))
+        await _loaded_or_stopped(loads, stop)
         await stop.wait()
         log.info("shutting down: running requests have %g s", config.drain_timeout_s)
         app[STATE].is_draining = True
         await site.stop()
     finally:
+        loads.cancel()
         app[STATE].give_up()
         await asyncio.to_thread(engine.close, config.drain_timeout_s)
         await runner.cleanup()
@@ -117,16 +124,19 @@ def _stop_or_exit(stop: asyncio.Event, number: int) -> None:
     stop.set()
 
 
-async def _load_until(stop: asyncio.Event, loads: Coroutine[None, None, None]) -> None:
-    """Loads, or gives up as soon as the server is to end; the engine's end ends a load."""
-    loading = asyncio.ensure_future(loads)
+async def _loaded_or_stopped(
+    loads: asyncio.Task[None], stop: asyncio.Event, timeout_s: float | None = None
+) -> None:
+    """Waits for the models, or until the server is to end or the time is over.
+
+    Raises:
+        StartupError: A model cannot be loaded.
+    """
     stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({loads, stopping}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if loading.done():
-        loading.result()
-    else:
-        loading.cancel()
+    if loads.done():
+        loads.result()
 
 
 def _with_demo(config: ServerConfig) -> ServerConfig:
@@ -174,7 +184,7 @@ def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> Non
             {part: file for owner, part, file in config.parts if owner == model.id},
         )
         parts["lora_dir"] = dict(config.lora_dirs).get(model.id)
-        log_loaded(engine.load_diffusion(model.file_path, model.id, **parts))
+        log_loaded(engine.load_diffusion(model.file_path, model.id, **parts).info)
         return
     loaded = engine.load(
         model.file_path,
@@ -186,4 +196,4 @@ def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> Non
         flash_attention=config.flash_attention,
         mmproj_path=dict(config.projectors).get(model.id, ""),
     )
-    log_loaded(loaded)
+    log_loaded(loaded.info)
