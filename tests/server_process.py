@@ -51,9 +51,10 @@ class Server:
 
     def start(self, num_models: int) -> Server:
         """Waits until it listens and has loaded its models."""
-        self.url = self.wait_for_line(r"listening on (http://\S+)")[1]
-        for _ in range(num_models):
-            self.wait_for_line(r"loaded \S+")
+        while num_models > 0 or not self.url:
+            line = self.wait_for_line(r"listening on (http://\S+)|loaded \S+")
+            self.url = line[1] or self.url
+            num_models -= line[1] is None
         return self
 
     def request(
