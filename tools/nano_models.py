@@ -44,8 +44,12 @@ def make_nano_model(
     context_size: int = 2048,
     seed: int = 1,
     template: str | None = CHATML_TEMPLATE,
+    long_rope_from: int = 0,
 ) -> Path:
-    """Writes a model of 0.2 to 0.6 MB; the same arguments give the same file."""
+    """Writes a model of 0.2 to 0.6 MB; the same arguments give the same file.
+
+    Contexts longer than `long_rope_from`, where it is given, have RoPE factors of their own.
+    """
     model = ModelFile(path, architecture, kind=gguf.GGMLQuantizationType.F16, seed=seed)
     model.metadata.add_name(f"nano {architecture}")
     model.metadata.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -61,6 +65,13 @@ def make_nano_model(
         "mamba2": _add_mamba2,
         "lfm2": _add_lfm2,
     }[architecture](model, shape)
+    if long_rope_from:
+        model.metadata.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        model.metadata.add_rope_scaling_orig_ctx_len(long_rope_from)
+        model.metadata.add_rope_scaling_attn_factors(1.0)
+        factors = np.arange(1, shape.head_size // 2 + 1, dtype=np.float32)
+        model.add_values("rope_factors_long.weight", factors)
+        model.add_values("rope_factors_short.weight", np.sqrt(factors))
     model.add_tokenizer(template)
     model.write()
     return path

@@ -2,9 +2,11 @@
 
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <string_view>
 
 #include "stable-diffusion.h"
 
@@ -22,25 +24,22 @@ struct ErrorLog {
   std::string text;
 
   void clear() { text.clear(); }
+  void add(const char* message) {
+    if (text.size() > 2000) return;
+    if (!text.empty()) text += "; ";
+    text += message;
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+  }
   std::string or_else(const char* otherwise) const { return text.empty() ? otherwise : text; }
 };
-
-void keep_errors(sd_log_level_t level, const char* text, void* data) {
-  if (level < SD_LOG_ERROR || text == nullptr) return;
-  auto& log = static_cast<ErrorLog*>(data)->text;
-  if (log.size() > 2000) return;
-  if (!log.empty()) log += "; ";
-  log += text;
-  while (!log.empty() && log.back() == '\n') log.pop_back();
-}
 
 // Upstream's callbacks for the time of one call.
 class Callbacks {
  public:
   Callbacks(ErrorLog& log, const Observer* observer, int preview_interval)
-      : observer_(observer), preview_interval_(preview_interval) {
+      : log_(log), observer_(observer), preview_interval_(preview_interval) {
     log.clear();
-    sd_set_log_callback(keep_errors, &log);
+    sd_set_log_callback(on_log, this);
     // Without one, upstream prints a progress bar.
     sd_set_progress_callback(on_progress, this);
     if (observer_ != nullptr && observer_->on_preview && preview_interval > 0) {
@@ -55,14 +54,23 @@ class Callbacks {
   Callbacks(const Callbacks&) = delete;
   Callbacks& operator=(const Callbacks&) = delete;
 
-  // Steps are reported of the sampler alone, not of tiles or of loading.
-  void expect_steps(bool expected) { expects_steps_ = expected; }
-
  private:
-  // An exception is the only way to stop a generation; it passes through C++ frames only.
+  // What upstream says is all that tells its sampler's progress from that of loading and of tiles.
+  static void on_log(sd_log_level_t level, const char* text, void* data) {
+    if (text == nullptr) return;
+    auto* self = static_cast<Callbacks*>(data);
+    if (level >= SD_LOG_ERROR) self->log_.add(text);
+    const std::string_view line(text);  // "file:line - message"
+    const std::string_view message = line.substr(std::min(line.size(), line.find(" - ") + 3));
+    if (message.starts_with("generating image: ")) self->is_sampling_ = true;
+    if (message.starts_with("sampling completed")) self->is_sampling_ = false;
+  }
+
+  // An exception is the only way to stop a generation. It passes through C++ frames only, and
+  // through none of those that load: they have threads running.
   static void on_progress(int step, int num_steps, float seconds, void* data) {
     const auto* self = static_cast<Callbacks*>(data);
-    if (self->observer_ == nullptr || !self->expects_steps_) return;
+    if (self->observer_ == nullptr || !self->is_sampling_) return;
     self->observer_->on_step(step, num_steps, seconds);
   }
 
@@ -76,9 +84,10 @@ class Callbacks {
         step, {frame.width, frame.height, frame.channel, {frame.data, frame.data + size}});
   }
 
+  ErrorLog& log_;
   const Observer* observer_;
   const int preview_interval_;
-  bool expects_steps_ = false;
+  bool is_sampling_ = false;
 };
 
 const char* path_or_null(const std::string& path) { return path.empty() ? nullptr : path.c_str(); }
@@ -181,8 +190,7 @@ ImageModel::~ImageModel() {
 
 std::vector<Image> ImageModel::generate(const ImageRequest& request, const Observer& observer) {
   const std::lock_guard lock(upstream_mutex());
-  Callbacks callbacks(state_->errors, &observer, request.preview_interval);
-  callbacks.expect_steps(true);
+  const Callbacks callbacks(state_->errors, &observer, request.preview_interval);
 
   sd_img_gen_params_t params;
   sd_img_gen_params_init(&params);

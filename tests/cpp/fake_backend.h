@@ -4,11 +4,13 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -171,6 +173,9 @@ class FakeTextContext : public TextContext {
   }
   void fail_next_decode(Status status) { decode_failure_ = std::move(status); }
   void fill_next_decode() { cells_full_ = true; }
+  void slow_next_decode(std::chrono::milliseconds time) { delay_ = time; }
+  // Of more media the embeddings are not kept.
+  void keep_encoded(size_t most) { max_encoded_ = most; }
   // Fails the sampling of sequences whose KV memory begins with `prompt`.
   void fail_samples_of(const std::string& prompt) { failing_prompt_ = to_tokens(prompt); }
 
@@ -188,6 +193,7 @@ class FakeTextContext : public TextContext {
     CHECK(static_cast<int32_t>(batch.size()) <= model_->batch_tokens());
     if (decode_failure_) return *std::exchange(decode_failure_, std::nullopt);
     if (std::exchange(cells_full_, false)) return DecodeOutcome::kCellsFull;
+    std::this_thread::sleep_for(std::exchange(delay_, {}));
     outputs_of_.clear();
     for (const BatchEntry& entry : batch) {
       CHECK(entry.sequence >= 0 && entry.sequence < num_sequences());
@@ -208,6 +214,7 @@ class FakeTextContext : public TextContext {
   Status encode_media(const MediaChunk& chunk) override {
     if (media_failure_) return *std::exchange(media_failure_, std::nullopt);
     ++num_encodes_;
+    if (encoded_.size() == max_encoded_) encoded_.clear();
     encoded_.insert(static_cast<const FakeMediaChunk&>(chunk).tokens);
     return {};
   }
@@ -321,6 +328,8 @@ class FakeTextContext : public TextContext {
   std::optional<Status> media_failure_;
   std::set<std::vector<Token>> encoded_;  // by content, as chunks come and go
   int num_encodes_ = 0;
+  std::chrono::milliseconds delay_{};
+  size_t max_encoded_ = 1000;
   bool cells_full_ = false;
 };
 

@@ -216,6 +216,16 @@ TEST(media, text_goes_on_while_images_are_encoded) {
   f.run();
 }
 
+TEST(media, images_that_have_no_room_side_by_side_are_computed_one_after_the_other) {
+  Fixture f;
+  f.context->keep_encoded(1);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    f.submit(id, "see", make_image(static_cast<int32_t>(id)), "?", "seen");
+  }
+  f.run();
+  CHECK_EQ(f.context->num_encodes(), 3);
+}
+
 TEST(media, a_prompt_that_shows_what_is_not_there_is_refused) {
   ModelInfo info = fake_info();
   info.has_vision = true;

@@ -188,6 +188,22 @@ TEST(scheduler, running_stream_gets_a_token_each_step_of_a_long_prefill) {
   CHECK_EQ(f.answers[2].text, "ok");
 }
 
+TEST(scheduler, chunks_grow_again_after_a_slow_moment) {
+  using namespace std::chrono_literals;
+  Fixture f(fake_info(/*kv_cells=*/8192));
+  const auto num_steps = [&f](uint64_t id) {
+    const uint64_t before = f.scheduler.stats().num_steps;
+    const std::string prompt(3000, static_cast<char>('a' + id));
+    f.context->script(prompt, to_tokens("x"));
+    CHECK(f.submit(id, prompt).ok());
+    f.run();
+    return f.scheduler.stats().num_steps - before;
+  };
+  f.context->slow_next_decode(700ms);
+  num_steps(1);
+  CHECK(num_steps(2) < 10);
+}
+
 TEST(scheduler, guesses_change_nothing_but_the_number_of_steps) {
   // What is quoted from the prompt is guessed, what goes another way is not.
   const std::string prompt = "the quick brown fox jumps over the lazy dog; the ";

@@ -111,6 +111,14 @@ def test_each_step_is_told(model: ImageModel) -> None:
     assert steps[-1].seconds_per_step > 0
 
 
+def test_steps_of_a_lora_that_is_loaded_are_none_of_the_images(model: ImageModel) -> None:
+    steps: list[ImageStep] = []
+    for weight in (0.3, 0.7):
+        steps.clear()
+        model.generate_image("a cat", loras={"ink": weight}, progress=steps.append, **SMALL)
+        assert [(step.step, step.num_steps) for step in steps] == [(i, 3) for i in range(4)]
+
+
 def test_an_image_is_painted_over_where_the_mask_is_white(model: ImageModel) -> None:
     original = np.full((64, 64, 3), 200, np.uint8)
     mask = np.zeros((64, 64), np.uint8)
@@ -162,6 +170,15 @@ def test_a_cancelled_image_ends_within_a_step(model: ImageModel) -> None:
     assert job.last_step.step < 100
     assert waiting.result(60).images[0].size == (64, 64)
     assert model.info.num_starts == 1  # the worker was not killed for it
+
+
+def test_an_image_that_is_cancelled_at_once_ends_before_its_steps(model: ImageModel) -> None:
+    for loras in ({}, {"ink": 0.4}):
+        job = model.submit(model.request("a cat", **(SMALL | {"num_steps": 150}), loras=loras))
+        job.cancel()
+        with pytest.raises(snapllm.JobCancelled):
+            job.result(60)
+    assert model.info.num_starts == 1
 
 
 def test_waiting_jobs_can_be_cancelled_and_are_bounded(

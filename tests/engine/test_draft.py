@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import snapllm
 from snapllm.engine import demo_model_path
 
@@ -25,6 +28,25 @@ def test_guesses_change_no_answer() -> None:
         assert stats["plain"].num_draft_tokens == 0
         assert stats["guessing"].num_accepted_draft_tokens > 20
         assert stats["guessing"].num_steps < stats["plain"].num_steps
+
+
+def test_few_sequences_may_have_many_guesses(llama_path: Path) -> None:
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    with snapllm.Engine(num_threads=1) as engine, ThreadPoolExecutor(4) as threads:
+        model = engine.load(llama_path, max_sequences=4, draft_tokens=15)
+
+        def answer(_: int) -> str:
+            return model.generate(
+                alphabet * 3,
+                grammar=f'root ::= ("{alphabet}")*',
+                ignore_eos=True,
+                temperature=0,
+                max_tokens=400,
+                reuse_prefix=False,
+            ).text
+
+        assert set(threads.map(answer, range(4))) == {(alphabet * 16)[:400]}
+        assert engine.stats().models[0].num_accepted_draft_tokens > 1000
 
 
 def test_a_model_that_cannot_take_tokens_back_guesses_nothing(tmp_path) -> None:  # type: ignore[no-untyped-def]

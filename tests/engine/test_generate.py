@@ -202,3 +202,14 @@ def test_prefill_in_pieces_changes_nothing(tmp_path: Path, architecture: Archite
             assert tokens[: len(known)] == known
     assert len({tuple(tokens) for tokens in answers[0]}) == len(prompts)
     assert sum(map(len, decided)) > LENGTH["max_tokens"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0}, {"temperature": 0.8}, {"repeat_penalty": 2}]
+)
+def test_where_every_token_is_banned_there_is_no_answer(
+    model: snapllm.Model, options: dict[str, float]
+) -> None:
+    banned = dict.fromkeys(range(model.info.vocab_size), -math.inf)
+    with pytest.raises(snapllm.SnapLLMError, match="no token"):
+        model.generate("Hi", max_tokens=4, logit_bias=banned, **options)

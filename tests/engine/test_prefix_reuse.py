@@ -312,3 +312,21 @@ def test_a_workspace_in_use_is_refused_and_its_user_is_named(tmp_path: Path) -> 
         other = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "in use by another process" in other.stderr
     snapllm.Engine(workspace=folder).close()
+
+
+def test_kv_of_short_contexts_is_none_of_long_ones(tmp_path: Path) -> None:
+    """The factors by which llama.cpp rotates positions follow from the context's size."""
+    path = make_nano_model(tmp_path / "long.gguf", long_rope_from=512)
+    prompt = random_tokens(1, 300)
+
+    def answer(workspace: Path | None, context_size: int) -> tuple[Logprobs, int, int]:
+        with snapllm.Engine(num_threads=1, workspace=workspace) as engine:
+            size = {"context_size": context_size, "kv_cells": context_size}
+            logprobs, token, usage, _ = ask(engine.load(path, **size), prompt)
+            return logprobs, token, usage.num_cached_tokens
+
+    fresh = {size: answer(None, size) for size in (512, 1024)}
+    assert fresh[512][0] != fresh[1024][0]
+    for size in (512, 1024):
+        assert answer(tmp_path / "ws", size) == fresh[size]
+        assert answer(tmp_path / "ws", size)[2] == 299

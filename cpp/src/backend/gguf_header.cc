@@ -43,6 +43,11 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
   header.num_heads = static_cast<int32_t>(heads);
   header.key_size = static_cast<int32_t>(key_size);
   header.value_size = static_cast<int32_t>(value_size);
+  if (file.has_tensor("rope_factors_long.weight")) {
+    header.short_context_size = static_cast<int32_t>(std::min<uint64_t>(
+        file.integer(prefix + "rope.scaling.original_context_length", header.train_context_size),
+        INT32_MAX));
+  }
   const auto has_any = [&](std::initializer_list<ggml_type> types) {
     return std::any_of(types.begin(), types.end(), [&](auto type) { return file.has_tensor_of(type); });
   };

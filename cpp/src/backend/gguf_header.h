@@ -22,6 +22,8 @@ struct GgufHeader {
   // KV cache elements (K and V together) of one token over all layers; an upper
   // bound where layers differ, 0 where the model keeps none.
   uint64_t kv_elements_per_token = 0;
+  // Contexts that are longer than this rotate positions otherwise; 0 = all of them alike.
+  int32_t short_context_size = 0;
   bool has_kquants = false;  // weights of Q4_K, Q5_K or Q6_K
   // Weights of Q4_K, and none of the other types that llama.cpp reorders for kernels of its own.
   bool has_q4_k_alone = false;

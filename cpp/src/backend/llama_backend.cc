@@ -125,14 +125,19 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options, Attentio
 }
 
 // KV that one of them computed differs in its last bits from that of another.
-std::string fingerprint_name(Attention attention, bool has_kquant_kernel) {
-  const std::string kquants = has_kquant_kernel ? " kquants 1" : "";
-  switch (attention) {
-    case Attention::kPlain: return "plain" + kquants;
-    case Attention::kFlash: return "flash" + kquants;
-    case Attention::kOwn: break;
-  }
-  return "own 1" + kquants;
+std::string fingerprint_name(Attention attention, bool has_kquant_kernel, bool is_long) {
+  std::string name = "own 1";
+  if (attention == Attention::kPlain) name = "plain";
+  if (attention == Attention::kFlash) name = "flash";
+  if (has_kquant_kernel) name += " kquants 1";
+  if (is_long) name += " long";
+  return name;
+}
+
+// Whether the context is one of those for which llama.cpp takes the factors of long ones.
+bool rotates_as_long(const GgufHeader& header, const llama_context* context) {
+  const auto size = static_cast<uint32_t>(header.short_context_size);
+  return size > 0 && llama_n_ctx_seq(context) > size;
 }
 
 ProjectorOptions projector_options(const ModelOptions& options, int32_t num_threads) {
@@ -176,9 +181,10 @@ Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info
   params.n_batch = static_cast<uint32_t>(std::min(options.batch_tokens, info.kv_cells));
   params.n_ubatch = std::min(static_cast<uint32_t>(options.ubatch_tokens), params.n_batch);
   params.n_seq_max = static_cast<uint32_t>(info.num_kv_sequences);
-  // One row of logits for each sequence; the default reserves one for each token
-  // of a batch.
-  params.n_outputs_max = params.n_seq_max;
+  // One row of logits for each sequence and each guess; the default reserves one for each
+  // token of a batch.
+  const int32_t num_rows = info.max_sequences + kMaxDraftingSequences * info.draft_tokens;
+  params.n_outputs_max = std::max(params.n_seq_max, static_cast<uint32_t>(num_rows));
   params.kv_unified = true;
   params.swa_full = false;
   params.flash_attn_type = flash_attention_type(options, attention);
@@ -308,11 +314,13 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     const Attention attention = attention_of(options, header.value());
     ModelInfo info = describe(model_id, options, header.value(), plan, attention,
                               weights.value().get(), projector.get());
-    const bool has_kquants = uses_kquant_kernel(options) && header.value().has_kquants;
-    const auto fingerprint = kv_fingerprint(options, fingerprint_name(attention, has_kquants));
-    if (!fingerprint.ok()) return fingerprint.status();
     auto context = create_context(weights.value().get(), info, options, attention);
     if (!context.ok()) return context.status();
+    const bool has_kquants = uses_kquant_kernel(options) && header.value().has_kquants;
+    const bool is_long = rotates_as_long(header.value(), context.value().get());
+    const auto fingerprint =
+        kv_fingerprint(options, fingerprint_name(attention, has_kquants, is_long));
+    if (!fingerprint.ok()) return fingerprint.status();
     // Without a KV memory there is nothing to generate from.
     info.supports_generation = llama_get_memory(context.value().get()) != nullptr;
     auto model =

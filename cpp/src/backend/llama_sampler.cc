@@ -146,6 +146,9 @@ Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
     token = most_likely(llama_get_logits_ith(context, batch_index), llama_vocab_n_tokens(vocab));
   } else {
     token = common_sampler_sample(sampler_.get(), context, batch_index);
+    const auto* candidates = common_sampler_get_candidates(sampler_.get(), /*do_sort=*/false);
+    // Where everything is banned, what was chosen is too.
+    if (candidates->data[candidates->selected].logit == -INFINITY) token = -1;
   }
   if (token >= 0) common_sampler_accept(sampler_.get(), token, /*is_generated=*/true);
   return token;

@@ -99,21 +99,23 @@ void LlamaTextContext::fork_sequence(SequenceId from, SequenceId to, int32_t num
 }
 
 Result<StateBytes> LlamaTextContext::save_state(SequenceId sequence, TokenRange range) {
-  return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<StateBytes> {
-    SequenceId source = sequence;
-    if (model_->kv_kind() == KvKind::kBlocks) {
-      source = scratch();
+  const bool is_part = model_->kv_kind() == KvKind::kBlocks;
+  auto saved = guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<StateBytes> {
+    const SequenceId source = is_part ? scratch() : sequence;
+    if (is_part) {
       llama_memory_seq_cp(llama_get_memory(context_.get()), sequence, source, range.begin, range.end);
     }
     StateBytes state(llama_state_seq_get_size(context_.get(), source));
     const size_t size =
         llama_state_seq_get_data(context_.get(), state.data(), state.size(), source);
-    if (source != sequence) clear_sequence(source);
     if (size == 0 || size != state.size()) {
       return Status(StatusCode::kGenerationFailed, "the sequence's state cannot be read");
     }
     return state;
   });
+  // Also where memory ran out: cells that were left there would be of the next state.
+  if (is_part) clear_sequence(scratch());
+  return saved;
 }
 
 bool LlamaTextContext::set_state(SequenceId sequence, TokenRange range, const StateBytes& state) {

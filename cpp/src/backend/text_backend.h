@@ -52,11 +52,15 @@ struct ContextMemory {
   uint64_t gpu_bytes = 0;  // of these and of the weights, what is on GPUs
 };
 
+// A batch has guesses of so many sequences at most.
+constexpr int32_t kMaxDraftingSequences = 4;
+
 // KV memory and compute of one model. Only the compute thread may call it.
 class TextContext {
  public:
   virtual ~TextContext() = default;
-  // REQUIRES: 0 < batch.size() <= the model's batch_tokens.
+  // REQUIRES: 0 < batch.size() <= the model's batch_tokens; outputs of one entry for each
+  // sequence, and of the guesses of kMaxDraftingSequences.
   virtual Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) = 0;
   // Whether the chunk's embeddings are there, so that decode_media can take them.
   virtual bool is_encoded(const MediaChunk& chunk) const = 0;

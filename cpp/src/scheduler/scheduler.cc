@@ -12,8 +12,9 @@ namespace snapllm {
 namespace {
 
 constexpr double kAverageWeight = 0.2;
+// Fewer tell little of the speed; the shortest chunks must tell, or they stay short.
+constexpr int32_t kMeasuredPrefillTokens = 16;
 // With more of them a batch computes enough at once: guesses would only add work.
-constexpr int kMaxDraftingSequences = 4;
 
 }  // namespace
 
@@ -197,7 +198,9 @@ void Scheduler::decode(bool others_wait) {
 
   batch_.clear();
   std::vector<int32_t> output_index;  // of each share; -1 = its prompt goes on
+  int32_t num_prefill = 0;
   for (const BatchShare& share : shares) {
+    if (running_[share.index]->state() == SequenceState::kPrefilling) num_prefill += share.num_tokens;
     const auto begin = static_cast<ptrdiff_t>(batch_.size());
     running_[share.index]->append_to_batch(share.num_tokens, batch_);
     const auto first = std::find_if(batch_.begin() + begin, batch_.end(),
@@ -220,8 +223,7 @@ void Scheduler::decode(bool others_wait) {
   sample(shares, output_index);
 
   const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-  const auto num_prefill = static_cast<double>(batch_.size()) - static_cast<double>(shares.size());
-  if (num_prefill >= 32.0) {
+  if (num_prefill >= kMeasuredPrefillTokens) {
     const double measured = ms / static_cast<double>(batch_.size());
     ms_per_prefill_token_ += ms_per_prefill_token_ == 0.0
                                  ? measured
@@ -255,6 +257,8 @@ void Scheduler::compute_media() {
     status = decode_span(sequence);
   } else {
     status = context_->encode_media(chunk);
+    // Computed in the next step: what others encode meanwhile could take its place.
+    if (status.ok()) media_turn_ = sequence.request_id() - 1;
     std::lock_guard lock(stats_mutex_);
     if (status.ok()) ++stats_.num_encoded_media;
   }
