@@ -1,12 +1,14 @@
-"""Request bodies that are no JSON."""
+"""Request bodies that are no JSON, or nested too deep."""
 
 from __future__ import annotations
+
+import time
 
 import msgspec
 import pytest
 
 from snapllm.errors import InvalidRequestError
-from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.decoding import MAX_JSON_DEPTH, decode_body
 
 
 class Body(msgspec.Struct):
@@ -47,3 +49,31 @@ def test_half_of_a_surrogate_pair_is_named(text: str, half: str) -> None:
 def test_a_body_that_ends_too_soon_is_said_to(body: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="truncated"):
         decode_body(body, DECODER)
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "[" * 200, '"' + "{" * 200, "\\", "[" * 200 + '\\"', "\\" * 3 + '"]}' * 200]
+)
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}"), ('[{"]":', "}]")])
+def test_only_brackets_outside_of_texts_nest(text: str, begin: str, end: str) -> None:
+    level = begin.count("[") + begin.count("{")
+    told = msgspec.json.encode(text).decode()
+    siblings = "[[], {}]," * 100
+    for depth, is_fine in ((MAX_JSON_DEPTH - 2, True), (MAX_JSON_DEPTH, False)):
+        nested = begin * (depth // level) + told + end * (depth // level)
+        body = f'{{"model": "m", "other": [{siblings} {told}, {nested}]}}'.encode()
+        if is_fine:
+            assert decode_body(body, DECODER).model == "m"
+        else:
+            with pytest.raises(InvalidRequestError, match="nested deeper than 100 levels"):
+                decode_body(body, DECODER)
+
+
+def test_the_nesting_of_a_large_body_is_found_at_once() -> None:
+    """It is looked for on the event loop; byte by byte, this took half a second."""
+    body = msgspec.json.encode({"model": "A" * (16 << 20), "tools": [{"a": {}}] * 100})
+    started = time.perf_counter()
+    DECODER.decode(body)
+    decoded = time.perf_counter()
+    decode_body(body, DECODER)
+    assert time.perf_counter() - decoded < 0.1 + 3 * (decoded - started)

@@ -7,6 +7,7 @@ import re
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from snapllm._checks import invalid_field
 from snapllm.errors import InvalidRequestError
@@ -21,6 +22,10 @@ _ESCAPES = re.compile(
 
 # Far deeper than any real request, and within what recursive readers can take.
 MAX_JSON_DEPTH = 100
+
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Of the brackets, as signed bytes."""
 
 
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
@@ -73,25 +78,15 @@ def _without_nulls(body: bytes) -> bytes:
 
 
 def _depth(body: bytes) -> int:
-    """An upper bound of the nesting, cheap for ordinary bodies."""
-    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+    """How deep the body is nested.
+
+    Bodies are large, and other requests wait meanwhile: no step here looks at one byte at a time.
+    """
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = body.translate(None, _NO_MARKS)
+    # Without escapes, every other piece between quotes is within a string.
+    steps = b"".join(marks.split(b'"')[::2]).translate(_STEPS)
+    if len(steps) <= MAX_JSON_DEPTH:
         return 0
-    depth = deepest = 0
-    in_string = False
-    skip = False
-    for byte in body:
-        if skip:
-            skip = False
-        elif in_string:
-            if byte == 0x5C:
-                skip = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
-    return deepest
+    return int(np.cumsum(np.frombuffer(steps, np.int8), dtype=np.int32).max())
