@@ -19,6 +19,9 @@ Ranges: TypeAlias = list[tuple[int, int]]
 Group: TypeAlias = "list[list[str | Group]]"
 """Alternatives of terms that follow each other. A term is written already, or a group."""
 
+MAX_PATTERN = 4096
+"""Characters; those for addresses, the longest that schema libraries write, have some 1,500."""
+_MAX_REMEMBERED = 256
 _LAST = 0x10FFFF
 _START, _END = "^", "$"  # as terms; the characters of that name are written with a backslash
 _SPECIAL = frozenset("^$.[](){}|*+?")
@@ -34,15 +37,19 @@ class UnsupportedPatternError(Exception):
     """The pattern is one, and no grammar says it: it looks around or back."""
 
 
-# Agents send the same tools with every turn.
-@functools.lru_cache(maxsize=1024)
 def anchored(pattern: str) -> str:
     """The pattern in the form that grammars are made of.
+
+    REQUIRES: it has at most `MAX_PATTERN` characters; other requests wait for what this takes.
 
     Raises:
         ValueError: It is no regular expression.
         UnsupportedPatternError: It cannot be said so.
     """
+    return _anchored(pattern) if len(pattern) > _MAX_REMEMBERED else _remembered(pattern)
+
+
+def _anchored(pattern: str) -> str:
     alternatives = list(_flat(_Parser(pattern).whole()))
     anything = _repeated(_written([(0, _LAST)]), 0, None)
     texts = []
@@ -51,6 +58,11 @@ def anchored(pattern: str) -> str:
         inner = _sequence(terms[starts : len(terms) - ends])
         texts.append(f"{'' if starts else anything}{inner}{'' if ends else anything}")
     return f"^{texts[0]}$" if len(texts) == 1 else f"^(?:{'|'.join(texts)})$"
+
+
+# Agents send the same tools with every turn. A character can become 140 (`\S` is 280): only
+# short patterns are remembered, so that all of them take 20 MB at most.
+_remembered = functools.lru_cache(maxsize=256)(_anchored)
 
 
 def _flat(group: Group) -> Iterator[list[str | Group]]:

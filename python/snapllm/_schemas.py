@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from snapllm._patterns import UnsupportedPatternError, anchored
+from snapllm._patterns import MAX_PATTERN, UnsupportedPatternError, anchored
 from snapllm.errors import InvalidRequestError
 
 # What an empty schema allows. llama.cpp takes that one for no schema at all.
@@ -25,7 +25,8 @@ def schema_text(schema: Mapping[str, Any], field: str) -> str:
     """A schema that an answer must match, as JSON text; an empty one is met by any JSON.
 
     Raises:
-        InvalidRequestError: A pattern in it is no regular expression; `param` is `field`.
+        InvalidRequestError: A pattern in it is too long or no regular expression; `param` is
+            `field`.
     """
     return msgspec.json.encode(enforceable(dict(schema), field) or _ANY_JSON).decode()
 
@@ -34,7 +35,8 @@ def enforceable(schema: dict[str, Any], field: str) -> dict[str, Any]:
     """The schema, in words that llama.cpp knows where it has any: it drops the others.
 
     Raises:
-        InvalidRequestError: A pattern in it is no regular expression; `param` is `field`.
+        InvalidRequestError: A pattern in it is too long or no regular expression; `param` is
+            `field`.
     """
     told = {keyword: _told(keyword, value, field) for keyword, value in schema.items()}
     items = schema.get("items")
@@ -59,6 +61,11 @@ def _told(keyword: str, value: Any, field: str) -> Any:
 
 
 def _pattern(pattern: str, field: str) -> str:
+    if len(pattern) > MAX_PATTERN:
+        raise InvalidRequestError(
+            f"{field}: a pattern has {len(pattern)} characters, at most {MAX_PATTERN} are allowed",
+            param=field,
+        )
     try:
         with contextlib.suppress(UnsupportedPatternError):
             return anchored(pattern)

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from snapllm import _patterns
 from snapllm._patterns import UnsupportedPatternError, anchored
 
 TEXTS = [
@@ -102,3 +103,15 @@ def test_what_is_no_regular_expression_is_refused(pattern: str) -> None:
 def test_what_looks_around_or_back_cannot_be_said(pattern: str) -> None:
     with pytest.raises(UnsupportedPatternError):
         anchored(pattern)
+
+
+def test_what_is_remembered_is_bounded_in_characters() -> None:
+    """A cache of a thousand long patterns was one of half a gigabyte."""
+    longest = 0
+    for num_sets in (10, 100, 1000):
+        before = _patterns._remembered.cache_info().misses
+        written = anchored("^" + r"\S" * num_sets + "bounded$")
+        if _patterns._remembered.cache_info().misses > before:
+            longest = max(longest, len(written))
+    assert longest > 0
+    assert longest * (_patterns._remembered.cache_info().maxsize or 1 << 30) < 20 << 20

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snapllm._requests import chat_request
-from snapllm._schemas import enforceable
+from snapllm._schemas import enforceable, schema_text
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic, openai, responses
@@ -133,6 +133,16 @@ def test_only_patterns_of_schemas_are_rewritten() -> None:
 def test_a_pattern_that_no_grammar_says_stays_a_hint() -> None:
     schema = {"type": "string", "pattern": "^(?!a)b$"}
     assert enforceable(schema, "f") == schema
+
+
+def test_a_pattern_has_a_longest_length() -> None:
+    """Each character takes microseconds on the event loop."""
+    long = {"type": "object", "properties": {"a": {"type": "string", "pattern": "a" * 4096}}}
+    assert "a" * 4096 in schema_text(long, "x")
+    long["properties"]["a"]["pattern"] += "(?!b)"
+    with pytest.raises(InvalidRequestError, match="4101 characters, at most 4096") as error:
+        schema_text(long, "tools[0].input_schema")
+    assert error.value.param == "tools[0].input_schema"
 
 
 def test_nested_patterns_are_found() -> None:
