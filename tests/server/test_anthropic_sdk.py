@@ -224,6 +224,31 @@ def test_cached_prompts_are_counted_apart(claude: anthropic.Anthropic) -> None:
     assert second.input_tokens > 0
 
 
+def test_a_question_after_a_marked_text_is_not_counted_as_cached(
+    claude: anthropic.Anthropic,
+) -> None:
+    marked = {"type": "text", "text": "A text. " * 8, "cache_control": {"type": "ephemeral"}}
+    question = {"type": "text", "text": "What does it say of them? " * 20}
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 5, **GREEDY}
+    turn: list[Any] = [{"role": "user", "content": [marked, question]}]
+    alone: list[Any] = [{"role": "user", "content": [marked]}]
+    counted = claude.messages.count_tokens(model="demo", messages=alone).input_tokens
+    usage = claude.messages.create(messages=turn, **options).usage
+    created = usage.cache_creation_input_tokens or 0
+    assert 0 < created + (usage.cache_read_input_tokens or 0) <= counted
+    assert usage.input_tokens > 100
+
+
+def test_a_mark_on_tools_is_one_on_the_tools_alone(claude: anthropic.Anthropic) -> None:
+    tool: Any = WEATHER | {"description": "It rains. " * 30, "cache_control": {"type": "ephemeral"}}
+    messages: list[Any] = [{"role": "user", "content": "What is the weather like? " * 20}]
+    usage = claude.messages.create(
+        model="demo", max_tokens=5, tools=[tool], messages=messages
+    ).usage
+    assert usage.cache_creation_input_tokens and usage.cache_creation_input_tokens > 50
+    assert usage.input_tokens > 100
+
+
 def test_a_stream_tells_from_its_start_what_was_cached(claude: anthropic.Anthropic) -> None:
     text = "You answer in few words. " * 30
     marked = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}

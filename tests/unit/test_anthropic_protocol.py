@@ -182,3 +182,67 @@ def test_a_field_that_does_not_fit_is_named(fields: dict[str, Any], param: str) 
     with pytest.raises(InvalidRequestError) as caught:
         parse(**fields)
     assert caught.value.param == param
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+def marked(text: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "text", "text": text} | MARK | fields
+
+
+TEXT, CALL = (
+    {"type": "text", "text": "b"},
+    {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}},
+)
+RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "c"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"messages": [{"role": "user", "content": [marked("a"), TEXT]}]}, [("user", "a")]),
+        (
+            {"messages": [{"role": "user", "content": [marked("a")]}, *HELLO]},
+            [("user", "a")],
+        ),
+        ({"system": [marked("a"), TEXT]}, [("system", "a"), ("user", "")]),
+        ({"tools": [{"name": "look", "input_schema": {}} | MARK]}, [("user", "")]),
+        (
+            {"tools": [{"name": "look", "input_schema": {}} | MARK], "system": "a"},
+            [("system", "a"), ("user", "")],
+        ),
+        (
+            {
+                "messages": [
+                    *HELLO,
+                    {"role": "assistant", "content": [marked("a"), CALL]},
+                    {"role": "user", "content": [RESULT, TEXT]},
+                ]
+            },
+            [("user", "Hi"), ("assistant", "a")],
+        ),
+        (
+            {
+                "messages": [
+                    *HELLO,
+                    {"role": "assistant", "content": [CALL]},
+                    {"role": "user", "content": [RESULT | MARK, TEXT]},
+                ]
+            },
+            [("user", "Hi"), ("assistant", ""), ("tool", "c")],
+        ),
+        (MARK, [("user", "Hi")]),
+    ],
+)
+def test_what_is_marked_ends_with_the_marked_block(
+    fields: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    mark = parse(**fields).breakpoint
+    assert mark is not None
+    found = []
+    for message in mark.messages:
+        parts = message.content if isinstance(message.content, list) else None
+        text = "".join(part.text or "" for part in parts) if parts else message.content
+        found.append((message.role, text))
+    assert found == expected

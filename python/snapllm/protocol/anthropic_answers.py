@@ -24,7 +24,8 @@ from snapllm.outputs import (
     Usage,
 )
 from snapllm.params import ChatRequest
-from snapllm.protocol.anthropic import TOOL_ID_PREFIX, Parsed
+from snapllm.protocol.anthropic import Parsed
+from snapllm.protocol.anthropic_conversation import TOOL_ID_PREFIX
 from snapllm.protocol.anthropic_refusals import ThreadsUnsupportedError
 from snapllm.protocol.error_codes import ApiError
 
