@@ -33,6 +33,17 @@ def demo_server() -> Iterator[Server]:
         server.process.kill()
 
 
+@pytest.fixture(scope="session")
+def locked_server() -> Iterator[Server]:
+    """A server for the clients that have the key `one` or `two`."""
+    server = Server("--api-key", "one", "--api-key", "two")
+    try:
+        yield server.start(1)
+        assert server.stop() == 0
+    finally:
+        server.process.kill()
+
+
 @pytest.fixture
 def client(server: Server) -> openai.OpenAI:
     return openai.OpenAI(base_url=server.url + "/v1", api_key="snapllm", max_retries=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -106,16 +105,6 @@ def test_the_tokens_of_a_prompt_are_counted_before_it_is_sent(demo_client: opena
         with pytest.raises(openai.BadRequestError) as caught:
             demo_client.responses.input_tokens.count(**fields)  # type: ignore[arg-type]
         assert caught.value.param == param
-
-
-@pytest.fixture(scope="module")
-def locked_server() -> Iterator[Server]:
-    server = Server("--api-key", "one", "--api-key", "two")
-    try:
-        yield server.start(1)
-        assert server.stop() == 0
-    finally:
-        server.process.kill()
 
 
 def test_clients_of_other_keys_do_not_find_it(locked_server: Server) -> None:

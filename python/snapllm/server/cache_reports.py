@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from snapllm.outputs import ChatResult, Finish
+from snapllm.outputs import ChatResult, Completion, Finish
 
 MAX_REPORTS = 1000
 
+Ended: TypeAlias = Finish | ChatResult | Completion
+"""The end of an answer, or the answer whole."""
+
 
 class CacheReports:
-    """The reports of the latest requests, by request id. Event loop only."""
+    """The reports of the latest requests, by request id. Event loop only.
+
+    Clients of different namespaces do not see each other's: a client may choose its ids.
+    """
 
     def __init__(self) -> None:
-        self._reports: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+        self._reports: OrderedDict[tuple[str, str], list[dict[str, Any]]] = OrderedDict()
 
-    def note(self, request_id: str, model_id: str, finishes: Sequence[Finish | ChatResult]) -> None:
+    def note(
+        self, namespace: str, request_id: str, model_id: str, finishes: Sequence[Ended]
+    ) -> None:
         """Keeps the reports of a request's answers; drops the oldest."""
-        self._reports[request_id] = [_report(model_id, finish) for finish in finishes]
+        self._reports[namespace, request_id] = [_report(model_id, finish) for finish in finishes]
         while len(self._reports) > MAX_REPORTS:
             self._reports.popitem(last=False)
 
-    def find(self, request_id: str) -> list[dict[str, Any]] | None:
+    def find(self, namespace: str, request_id: str) -> list[dict[str, Any]] | None:
         """The reports of a request's answers; None when it is not known."""
-        return self._reports.get(request_id)
+        return self._reports.get((namespace, request_id))
 
 
-def _report(model_id: str, finish: Finish | ChatResult) -> dict[str, Any]:
+def _report(model_id: str, finish: Ended) -> dict[str, Any]:
     usage, cache = finish.usage, finish.cache
     return {
         "model": model_id,
@@ -43,7 +51,7 @@ def _report(model_id: str, finish: Finish | ChatResult) -> dict[str, Any]:
     }
 
 
-def cache_header(finishes: Sequence[Finish | ChatResult]) -> str:
+def cache_header(finishes: Sequence[Ended]) -> str:
     """The value of the x-snapllm-cache header."""
     total = sum(finish.usage.num_prompt_tokens for finish in finishes)
     return (

@@ -9,11 +9,10 @@ import msgspec
 from aiohttp import web
 
 from snapllm.errors import SnapLLMError
-from snapllm.outputs import ChatResult, Finish
 from snapllm.protocol.anthropic_answers import error_object
 from snapllm.protocol.error_codes import RETRY_AFTER_S, ApiError, api_error, encode_error
-from snapllm.server.cache_reports import cache_header
-from snapllm.server.keys import STATE
+from snapllm.server.cache_reports import Ended, cache_header
+from snapllm.server.keys import STATE, cache_namespace_of
 from snapllm.server.log_lines import note_error
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,11 +43,11 @@ def refuse(request: web.Request, error: ApiError) -> web.Response:
     return response
 
 
-def note_answers(
-    request: web.Request, model_id: str, answers: Sequence[Finish | ChatResult]
-) -> None:
+def note_answers(request: web.Request, model_id: str, answers: Sequence[Ended]) -> None:
     """Makes the request's cache report and header."""
-    request.app[STATE].cache_reports.note(request["request_id"], model_id, answers)
+    request.app[STATE].cache_reports.note(
+        cache_namespace_of(request), request["request_id"], model_id, answers
+    )
     request["cache_header"] = cache_header(answers)
 
 

@@ -17,7 +17,7 @@ from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.native_listing import is_in_memory
 from snapllm.protocol.openapi import docs_page, openapi_document
 from snapllm.server.coming import model_of
-from snapllm.server.keys import ENGINE, STATE, engine_of, loaded_ids
+from snapllm.server.keys import ENGINE, STATE, cache_namespace_of, engine_of, loaded_ids
 from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response, refuse
 
@@ -76,7 +76,7 @@ async def metrics(request: web.Request) -> web.Response:
 async def request_cache(request: web.Request) -> web.Response:
     """GET /api/v1/requests/{request_id}/cache"""
     request_id = request.match_info["request_id"]
-    reports = request.app[STATE].cache_reports.find(request_id)
+    reports = request.app[STATE].cache_reports.find(cache_namespace_of(request), request_id)
     if reports is None:
         return refuse(request, ApiError("not_found", f"Request not found: {request_id}"))
     answers = [
