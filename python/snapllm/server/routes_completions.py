@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from typing import TypeVar
 
 from aiohttp import web
 
 from snapllm._readers import fold_completion
 from snapllm._runner import Answer
 from snapllm.errors import SnapLLMError
-from snapllm.outputs import CompletionChunk, Finish
+from snapllm.outputs import Completion, CompletionChunk, Finish
 from snapllm.protocol import openai_completions as completions_protocol
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect_all, merge
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, event_stream, stream_response
+
+_Ended = TypeVar("_Ended", Completion, Finish)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -35,8 +39,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
         echoes = [echo for echo, group in zip(parsed.echoes, groups, strict=True) for _ in group]
         if not parsed.stream:
             results = [fold_completion(chunks) for chunks in await collect_all(answers)]
-            finished = iter(results)
-            usage = completions_protocol.add_usage([[next(finished) for _ in g] for g in groups])
+            note_answers(request, wanted[0].model, results)
+            usage = completions_protocol.add_usage(_by_prompt(groups, results))
             return json_response(encoder.response(list(zip(echoes, results, strict=True)), usage))
         async with event_stream(request) as stream:
             await stream.send(encoder.echo(i, echo) for i, echo in enumerate(echoes) if echo)
@@ -46,16 +50,22 @@ async def completions(request: web.Request) -> web.StreamResponse:
                     if (finish := chunks[-1].finish) is not None:
                         finishes[index] = finish
                     await stream.send(encoder.chunk(index, chunk) for chunk in chunks)
-                ordered = iter([finishes[i] for i in range(len(answers))])
-                usage = completions_protocol.add_usage(
-                    [[next(ordered) for _ in group] for group in groups]
-                )
-                note_answers(request, wanted[0].model, list(finishes.values()))
+                ordered = [finishes[i] for i in range(len(answers))]
+                note_answers(request, wanted[0].model, ordered)
+                usage = completions_protocol.add_usage(_by_prompt(groups, ordered))
                 last = [encoder.usage_chunk(usage)] if parsed.include_usage else []
                 await stream.send([*last, DONE])
             except SnapLLMError as error:
                 await stream.fail(api_error(error))
         return stream_response(request)
+
+
+def _by_prompt(
+    groups: Sequence[Sequence[Answer[CompletionChunk]]], ends: Iterable[_Ended]
+) -> list[list[_Ended]]:
+    """The ends of all answers, in groups as the answers are."""
+    each = iter(ends)
+    return [[next(each) for _ in group] for group in groups]
 
 
 def add_routes(app: web.Application) -> None:

@@ -49,21 +49,27 @@ async def _send_answers(
     encoder: openai.Encoder,
     include_usage: bool,
 ) -> list[Finish]:
+    """Sends the answers as they come; returns the ends of those that came to one, in order."""
     await stream.send(encoder.first_chunk(index) for index in range(len(answers)))
-    finishes: list[Finish] = []
+    finishes: dict[int, Finish] = {}
     try:
         async for index, events in merge(answers):
-            finishes += [event for event in events if isinstance(event, Finish)]
+            if isinstance(events[-1], Finish):
+                finishes[index] = events[-1]
             chunks = [chunk for event in events for chunk in encoder.chunks(index, event)]
             if len(finishes) == len(answers):
                 # The end goes out with the last chunk: one write, one packet.
                 if include_usage:
-                    chunks.append(encoder.usage_chunk(finishes))
+                    chunks.append(encoder.usage_chunk(_in_order(finishes)))
                 chunks.append(DONE)
             await stream.send(chunks)
     except SnapLLMError as error:
         await stream.fail(api_error(error))
-    return finishes
+    return _in_order(finishes)
+
+
+def _in_order(finishes: dict[int, Finish]) -> list[Finish]:
+    return [finishes[index] for index in sorted(finishes)]
 
 
 async def list_models(request: web.Request) -> web.Response:
