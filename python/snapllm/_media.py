@@ -15,7 +15,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -31,6 +31,8 @@ MAX_MEDIA = 64
 """Images and sounds of one request."""
 MAX_IMAGE_BYTES = 20 << 20
 MAX_IMAGE_PIXELS = 1 << 25
+MAX_PIXELS = 1 << 27
+"""Of all images of one request, which are held together: 64 screenshots of 1920 x 1080."""
 MAX_IMAGE_SIDE = 1 << 14
 MAX_ASPECT_RATIO = 100
 MAX_WAV_BYTES = 32 << 20
@@ -39,6 +41,7 @@ MAX_MP3_BYTES = 2 << 20
 """At the lowest bit rate there is, half an hour."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+_Decoded = TypeVar("_Decoded")
 
 
 class MediaPolicy(msgspec.Struct, frozen=True):
@@ -59,6 +62,7 @@ class MediaLoader:
         """Stands for each of them in the prompt; nobody can guess it."""
         self._policy = policy
         self._takes_images, self._takes_audio = takes_images, takes_audio
+        self._pixels_left = MAX_PIXELS
 
     def place(self, part: ContentPart, where: str) -> str:
         """Loads the part's image or sound and returns what stands for it.
@@ -73,7 +77,9 @@ class MediaLoader:
             raise InvalidRequestError(
                 f"{where}: more than {MAX_MEDIA} images in one request", param=where
             )
-        self.inputs.append(self._load(part, name))
+        loaded = self._load(part, name)
+        self.inputs.append(loaded)
+        self._pixels_left -= loaded.width * loaded.height
         return self.marker
 
     def _check_taken(self, part: ContentPart, name: str) -> None:
@@ -94,12 +100,13 @@ class MediaLoader:
         if part.image_url:
             return self._load_url(part.image_url, name)
         if isinstance(part, MediaPart):
-            return load_image(part.source, name)
+            return load_image(part.source, name, pixels_left=self._pixels_left)
         raise InvalidRequestError(f"{name} is required", param=name)
 
     def _load_url(self, image_url: ImageUrl | str, where: str) -> _core.MediaInput:
         url = image_url if isinstance(image_url, str) else image_url.url
-        return decode_image(self._read_url(url, where), where)
+        data = self._read_url(url, where)
+        return decode_image(data, where, pixels_left=self._pixels_left)
 
     def _read_url(self, url: str, where: str) -> bytes:
         if is_data_url(url):
@@ -158,7 +165,9 @@ def decode_data_url(url: str, where: str) -> bytes:
     return decode_base64(unquote(data), where)
 
 
-def load_image(source: Any, where: str, *, drop_alpha: bool = False) -> _core.MediaInput:
+def load_image(
+    source: Any, where: str, *, drop_alpha: bool = False, pixels_left: int = MAX_PIXELS
+) -> _core.MediaInput:
     """Reads an image that Python code hands in.
 
     Args:
@@ -167,20 +176,22 @@ def load_image(source: Any, where: str, *, drop_alpha: bool = False) -> _core.Me
         where: What to call it in an error.
         drop_alpha: Take the colours of transparent pixels as they are; otherwise they are
             seen on white.
+        pixels_left: How many the request's other images leave to it.
 
     Raises:
         InvalidRequestError: It is none of these, cannot be read, or is beyond a limit.
     """
     from PIL import Image
 
-    if isinstance(source, bytes | bytearray | memoryview):
-        return decode_image(bytes(source), where, drop_alpha=drop_alpha)
     if isinstance(source, str | PathLike):
-        return decode_image(_read_file(Path(source), where), where, drop_alpha=drop_alpha)
+        source = _read_file(Path(source), where)
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+        return decode_image(data, where, drop_alpha=drop_alpha, pixels_left=pixels_left)
+    if not isinstance(source, Image.Image) and hasattr(source, "__array_interface__"):
+        source = _guarded(lambda: _from_array(source, where), where)
     if isinstance(source, Image.Image):
-        return _guarded(lambda: _to_input(source, where, drop_alpha), where)
-    if hasattr(source, "__array_interface__"):
-        return _guarded(lambda: _to_input(_from_array(source, where), where, drop_alpha), where)
+        return _guarded(lambda: _to_input(source, where, drop_alpha, pixels_left), where)
     raise InvalidRequestError(
         f"{where}: expected a path, bytes, an array or a Pillow image, not {type(source).__name__}",
         param=where,
@@ -207,7 +218,9 @@ def image_data_url(source: Any, where: str) -> str:
     return f"data:image;base64,{base64.b64encode(data).decode()}"
 
 
-def decode_image(data: bytes, where: str, *, drop_alpha: bool = False) -> _core.MediaInput:
+def decode_image(
+    data: bytes, where: str, *, drop_alpha: bool = False, pixels_left: int = MAX_PIXELS
+) -> _core.MediaInput:
     """Decodes an image file; of an animation the first picture. See `load_image`.
 
     Raises:
@@ -224,7 +237,7 @@ def decode_image(data: bytes, where: str, *, drop_alpha: bool = False) -> _core.
     def decode() -> _core.MediaInput:
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _to_input(image, where, drop_alpha)
+                return _to_input(image, where, drop_alpha, pixels_left)
         except UnidentifiedImageError:
             raise InvalidRequestError(
                 f"{where}: not an image in one of the formats {', '.join(_FORMATS)}", param=where
@@ -298,7 +311,7 @@ def _from_array(array: Any, where: str) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _guarded(decode: Callable[[], _core.MediaInput], where: str) -> _core.MediaInput:
+def _guarded(decode: Callable[[], _Decoded], where: str) -> _Decoded:
     try:
         return decode()
     except InvalidRequestError:
@@ -339,11 +352,18 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
 
 
-def _to_input(image: Image.Image, where: str, drop_alpha: bool) -> _core.MediaInput:
+def _to_input(
+    image: Image.Image, where: str, drop_alpha: bool, pixels_left: int
+) -> _core.MediaInput:
     from PIL import ImageOps
 
     # The header's size, before any pixel is decoded.
     _check_size(*image.size, where)
+    if image.width * image.height > pixels_left:
+        raise InvalidRequestError(
+            f"{where}: with the images before it, the request has more than {MAX_PIXELS} pixels",
+            param=where,
+        )
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         # 16 bits of grey, which Pillow would cut off instead of scaling.

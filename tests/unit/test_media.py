@@ -231,6 +231,26 @@ def test_a_request_has_so_many_images_and_no_more() -> None:
         loader.place(part(url), "x")
 
 
+def test_the_images_of_a_request_have_so_many_pixels_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are all held until the last is read: 64 of the largest were 6 GB."""
+    monkeypatch.setattr(_media, "MAX_PIXELS", 10_000)
+    loader = MediaLoader(MediaPolicy())
+    url = "data:;base64," + base64.b64encode(encode(Image.fromarray(picture(40, 60)))).decode()
+    sources = [encode(Image.fromarray(picture(40, 60))), Image.new("RGB", (40, 60))]
+    loader.place(part(url), "x")
+    for source in sources:
+        loader.place(MediaPart("image", name="x", source=source), "x")
+    loader.place(part(url), "x")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+    wrong = [part(url), *(MediaPart("image", name="y.image_url", source=each) for each in sources)]
+    for each in wrong:
+        with pytest.raises(InvalidRequestError, match="more than 10000 pixels") as caught:
+            loader.place(each, "y")
+        assert caught.value.param == "y.image_url"
+
+
 def test_what_the_model_does_not_take_is_named() -> None:
     image, sound = part("data:,"), ContentPart("input_audio")
     seen = MediaPart("image", name="images[3]", source="/no/such.png")
