@@ -11,7 +11,10 @@ from snapllm.protocol.responses_items import KeptItem
 
 MAX_RESPONSES = 1000
 MAX_BYTES = 128 << 20
+# What keeping takes beside the data itself, as measured.
 _REFERENCE_BYTES = 8
+_ITEM_BYTES = 600
+_RESPONSE_BYTES = 500
 
 
 class _Response(msgspec.Struct, frozen=True):
@@ -22,7 +25,12 @@ class _Response(msgspec.Struct, frozen=True):
     @property
     def own_bytes(self) -> int:
         """What it takes beside its items, which others may have too."""
-        return len(self.body) + _REFERENCE_BYTES * (len(self.input) + len(self.output))
+        num_references = len(self.input) + len(self.output)
+        return _RESPONSE_BYTES + len(self.body) + _REFERENCE_BYTES * num_references
+
+
+def _item_bytes(item: KeptItem) -> int:
+    return _ITEM_BYTES + len(item.id) + len(item.data)
 
 
 class KeptResponses:
@@ -35,10 +43,10 @@ class KeptResponses:
         self._max_responses = max_responses
         self._max_bytes = max_bytes
         self._responses: OrderedDict[tuple[str, str], _Response] = OrderedDict()
-        # Each item once, with the number of its uses: all turns of a conversation have its
-        # beginning, whether a client refers to it or sends it again.
-        self._items: dict[tuple[str, KeptItem], tuple[KeptItem, int]] = {}
-        self._latest: dict[tuple[str, str], KeptItem] = {}
+        # The items of an id by their data, the latest last. Each is there once, with the number of
+        # its uses: all turns of a conversation have its beginning, whether a client refers to it
+        # or sends it again.
+        self._items: dict[tuple[str, str], dict[bytes, tuple[KeptItem, int]]] = {}
         self.num_bytes = 0
 
     def of(self, namespace: str) -> OwnResponses:
@@ -50,8 +58,9 @@ class KeptResponses:
         return self._responses.get((namespace, response_id))
 
     def find_item(self, namespace: str, item_id: str) -> KeptItem | None:
-        """An item of any answer of the client."""
-        return self._latest.get((namespace, item_id))
+        """An item of any answer of the client; of several with the id the latest."""
+        versions = self._items.get((namespace, item_id))
+        return next(reversed(versions.values()))[0] if versions else None
 
     def add(self, namespace: str, response_id: str, response: _Response) -> None:
         """Keeps an answer; drops the oldest ones that there is no room for."""
@@ -77,20 +86,22 @@ class KeptResponses:
 
     def _use(self, namespace: str, item: KeptItem) -> KeptItem:
         """The one object for all items that are the same."""
-        kept, uses = self._items.get((namespace, item), (item, 0))
-        self._items[namespace, kept] = kept, uses + 1
-        self._latest[namespace, kept.id] = kept
-        self.num_bytes += 0 if uses else len(kept.data)
+        versions = self._items.setdefault((namespace, item.id), {})
+        kept, uses = versions.pop(item.data, (item, 0))
+        versions[kept.data] = kept, uses + 1
+        self.num_bytes += 0 if uses else _item_bytes(kept)
         return kept
 
     def _let_go(self, namespace: str, item: KeptItem) -> None:
-        _, uses = self._items.pop((namespace, item))
+        versions = self._items[namespace, item.id]
+        _, uses = versions[item.data]
         if uses > 1:
-            self._items[namespace, item] = item, uses - 1
+            versions[item.data] = item, uses - 1
             return
-        self.num_bytes -= len(item.data)
-        if self._latest.get((namespace, item.id)) == item:
-            del self._latest[namespace, item.id]
+        self.num_bytes -= _item_bytes(item)
+        del versions[item.data]
+        if not versions:
+            del self._items[namespace, item.id]
 
 
 class OwnResponses:
