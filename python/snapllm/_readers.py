@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 
 from snapllm import _core
 from snapllm.outputs import (
@@ -105,7 +107,7 @@ class _LogprobMatcher:
             return ()
         wanted = text.encode()
         data = self._rest + b"".join(entry.bytes for entry in self._entries)
-        start = data.find(wanted)
+        start = self._find(wanted, data)
         # Text that is not in there was mended (broken UTF-8): all tokens are its own.
         first, last = (start, start + len(wanted)) if start >= 0 else (0, len(data))
         self._rest = b""
@@ -121,6 +123,19 @@ class _LogprobMatcher:
                 self._rest = data[last:offset]
         self._entries = left
         return tuple(taken)
+
+    def _find(self, text: bytes, data: bytes) -> int:
+        """Where the text is in the data. Markup may hold it too: it is preferably where a token
+        begins, or where the blank that begins one ends."""
+        sizes = (len(entry.bytes) for entry in self._entries)
+        begins = [0, *accumulate(sizes, initial=len(self._rest))]
+        first = start = data.find(text)
+        while start >= 0:
+            begin = begins[bisect_right(begins, start) - 1]
+            if not data[begin:start].strip():
+                return start
+            start = data.find(text, start + 1)
+        return first
 
 
 class ChatReader:
