@@ -46,6 +46,7 @@ def test_thinking_of_an_unknown_type_is_adaptive() -> None:
     assert not parse(thinking={"type": "disabled"}).request.thinking
 
 
+LOOK = {"name": "look", "input_schema": {}}
 FORM: dict[str, Any] = {"type": "json_schema", "schema": {}}
 
 
@@ -53,11 +54,8 @@ FORM: dict[str, Any] = {"type": "json_schema", "schema": {}}
     ("fields", "param"),
     [
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
-        ({"tool_choice": {"type": "any"}, "tools": [{"name": "look"}]}, "tool_choice.type"),
-        (
-            {"tool_choice": {"type": "tool", "name": "look"}, "tools": [{"name": "look"}]},
-            "tool_choice.type",
-        ),
+        ({"tool_choice": {"type": "any"}, "tools": [LOOK]}, "tool_choice.type"),
+        ({"tool_choice": {"type": "tool", "name": "look"}, "tools": [LOOK]}, "tool_choice.type"),
         ({"output_config": {"format": FORM}}, "output_config.format"),
         ({"output_format": FORM}, "output_format"),
     ],
@@ -184,6 +182,15 @@ def test_a_field_that_does_not_fit_is_named(fields: dict[str, Any], param: str) 
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize("content", ["", []])
+def test_a_message_of_the_user_without_content_is_named(content: Any) -> None:
+    silent = {"role": "assistant", "content": content}
+    assert len(parse(messages=[*HELLO, silent, *HELLO]).request.messages) == 3
+    with pytest.raises(InvalidRequestError, match="must not be empty") as caught:
+        parse(messages=[*HELLO, silent, {"role": "user", "content": content}])
+    assert caught.value.param == "messages[2].content"
+
+
 MARK = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -207,11 +214,8 @@ RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "c"}
             [("user", "a")],
         ),
         ({"system": [marked("a"), TEXT]}, [("system", "a"), ("user", "")]),
-        ({"tools": [{"name": "look", "input_schema": {}} | MARK]}, [("user", "")]),
-        (
-            {"tools": [{"name": "look", "input_schema": {}} | MARK], "system": "a"},
-            [("system", "a"), ("user", "")],
-        ),
+        ({"tools": [LOOK | MARK]}, [("user", "")]),
+        ({"tools": [LOOK | MARK], "system": "a"}, [("system", "a"), ("user", "")]),
         (
             {
                 "messages": [

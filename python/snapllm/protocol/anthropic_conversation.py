@@ -161,6 +161,8 @@ def _add_message(conversation: Conversation, message: InputMessage, where: str) 
         for block in blocks:
             conversation.mark(block.cache_control)
     else:
+        if not content:
+            raise InvalidRequestError(f"{where}: a user's message must not be empty", param=where)
         for i, block in enumerate(blocks):
             _add_user_block(conversation, block, f"{where}[{i}]")
             conversation.mark(block.cache_control)

@@ -5,6 +5,8 @@ Reference: Anthropic API, "Create a Message", "Tool reference".
 
 from __future__ import annotations
 
+import re
+
 from snapllm.conversation import FunctionDefinition, Tool, ToolFields, ToolMode, offer_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.anthropic_client_tools import client_tool
@@ -12,6 +14,7 @@ from snapllm.protocol.anthropic_types import MessagesRequest, ToolDefinition
 
 # Every tool is shown from the start, deferred ones too: there is nothing to search for.
 _TOOL_SEARCH = "tool_search_tool_"
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
@@ -39,6 +42,9 @@ def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
 
 def _function(tool: ToolDefinition, where: str) -> FunctionDefinition:
     if tool.type in (None, "custom"):
+        if tool.input_schema is None:
+            field = f"{where}.input_schema"
+            raise InvalidRequestError(f"{field} is required", param=field)
         own = FunctionDefinition(tool.name, tool.description, tool.input_schema)
         function: FunctionDefinition | None = own
     else:
@@ -52,4 +58,8 @@ def _function(tool: ToolDefinition, where: str) -> FunctionDefinition:
         )
     if not function.name:
         raise InvalidRequestError(f"{where}.name is required", param=f"{where}.name")
+    if not _NAME.fullmatch(function.name):
+        raise InvalidRequestError(
+            f"{where}.name must be 1 to 128 letters, digits, _ and -", param=f"{where}.name"
+        )
     return function
