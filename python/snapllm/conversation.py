@@ -169,12 +169,13 @@ def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:
     return result
 
 
-_MEDIA_TYPES = ("image_url", "input_audio", "image")
+MEDIA_TYPES = ("image_url", "input_audio")
+"""The parts of a request's body that are no text."""
 
 
 def is_media(part: ContentPart) -> bool:
     """Whether a part shows an image or holds a sound."""
-    return part.type in _MEDIA_TYPES
+    return part.type in (*MEDIA_TYPES, "image")
 
 
 def add_media(messages: Sequence[Message], media: Sequence[ContentPart]) -> None:

@@ -11,7 +11,14 @@ from snapllm import _core
 from snapllm._checks import check_text, convert
 from snapllm._lowering import lower_chat
 from snapllm._media import image_data_url
-from snapllm.conversation import ContentPart, ImageUrl, MediaPart, Message, has_media
+from snapllm.conversation import (
+    MEDIA_TYPES,
+    ContentPart,
+    ImageUrl,
+    MediaPart,
+    Message,
+    has_media,
+)
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest
 
@@ -22,7 +29,6 @@ Document: TypeAlias = str | list[ContentPart]
 # decoded for each, the first of them must do.
 _PROBES = ("A", "\n", " x", "b", "7", "(", "é")
 _NUM_PROBES_WITH_MEDIA = 3
-_MEDIA = ("image_url", "input_audio")
 
 
 class DocumentPrompt(msgspec.Struct, frozen=True):
@@ -55,7 +61,7 @@ def make_document(content: str | Sequence[Any], images: Sequence[Any] = ()) -> D
         parts = convert(content, list[ContentPart], "content")
         for i, part in enumerate(parts):
             _check(part, f"content[{i}]")
-    if not images and not any(part.text or part.type in _MEDIA for part in parts):
+    if not images and not any(part.text or part.type in MEDIA_TYPES for part in parts):
         raise InvalidRequestError("content must not be empty", param="content")
     if not images and all(part.type == "text" for part in parts):
         return "\n".join(part.text or "" for part in parts)
@@ -68,7 +74,7 @@ def make_document(content: str | Sequence[Any], images: Sequence[Any] = ()) -> D
 
 def _check(part: ContentPart, where: str) -> None:
     """Raises `InvalidRequestError` for a part that lacks what its type says it is."""
-    if part.type not in ("text", *_MEDIA):
+    if part.type not in ("text", *MEDIA_TYPES):
         raise InvalidRequestError(
             f"{where}.type: expected 'text', 'image_url' or 'input_audio', not {part.type!r}",
             param=f"{where}.type",

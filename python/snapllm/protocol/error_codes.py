@@ -29,6 +29,10 @@ _STATUS = {
     "internal_error": 500,
     "closed": 503,
 }
+# What an HTTP status says where nothing more is known.
+_CODE_OF_STATUS = {
+    _STATUS[code]: code for code in ("not_found", "method_not_allowed", "request_too_large")
+}
 
 RETRY_AFTER_S = 1
 
@@ -53,6 +57,11 @@ class ApiError(msgspec.Struct, frozen=True):
         if self.status == 401:
             return "authentication_error"
         return "invalid_request_error" if self.status < 500 else "server_error"
+
+
+def code_of_status(status: int) -> str:
+    """The code of an error that is known by its HTTP status only."""
+    return _CODE_OF_STATUS.get(status, "invalid_request")
 
 
 def api_error(error: SnapLLMError) -> ApiError:

@@ -10,15 +10,19 @@ from aiohttp import web
 
 from snapllm.errors import SnapLLMError
 from snapllm.protocol.anthropic_answers import error_object
-from snapllm.protocol.error_codes import RETRY_AFTER_S, ApiError, api_error, encode_error
+from snapllm.protocol.error_codes import (
+    RETRY_AFTER_S,
+    ApiError,
+    api_error,
+    code_of_status,
+    encode_error,
+)
 from snapllm.server.cache_reports import Ended, cache_header
 from snapllm.server.keys import STATE, cache_namespace_of
 from snapllm.server.log_lines import note_error
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger("snapllm.server")
-
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
 def json_response(body: bytes, status: int = 200) -> web.Response:
@@ -63,7 +67,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        code = _HTTP_CODES.get(error.status, "invalid_request")
+        code = code_of_status(error.status)
         response = refuse(request, ApiError(code, _explain(request, error)))
         response.set_status(error.status)
         if "Allow" in error.headers:
