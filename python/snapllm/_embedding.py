@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from snapllm import _core
 from snapllm._gate import Gate
-from snapllm.errors import QueueFullError
+from snapllm._threads import Pool
 from snapllm.params import EmbeddingRequest
 
 # Inputs handed to the core at once: an abandoned request goes on no longer than these.
 _BATCH = 16
-_MAX_WAITING = 256
 
 
 class RawEmbeddings(msgspec.Struct, frozen=True):
@@ -31,14 +28,11 @@ class EmbeddingRunner:
     Args:
         core: Computes them, a few inputs at once.
         gate: Lets requests in; one that is in may hand all its inputs to the core.
+        threads: Where those of event loops wait for the core.
     """
 
-    def __init__(self, core: _core.Engine, gate: Gate) -> None:
-        self._core, self._gate = core, gate
-        self._num_waiting = 0  # of those on an event loop
-        # Threads of their own: they wait for the compute thread, and must not keep the
-        # formatting of other requests waiting.
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-embed")
+    def __init__(self, core: _core.Engine, gate: Gate, threads: Pool) -> None:
+        self._core, self._gate, self._threads = core, gate, threads
 
     def run(self, request: EmbeddingRequest) -> RawEmbeddings:
         """Computes the vectors of all inputs.
@@ -74,15 +68,10 @@ class EmbeddingRunner:
         Raises:
             QueueFullError: Too many requests wait.
         """
-        if self._num_waiting >= _MAX_WAITING:
-            raise QueueFullError("too many embedding requests are waiting; try again later")
         cancelled = threading.Event()
-        self._num_waiting += 1
         try:
             # It has begun, though other requests may have its threads for a while.
             with self._gate.working():
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, self._run, request, cancelled)
+                return await self._threads.start(self._run, request, cancelled)
         finally:
             cancelled.set()
-            self._num_waiting -= 1

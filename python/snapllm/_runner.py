@@ -7,7 +7,6 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from snapllm import _core
@@ -17,6 +16,7 @@ from snapllm._lowering import Lowered, is_quick, lower_chat, lower_completion
 from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
+from snapllm._threads import Pool, Threads, see_failure
 from snapllm.conversation import has_media
 from snapllm.outputs import ChatEvent, CompletionChunk, Finish
 from snapllm.params import ChatRequest, CompletionRequest
@@ -91,26 +91,27 @@ def _settle(
     returning: dict[str, asyncio.Future[None]], model_id: str, task: asyncio.Future[None]
 ) -> None:
     returning.pop(model_id, None)
-    if not task.cancelled():
-        task.exception()  # whoever still waits sees it too
+    see_failure(task)  # whoever still waits sees it too
 
 
 class Runner:
-    """What `Model` and the server share: one way to run a request each."""
+    """What `Model` and the server share: one way to run a request each.
 
-    def __init__(self, core: _core.Engine) -> None:
+    Args:
+        core: The engine's core.
+        max_waiting: See `Threads`.
+    """
+
+    def __init__(self, core: _core.Engine, max_waiting: int) -> None:
         self.core = core
+        self.threads = Threads(max_waiting)
+        """For what must not keep an event loop waiting."""
         self.gate = Gate()
         """Closed at the engine's end, which waits for what it has let in."""
-        self.embeddings = EmbeddingRunner(core, self.gate)
+        self.embeddings = EmbeddingRunner(core, self.gate, self.threads.embedding)
         self.media_policy = MediaPolicy()
-        # Decoding or fetching images must not keep the formatting of texts waiting.
-        self._media_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="snapllm-media")
         self.resolve: Callable[[ChatRequest], ChatRequest] = lambda request: request
         """Applied to every chat: turns ``model@context`` into the document's chat."""
-        # Loading takes seconds: threads of its own, so that it never keeps the formatting
-        # of requests waiting.
-        self._loader = ThreadPoolExecutor(max_workers=4, thread_name_prefix="snapllm-load")
         self._returning: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, dict[str, asyncio.Future[None]]
         ] = weakref.WeakKeyDictionary()
@@ -146,7 +147,7 @@ class Runner:
         before. Every refusal is raised here.
         """
         lower = functools.partial(lower_chat, policy=self.media_policy)
-        threads = self._media_threads if has_media(request.messages) else None
+        threads = self.threads.media if has_media(request.messages) else None
         lowered, subscriptions = await self._submit(self.resolve(request), lower, stream, threads)
         num_tokens = len(lowered.tokens)
         return [Answer(s, self._reader(lowered).read, num_tokens) for s in subscriptions]
@@ -188,7 +189,7 @@ class Runner:
         task = returning.get(info.id)
         if task is None:
             # One thread, however many requests wait.
-            task = loop.run_in_executor(self._loader, self.core.ensure_resident, info.id)
+            task = self.threads.returning.start(self.core.ensure_resident, info.id)
             returning[info.id] = task
             task.add_done_callback(functools.partial(_settle, returning, info.id))
         await asyncio.shield(task)
@@ -211,7 +212,7 @@ class Runner:
         request: _Request,
         lower: Callable[[_core.Engine, _Request], Lowered],
         stream: bool,
-        threads: ThreadPoolExecutor | None = None,
+        threads: Pool | None = None,
     ) -> tuple[Lowered, list[Subscription]]:
         self.gate.check_open()
         await self.bring_back(request.model)
@@ -238,7 +239,7 @@ class Runner:
 
         # Formatting long texts and compiling a grammar take milliseconds: not on the loop.
         # The shield lets the thread end, so that what it submitted can be abandoned.
-        task = asyncio.get_running_loop().run_in_executor(threads, work)
+        task = (threads or self.threads.formatting).start(work)
         try:
             lowered = await asyncio.shield(task)
         except asyncio.CancelledError:

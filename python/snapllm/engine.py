@@ -123,7 +123,7 @@ class Engine(_lifetime.ClosedAtExit):
         ):
             setattr(options, name, convert(plain_number(value), kind, name))
         core = _core.Engine(options)
-        self._runner = Runner(core)
+        self._runner = Runner(core, options.max_queued_requests)
         self.totals = TotalsKeeper(core.stats)
         """The counters, with those of models that were unloaded."""
         if hosts:

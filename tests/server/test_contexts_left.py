@@ -104,3 +104,30 @@ def test_an_ingest_that_a_shutdown_ends_says_so_once(long_path: Path, stream: bo
         assert (status, answer["error"]["code"]) == (503, "closed")
     for words in ("Traceback", "never retrieved", "EngineClosedError"):
         assert not any(words in line for line in server.lines)
+
+
+def test_neither_formatting_nor_the_servers_end_waits_for_contexts(long_path: Path) -> None:
+    server = Server("--model", f"long={long_path}", "--drain-timeout", "1").start(1)
+    answers: list[tuple[int, Any, dict[str, str]]] = []
+
+    def ingest(number: int) -> None:
+        body = {"content": f"{number} " + DOCUMENT * 300, "model_id": "long"}
+        answers.append(server.request("POST", f"{API}/ingest", body))
+
+    # More than are computed at once: the last ones wait for a thread.
+    asking = [threading.Thread(target=ingest, args=(i,)) for i in range(24)]
+    for thread in asking:
+        thread.start()
+    while stats(server)["requests_running"] < 2:
+        time.sleep(0.02)
+    body = {"model": "long", "messages": [{"role": "user", "content": "Hello"}]}
+    assert server.post("/v1/messages/count_tokens", body)["input_tokens"] > 0
+    assert answers == [], "a count waited for an ingest"
+    start = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - start < 15
+    for thread in asking:
+        thread.join(10)
+    refused = [answer["error"]["code"] for status, answer, _ in answers if status != 200]
+    assert len(answers) == 24 and len(refused) >= 16 and set(refused) == {"closed"}
+    assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)

@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from aiohttp import web
 
+from snapllm._threads import Threads
 from snapllm.engine import Engine
 from snapllm.errors import EngineClosedError, SnapLLMError, StorageError
 from snapllm.server import app as server_app
@@ -19,7 +20,8 @@ class FakeEngine:
     """An engine whose contexts cannot be removed, first for one reason, then for good."""
 
     def __init__(self) -> None:
-        self.contexts = self
+        self.contexts = self.runner = self
+        self.threads = Threads(max_waiting=1)
         self.errors: list[SnapLLMError] = [StorageError("disk"), EngineClosedError("closed")]
 
     def remove_expired(self) -> int:

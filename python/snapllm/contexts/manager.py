@@ -209,7 +209,8 @@ class ContextManager:
         record = self._find(reference, cache_namespace)
         with self._gate.working():
             record = self._keeper.with_kv(record)
-        return write_archive(Path(path), Archive(record, self._core.read_prefix(record.prefix())))
+            states = self._core.read_prefix(record.prefix())
+            return write_archive(Path(path), Archive(record, states))
 
     def import_file(
         self,
@@ -242,29 +243,24 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         start = time.perf_counter()
-        archive = read_archive(Path(path))
-        old = archive.record
-        check_fields(name or old.name, ttl_seconds)
-        info = self._core.model_info(model_id or old.model_id)
-        record = msgspec.structs.replace(
-            old,
-            id=f"ctx_{secrets.token_hex(6)}",
-            name=name or old.name,
-            model_id=info.id,
-            created_at=time.time(),
-            ttl_seconds=ttl_seconds,
-            cache_namespace=cache_namespace,
-        )
-        prompt = document_prompt(self._core, info.id, old.content)
         with self._gate.working():
-            is_same = old == old.computed_by(info, prompt.tokens)
-            return self._add(
-                record if is_same else record.computed_by(info, prompt.tokens),
-                prompt,
-                start=start,
-                states=archive.states if is_same else (),
-                cancellation=cancellation,
+            archive = read_archive(Path(path))
+            old = archive.record
+            check_fields(name or old.name, ttl_seconds)
+            info = self._core.model_info(model_id or old.model_id)
+            prompt = document_prompt(self._core, info.id, old.content)
+            computed = old.computed_by(info, prompt.tokens)
+            record = msgspec.structs.replace(
+                computed,
+                id=f"ctx_{secrets.token_hex(6)}",
+                name=name or old.name,
+                model_id=info.id,
+                created_at=time.time(),
+                ttl_seconds=ttl_seconds,
+                cache_namespace=cache_namespace,
             )
+            states = archive.states if computed == old else ()
+            return self._add(record, prompt, start=start, states=states, cancellation=cancellation)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:
         """The context of that id or name.
@@ -344,6 +340,8 @@ class ContextManager:
         answer = fold_chat(self._runner.chat(request, stream=False))
         latency_ms = (time.perf_counter() - start) * 1000
         hit = self.questions.note(record, answer.usage, latency_ms)
+        if not hit:
+            self.questions.keep_again(record)
         return QueryResult(record=record, answer=answer, cache_hit=hit, latency_ms=latency_ms)
 
     def stats(self, *, cache_namespace: str = "") -> ContextStats:

@@ -66,17 +66,19 @@ class Questions:
     def note(self, record: ContextRecord, usage: Usage, latency_ms: float) -> bool:
         """Counts a question that was answered; returns whether its document was cached.
 
-        After a miss the document's KV is kept anew.
+        After a miss `keep_again` is to be called.
         """
         hit = usage.num_cached_tokens >= len(record.tokens)
         self.counts.note(record.cache_namespace, hit, latency_ms)
-        if not hit:
-            try:
-                with self._gate.working():
-                    self._keeper.restore(record)
-            except SnapLLMError as error:  # the question has its answer all the same
-                log.warning("context %s is not kept: %s", record.id, error)
         return hit
+
+    def keep_again(self, record: ContextRecord) -> None:
+        """Keeps the KV anew of a document that a question missed; waits for the model."""
+        try:
+            with self._gate.working():
+                self._keeper.restore(record)
+        except SnapLLMError as error:  # the question has its answer all the same
+            log.warning("context %s is not kept: %s", record.id, error)
 
     def resolve(self, request: ChatRequest) -> ChatRequest:
         """Turns the model name ``model@context`` into the model and the document.

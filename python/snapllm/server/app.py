@@ -35,7 +35,6 @@ log = logging.getLogger("snapllm.server")
 
 async def _clean_up(app: web.Application) -> None:
     app[ENGINE].runner.close_pump()
-    app[STATE].loader.shutdown(wait=False)
 
 
 EXPIRY_INTERVAL_S = 5.0
@@ -44,11 +43,13 @@ EXPIRY_INTERVAL_S = 5.0
 async def _expire_contexts(app: web.Application) -> AsyncIterator[None]:
     """Removes contexts whose time is over, while the application runs."""
 
+    engine = app[ENGINE]
+
     async def loop() -> None:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL_S)
             try:
-                await asyncio.to_thread(app[ENGINE].contexts.remove_expired)
+                await engine.runner.threads.files.run(engine.contexts.remove_expired)
             except EngineClosedError:
                 return
             except SnapLLMError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
+from snapllm._threads import Threads
 from snapllm.engine import Engine
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest, CompletionRequest
@@ -28,9 +28,6 @@ class ServerState:
         self.is_draining = False
         self.cache_reports = CacheReports()
         self.responses = KeptResponses()
-        # Loading takes seconds: threads of its own, so that it never keeps the
-        # formatting of requests waiting.
-        self.loader = ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapllm-load")
         self.startup = ComingModels()
         """Those of the command line: the server ends where one cannot be loaded."""
         self.loads = ComingModels()
@@ -69,6 +66,11 @@ STATE: web.AppKey[ServerState] = web.AppKey("state", ServerState)
 def engine_of(request: web.Request) -> Engine:
     """The engine that serves a request."""
     return request.app[ENGINE]
+
+
+def threads_of(request: web.Request) -> Threads:
+    """Where what must not keep the event loop waiting is done."""
+    return engine_of(request).runner.threads
 
 
 def cache_namespace_of(request: web.Request) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from aiohttp import web
 
@@ -51,7 +49,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     num_marked = 0
     if parsed.breakpoint is not None:
         prefix = msgspec.structs.replace(chat, messages=parsed.breakpoint.messages)
-        num_marked = await asyncio.to_thread(_num_common_tokens, runner, chat, prefix)
+        num_marked = await runner.threads.formatting.run(_num_common_tokens, runner, chat, prefix)
     answer = Answer(parsed, num_marked)
     answers = await runner.start_chat(chat, stream=parsed.stream)
     with answering(request, chat.model, answers):
@@ -100,7 +98,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     parsed = anthropic.parse_count(await request.read(), strip_billing=options.strip_billing_header)
     runner = engine_of(request).runner
     chat = await prepare(request, parsed.request)
-    lowered = await asyncio.to_thread(runner.lower, chat)
+    lowered = await runner.threads.formatting.run(runner.lower, chat)
     return json_response(count_object(parsed, len(lowered.tokens)))
 
 

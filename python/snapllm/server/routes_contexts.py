@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,13 +14,20 @@ import msgspec
 from aiohttp import web
 
 from snapllm._readers import fold_chat
+from snapllm._threads import see_failure
 from snapllm.contexts import Cancellation, ContextManager, ContextView
-from snapllm.errors import SnapLLMError
+from snapllm.errors import QueueFullError, SnapLLMError
 from snapllm.outputs import ChatResult
 from snapllm.protocol import contexts as wire
 from snapllm.protocol.error_codes import ApiError, api_error
 from snapllm.server.answers import answering, collect
-from snapllm.server.keys import cache_namespace_of, engine_of, model_ready, resolve_model
+from snapllm.server.keys import (
+    cache_namespace_of,
+    engine_of,
+    model_ready,
+    resolve_model,
+    threads_of,
+)
 from snapllm.server.middleware import json_response, note_answers, refuse
 from snapllm.server.native_streams import send_answer
 from snapllm.server.sse import DONE, event_stream, stream_response
@@ -36,27 +44,32 @@ def _manager(request: web.Request) -> ContextManager:
     return engine_of(request).contexts
 
 
-async def _in_thread(call: Callable[[], _T]) -> _T:
-    """Runs what waits for the model or the disk; a client that leaves does not stop it."""
-    task = asyncio.ensure_future(asyncio.to_thread(call))
-    task.add_done_callback(_see_failure)
-    return await asyncio.shield(task)
+async def _computing(request: web.Request, call: Callable[[Cancellation], _T]) -> _T:
+    """Runs what computes a context; a client that leaves ends it, and nothing of it is kept.
 
-
-def _see_failure(task: asyncio.Future[Any]) -> None:
-    """So that nobody misses it where the client has left."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def _computing(call: Callable[[Cancellation], _T]) -> _T:
-    """Runs what computes a context; a client that leaves ends it, and nothing of it is kept."""
+    Raises:
+        QueueFullError: Too much of this is under way.
+    """
     cancellation = Cancellation()
+
+    def work() -> _T:
+        cancellation.check()  # it may have waited for a thread for longer than its client
+        return call(cancellation)
+
     try:
-        return await _in_thread(lambda: call(cancellation))
+        return await threads_of(request).contexts.run(work)
     except asyncio.CancelledError:
         cancellation.cancel()
         raise
+
+
+async def _view_of(request: web.Request) -> ContextView:
+    """The context that the path names."""
+    return await threads_of(request).files.run(
+        _manager(request).get,
+        request.match_info["context_id"],
+        cache_namespace=cache_namespace_of(request),
+    )
 
 
 async def _context_of(request: web.Request) -> tuple[str, str]:
@@ -66,10 +79,9 @@ async def _context_of(request: web.Request) -> tuple[str, str]:
     Raises:
         ContextNotFoundError: There is no such context.
     """
-    reference, namespace = request.match_info["context_id"], cache_namespace_of(request)
-    view = await _in_thread(lambda: _manager(request).get(reference, cache_namespace=namespace))
+    view = await _view_of(request)
     await model_ready(request, view.record.model_id)
-    return view.record.id, namespace
+    return view.record.id, cache_namespace_of(request)
 
 
 def _json(body: dict[str, object]) -> web.Response:
@@ -99,10 +111,10 @@ async def ingest(request: web.Request) -> web.StreamResponse:
         )
 
     if not wanted.stream:
-        return _json(wire.ingested_object(await _computing(work)))
-    task = asyncio.ensure_future(_computing(work))
+        return _json(wire.ingested_object(await _computing(request, work)))
+    task = asyncio.ensure_future(_computing(request, work))
 
-    task.add_done_callback(_see_failure)
+    task.add_done_callback(see_failure)
     task.add_done_callback(lambda _: steps.put_nowait(None))
     try:
         return await _send_ingest(request, task, steps)
@@ -145,7 +157,10 @@ async def query(request: web.Request) -> web.StreamResponse:
 
     async def end(result: ChatResult) -> dict[str, Any]:
         latency_ms = (time.perf_counter() - start) * 1000
-        hit = await _in_thread(lambda: questions.note(record, result.usage, latency_ms))
+        hit = questions.note(record, result.usage, latency_ms)
+        if not hit:
+            with contextlib.suppress(QueueFullError):  # the next question's miss keeps it
+                await threads_of(request).contexts.run(questions.keep_again, record)
         note_answers(request, record.model_id, [result])
         return wire.query_object(record, result, hit, latency_ms)
 
@@ -162,18 +177,18 @@ async def list_contexts(request: web.Request) -> web.Response:
     tier, model_id = wire.parse_filters(request.query.get("tier"), request.query.get("model_id"))
     if model_id is not None:
         model_id = resolve_model(request, model_id)
-    namespace = cache_namespace_of(request)
-    views = await _in_thread(
-        lambda: _manager(request).list(tier=tier, model_id=model_id, cache_namespace=namespace)
+    views = await threads_of(request).files.run(
+        _manager(request).list,
+        tier=tier,
+        model_id=model_id,
+        cache_namespace=cache_namespace_of(request),
     )
     return _json(wire.list_object(views))
 
 
 async def get_context(request: web.Request) -> web.Response:
     """GET /api/v1/contexts/{context_id}"""
-    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
-    view = await _in_thread(lambda: _manager(request).get(context_id, cache_namespace=namespace))
-    return _json({"status": "success", **wire.context_object(view)})
+    return _json({"status": "success", **wire.context_object(await _view_of(request))})
 
 
 async def _move(request: web.Request, *, promote: bool) -> web.Response:
@@ -186,7 +201,7 @@ async def _move(request: web.Request, *, promote: bool) -> web.Response:
         tier = wire.parse_tier(body, before, promote=promote)
         return manager.move(context_id, tier, cache_namespace=namespace), before
 
-    view, before = await _in_thread(work)
+    view, before = await threads_of(request).contexts.run(work)
     return _json(wire.moved_object(view, before))
 
 
@@ -205,9 +220,10 @@ async def append(request: web.Request) -> web.Response:
     wanted = wire.parse_append(await request.read())
     context_id, namespace = await _context_of(request)
     view = await _computing(
+        request,
         lambda cancellation: _manager(request).append(
             context_id, wanted.content, cache_namespace=namespace, cancellation=cancellation
-        )
+        ),
     )
     return _json(wire.ingested_object(view))
 
@@ -217,13 +233,14 @@ async def fork(request: web.Request) -> web.Response:
     wanted = wire.parse_fork(await request.read())
     context_id, namespace = await _context_of(request)
     view = await _computing(
+        request,
         lambda cancellation: _manager(request).fork(
             context_id,
             name=wanted.name,
             ttl_seconds=wanted.ttl_seconds,
             cache_namespace=namespace,
             cancellation=cancellation,
-        )
+        ),
     )
     return _json(wire.ingested_object(view))
 
@@ -231,11 +248,11 @@ async def fork(request: web.Request) -> web.Response:
 async def export(request: web.Request) -> web.StreamResponse:
     """GET /api/v1/contexts/{context_id}/export"""
     context_id, namespace = await _context_of(request)
-    manager = _manager(request)
+    manager, threads = _manager(request), threads_of(request)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "context"
-        num_bytes = await _in_thread(
-            lambda: manager.export_file(context_id, path, cache_namespace=namespace)
+        num_bytes = await threads.contexts.run(
+            manager.export_file, context_id, path, cache_namespace=namespace
         )
         response = web.StreamResponse(
             headers={
@@ -246,7 +263,7 @@ async def export(request: web.Request) -> web.StreamResponse:
         response.content_length = num_bytes
         await response.prepare(request)
         with path.open("rb") as file:
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            while chunk := await threads.files.run(file.read, CHUNK_BYTES):
                 await response.write(chunk)
         await response.write_eof()
     return response
@@ -267,8 +284,9 @@ async def import_(request: web.Request) -> web.Response:
                 num_bytes += len(chunk)
                 if num_bytes > MAX_IMPORT_BYTES:
                     return refuse(request, ApiError("request_too_large", "the file is too large"))
-                await asyncio.to_thread(file.write, chunk)
+                await threads_of(request).files.run(file.write, chunk)
         view = await _computing(
+            request,
             lambda cancellation: _manager(request).import_file(
                 path,
                 model_id=model_id,
@@ -276,24 +294,26 @@ async def import_(request: web.Request) -> web.Response:
                 ttl_seconds=wanted.ttl_seconds,
                 cache_namespace=namespace,
                 cancellation=cancellation,
-            )
+            ),
         )
     return _json(wire.ingested_object(view))
 
 
 async def delete(request: web.Request) -> web.Response:
     """DELETE /api/v1/contexts/{context_id}"""
-    context_id, namespace = request.match_info["context_id"], cache_namespace_of(request)
-    record = await _in_thread(
-        lambda: _manager(request).delete(context_id, cache_namespace=namespace)
+    record = await threads_of(request).files.run(
+        _manager(request).delete,
+        request.match_info["context_id"],
+        cache_namespace=cache_namespace_of(request),
     )
     return _json({"status": "success", "context_id": record.id, "deleted": True})
 
 
 async def stats(request: web.Request) -> web.Response:
     """GET /api/v1/contexts/stats"""
-    namespace = cache_namespace_of(request)
-    found = await _in_thread(lambda: _manager(request).stats(cache_namespace=namespace))
+    found = await threads_of(request).files.run(
+        _manager(request).stats, cache_namespace=cache_namespace_of(request)
+    )
     return _json(wire.stats_object(found))
 
 

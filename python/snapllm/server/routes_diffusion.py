@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from snapllm._threads import Pool
 from snapllm.diffusion import (
     ImageJob,
     ImageModel,
@@ -24,7 +23,13 @@ from snapllm.protocol import diffusion, openai_images
 from snapllm.protocol.diffusion import DiffusionRequest
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
 from snapllm.server.image_jobs import ImageJobs, submitted
-from snapllm.server.keys import cache_namespace_of, engine_of, image_model_ready, resolve_model
+from snapllm.server.keys import (
+    cache_namespace_of,
+    engine_of,
+    image_model_ready,
+    resolve_model,
+    threads_of,
+)
 from snapllm.server.middleware import json_response, refuse
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -52,30 +57,25 @@ async def _last(events: asyncio.Queue[JobEvent]) -> ImageResult:
             raise event
 
 
-async def _in_thread(call: Callable[..., Any], *arguments: object) -> Any:
-    """Decoding and encoding images takes a while: not on the loop."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, functools.partial(call, *arguments))
-
-
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/diffusion/generate"""
     wire = diffusion.parse_diffusion(await request.read())
-    model = await _model_for(request, wire)
-    wanted = await _in_thread(diffusion.image_request_of, wire, model)
+    model, media = await _model_for(request, wire), threads_of(request).media
+    wanted = await media.run(diffusion.image_request_of, wire, model)
     owner = cache_namespace_of(request)
     async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
         _note(request, model, job)
         if not wire.stream:
             result = await _last(events)
-            return json_response(await _in_thread(diffusion.result_body, job.id, result, wire))
+            return json_response(await media.run(diffusion.result_body, job.id, result, wire))
         async with event_stream(request) as stream:
-            await _send_native(stream, job, model.position(job), events, wire)
+            await _send_native(stream, media, job, model.position(job), events, wire)
     return stream_response(request)
 
 
 async def _send_native(
     stream: EventStream,
+    media: Pool,
     job: ImageJob,
     position: int,
     events: asyncio.Queue[JobEvent],
@@ -90,9 +90,9 @@ async def _send_native(
         elif isinstance(event, ImageStep):
             await stream.send([diffusion.step_piece(job.id, event)])
         elif isinstance(event, ImagePreview):
-            await stream.send([await _in_thread(diffusion.preview_piece, job.id, event)])
+            await stream.send([await media.run(diffusion.preview_piece, job.id, event)])
         elif isinstance(event, ImageResult):
-            await stream.send([await _in_thread(diffusion.result_piece, job.id, event, wire), DONE])
+            await stream.send([await media.run(diffusion.result_piece, job.id, event, wire), DONE])
             return
         else:
             await stream.fail(_error_of(event))
@@ -108,21 +108,22 @@ def _error_of(error: Exception) -> ApiError:
 async def openai_generate(request: web.Request) -> web.StreamResponse:
     """POST /v1/images/generations"""
     wire, native = openai_images.parse_images(await request.read())
-    model = await _model_for(request, native)
-    wanted = await _in_thread(diffusion.image_request_of, native, model)
+    model, media = await _model_for(request, native), threads_of(request).media
+    wanted = await media.run(diffusion.image_request_of, native, model)
     owner = cache_namespace_of(request)
     async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
         _note(request, model, job)
         if not native.stream:
             result = await _last(events)
-            return json_response(await _in_thread(openai_images.images_body, result, wire, native))
+            return json_response(await media.run(openai_images.images_body, result, wire, native))
         async with event_stream(request) as stream:
-            await _send_openai(stream, events, wire, native)
+            await _send_openai(stream, media, events, wire, native)
     return stream_response(request)
 
 
 async def _send_openai(
     stream: EventStream,
+    media: Pool,
     events: asyncio.Queue[JobEvent],
     wire: openai_images.ImagesRequest,
     native: DiffusionRequest,
@@ -131,11 +132,11 @@ async def _send_openai(
     while True:
         event = await events.get()
         if isinstance(event, ImagePreview) and num_sent < (wire.partial_images or 0):
-            data = await _in_thread(openai_images.partial_event, event, num_sent, native)
+            data = await media.run(openai_images.partial_event, event, num_sent, native)
             await stream.send_raw(data)
             num_sent += 1
         elif isinstance(event, ImageResult):
-            await stream.send_raw(await _in_thread(openai_images.completed_events, event, native))
+            await stream.send_raw(await media.run(openai_images.completed_events, event, native))
             return
         elif isinstance(event, Exception):
             error = _error_of(event)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
 from pathlib import Path
 
 from aiohttp import web
 
 from snapllm import _core
+from snapllm._threads import run_apart
 from snapllm.diffusion import ImageModel, ImageModelInfo
 from snapllm.engine import Engine
 from snapllm.errors import EngineClosedError, ModelNotFoundError
@@ -38,7 +38,7 @@ async def load_model(request: web.Request) -> web.Response:
     engine = engine_of(request)
     # What the command line names goes first: it has its id, and is the active model.
     await until_started(request, wanted.model_id)
-    coming = await asyncio.to_thread(
+    coming = await engine.runner.threads.files.run(
         coming_model,
         wanted.model_id,
         Path(wanted.file_path),
@@ -63,11 +63,9 @@ async def _load_listed(
 
     One that the engine has already is not: it answers on, whatever becomes of another load.
     """
-    is_known = coming.id in loaded_ids(engine)
-    # The weights take a while to read: not on the loop.
-    load = functools.partial(_load, engine, wanted, coming.is_image_model)
+    is_known, threads = coming.id in loaded_ids(engine), engine.runner.threads
     with contextlib.nullcontext() if is_known else state.loads.loading(coming):
-        model = await asyncio.get_running_loop().run_in_executor(state.loader, load)
+        model = await threads.loading.run(_load, engine, wanted, coming.is_image_model)
     try:
         info = model.info
     except ModelNotFoundError:
@@ -108,13 +106,13 @@ async def unload_model(request: web.Request) -> web.Response:
     # Cut short, the load of one of the command line's models would end the server.
     await state.startup.ready(model_id)
     try:
-        await asyncio.shield(asyncio.to_thread(engine.unload, model_id))
+        await run_apart(engine.unload, model_id)
     except ModelNotFoundError:
         if all(coming.id != model_id for coming in state.loads.models):
             raise
         # Its load waits for others, or is at its files: the engine has nothing to cut short.
         await state.loads.ready(model_id)
-        await asyncio.shield(asyncio.to_thread(engine.unload, model_id))
+        await run_apart(engine.unload, model_id)
     log_unloaded(model_id)
     return json_response(native.unloaded_object(model_id))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,7 +97,8 @@ async def create(request: web.Request) -> web.StreamResponse:
 async def count_input_tokens(request: web.Request) -> web.Response:
     """POST /v1/responses/input_tokens"""
     chat = await prepare(request, parse_count(await request.read(), _kept(request)))
-    lowered = await asyncio.to_thread(engine_of(request).runner.lower, chat)
+    runner = engine_of(request).runner
+    lowered = await runner.threads.formatting.run(runner.lower, chat)
     return json_response(count_object(len(lowered.tokens)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
+from snapllm._threads import run_apart
 from snapllm.diffusion.registry import LoadImageOptions
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
 from snapllm.errors import SnapLLMError
@@ -78,7 +78,7 @@ async def serve(config: ServerConfig) -> None:
     finally:
         loads.cancel()
         app[STATE].give_up()
-        await asyncio.to_thread(engine.close, config.drain_timeout_s)
+        await run_apart(engine.close, config.drain_timeout_s)
         await runner.cleanup()
 
 
@@ -169,9 +169,8 @@ def _coming_models(config: ServerConfig) -> list[ComingModel]:
 async def _load_models(engine: Engine, state: ServerState, config: ServerConfig) -> None:
     """Loads the models that were announced, in order, while the server answers."""
     for model in state.startup.models:
-        load = functools.partial(_load_model, engine, config, model)
         try:
-            await asyncio.get_running_loop().run_in_executor(state.loader, load)
+            await engine.runner.threads.loading.run(_load_model, engine, config, model)
         except SnapLLMError as error:
             raise StartupError(f"model {model.id}: {error}") from None
         state.startup.settle(model.id)
