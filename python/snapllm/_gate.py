@@ -15,17 +15,27 @@ class Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._is_closing = False
+        self._is_shut = False
         self._num_working = 0
 
     def close(self, timeout_s: float) -> None:
         """Lets nothing in any more, and waits so long for what is under way."""
+        if self._is_shut:
+            return  # in a forked child the lock may be held for ever
         with self._changed:
             self._is_closing = True
             self._changed.wait_for(lambda: self._num_working == 0, timeout_s)
+            self._is_shut = True
 
     def abandon(self) -> None:
-        """Lets nothing in any more; for a forked child, where the lock may be held for ever."""
-        self._is_closing = True
+        """Lets nothing in any more, at once and without a lock; for a forked child."""
+        self._is_closing = self._is_shut = True
+
+    def check_not_shut(self) -> None:
+        """Raises `EngineClosedError` once `close` has waited enough, or after `abandon`: then
+        what the engine keeps is not to be touched, by what was let in neither."""
+        if self._is_shut:
+            raise EngineClosedError("the engine is closed")
 
     def check_open(self) -> None:
         """Raises `EngineClosedError` once `close` was called."""

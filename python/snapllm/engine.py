@@ -365,7 +365,6 @@ class Engine(_lifetime.ClosedAtExit):
             )
         deadline = time.monotonic() + drain_timeout_s
         self._runner.gate.close(drain_timeout_s)
-        self.contexts.close()
         self._images.close()
         remaining_s = max(0.0, deadline - time.monotonic())
         self._runner.core.close(int(remaining_s * 1000))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from snapllm.contexts.record import ContextRecord, read_records, write_record
@@ -15,10 +17,13 @@ class ContextCatalog:
 
     Args:
         folder: Where the records outlive the process; None keeps them in RAM only.
+        check_usable: Called before anything is read or touched; raises once the engine is
+            closed, or in a forked child: then the records are another's.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, check_usable: Callable[[], None]) -> None:
         self._folder = folder
+        self._check_usable = check_usable
         self._lock = threading.Lock()
         self._writing = threading.Lock()  # files and records change together
         self._records: dict[str, ContextRecord] = {}
@@ -39,7 +44,7 @@ class ContextCatalog:
         Raises:
             StorageError: The workspace cannot be written.
         """
-        with self._writing:
+        with self._changing():
             self._put(record)
 
     def replace(self, old: ContextRecord, new: ContextRecord) -> bool:
@@ -48,11 +53,18 @@ class ContextCatalog:
         Raises:
             StorageError: The workspace cannot be written.
         """
-        with self._writing:
+        with self._changing():
             if self._records.get(old.id) is not old:
                 return False
             self._put(new)
             return True
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        self._check_usable()  # first of all: in a forked child the lock may be held for ever
+        with self._writing:
+            self._check_usable()
+            yield
 
     def _put(self, record: ContextRecord) -> None:
         if self._folder is not None:
@@ -62,7 +74,7 @@ class ContextCatalog:
 
     def remove(self, context_id: str) -> ContextRecord | None:
         """Takes a record out; None when it was not there."""
-        with self._writing:
+        with self._changing():
             with self._lock:
                 record = self._records.pop(context_id, None)
             if record is not None and self._folder is not None:
@@ -84,6 +96,7 @@ class ContextCatalog:
 
     def records(self) -> list[ContextRecord]:
         """All there are, in no order, also those that have expired and are to be removed."""
+        self._check_usable()
         with self._lock:
             return list(self._records.values())
 

@@ -30,7 +30,6 @@ from snapllm.contexts.record import ContextRecord, check_fields
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
 from snapllm.conversation import ContentPart
 from snapllm.errors import (
-    EngineClosedError,
     InvalidRequestError,
     NoWorkspaceError,
     SnapLLMError,
@@ -57,29 +56,18 @@ class ContextManager:
     def __init__(self, runner: Runner, folder: Path | None) -> None:
         self._runner = runner
         self._core = runner.core
-        self._contexts = ContextCatalog(folder)
-        self._keeper = KvKeeper(self._core, self._contexts)
         self._gate = runner.gate
-        self._is_closed = False
+        self._catalog = ContextCatalog(folder, self._gate.check_not_shut)
+        self._keeper = KvKeeper(self._core, self._catalog)
         self.questions = Questions(runner, self._keeper, self._find)
         """Makes chats of questions; for the server."""
         self._keeper.pin_all()
         runner.resolve = self.questions.resolve
 
-    def close(self) -> None:
-        """Ends its use: what it keeps in the workspace is another engine's from now on."""
-        self._is_closed = True
-
     @property
     def num_damaged(self) -> int:
         """Contexts of earlier runs that are lost, since their files are damaged."""
-        return self._contexts.num_damaged
-
-    @property
-    def _catalog(self) -> ContextCatalog:
-        if self._is_closed:
-            raise EngineClosedError("the engine is closed")
-        return self._contexts
+        return self._catalog.num_damaged
 
     def _find(self, reference: str, cache_namespace: str) -> ContextRecord:
         return self._catalog.find(reference, cache_namespace)
