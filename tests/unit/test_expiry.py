@@ -11,24 +11,28 @@ from aiohttp import web
 
 from snapllm._threads import Threads
 from snapllm.engine import Engine
-from snapllm.errors import EngineClosedError, SnapLLMError, StorageError
+from snapllm.errors import EngineClosedError, StorageError
 from snapllm.server import app as server_app
 from snapllm.server.keys import ENGINE
 
 
 class FakeEngine:
-    """An engine whose contexts cannot be removed, first for one reason, then for good."""
+    """An engine whose contexts cannot be removed, for passing reasons and then for good."""
 
     def __init__(self) -> None:
         self.contexts = self.runner = self
         self.threads = Threads(max_waiting=1)
-        self.errors: list[SnapLLMError] = [StorageError("disk"), EngineClosedError("closed")]
+        self.errors: list[Exception] = [
+            StorageError("disk"),
+            RuntimeError("bug"),
+            EngineClosedError("closed"),
+        ]
 
     def remove_expired(self) -> int:
         raise self.errors.pop(0)
 
 
-def test_expiry_ends_quietly_with_the_engine(
+def test_expiry_outlives_every_failure_and_ends_quietly_with_the_engine(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server_app, "EXPIRY_INTERVAL_S", 0.001)
@@ -45,5 +49,6 @@ def test_expiry_ends_quietly_with_the_engine(
     with caplog.at_level(logging.WARNING, "snapllm.server"):
         asyncio.run(run())
     assert [record.getMessage() for record in caplog.records] == [
-        "expired contexts cannot be removed: disk"
+        "expired contexts cannot be removed: disk",
+        "expired contexts cannot be removed",
     ]

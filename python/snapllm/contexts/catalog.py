@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from snapllm.contexts.record import ContextRecord, read_records, write_record
+from snapllm.contexts.record import ContextRecord, read_records, remove_record, write_record
 from snapllm.errors import ContextNotFoundError
 
 
@@ -73,13 +73,17 @@ class ContextCatalog:
             self._records[record.id] = record
 
     def remove(self, context_id: str) -> ContextRecord | None:
-        """Takes a record out; None when it was not there."""
+        """Takes a record out, from the disk first; None when it was not there.
+
+        Raises:
+            StorageError: The workspace cannot be written; the record is there as before.
+        """
         with self._changing():
-            with self._lock:
-                record = self._records.pop(context_id, None)
+            record = self._records.get(context_id)
             if record is not None and self._folder is not None:
-                (self._folder / f"{context_id}.json").unlink(missing_ok=True)
-            return record
+                remove_record(self._folder, record)
+            with self._lock:
+                return self._records.pop(context_id, None)
 
     def find(self, reference: str, cache_namespace: str = "") -> ContextRecord:
         """The context of that id, or else the newest of that name.

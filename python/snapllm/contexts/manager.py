@@ -33,6 +33,7 @@ from snapllm.errors import (
     InvalidRequestError,
     NoWorkspaceError,
     SnapLLMError,
+    StorageError,
 )
 from snapllm.params import ChatOptions
 
@@ -108,7 +109,8 @@ class ContextManager:
         document = make_document(content, images)
         check_fields(name, ttl_seconds)
         with self._gate.working():
-            self.remove_expired()
+            with contextlib.suppress(StorageError):  # whether there is room is seen later
+                self.remove_expired()
             record, prompt = self._new(document, model_id, name, ttl_seconds, cache_namespace)
             return self._add(record, prompt, progress, cancellation=cancellation)
 
@@ -264,7 +266,8 @@ class ContextManager:
         """The contexts, oldest first; of one tier or model only where that is given."""
         if tier is not None:
             _check_tier(tier)
-        self.remove_expired()
+        with contextlib.suppress(StorageError):  # those are not listed all the same
+            self.remove_expired()
         views = [
             self._keeper.view(record)
             for record in self._catalog.all(cache_namespace)
@@ -301,7 +304,12 @@ class ContextManager:
         return self._keeper.view(record)
 
     def delete(self, reference: str, *, cache_namespace: str = "") -> ContextRecord:
-        """Removes a context and what of its KV no other needs."""
+        """Removes a context and what of its KV no other needs.
+
+        Raises:
+            ContextNotFoundError: There is no such context.
+            StorageError: It cannot be removed from the disk; it is there as before.
+        """
         record = self._find(reference, cache_namespace)
         return self._keeper.remove(record) or record
 
@@ -353,10 +361,21 @@ class ContextManager:
         )
 
     def remove_expired(self) -> int:
-        """Removes the contexts whose time is over; returns their number."""
+        """Removes the contexts whose time is over; returns their number.
+
+        Raises:
+            StorageError: One cannot be removed from the disk; all others are, and nobody
+                finds that one any more.
+        """
         expired = self._catalog.expired()
+        failures: list[StorageError] = []
         for record in expired:
-            self._keeper.remove(record)
+            try:
+                self._keeper.remove(record)
+            except StorageError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return len(expired)
 
     def _add(

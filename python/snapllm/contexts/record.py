@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -104,14 +105,33 @@ def write_record(folder: Path, record: ContextRecord) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(folder)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def remove_record(folder: Path, record: ContextRecord) -> None:
+    """Removes the record's file, also for after a crash; it may be gone already.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    path = folder / f"{record.id}.json"
+    try:
+        path.unlink(missing_ok=True)
+        _sync(folder)
+    except OSError as error:
+        raise StorageError(f"cannot remove {path}: {error.strerror}") from None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_records(folder: Path) -> tuple[list[ContextRecord], int]:

@@ -54,6 +54,8 @@ async def _expire_contexts(app: web.Application) -> AsyncIterator[None]:
                 return
             except SnapLLMError as error:
                 log.warning("expired contexts cannot be removed: %s", error)
+            except Exception:  # without expiry the disk would fill up
+                log.exception("expired contexts cannot be removed")
 
     task = asyncio.create_task(loop())
     yield
