@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import snapllm
+from snapllm.contexts.record import ContextRecord, read_records, write_record
 
 DOCUMENT = "The vacation policy is 20 days of paid vacation. "
 
@@ -73,3 +75,48 @@ def test_one_that_cannot_be_removed_keeps_no_other_from_expiring(
     assert len(list((tmp_path / "contexts").iterdir())) == 2
     assert engine.contexts.remove_expired() == 1
     assert names(engine) == ["next"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_context_whose_file_cannot_be_read_now_is_there_after_the_next_start(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    record = ContextRecord(
+        id="ctx_a",
+        name="a",
+        model_id="m",
+        content="x",
+        tokens=[1],
+        fingerprint="0" * 32,
+        kv_kind="blocks",
+        created_at=time.time(),
+    )
+    write_record(tmp_path, record)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(Path, "read_bytes", failing(number, for_suffix=".json"))
+        assert read_records(tmp_path) == ([], 0)
+    assert os.strerror(number) in caplog.text and "ctx_a.json" in caplog.text
+    assert read_records(tmp_path) == ([record], 0)
+
+
+def test_a_folder_that_cannot_be_written_does_not_keep_an_engine_from_starting(
+    tmp_path: Path,
+    llama_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "contexts"
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        engine.load(llama_path, "m")
+        engine.contexts.ingest(DOCUMENT, name="a")
+    (folder / "ctx_b.json").write_text("{}")
+    (folder / "ctx_c.tmp").touch()
+    monkeypatch.setattr(Path, "replace", failing(errno.EROFS, for_suffix=".json"))
+    monkeypatch.setattr(Path, "unlink", failing(errno.EROFS, for_suffix=".tmp"))
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        assert names(engine) == ["a"]
+        assert engine.contexts.num_damaged == 1
+    assert "cannot be renamed" in caplog.text

@@ -135,22 +135,40 @@ def _sync(folder: Path) -> None:
 
 
 def read_records(folder: Path) -> tuple[list[ContextRecord], int]:
-    """All records of a folder, and how many files were damaged (they are renamed)."""
+    """All records of a folder, and how many files were damaged (they are renamed).
+
+    A file that cannot be read right now is left as it is, for the next start.
+    """
     records: list[ContextRecord] = []
     num_damaged = 0
     for scratch in folder.glob("*.tmp"):  # a write that a crash ended
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.json")):
         try:
-            file = _file_decoder.decode(path.read_bytes())
-            if hashlib.sha256(file.record).hexdigest() != file.sha256:
-                raise ValueError("checksum")
-            record = _record_decoder.decode(file.record)
-            if path.stem != record.id:
-                raise ValueError("name")
-            records.append(record)
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+            records.append(_decode(path.read_bytes(), path.stem))
+        except OSError as error:
+            log.warning("the context of %s is not there: cannot read it: %s", path, error.strerror)
+        except (ValueError, msgspec.DecodeError) as error:
             num_damaged += 1
-            aside = path.replace(path.with_suffix(".damaged"))
-            log.warning("the context of %s is lost, its file is damaged: %s", aside, error)
+            log.warning("the context of %s is lost, its file is damaged: %s", path, error)
+            _set_aside(path)
     return records, num_damaged
+
+
+def _decode(data: bytes, context_id: str) -> ContextRecord:
+    """Raises `ValueError` or `msgspec.DecodeError` for what `write_record` did not write."""
+    file = _file_decoder.decode(data)
+    if hashlib.sha256(file.record).hexdigest() != file.sha256:
+        raise ValueError("checksum")
+    record = _record_decoder.decode(file.record)
+    if record.id != context_id:
+        raise ValueError("name")
+    return record
+
+
+def _set_aside(path: Path) -> None:
+    try:
+        path.replace(path.with_suffix(".damaged"))
+    except OSError as error:
+        log.warning("%s cannot be renamed: %s", path, error.strerror)
