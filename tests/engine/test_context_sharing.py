@@ -208,3 +208,15 @@ def test_counts_are_read_while_engines_end() -> None:
     for thread in threads:
         thread.join()
     engines[-1].close()
+
+
+def test_a_fork_is_of_the_model_that_is_loaded_now(tmp_path: Path, llama_path: Path) -> None:
+    with snapllm.Engine(num_threads=1, workspace=tmp_path / "w") as engine:
+        engine.load(llama_path, "m", kv_type="f16")
+        engine.contexts.ingest("The vacation policy is 20 days. " * 9, "m", name="a")
+    shutil.rmtree(tmp_path / "w" / "kv")
+    with snapllm.Engine(num_threads=1, workspace=tmp_path / "w") as engine:
+        model = engine.load(llama_path, "m", kv_type="f32")
+        fork = engine.contexts.fork("a", name="b")
+        assert (fork.record.fingerprint, fork.tier) == (model.info.fingerprint, "hot")
+        assert engine.contexts.query("b", "How many days?", max_tokens=1).cache_hit

@@ -173,17 +173,18 @@ class ContextManager:
     ) -> ContextView:
         """A second context of the same document, which lives and grows on its own."""
         check_fields(name, ttl_seconds)
-        old = self._find(reference, cache_namespace)
         context_id = f"ctx_{secrets.token_hex(6)}"
-        record = msgspec.structs.replace(
-            old,
-            id=context_id,
-            name=name or context_id,
-            created_at=time.time(),
-            ttl_seconds=ttl_seconds,
-        )
         with self._gate.working():
-            prompt = document_prompt(self._core, record.model_id, record.content)
+            old = self._find(reference, cache_namespace)
+            info = self._core.model_info(old.model_id)
+            prompt = document_prompt(self._core, old.model_id, old.content)
+            record = msgspec.structs.replace(
+                old.computed_by(info, prompt.tokens),
+                id=context_id,
+                name=name or context_id,
+                created_at=time.time(),
+                ttl_seconds=ttl_seconds,
+            )
             return self._add(record, prompt, cancellation=cancellation)
 
     def export_file(self, reference: str, path: Path, *, cache_namespace: str = "") -> int:
