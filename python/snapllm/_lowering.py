@@ -8,8 +8,8 @@ import msgspec
 
 from snapllm import _core
 from snapllm._media import MediaLoader, MediaPolicy
-from snapllm.conversation import Message, has_media, render_messages, render_tools
-from snapllm.errors import InvalidRequestError
+from snapllm.conversation import ContentPart, Message, has_media, render_messages, render_tools
+from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.params import UNLIMITED, ChatRequest, CompletionRequest, SamplingOptions
 
 QUICK_CHARS = 4096
@@ -63,6 +63,50 @@ def lower_chat(
     where the policy lets it fetch them; releases the GIL."""
     media = _media_loader(core, request, policy or MediaPolicy())
     messages_json = render_messages(request.messages, media.place)
+    return _format(core, request, messages_json, media.inputs, media.marker)
+
+
+def lower_marked(
+    core: _core.Engine, request: ChatRequest, beginning: list[Message], policy: MediaPolicy
+) -> tuple[Lowered, int]:
+    """`lower_chat`, and how many of the prompt's tokens a beginning of the chat makes up.
+
+    Args:
+        core: The engine's core.
+        request: The chat.
+        beginning: The chat's first messages; the last of them may be cut short.
+        policy: See `lower_chat`.
+    """
+    media = _media_loader(core, request, policy)
+    messages_json = render_messages(request.messages, media.place)
+    lowered = _format(core, request, messages_json, media.inputs, media.marker)
+    shown: list[_core.MediaInput] = []
+
+    def place(_part: ContentPart, _where: str) -> str:
+        # What the beginning shows is what all of it shows first: read already.
+        shown.append(media.inputs[len(shown)])
+        return media.marker
+
+    try:
+        beginning_json = render_messages(beginning, place)
+        part = _format(core, request, beginning_json, shown, media.marker)
+    except SnapLLMError:
+        return lowered, len(lowered.tokens)  # the template takes no such conversation
+    return lowered, _num_common(lowered.tokens, part.tokens)
+
+
+def _num_common(some: list[int], others: list[int]) -> int:
+    pairs = zip(some, others, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(some), len(others)))
+
+
+def _format(
+    core: _core.Engine,
+    request: ChatRequest,
+    messages_json: str,
+    media: list[_core.MediaInput],
+    marker: str,
+) -> Lowered:
     format_request = _core.ChatFormatRequest(
         messages_json=messages_json,
         tools_json=render_tools(request.tools) if request.tool_choice != "none" else "",
@@ -73,8 +117,8 @@ def lower_chat(
         json_schema=request.json_schema,
         # Of a chat's rules, only those of tools know a grammar, and refuse it.
         grammar=request.sampling.grammar if request.tools else "",
-        media=media.inputs,
-        media_marker=media.marker,
+        media=media,
+        media_marker=marker,
         template_kwargs=[
             (name, msgspec.json.encode(value).decode())
             for name, value in request.template_kwargs.items()

@@ -9,19 +9,20 @@ import weakref
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
+import msgspec
+
 from snapllm import _core
 from snapllm._embedding import EmbeddingRunner
 from snapllm._gate import Gate
-from snapllm._lowering import Lowered, is_quick, lower_chat, lower_completion
+from snapllm._lowering import Lowered, is_quick, lower_chat, lower_completion, lower_marked
 from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, read_chunk, read_text
 from snapllm._threads import Pool, Threads, see_failure
-from snapllm.conversation import has_media
+from snapllm.conversation import Message, has_media
 from snapllm.outputs import ChatEvent, CompletionChunk, Finish
 from snapllm.params import ChatRequest, CompletionRequest
 
-_Request = TypeVar("_Request", ChatRequest, CompletionRequest)
 _Event = TypeVar("_Event")
 
 
@@ -119,15 +120,38 @@ class Runner:
             weakref.WeakKeyDictionary()
         )
 
-    def lower(self, request: ChatRequest) -> Lowered:
+    async def lower(self, request: ChatRequest) -> Lowered:
         """The chat as it would be submitted."""
-        return lower_chat(self.core, self.resolve(request), self.media_policy)
+        request = self.resolve(request)
+        pool = self._pool_for(request)
+        if pool is None:
+            return lower_chat(self.core, request, self.media_policy)
+        return await pool.run(lower_chat, self.core, request, self.media_policy)
+
+    async def lower_marked(
+        self, request: ChatRequest, beginning: list[Message]
+    ) -> tuple[Lowered, int]:
+        """The chat as `start_lowered` submits it, and how many of its tokens a beginning makes
+        up; see `snapllm._lowering.lower_marked`."""
+        begun = self.resolve(msgspec.structs.replace(request, messages=beginning))
+        request = self.resolve(request)
+        pool = self._pool_for(request) or self.threads.formatting
+        policy = self.media_policy
+        return await pool.run(lower_marked, self.core, request, begun.messages, policy)
+
+    def _pool_for(self, request: ChatRequest | CompletionRequest) -> Pool | None:
+        """Where a request is lowered, once it is resolved; None = by the event loop."""
+        if is_quick(request):
+            return None  # a thread would take longer to wake than it takes
+        if isinstance(request, ChatRequest) and has_media(request.messages):
+            return self.threads.media
+        return self.threads.formatting
 
     def chat(self, request: ChatRequest, *, stream: bool) -> Generator[ChatEvent, None, None]:
         """The events of one answer, all at its end without `stream`; refuses bad requests
         before the first."""
         self.gate.check_open()
-        lowered = self.lower(request)
+        lowered = lower_chat(self.core, self.resolve(request), self.media_policy)
         outputs = OutputIterator(self.core, next(lowered.core_requests(stream=stream)))
         return _events(outputs, self._reader(lowered).read)
 
@@ -146,9 +170,20 @@ class Runner:
         Without `stream` an answer's events come all at its end, and nothing wakes the loop
         before. Every refusal is raised here.
         """
-        lower = functools.partial(lower_chat, policy=self.media_policy)
-        threads = self.threads.media if has_media(request.messages) else None
-        lowered, subscriptions = await self._submit(self.resolve(request), lower, stream, threads)
+        request = self.resolve(request)
+        lower = functools.partial(lower_chat, self.core, request, self.media_policy)
+        pool = self._pool_for(request)
+        return self._chat_answers(*await self._submit(request.model, lower, stream, pool))
+
+    async def start_lowered(self, lowered: Lowered, *, stream: bool) -> list[Answer[ChatEvent]]:
+        """`start_chat` of a chat that was lowered before."""
+        pool = self.threads.formatting
+        submitted = await self._submit(lowered.model, lambda: lowered, stream, pool)
+        return self._chat_answers(*submitted)
+
+    def _chat_answers(
+        self, lowered: Lowered, subscriptions: list[Subscription]
+    ) -> list[Answer[ChatEvent]]:
         num_tokens = len(lowered.tokens)
         return [Answer(s, self._reader(lowered).read, num_tokens) for s in subscriptions]
 
@@ -161,7 +196,7 @@ class Runner:
         self, request: CompletionRequest, *, stream: bool
     ) -> list[Answer[CompletionChunk]]:
         """Submits a completion and returns its `n` answers, like `start_chat`."""
-        lowered, subscriptions = await self._submit(request, lower_completion, stream)
+        lowered, subscriptions = await self._submit_completion(request, stream)
         num_tokens = len(lowered.tokens)
         return [Answer(s, lambda output: [read_chunk(output)], num_tokens) for s in subscriptions]
 
@@ -171,7 +206,7 @@ class Runner:
         """Submits either kind of request; the answers read alike. See `start_chat`."""
         if isinstance(request, ChatRequest):
             return await self.start_chat(request, stream=stream)
-        lowered, subscriptions = await self._submit(request, lower_completion, stream)
+        lowered, subscriptions = await self._submit_completion(request, stream)
         return [Answer(s, read_text, len(lowered.tokens)) for s in subscriptions]
 
     async def bring_back(self, model_id: str) -> None:
@@ -207,26 +242,29 @@ class Runner:
             pump = self._pumps[loop] = AsyncPump(self.core, loop)
         return pump
 
-    async def _submit(
-        self,
-        request: _Request,
-        lower: Callable[[_core.Engine, _Request], Lowered],
-        stream: bool,
-        threads: Pool | None = None,
+    async def _submit_completion(
+        self, request: CompletionRequest, stream: bool
     ) -> tuple[Lowered, list[Subscription]]:
+        lower = functools.partial(lower_completion, self.core, request)
+        return await self._submit(request.model, lower, stream, self._pool_for(request))
+
+    async def _submit(
+        self, model: str, lower: Callable[[], Lowered], stream: bool, pool: Pool | None
+    ) -> tuple[Lowered, list[Subscription]]:
+        """Lowers a request and submits it, in the pool; None = here, unless something has to be
+        read from disk."""
         self.gate.check_open()
-        await self.bring_back(request.model)
+        await self.bring_back(model)
         pump = self._pump()
-        if is_quick(request):
-            # A thread would take longer to wake than this takes.
-            lowered = lower(self.core, request)
+        if pool is None:
+            lowered = lower()
             [core_request] = lowered.core_requests(stream=stream)
             if not self.core.submit_waits(core_request):
                 return lowered, [pump.subscribe(pump.submit(core_request))]
         submitted: list[int] = []
 
         def work() -> Lowered:
-            lowered = lower(self.core, request)
+            lowered = lower()
             for core_request in lowered.core_requests(stream=stream):
                 submitted.append(pump.submit(core_request))
             return lowered
@@ -239,7 +277,7 @@ class Runner:
 
         # Formatting long texts and compiling a grammar take milliseconds: not on the loop.
         # The shield lets the thread end, so that what it submitted can be abandoned.
-        task = (threads or self.threads.formatting).start(work)
+        task = (pool or self.threads.formatting).start(work)
         try:
             lowered = await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -5,6 +5,7 @@ How to get it: see `upstream`.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import subprocess
@@ -51,7 +52,7 @@ def generate(
     """The number of the prompt's tokens, and the answer's tokens and bytes up to the first tie."""
     options = {"temperature": 0, "max_tokens": NUM_TOKENS, "ignore_eos": True, "num_logprobs": 2}
     messages = [{"role": "user", "content": parts}]
-    lowered = engine.runner.lower(chat_request(model.id, messages, options | more))
+    lowered = asyncio.run(engine.runner.lower(chat_request(model.id, messages, options | more)))
     outputs = OutputIterator(engine.runner.core, next(lowered.core_requests(stream=False)))
     answer = [token for output in outputs for token in output.logprobs]
     assert len(answer) == NUM_TOKENS

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
 from snapllm._readers import fold_chat
 from snapllm._runner import Answer as EngineAnswer
-from snapllm._runner import Runner
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
-from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic
 from snapllm.protocol.anthropic_answers import (
     PING,
@@ -27,17 +24,6 @@ from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import EventStream, event_stream, stream_response
 
 
-def _num_common_tokens(runner: Runner, request: ChatRequest, prefix: ChatRequest) -> int:
-    """How many tokens of the request's prompt its beginning `prefix` makes up."""
-    whole = runner.lower(request).tokens
-    try:
-        part = runner.lower(prefix).tokens
-    except SnapLLMError:
-        return len(whole)  # the template takes no such conversation
-    pairs = zip(whole, part, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(whole), len(part)))
-
-
 async def messages(request: web.Request) -> web.StreamResponse:
     """POST /v1/messages"""
     options = request.app[OPTIONS]
@@ -46,12 +32,13 @@ async def messages(request: web.Request) -> web.StreamResponse:
     )
     runner = engine_of(request).runner
     chat = await prepare(request, parsed.request)
-    num_marked = 0
-    if parsed.breakpoint is not None:
-        prefix = msgspec.structs.replace(chat, messages=parsed.breakpoint.messages)
-        num_marked = await runner.threads.formatting.run(_num_common_tokens, runner, chat, prefix)
-    answer = Answer(parsed, num_marked)
-    answers = await runner.start_chat(chat, stream=parsed.stream)
+    if parsed.breakpoint is None:
+        answer = Answer(parsed, 0)
+        answers = await runner.start_chat(chat, stream=parsed.stream)
+    else:
+        lowered, num_marked = await runner.lower_marked(chat, parsed.breakpoint.messages)
+        answer = Answer(parsed, num_marked)
+        answers = await runner.start_lowered(lowered, stream=parsed.stream)
     with answering(request, chat.model, answers):
         if not parsed.stream:
             result = fold_chat(await collect(answers[0]))
@@ -96,9 +83,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     """POST /v1/messages/count_tokens"""
     options = request.app[OPTIONS]
     parsed = anthropic.parse_count(await request.read(), strip_billing=options.strip_billing_header)
-    runner = engine_of(request).runner
-    chat = await prepare(request, parsed.request)
-    lowered = await runner.threads.formatting.run(runner.lower, chat)
+    lowered = await engine_of(request).runner.lower(await prepare(request, parsed.request))
     return json_response(count_object(parsed, len(lowered.tokens)))
 
 

@@ -97,8 +97,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 async def count_input_tokens(request: web.Request) -> web.Response:
     """POST /v1/responses/input_tokens"""
     chat = await prepare(request, parse_count(await request.read(), _kept(request)))
-    runner = engine_of(request).runner
-    lowered = await runner.threads.formatting.run(runner.lower, chat)
+    lowered = await engine_of(request).runner.lower(chat)
     return json_response(count_object(len(lowered.tokens)))
 
 
