@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,3 +121,21 @@ def test_a_folder_that_cannot_be_written_does_not_keep_an_engine_from_starting(
         assert names(engine) == ["a"]
         assert engine.contexts.num_damaged == 1
     assert "cannot be renamed" in caplog.text
+
+
+def test_files_on_their_way_lie_in_the_workspace_and_what_a_crash_left_is_removed(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / "contexts" / "transfers" / "left"
+    left.mkdir(parents=True)
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        assert not left.exists()
+        with engine.contexts.transfers.make() as folder:
+            assert Path(folder).parent == left.parent
+        assert not Path(folder).exists()
+    with snapllm.Engine(num_threads=1) as engine, engine.contexts.transfers.make() as folder:
+        assert Path(folder).parent == Path(tempfile.gettempdir())
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        left.parent.touch()
+        with pytest.raises(snapllm.StorageError, match="File exists"):
+            engine.contexts.transfers.make()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import threading
 import time
 import urllib.parse
@@ -131,3 +132,18 @@ def test_neither_formatting_nor_the_servers_end_waits_for_contexts(long_path: Pa
     refused = [answer["error"]["code"] for status, answer, _ in answers if status != 200]
     assert len(answers) == 24 and len(refused) >= 16 and set(refused) == {"closed"}
     assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)
+
+
+def test_a_disk_that_is_full_is_explained_to_whoever_imports(tmp_path: Path) -> None:
+    server = Server("--workspace", str(tmp_path / "w")).start(1)
+    try:
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        status, answer, _ = server.request("POST", f"{API}/import", b"x" * 300_000)
+        assert (status, answer["error"]["code"]) == (500, "storage_failed")
+        assert "cannot be written to disk: File too large" in answer["error"]["message"]
+        assert list((tmp_path / "w" / "contexts" / "transfers").iterdir()) == []
+        assert server.stop() == 0
+        assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)
+    finally:
+        server.process.kill()

@@ -19,22 +19,13 @@ from snapllm.contexts.archive import Archive, read_archive, write_archive
 from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.keeper import KvKeeper, Progress
-from snapllm.contexts.prompt import (
-    DocumentPrompt,
-    appended,
-    document_prompt,
-    make_document,
-)
+from snapllm.contexts.prompt import DocumentPrompt, appended, document_prompt, make_document
 from snapllm.contexts.questions import Questions
 from snapllm.contexts.record import ContextRecord, check_fields
+from snapllm.contexts.transfer import TransferFolder
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
 from snapllm.conversation import ContentPart
-from snapllm.errors import (
-    InvalidRequestError,
-    NoWorkspaceError,
-    SnapLLMError,
-    StorageError,
-)
+from snapllm.errors import InvalidRequestError, NoWorkspaceError, SnapLLMError, StorageError
 from snapllm.params import ChatOptions
 
 DEFAULT_TTL_SECONDS = 86_400
@@ -62,6 +53,8 @@ class ContextManager:
         self._keeper = KvKeeper(self._core, self._catalog)
         self.questions = Questions(runner, self._keeper, self._find)
         """Makes chats of questions; for the server."""
+        self.transfers = TransferFolder(folder)
+        """For the files that a server takes in and gives out."""
         self._keeper.pin_all()
         runner.resolve = self.questions.resolve
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,8 +17,9 @@ from snapllm.contexts import Cancellation, ContextManager, ContextView
 from snapllm.errors import QueueFullError, SnapLLMError
 from snapllm.outputs import ChatResult
 from snapllm.protocol import contexts as wire
-from snapllm.protocol.error_codes import ApiError, api_error
+from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
+from snapllm.server.context_files import receive_file, send_file, transfer_path
 from snapllm.server.keys import (
     cache_namespace_of,
     engine_of,
@@ -28,16 +27,14 @@ from snapllm.server.keys import (
     resolve_model,
     threads_of,
 )
-from snapllm.server.middleware import json_response, note_answers, refuse
+from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.native_streams import send_answer
 from snapllm.server.sse import DONE, event_stream, stream_response
 
 _T = TypeVar("_T")
 
-CHUNK_BYTES = 1 << 20
 REFUSAL_WAIT_S = 0.5
 """Before a stream begins."""
-MAX_IMPORT_BYTES = 64 << 30
 
 
 def _manager(request: web.Request) -> ContextManager:
@@ -248,25 +245,11 @@ async def fork(request: web.Request) -> web.Response:
 async def export(request: web.Request) -> web.StreamResponse:
     """GET /api/v1/contexts/{context_id}/export"""
     context_id, namespace = await _context_of(request)
-    manager, threads = _manager(request), threads_of(request)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "context"
-        num_bytes = await threads.contexts.run(
-            manager.export_file, context_id, path, cache_namespace=namespace
+    async with transfer_path(request) as path:
+        num_bytes = await threads_of(request).contexts.run(
+            _manager(request).export_file, context_id, path, cache_namespace=namespace
         )
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "application/octet-stream",
-                "Content-Disposition": 'attachment; filename="context.snapctx"',
-            }
-        )
-        response.content_length = num_bytes
-        await response.prepare(request)
-        with path.open("rb") as file:
-            while chunk := await threads.files.run(file.read, CHUNK_BYTES):
-                await response.write(chunk)
-        await response.write_eof()
-    return response
+        return await send_file(request, path, num_bytes)
 
 
 async def import_(request: web.Request) -> web.Response:
@@ -275,16 +258,8 @@ async def import_(request: web.Request) -> web.Response:
     namespace = cache_namespace_of(request)
     model_id = wanted.model_id and resolve_model(request, wanted.model_id)
     await model_ready(request, model_id)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "context"
-        num_bytes = 0
-        with path.open("wb") as file:
-            # Longer than other bodies may be, and never in memory whole.
-            async for chunk in request.content.iter_chunked(CHUNK_BYTES):
-                num_bytes += len(chunk)
-                if num_bytes > MAX_IMPORT_BYTES:
-                    return refuse(request, ApiError("request_too_large", "the file is too large"))
-                await threads_of(request).files.run(file.write, chunk)
+    async with transfer_path(request) as path:
+        await receive_file(request, path)
         view = await _computing(
             request,
             lambda cancellation: _manager(request).import_file(

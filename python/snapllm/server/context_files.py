@@ -1,0 +1,65 @@
+"""Contexts as bodies of answers and requests, which lie on disk on their way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from snapllm.contexts.transfer import append_to
+from snapllm.server.keys import engine_of, threads_of
+
+CHUNK_BYTES = 1 << 20
+MAX_IMPORT_BYTES = 64 << 30
+
+
+@contextlib.asynccontextmanager
+async def transfer_path(request: web.Request) -> AsyncIterator[Path]:
+    """A path for one file, which is removed after the block.
+
+    Raises:
+        StorageError: The disk cannot be written.
+    """
+    files = threads_of(request).files
+    folder = await files.run(engine_of(request).contexts.transfers.make)
+    try:
+        yield Path(folder.name) / "context"
+    finally:
+        await files.run(folder.cleanup)
+
+
+async def receive_file(request: web.Request, path: Path) -> None:
+    """Writes a request's body to a file; it may be longer than other bodies.
+
+    Raises:
+        HTTPRequestEntityTooLarge: It is longer than any context.
+        StorageError: The disk cannot be written.
+    """
+    files, num_bytes = threads_of(request).files, 0
+    await files.run(append_to, path, b"")
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        num_bytes += len(chunk)
+        if num_bytes > MAX_IMPORT_BYTES:
+            raise web.HTTPRequestEntityTooLarge(
+                MAX_IMPORT_BYTES, num_bytes, text="the file is too large"
+            )
+        await files.run(append_to, path, chunk)
+
+
+async def send_file(request: web.Request, path: Path, num_bytes: int) -> web.StreamResponse:
+    """Answers with a context's file."""
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": 'attachment; filename="context.snapctx"',
+        }
+    )
+    response.content_length = num_bytes
+    await response.prepare(request)
+    with path.open("rb") as file:
+        while chunk := await threads_of(request).files.run(file.read, CHUNK_BYTES):
+            await response.write(chunk)
+    await response.write_eof()
+    return response
