@@ -7,12 +7,17 @@ connection goes to the very address that was checked. Redirects are not followed
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
+import queue
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
+
+from typing_extensions import Buffer
 
 from snapllm._media import MAX_IMAGE_BYTES
 from snapllm.errors import InvalidRequestError
@@ -33,7 +38,7 @@ class UrlFetcher:
 
     Args:
         hosts: Host names that may be asked; ``*.example.org`` means all hosts below it.
-        timeout_s: Seconds that one fetch may take.
+        timeout_s: Seconds that one fetch may take, all in all.
         is_allowed_address: Decides on the addresses that a host name resolves to.
     """
 
@@ -84,8 +89,7 @@ class UrlFetcher:
     def _connect(
         self, scheme: str, host: str, port: int, deadline: float
     ) -> http.client.HTTPConnection:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in found]
+        addresses = _addresses_of(host, port, deadline)
         if not addresses or not all(map(self._is_allowed_address, addresses)):
             raise InvalidRequestError(f"host {host} has an address that is not public")
         plain = socket.create_connection((addresses[0], port), _left(deadline))
@@ -93,6 +97,7 @@ class UrlFetcher:
         if scheme == "https":
             try:
                 context = ssl.create_default_context()
+                plain.settimeout(_left(deadline))  # of the whole handshake
                 connection.sock = context.wrap_socket(plain, server_hostname=host)
             except BaseException:
                 plain.close()
@@ -109,18 +114,61 @@ def _left(deadline: float) -> float:
     return left
 
 
+def _addresses_of(host: str, port: int, deadline: float) -> list[str]:
+    """What the host's name resolves to.
+
+    Raises:
+        OSError: To nothing, or not in time.
+    """
+    found: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.put([str(entry[4][0]) for entry in entries])
+        except (OSError, UnicodeError) as error:
+            found.put(error if isinstance(error, OSError) else OSError(str(error)))
+
+    # Nothing ends a lookup: a thread of its own outlasts the waiting for it.
+    threading.Thread(target=look_up, name="snapllm-lookup", daemon=True).start()
+    try:
+        addresses = found.get(timeout=_left(deadline))
+    except queue.Empty:
+        raise TimeoutError("timed out") from None
+    if isinstance(addresses, OSError):
+        raise addresses
+    return addresses
+
+
+class _Timed(io.RawIOBase):
+    """What a socket receives until a deadline, however slowly it trickles in."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        self._sock.settimeout(_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+
 def _read(connection: http.client.HTTPConnection, target: str, deadline: float) -> bytes:
     connection.putrequest("GET", target)
     connection.putheader("Accept", "image/*")
     connection.putheader("Connection", "close")
+    sock: socket.socket = connection.sock
+    sock.settimeout(_left(deadline))
     connection.endheaders()
-    sock = connection.sock
-    response = connection.getresponse()
+    response = http.client.HTTPResponse(sock, method="GET")
+    response.fp.close()
+    response.fp = io.BufferedReader(_Timed(sock, deadline))
+    response.begin()
     if response.status != 200:
         raise InvalidRequestError(f"cannot be fetched: the host answered {response.status}")
     data = bytearray()
     while True:
-        sock.settimeout(_left(deadline))
         chunk = response.read1(_CHUNK_BYTES)
         if not chunk:
             return bytes(data)
