@@ -1,5 +1,9 @@
 #include "store/kv_store.h"
 
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
 #include "check.h"
 #include "kv_store_fixture.h"
 #include "store/eviction.h"
@@ -20,6 +24,16 @@ TEST(kv_store, xxh64_is_the_published_one) {
   CHECK_EQ(xxh64("abc", 3), 0x44BC2CF5AD770999u);
   const std::string text = "Nobody inspects the spammish repetition";
   CHECK_EQ(xxh64(text.data(), text.size()), 0xFBCEA83C8A378BF1u);
+}
+
+TEST(kv_store, the_hashes_of_all_beginnings_take_one_pass) {
+  const Tokens tokens = tokens_of(1, 40);
+  const Hash128 parent{5, 6};
+  PrefixHash128 keys(tokens.data(), parent);
+  for (size_t size = 0; size <= tokens.size() * sizeof(Token); size += 1 + size / 16) {
+    CHECK(keys.hash(size) == hash128(tokens.data(), size, parent));
+    CHECK(keys.hash(size) == hash128(tokens.data(), size, parent));
+  }
 }
 
 TEST(kv_store, a_prompt_finds_its_longest_stored_prefix) {
@@ -109,6 +123,28 @@ TEST(kv_store, checkpoints_match_only_whole) {
   CHECK_EQ(f.match(all, scope), 300);
   CHECK_EQ(f.match(Tokens(all.begin(), all.begin() + 299), scope), 100);
   CHECK_EQ(f.match(Tokens(all.begin(), all.begin() + 99), scope), 0);
+}
+
+TEST(kv_store, many_checkpoints_do_not_have_the_prompt_hashed_for_each) {
+  using Clock = std::chrono::steady_clock;
+  const auto scope = scope_of(KvKind::kCheckpoints);
+  PieceIndex index;
+  for (int end = 1000; end < 29'000; end += 7) {
+    StoredPiece piece;
+    piece.id = make_piece(scope.root, scope.kind, 0, Tokens(static_cast<size_t>(end), 200));
+    index.insert(std::move(piece));
+  }
+  const Tokens prompt = tokens_of(1, 30'000);
+  auto of_match = Clock::duration::max(), of_hash = of_match;
+  for (int i = 0; i < 5; ++i) {
+    const auto start = Clock::now();
+    CHECK_EQ(index.match(scope, prompt, 30'000).num_tokens, 0);
+    const auto middle = Clock::now();
+    CHECK(hash128(prompt.data(), prompt.size() * sizeof(Token)) != Hash128{});
+    of_match = std::min(of_match, middle - start);
+    of_hash = std::min(of_hash, Clock::now() - middle);
+  }
+  CHECK(of_match < of_hash * 200);
 }
 
 TEST(kv_store, a_restart_finds_everything_on_disk) {

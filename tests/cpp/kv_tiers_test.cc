@@ -118,6 +118,21 @@ TEST(kv_tiers, where_a_piece_cannot_be_read_another_that_holds_as_much_is_taken)
   CHECK_EQ(f.match(f.answer), 300);
 }
 
+TEST(kv_tiers, a_short_tail_is_found_though_a_longer_piece_begins_with_it) {
+  const Tokens document = tokens_of(1, 260);  // of its last piece fewer than are worth a restore
+  const Tokens answer = document + Tokens(40, 200);
+  for (const bool longer_in_ram : {false, true}) {
+    Fixture f;
+    f.store->pin(scope_of(), document);
+    f.save(answer);
+    f.save(document);
+    f.store->flush();
+    f.reopen();
+    if (longer_in_ram) CHECK_EQ(f.match(answer), 300);
+    CHECK_EQ(f.match(document), 260);
+  }
+}
+
 TEST(kv_tiers, a_demotion_takes_along_what_holds_the_same_tokens) {
   Answered f;
   CHECK_EQ(f.match(f.answer), 340);

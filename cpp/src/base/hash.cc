@@ -31,24 +31,24 @@ uint64_t merge(uint64_t hash, uint64_t accumulator) {
   return (hash ^ mix_lane(0, accumulator)) * kPrime1 + kPrime4;
 }
 
-uint64_t mix_stripes(const uint8_t*& p, const uint8_t* end, uint64_t seed) {
-  std::array<uint64_t, 4> lanes = {seed + kPrime1 + kPrime2, seed + kPrime2, seed, seed - kPrime1};
-  for (; end - p >= static_cast<ptrdiff_t>(kStripe); p += kStripe) {
-    for (size_t i = 0; i < lanes.size(); ++i) lanes[i] = mix_lane(lanes[i], load<uint64_t>(p + 8 * i));
-  }
-  uint64_t hash = std::rotl(lanes[0], 1) + std::rotl(lanes[1], 7) + std::rotl(lanes[2], 12) +
-                  std::rotl(lanes[3], 18);
-  for (const uint64_t lane : lanes) hash = merge(hash, lane);
-  return hash;
-}
-
 }  // namespace
 
-uint64_t xxh64(const void* data, size_t size, uint64_t seed) {
-  const auto* p = static_cast<const uint8_t*>(data);
-  const uint8_t* end = p + size;
-  uint64_t hash = size >= kStripe ? mix_stripes(p, end, seed) : seed + kPrime5;
+PrefixXxh64::PrefixXxh64(const void* data, uint64_t seed)
+    : data_(static_cast<const uint8_t*>(data)),
+      seed_(seed),
+      lanes_{seed + kPrime1 + kPrime2, seed + kPrime2, seed, seed - kPrime1} {}
+
+uint64_t PrefixXxh64::hash(size_t size) {
+  mix_stripes(size);
+  uint64_t hash = seed_ + kPrime5;
+  if (size >= kStripe) {
+    hash = std::rotl(lanes_[0], 1) + std::rotl(lanes_[1], 7) + std::rotl(lanes_[2], 12) +
+           std::rotl(lanes_[3], 18);
+    for (const uint64_t lane : lanes_) hash = merge(hash, lane);
+  }
   hash += size;
+  const uint8_t* p = data_ + num_mixed_;
+  const uint8_t* end = data_ + size;
   for (; end - p >= 8; p += 8) {
     hash = std::rotl(hash ^ mix_lane(0, load<uint64_t>(p)), 27) * kPrime1 + kPrime4;
   }
@@ -61,6 +61,24 @@ uint64_t xxh64(const void* data, size_t size, uint64_t seed) {
   return hash ^ (hash >> 32);
 }
 
+void PrefixXxh64::mix_stripes(size_t size) {
+  auto lanes = lanes_;  // in registers: the bytes could alias the member
+  for (; size - num_mixed_ >= kStripe; num_mixed_ += kStripe) {
+    const uint8_t* p = data_ + num_mixed_;
+    for (size_t i = 0; i < lanes.size(); ++i) lanes[i] = mix_lane(lanes[i], load<uint64_t>(p + 8 * i));
+  }
+  lanes_ = lanes;
+}
+
+uint64_t xxh64(const void* data, size_t size, uint64_t seed) {
+  return PrefixXxh64(data, seed).hash(size);
+}
+
+PrefixHash128::PrefixHash128(const void* data, const Hash128& parent)
+    : high_(data, parent.high), low_(data, parent.low ^ kPrime5) {}
+
+Hash128 PrefixHash128::hash(size_t size) { return {high_.hash(size), low_.hash(size)}; }
+
 std::string Hash128::hex() const {
   std::array<char, 33> text{};
   std::snprintf(text.data(), text.size(), "%016llx%016llx", static_cast<unsigned long long>(high),
@@ -69,7 +87,7 @@ std::string Hash128::hex() const {
 }
 
 Hash128 hash128(const void* data, size_t size, const Hash128& parent) {
-  return {xxh64(data, size, parent.high), xxh64(data, size, parent.low ^ kPrime5)};
+  return PrefixHash128(data, parent).hash(size);
 }
 
 }  // namespace snapllm

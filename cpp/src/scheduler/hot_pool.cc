@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "store/piece.h"
+
 namespace snapllm {
 
 HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt,
@@ -10,10 +12,7 @@ HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt
   Match best;
   for (HotPrefix& prefix : prefixes_) {
     if (prefix.root != root) continue;
-    const auto [end, other] = std::mismatch(prefix.tokens.begin(), prefix.tokens.end(),
-                                            prompt.begin(), prompt.end());
-    const auto common = static_cast<int32_t>(end - prefix.tokens.begin());
-    const int32_t usable = std::min(common, max_tokens);
+    const int32_t usable = std::min(common_prefix(prefix.tokens, prompt), max_tokens);
     if (whole_only && usable < prefix.num_tokens()) continue;
     if (usable > best.num_tokens) best = {&prefix, usable};
   }

@@ -11,11 +11,6 @@ constexpr int32_t kMinKeptTokens = 16;
 // A sequence waits for another's prefill if that saves it at least so many tokens.
 constexpr int32_t kMinSharedPrefill = 64;
 
-int32_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
-  const auto [end, other] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
-  return static_cast<int32_t>(end - a.begin());
-}
-
 }  // namespace
 
 PrefixCache::PrefixCache(std::shared_ptr<const TextModel> model, TextContext& context,

@@ -41,4 +41,9 @@ std::vector<Hash128> piece_keys(KvKind kind, const Hash128& root, std::span<cons
   return keys;
 }
 
+int32_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
+  const auto [end, other] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+  return static_cast<int32_t>(end - a.begin());
+}
+
 }  // namespace snapllm

@@ -55,4 +55,7 @@ std::vector<TokenRange> cut_into_pieces(KvKind kind, int32_t num_tokens);
 // Their keys, in order.
 std::vector<Hash128> piece_keys(KvKind kind, const Hash128& root, std::span<const Token> tokens);
 
+// With how many of the same tokens both begin.
+int32_t common_prefix(std::span<const Token> a, std::span<const Token> b);
+
 }  // namespace snapllm

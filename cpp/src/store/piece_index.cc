@@ -6,13 +6,21 @@
 namespace snapllm {
 namespace {
 
-int32_t common_prefix(std::span<const Token> a, std::span<const Token> b) {
-  const auto [end, other] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
-  return static_cast<int32_t>(end - a.begin());
-}
-
 bool begins_with(std::span<const Token> tokens, std::span<const Token> head) {
   return tokens.size() >= head.size() && std::equal(head.begin(), head.end(), tokens.begin());
+}
+
+// Whether that many of the piece's first tokens are worth a restore: few are if they are all.
+bool is_worth(const StoredPiece& piece, int32_t num_tokens) {
+  const auto own_tokens = static_cast<int32_t>(piece.id.tokens.size());
+  return num_tokens >= std::min(PieceIndex::kMinPartTokens, own_tokens);
+}
+
+// Of two that begin with the same tokens of a prompt.
+bool is_preferred(const StoredPiece& piece, const StoredPiece& other, int32_t num_common) {
+  const bool is_worthy = is_worth(piece, num_common);
+  if (is_worthy != is_worth(other, num_common)) return is_worthy;
+  return piece.state != nullptr && other.state == nullptr;
 }
 
 }  // namespace
@@ -65,8 +73,8 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
     int32_t best_common = 0;
     for (StoredPiece* child : children->second) {
       const int32_t common = common_prefix(child->id.tokens, rest);
-      const bool is_nearer = best != nullptr && best->state == nullptr && child->state != nullptr;
-      if (common > best_common || (common == best_common && is_nearer)) {
+      if (common > best_common ||
+          (common == best_common && best != nullptr && is_preferred(*child, *best, common))) {
         best = child;
         best_common = common;
       }
@@ -81,7 +89,7 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
       match.difference = {match.num_tokens + best_common,
                           best->id.tokens[static_cast<size_t>(best_common)]};
     }
-    if (usable < std::min(kMinPartTokens, own_tokens)) return match;
+    if (!is_worth(*best, usable)) return match;
     match.parts.push_back({best, usable});
     match.num_tokens += usable;
     if (usable < own_tokens || !best->id.is_full_block()) return match;
@@ -94,14 +102,19 @@ IndexMatch PieceIndex::match_checkpoints(const StoreScope& scope, std::span<cons
   IndexMatch match;
   const auto ends = checkpoint_ends_.find(scope.root);
   if (ends == checkpoint_ends_.end()) return match;
-  for (auto it = ends->second.upper_bound(max_tokens); it != ends->second.begin();) {
-    const int32_t end = (--it)->first;
-    if (auto pieces = chain(scope, prompt.first(static_cast<size_t>(end))); !pieces.empty()) {
-      match.parts.push_back({pieces.front(), end});
-      match.num_tokens = end;
-      return match;
-    }
+  std::vector<StoredPiece*> candidates;
+  PrefixHash128 keys(prompt.data(), scope.root);
+  for (const auto& [end, count] : ends->second) {
+    if (end > max_tokens) break;
+    StoredPiece* piece = find(keys.hash(static_cast<size_t>(end) * sizeof(Token)));
+    if (piece != nullptr) candidates.push_back(piece);
   }
+  const auto longest = std::find_if(
+      candidates.rbegin(), candidates.rend(),
+      [&](const StoredPiece* piece) { return begins_with(prompt, piece->id.tokens); });
+  if (longest == candidates.rend()) return match;
+  match.num_tokens = (*longest)->id.end;
+  match.parts.push_back({*longest, match.num_tokens});
   return match;
 }
 
