@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -23,6 +24,7 @@ struct FakeDisk {
   uint64_t free_bytes = UINT64_MAX;
   bool is_read_only = false;
   bool has_folder = true;
+  std::function<void()> before_write;  // called without the mutex
   int writes_until_crash = -1;  // then every later write is lost and leaves half a .tmp
 };
 
@@ -47,6 +49,7 @@ class FakeFileEnv : public FileEnv {
   }
 
   Status write(const std::string& path, const std::vector<Slice>& slices) override {
+    if (disk_->before_write) disk_->before_write();
     std::lock_guard lock(disk_->mutex);
     if (disk_->is_read_only) return failed("read-only");
     if (!disk_->has_folder) return failed("no such folder");

@@ -78,6 +78,12 @@ struct Fixture {
     return prefix.num_tokens;
   }
 
+  uint64_t file_bytes() const {
+    uint64_t sum = 0;
+    for (const auto& [path, bytes] : disk->files) sum += bytes.size();
+    return sum;
+  }
+
   const uint64_t ram_bytes;
   const uint64_t disk_bound;
   const std::string folder;  // empty = there is no disk

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 
 #include "check.h"
 #include "kv_store_fixture.h"
@@ -36,7 +37,65 @@ TEST(kv_tiers, what_is_pinned_may_exceed_the_disk_and_survives_a_restart) {
   f.save(tokens_of(100, 300));
   f.store->flush();
   for (int seed = 0; seed < kNumKept; ++seed) CHECK_EQ(f.match(tokens_of(seed, 300)), 300);
+  f.reopen();
   CHECK_EQ(f.match(tokens_of(100, 300)), 0);
+}
+
+TEST(kv_tiers, what_would_leave_the_disk_at_once_is_kept_in_ram_and_not_written) {
+  Fixture f(1 << 20, kSmallDisk);
+  const Tokens pinned = tokens_of(1, 1000), other = tokens_of(2, 300);
+  f.store->pin(scope_of(), pinned);
+  f.save(pinned);
+  CHECK(f.store->persist(scope_of(), pinned).ok());
+  const uint64_t num_written = f.store->stats().num_written;
+  f.save(other);
+  f.store->flush();
+  CHECK_EQ(f.store->stats().num_written, num_written);
+  CHECK_EQ(f.match(other), 300);
+  CHECK_EQ(f.store->persist(scope_of(), other).code(), StatusCode::kStorageFailed);
+  f.store->pin(scope_of(), other);
+  CHECK(f.store->persist(scope_of(), other).ok());
+}
+
+TEST(kv_tiers, what_leaves_the_disk_stays_in_ram_and_can_come_back) {
+  Fixture f(1 << 20, kSmallDisk);
+  for (int seed = 0; seed < kNumKept; ++seed) {
+    f.save(tokens_of(seed, 300));
+    f.store->flush();
+  }
+  CHECK(f.store->stats().disk_bytes <= kSmallDisk);
+  CHECK(f.store->stats().num_disk_evictions > 0);
+  CHECK_EQ(f.store->ram_bytes(), kNumKept * 300 * sizeof(Hash128));
+  for (int seed = 0; seed < kNumKept; ++seed) CHECK_EQ(f.match(tokens_of(seed, 300)), 300);
+  const Tokens first = tokens_of(0, 300);
+  CHECK_EQ(f.store->usage(scope_of(), first).num_disk_tokens, 0);
+  CHECK(f.store->persist(scope_of(), first).ok());
+  CHECK(f.store->stats().disk_bytes <= kSmallDisk);
+  f.reopen();
+  CHECK_EQ(f.match(first), 300);
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+}
+
+TEST(kv_tiers, a_piece_that_was_put_again_is_on_disk_when_its_own_write_has_ended) {
+  for (const bool is_full : {false, true}) {
+    std::promise<void> gate;
+    Fixture f;
+    int num_writes = 0;
+    f.disk->before_write = [&, opened = gate.get_future().share()] {
+      opened.wait();
+      if (++num_writes > 1 && is_full) f.disk->free_bytes = 0;
+    };
+    const Tokens tokens = tokens_of(1, 40);
+    f.save(tokens);
+    f.save(tokens + tokens_of(2, 10));  // takes its place while it is being written
+    f.store->pin(scope_of(), tokens);
+    f.save(tokens);
+    gate.set_value();
+    CHECK_EQ(f.store->persist(scope_of(), tokens).ok(), !is_full);
+    CHECK_EQ(f.store->drop_from_ram(scope_of(), tokens).ok(), !is_full);
+    CHECK_EQ(f.match(tokens), 40);
+    CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+  }
 }
 
 TEST(kv_tiers, the_first_write_after_a_restart_brings_the_disk_below_its_bound) {

@@ -134,7 +134,7 @@ struct KvStoreStats {
   uint64_t num_disk_evictions = 0;
   uint64_t num_write_failures = 0;
   uint64_t num_damaged = 0;     // files that were of no use
-  uint64_t num_dropped = 0;     // pieces not kept: no room, or the writer is behind
+  uint64_t num_dropped = 0;     // pieces not kept, or in RAM only: no room, or the writer is behind
 };
 
 // Bytes of the memory that models are loaded into.

@@ -148,10 +148,12 @@ void KvStore::put(const StoreScope& scope, std::span<const Token> tokens, TokenR
   set_state(stored, std::move(shared));
   for (const Hash128& shorter : index_.superseded_by(stored)) forget(*index_.find(shorter));
   if (has_disk()) {
-    if (pending_write_bytes_ + stored.state_bytes <= kMaxPendingWriteBytes) {
+    if (pending_write_bytes_ + stored.state_bytes <= kMaxPendingWriteBytes &&
+        has_disk_room(stored)) {
       write_behind(stored);
     } else {
       ++stats_.num_dropped;
+      trim_disk();  // no write will
     }
   }
   fit_in_ram(key);
@@ -160,24 +162,28 @@ void KvStore::put(const StoreScope& scope, std::span<const Token> tokens, TokenR
 Status KvStore::persist(const StoreScope& scope, std::span<const Token> tokens) {
   const size_t num_pieces = cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size())).size();
   const Status lost(StatusCode::kStorageFailed, "the KV of the context does not fit the store");
+  uint64_t num_failures_before = 0;
   {
     std::lock_guard lock(mutex_);
     const auto pieces = index_.chain(scope, tokens);
     if (pieces.size() < num_pieces) return lost;
     if (!has_disk()) return {};
+    num_failures_before = stats_.num_write_failures;
+    ++clock_;
     for (StoredPiece* piece : pieces) {
-      if (!piece->on_disk && !piece->is_writing) write_behind(*piece);
+      touch(*piece);
+      if (piece->on_disk || piece->is_writing()) continue;
+      if (!has_disk_room(*piece)) return lost;
+      write_behind(*piece);
     }
   }
   io_.flush();
   std::lock_guard lock(mutex_);
   const auto pieces = index_.chain(scope, tokens);
   if (pieces.size() < num_pieces) return lost;
-  const bool all_there = std::all_of(pieces.begin(), pieces.end(), [](auto* p) { return p->on_disk; });
-  if (!all_there) {
-    return {StatusCode::kStorageFailed, "the workspace cannot be written: " + last_write_failure_};
-  }
-  return {};
+  if (std::all_of(pieces.begin(), pieces.end(), [](auto* p) { return p->on_disk; })) return {};
+  if (stats_.num_write_failures == num_failures_before) return lost;  // evicted
+  return {StatusCode::kStorageFailed, "the workspace cannot be written: " + last_write_failure_};
 }
 
 void KvStore::pin(const StoreScope& scope, std::span<const Token> tokens) {

@@ -149,15 +149,22 @@ class KvStore {
   void set_state(StoredPiece& piece, StatePtr state);
   void clear_state(StoredPiece& piece);
   void forget(StoredPiece& piece);
+  // Removes the file, also one that is being written: behind that.
+  void drop_file(StoredPiece& piece);
+  // Whether its file would not be the first to be evicted for want of room.
+  bool has_disk_room(const StoredPiece& piece) const;
   void write_behind(StoredPiece& piece);
   void note_write_failure(const Status& status);
-  void finish_write(const Hash128& key, const Status& status, uint64_t file_bytes);
+  // Means nothing for a piece that was forgotten since, even if it was put again: then its
+  // present write has another number.
+  void finish_write(const Hash128& key, uint64_t write, const Status& status, uint64_t file_bytes);
   // What is being written stays in RAM: its bytes are in use anyway.
   bool can_leave_ram(const StoredPiece& piece) const;
   void trim_ram();
   // Trims; forgets the piece, pinned or not, if that does not make room for it and it is
   // neither on disk nor on its way there.
   void fit_in_ram(const Hash128& key);
+  // What is in RAM stays there.
   void trim_disk();
 
   const KvStoreOptions options_;
@@ -170,6 +177,7 @@ class KvStore {
   std::set<Hash128> opened_;
   uint64_t clock_ = 0;
   uint64_t ram_bound_;
+  uint64_t last_write_ = 0;  // the number of the latest
   uint64_t pending_write_bytes_ = 0;
   std::string last_write_failure_;
   KvStoreStats stats_;

@@ -101,19 +101,32 @@ void KvStore::clear_state(StoredPiece& piece) {
 
 void KvStore::forget(StoredPiece& piece) {
   clear_state(piece);
-  if (piece.on_disk) stats_.disk_bytes -= piece.file_bytes;
-  // Also where a write is under way: the removal is queued behind it.
-  if (piece.on_disk || piece.is_writing) {
-    io_.push([this, path = path_of(piece)] { (void)env_->remove(path); });
-  }
+  if (piece.on_disk || piece.is_writing()) drop_file(piece);
   index_.remove(piece.id.key);
 }
 
+void KvStore::drop_file(StoredPiece& piece) {
+  if (piece.on_disk) stats_.disk_bytes -= piece.file_bytes;
+  piece.on_disk = false;
+  io_.push([this, path = path_of(piece)] { (void)env_->remove(path); });
+}
+
+bool KvStore::has_disk_room(const StoredPiece& piece) const {
+  const uint64_t bytes = piece_file_bytes(piece.id, piece.state_bytes);
+  const uint64_t bound = options_.disk_bytes;
+  if (stats_.disk_bytes + bytes <= bound || index_.is_pinned(piece.id.key)) return true;
+  uint64_t staying = 0;
+  for (const auto& [key, other] : index_.pieces()) {
+    if (other->on_disk && index_.is_pinned(key)) staying += other->file_bytes;
+  }
+  return staying + bytes <= bound - bound / kHeadroomDivisor;
+}
+
 void KvStore::write_behind(StoredPiece& piece) {
-  piece.is_writing = true;
+  piece.write = ++last_write_;
   pending_write_bytes_ += piece.state_bytes;
-  io_.push([this, id = piece.id, state = piece.state, fingerprint = piece.fingerprint,
-            path = path_of(piece)] {
+  io_.push([this, id = piece.id, write = piece.write, state = piece.state,
+            fingerprint = piece.fingerprint, path = path_of(piece)] {
     Status status = write_piece_file(*env_, path, fingerprint, id, *state);
     // Somebody may have removed the folder.
     if (!status.ok() && env_->make_folder(folder_of(fingerprint)).ok()) {
@@ -121,7 +134,7 @@ void KvStore::write_behind(StoredPiece& piece) {
     }
     std::lock_guard lock(mutex_);
     pending_write_bytes_ -= state->size();
-    finish_write(id.key, status, piece_file_bytes(id, state->size()));
+    finish_write(id.key, write, status, piece_file_bytes(id, state->size()));
   });
 }
 
@@ -130,12 +143,12 @@ void KvStore::note_write_failure(const Status& status) {
   last_write_failure_ = status.message();
 }
 
-void KvStore::finish_write(const Hash128& key, const Status& status, uint64_t file_bytes) {
+void KvStore::finish_write(const Hash128& key, uint64_t write, const Status& status,
+                           uint64_t file_bytes) {
   if (!status.ok()) note_write_failure(status);
   StoredPiece* piece = index_.find(key);
-  // It may be gone, or gone and put again: then that one's own write comes later.
-  if (piece == nullptr || !piece->is_writing) return;
-  piece->is_writing = false;
+  if (piece == nullptr || piece->write != write) return;
+  piece->write = 0;
   if (!status.ok()) return fit_in_ram(key);
   ++stats_.num_written;
   piece->on_disk = true;
@@ -146,7 +159,7 @@ void KvStore::finish_write(const Hash128& key, const Status& status, uint64_t fi
 }
 
 bool KvStore::can_leave_ram(const StoredPiece& piece) const {
-  return piece.on_disk || (!piece.is_writing && !index_.is_pinned(piece.id.key));
+  return piece.on_disk || (!piece.is_writing() && !index_.is_pinned(piece.id.key));
 }
 
 void KvStore::trim_ram() {
@@ -174,7 +187,7 @@ void KvStore::fit_in_ram(const Hash128& key) {
   trim_ram();
   if (stats_.ram_bytes <= ram_bound_) return;
   StoredPiece* piece = index_.find(key);
-  if (piece == nullptr || piece->on_disk || piece->is_writing) return;
+  if (piece == nullptr || piece->on_disk || piece->is_writing()) return;
   ++stats_.num_dropped;
   forget(*piece);
 }
@@ -192,7 +205,12 @@ void KvStore::trim_disk() {
       stats_.disk_bytes - options_.disk_bytes + options_.disk_bytes / kHeadroomDivisor;
   for (const size_t i : pick_victims(candidates, excess)) {
     ++stats_.num_disk_evictions;
-    forget(*index_.find(keys[i]));
+    StoredPiece& piece = *index_.find(keys[i]);
+    if (piece.state != nullptr) {
+      drop_file(piece);
+    } else {
+      forget(piece);
+    }
   }
 }
 

@@ -21,8 +21,10 @@ struct StoredPiece {
   uint64_t state_bytes = 0;
   uint64_t file_bytes = 0;
   bool on_disk = false;
-  bool is_writing = false;  // handed to the writer and not yet on disk
+  uint64_t write = 0;      // the number of its write that is under way; 0 = none
   uint64_t last_used = 0;  // of the store's logical clock
+
+  bool is_writing() const { return write != 0; }
 };
 
 // Where in the store a model's prompts of one namespace are.
