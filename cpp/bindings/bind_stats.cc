@@ -104,6 +104,7 @@ void bind_stats(py::module_& module) {
       .def_readonly("num_ram_evictions", &KvStoreStats::num_ram_evictions)
       .def_readonly("num_disk_evictions", &KvStoreStats::num_disk_evictions)
       .def_readonly("num_write_failures", &KvStoreStats::num_write_failures)
+      .def_readonly("num_read_failures", &KvStoreStats::num_read_failures)
       .def_readonly("num_damaged", &KvStoreStats::num_damaged)
       .def_readonly("num_dropped", &KvStoreStats::num_dropped);
 

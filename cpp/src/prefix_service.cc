@@ -131,10 +131,9 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
   if (tier == Tier::kHot || tier == Tier::kWarm) {
     // From disk to RAM on this thread, so that the compute thread does not wait for it.
     // What RAM cannot hold is kept alive until it is in the KV memory.
-    (void)store_.load_to_ram(scope.value(), prefix.tokens);
     const auto stored = store_.match(scope.value(), prefix.tokens, num_tokens, /*load_cold=*/true);
     if (stored.num_tokens != num_tokens) {
-      return {StatusCode::kStorageFailed, "the context's KV is no longer stored"};
+      return {StatusCode::kStorageFailed, "the context's KV is not stored, or cannot be read"};
     }
     if (tier == Tier::kHot) {
       if (scheduler == nullptr) {

@@ -67,6 +67,7 @@ _MEMORY = (
 _KV_STORE = (
     ("snapllm_kv_files_written", "num_written", "Files of KV written to the workspace"),
     ("snapllm_kv_files_damaged", "num_damaged", "Files of KV that were damaged, and removed"),
+    ("snapllm_kv_read_failures", "num_read_failures", "Files of KV that could not be read"),
     ("snapllm_kv_write_failures", "num_write_failures", "Files of KV that could not be written"),
 )
 

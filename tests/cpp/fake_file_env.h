@@ -24,7 +24,10 @@ struct FakeDisk {
   uint64_t free_bytes = UINT64_MAX;
   bool is_read_only = false;
   bool has_folder = true;
+  bool cannot_list = false;
+  int reads_until_failure = -1;  // then all fail, as for want of file descriptors
   std::function<void()> before_write;  // called without the mutex
+  std::function<void()> before_read;   // the same
   int writes_until_crash = -1;  // then every later write is lost and leaves half a .tmp
 };
 
@@ -40,6 +43,7 @@ class FakeFileEnv : public FileEnv {
 
   Result<std::vector<FileInfo>> list(const std::string& folder) override {
     std::lock_guard lock(disk_->mutex);
+    if (disk_->cannot_list) return failed("too many open files");
     std::vector<FileInfo> files;
     for (const auto& [path, bytes] : disk_->files) {
       if (!path.starts_with(folder + "/")) continue;
@@ -72,10 +76,13 @@ class FakeFileEnv : public FileEnv {
   }
 
   Status read(const std::string& path, uint64_t offset, void* data, size_t size) override {
+    if (disk_->before_read) disk_->before_read();
     std::lock_guard lock(disk_->mutex);
+    if (disk_->reads_until_failure == 0) return failed("too many open files");
+    if (disk_->reads_until_failure > 0) --disk_->reads_until_failure;
     const auto it = disk_->files.find(path);
-    if (it == disk_->files.end()) return failed("not there");
-    if (offset + size > it->second.size()) return failed("too short");
+    if (it == disk_->files.end()) return {StatusCode::kFileDamaged, "not there"};
+    if (offset + size > it->second.size()) return {StatusCode::kFileDamaged, "too short"};
     std::memcpy(data, it->second.data() + offset, size);
     return {};
   }

@@ -203,7 +203,7 @@ TEST(kv_store, moving_to_cold_leaves_ram) {
   CHECK_EQ(usage.num_disk_tokens, 300);
   CHECK(f.store->is_cold(scope_of(), tokens, 300));
   CHECK(!f.store->is_cold(scope_of(), tokens_of(2, 300), 300));
-  CHECK(f.store->load_to_ram(scope_of(), tokens));
+  CHECK(f.store->states(scope_of(), tokens).ok());
   CHECK_EQ(f.store->usage(scope_of(), tokens).num_ram_tokens, 300);
   CHECK(!f.store->is_cold(scope_of(), tokens, 300));
   CHECK_EQ(f.match(tokens), 300);

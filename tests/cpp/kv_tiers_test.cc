@@ -170,7 +170,7 @@ TEST(kv_tiers, tokens_are_in_ram_whichever_piece_has_them_there) {
   CHECK_EQ(f.match(f.document + Tokens(40, 300), scope_of(), /*load_cold=*/false), 300);
 }
 
-TEST(kv_tiers, where_a_piece_cannot_be_read_another_that_holds_as_much_is_taken) {
+TEST(kv_tiers, where_a_file_is_gone_another_that_holds_as_much_is_taken) {
   Answered f;
   const auto last = piece_keys(KvKind::kBlocks, scope_of().root, f.answer).back();
   CHECK_EQ(f.disk->files.erase("/w/" + kFingerprint.hex() + "/" + piece_file_name(last)), 1);

@@ -171,8 +171,10 @@ def test_damaged_files_are_counted_and_said(tmp_path: Path, llama_path: Path) ->
         count = int(line.partition("workspace: ")[2].split()[0])
         stats = server.get("/api/v1/models/cache/stats")["stats"]
         assert count == stats["kv_files_damaged"] > 0
+        assert stats["kv_read_failures"] == 0
         metrics = server.get("/metrics")
         assert f"snapllm_kv_files_damaged_total {count:.1f}" in metrics
+        assert "snapllm_kv_read_failures_total 0.0" in metrics
         assert "snapllm_context_files_damaged_total 1.0" in metrics
     finally:
         assert server.stop() == 0

@@ -133,7 +133,8 @@ struct KvStoreStats {
   uint64_t num_ram_evictions = 0;
   uint64_t num_disk_evictions = 0;
   uint64_t num_write_failures = 0;
-  uint64_t num_damaged = 0;     // files that were of no use
+  uint64_t num_read_failures = 0;  // files and folders that could not be read, and were left
+  uint64_t num_damaged = 0;     // files that were of no use, and removed
   uint64_t num_dropped = 0;     // pieces not kept, or in RAM only: no room, or the writer is behind
 };
 

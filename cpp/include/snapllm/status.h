@@ -22,6 +22,7 @@ enum class StatusCode {
   kGenerationFailed,       // the model failed while computing
   kClosed,                 // the engine or the model is shutting down
   kStorageFailed,          // the workspace cannot be read or written
+  kFileDamaged,            // a file of the workspace is damaged, foreign or gone: of no use
 };
 
 // The code's name in the API, for example "model_not_found".

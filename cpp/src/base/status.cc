@@ -14,7 +14,8 @@ std::string_view status_code_name(StatusCode code) {
     case StatusCode::kQueueFull: return "queue_full";
     case StatusCode::kGenerationFailed: return "generation_failed";
     case StatusCode::kClosed: return "closed";
-    case StatusCode::kStorageFailed: return "storage_failed";
+    case StatusCode::kStorageFailed:
+    case StatusCode::kFileDamaged: return "storage_failed";
   }
   return "generation_failed";
 }

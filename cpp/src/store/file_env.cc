@@ -22,6 +22,10 @@ Status failed(const std::string& what, const std::string& path, int error) {
   return {StatusCode::kStorageFailed, "cannot " + what + " " + path + ": " + std::strerror(error)};
 }
 
+Status damaged(const std::string& path, const char* what) {
+  return {StatusCode::kFileDamaged, path + ": " + what};
+}
+
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -102,13 +106,13 @@ class PosixFileEnv : public FileEnv {
 
   Status read(const std::string& path, uint64_t offset, void* data, size_t size) override {
     Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file.ok()) return failed("open", path, errno);
+    if (!file.ok()) return errno == ENOENT ? damaged(path, "not there") : failed("open", path, errno);
     auto* p = static_cast<char*>(data);
     while (size > 0) {
       const ssize_t got = ::pread(file.get(), p, size, static_cast<off_t>(offset));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return failed("read", path, errno);
-      if (got == 0) return {StatusCode::kStorageFailed, path + " is too short"};
+      if (got == 0) return damaged(path, "too short");
       p += got;
       offset += static_cast<uint64_t>(got);
       size -= static_cast<size_t>(got);

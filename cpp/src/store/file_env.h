@@ -33,7 +33,8 @@ class FileEnv {
   // Writes the whole file or none of it: to a temporary name, synced, renamed, and the
   // folder synced. What it returns ok for is there after a crash.
   virtual Status write(const std::string& path, const std::vector<Slice>& slices) = 0;
-  // Reads `size` bytes at `offset`; fewer are an error.
+  // Reads `size` bytes at `offset`. Fails with kFileDamaged where the file is not there or ends
+  // before them, and with kStorageFailed where it cannot be read, now at least.
   virtual Status read(const std::string& path, uint64_t offset, void* data, size_t size) = 0;
   virtual Status remove(const std::string& path) = 0;
   virtual Status rename(const std::string& from, const std::string& to) = 0;

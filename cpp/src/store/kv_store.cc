@@ -38,8 +38,8 @@ StoredPrefix KvStore::match(const StoreScope& scope, std::span<const Token> prom
   for (;;) {
     StoredPrefix prefix;
     std::vector<PlannedPart> plan = plan_match(scope, prompt, max_tokens, load_cold, prefix);
-    // A piece that cannot be read is not known any more: another may hold as much.
-    if (load_parts(plan, prefix)) return prefix;
+    // A piece whose file is damaged is not known any more: another may hold as much.
+    if (load_parts(plan, prefix).code() != StatusCode::kFileDamaged) return prefix;
   }
 }
 
@@ -69,23 +69,21 @@ std::vector<KvStore::PlannedPart> KvStore::plan_match(const StoreScope& scope,
   return plan;
 }
 
-bool KvStore::load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix) {
+Status KvStore::load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix) {
   for (PlannedPart& part : plan) {
-    if (part.is_cold && !load_part(part)) return false;
+    if (part.is_cold) {
+      if (Status status = load_part(part); !status.ok()) return status;
+    }
     prefix.parts.push_back({part.state, {part.id.begin, part.id.end}, part.num_tokens, part.is_cold});
     prefix.num_tokens = part.id.begin + part.num_tokens;
     if (part.is_cold) prefix.num_cold_tokens += part.num_tokens;
   }
-  return true;
+  return {};
 }
 
 KvStore::PlannedPart KvStore::plan_part(const StoredPiece& piece, int32_t num_tokens) const {
   return {piece.id,    piece.fingerprint, piece.file_bytes,         piece.on_disk ? path_of(piece) : "",
           piece.state, num_tokens,        piece.state == nullptr};
-}
-
-bool KvStore::load_to_ram(const StoreScope& scope, std::span<const Token> tokens) {
-  return states(scope, tokens).ok();
 }
 
 Result<std::vector<StatePtr>> KvStore::states(const StoreScope& scope,
@@ -104,7 +102,10 @@ Result<std::vector<StatePtr>> KvStore::states(const StoreScope& scope,
   if (plan.size() != num_pieces) return lost;
   std::vector<StatePtr> states;
   for (PlannedPart& part : plan) {
-    if (part.is_cold && !load_part(part)) return lost;
+    if (part.is_cold) {
+      const Status status = load_part(part);
+      if (!status.ok()) return status.code() == StatusCode::kFileDamaged ? lost : status;
+    }
     states.push_back(part.state);
   }
   return states;

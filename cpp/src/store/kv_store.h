@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -17,6 +18,8 @@
 #include "store/piece_index.h"
 
 namespace snapllm {
+
+struct PieceFile;
 
 struct KvStoreOptions {
   uint64_t ram_bytes = 0;   // bound of the warm tier
@@ -59,16 +62,16 @@ struct ScopedTokens {
 };
 
 // Thread-safe. Writes behind: put() returns at once and a thread of the store's own
-// writes the files; persist() waits for them. Whatever is wrong with a file makes it a
-// miss, counts, and removes the file.
+// writes the files; persist() waits for them. A file that cannot be read is a miss and counts;
+// one that is damaged is removed as well.
 class KvStore {
  public:
   KvStore(KvStoreOptions options, std::unique_ptr<FileEnv> env);
   ~KvStore();  // writes what is still to be written
 
-  // Finds the files of a model's earlier runs. Called again for the same model, it
-  // does nothing. What is too much for the disk's bound goes with the next write: by then
-  // what was kept on purpose is pinned.
+  // Finds the files of a model's earlier runs, after the writes that are queued. Called again
+  // for the same model, it looks only for those that could not be read. What is too much for
+  // the disk's bound goes with the next write: by then what was kept on purpose is pinned.
   void open(const Hash128& fingerprint);
 
   // The longest stored prefix. With `load_cold` it reads from disk what is not in RAM,
@@ -92,10 +95,8 @@ class KvStore {
   void pin(const StoreScope& scope, std::span<const Token> tokens);
   void unpin(const StoreScope& scope, std::span<const Token> tokens);
   // The states of the tokens' pieces (`cut_into_pieces`), in order; reads from disk what
-  // is not in RAM, and promotes it. Fails when a piece is not stored.
+  // is not in RAM, and promotes it. Fails when a piece is not stored or cannot be read.
   Result<std::vector<StatePtr>> states(const StoreScope& scope, std::span<const Token> tokens);
-  // Promotes to warm; false when a piece is not stored.
-  bool load_to_ram(const StoreScope& scope, std::span<const Token> tokens);
   // Demotes to cold, but for what is also part of one of `kept`; fails when something is
   // not on disk, and then changes nothing.
   Status drop_from_ram(const StoreScope& scope, std::span<const Token> tokens,
@@ -138,13 +139,19 @@ class KvStore {
   // Which pieces to take of a prompt, in order, and the token that is cached after them.
   std::vector<PlannedPart> plan_match(const StoreScope& scope, std::span<const Token> prompt,
                                       int32_t max_tokens, bool load_cold, StoredPrefix& prefix);
-  // Reads what is on disk only and adds all of it to the prefix; false as load_part.
-  bool load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix);
-  // Reads the part's state without the lock; false when the file is of no use, and then
-  // the piece is forgotten.
-  bool load_part(PlannedPart& part);
+  // Reads what is on disk only and adds all of it to the prefix, up to the first failure of
+  // load_part.
+  Status load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix);
+  // Reads the part's state without the lock. kFileDamaged: the piece is forgotten;
+  // kStorageFailed: it cannot be read, now at least.
+  Status load_part(PlannedPart& part);
+  // Whether the folder was listed and all its files could be read.
+  bool is_open(const Hash128& fingerprint) const;
+  // On the thread that writes and removes: what it finds is what is there. Without the lock
+  // while it reads.
+  void find_files(const Hash128& fingerprint);
   // REQUIRES, all below: mutex_ held
-  void adopt_files(const Hash128& fingerprint, const std::vector<FileInfo>& files);
+  void adopt(const Hash128& fingerprint, PieceFile file);
   void touch(StoredPiece& piece);
   void set_state(StoredPiece& piece, StatePtr state);
   void clear_state(StoredPiece& piece);
@@ -174,7 +181,8 @@ class KvStore {
   mutable std::mutex mutex_;
   // Guarded by mutex_:
   PieceIndex index_;
-  std::set<Hash128> opened_;
+  // Of each model whose folder was listed: the names of the files that could not be read.
+  std::map<Hash128, std::set<std::string>> unread_;
   uint64_t clock_ = 0;
   uint64_t ram_bound_;
   uint64_t last_write_ = 0;  // the number of the latest

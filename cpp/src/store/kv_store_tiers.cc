@@ -1,5 +1,6 @@
 // Which piece is in which tier: states in RAM, files, and what leaves a tier that is full.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "store/eviction.h"
@@ -13,6 +14,36 @@ namespace {
 // all pieces is not looked at for each new one.
 constexpr uint64_t kHeadroomDivisor = 16;
 
+// What was read of a model's folder.
+struct FolderContents {
+  std::vector<PieceFile> pieces;  // the least recently used first
+  std::set<std::string> unread;   // names of files that cannot be read
+  uint64_t num_damaged = 0;       // and removed
+};
+
+FolderContents read_files(FileEnv& env, const std::string& folder, const Hash128& fingerprint,
+                          std::vector<FileInfo> files) {
+  std::ranges::sort(files, {}, &FileInfo::modified_ns);
+  FolderContents contents;
+  for (const FileInfo& file : files) {
+    const std::string path = folder + "/" + file.name;
+    if (file.name.ends_with(".tmp")) {  // of a write that a crash ended
+      (void)env.remove(path);
+      continue;
+    }
+    auto header = read_piece_header(env, path, file.bytes, fingerprint);
+    if (header.ok() && piece_file_name(header.value().piece.key) == file.name) {
+      contents.pieces.push_back(std::move(header).value());
+    } else if (!header.ok() && header.status().code() != StatusCode::kFileDamaged) {
+      contents.unread.insert(file.name);
+    } else {
+      ++contents.num_damaged;
+      (void)env.remove(path);
+    }
+  }
+  return contents;
+}
+
 }  // namespace
 
 std::string KvStore::folder_of(const Hash128& fingerprint) const {
@@ -24,55 +55,69 @@ std::string KvStore::path_of(const StoredPiece& piece) const {
 }
 
 void KvStore::open(const Hash128& fingerprint) {
-  if (!has_disk()) return;
+  if (!has_disk() || is_open(fingerprint)) return;
+  io_.push([this, fingerprint] { find_files(fingerprint); });
+  io_.flush();
+}
+
+bool KvStore::is_open(const Hash128& fingerprint) const {
   std::lock_guard lock(mutex_);
-  if (!opened_.insert(fingerprint).second) return;
-  const std::string folder = folder_of(fingerprint);
-  if (Status status = env_->make_folder(folder); !status.ok()) {
-    note_write_failure(status);
-    return;
-  }
-  auto files = env_->list(folder);
-  if (!files.ok()) return;
-  std::sort(files.value().begin(), files.value().end(),
-            [](const auto& a, const auto& b) { return a.modified_ns < b.modified_ns; });
-  adopt_files(fingerprint, files.value());
+  const auto unread = unread_.find(fingerprint);
+  return unread != unread_.end() && unread->second.empty();
 }
 
-void KvStore::adopt_files(const Hash128& fingerprint, const std::vector<FileInfo>& files) {
-  for (const FileInfo& file : files) {
-    const std::string path = folder_of(fingerprint) + "/" + file.name;
-    auto header = read_piece_header(*env_, path, file.bytes, fingerprint);
-    if (!header.ok() || piece_file_name(header.value().piece.key) != file.name) {
-      // Also the temporary file of a write that a crash ended.
-      if (!file.name.ends_with(".tmp")) ++stats_.num_damaged;
-      (void)env_->remove(path);
-      continue;
+void KvStore::find_files(const Hash128& fingerprint) {
+  std::optional<std::set<std::string>> wanted;  // all where there is none
+  {
+    std::lock_guard lock(mutex_);
+    if (const auto unread = unread_.find(fingerprint); unread != unread_.end()) {
+      wanted = unread->second;
     }
-    if (index_.find(header.value().piece.key) != nullptr) continue;
-    StoredPiece piece;
-    piece.id = std::move(header.value().piece);
-    piece.fingerprint = fingerprint;
-    piece.state_bytes = header.value().state_bytes;
-    piece.file_bytes = file.bytes;
-    piece.on_disk = true;
-    piece.last_used = ++clock_;
-    index_.insert(std::move(piece));
-    stats_.disk_bytes += file.bytes;
   }
+  const std::string folder = folder_of(fingerprint);
+  const Status made = env_->make_folder(folder);
+  auto files = made.ok() ? env_->list(folder) : Result<std::vector<FileInfo>>(made);
+  FolderContents found;
+  if (files.ok()) {
+    if (wanted) std::erase_if(files.value(), [&](const auto& f) { return !wanted->contains(f.name); });
+    found = read_files(*env_, folder, fingerprint, std::move(files).value());
+  }
+  std::lock_guard lock(mutex_);
+  if (!made.ok()) return note_write_failure(made);
+  stats_.num_damaged += found.num_damaged;
+  stats_.num_read_failures += files.ok() ? found.unread.size() : 1;
+  for (PieceFile& file : found.pieces) adopt(fingerprint, std::move(file));
+  if (files.ok()) unread_[fingerprint] = std::move(found.unread);
 }
 
-bool KvStore::load_part(PlannedPart& part) {
+void KvStore::adopt(const Hash128& fingerprint, PieceFile file) {
+  StoredPiece* piece = index_.find(file.piece.key);
+  if (piece == nullptr) {
+    StoredPiece found;
+    found.id = std::move(file.piece);
+    found.fingerprint = fingerprint;
+    found.state_bytes = file.state_bytes;
+    found.last_used = ++clock_;
+    piece = &index_.insert(std::move(found));
+  }
+  if (piece->on_disk || piece->is_writing()) return;
+  piece->on_disk = true;
+  piece->file_bytes = piece_file_bytes(piece->id, file.state_bytes);
+  stats_.disk_bytes += piece->file_bytes;
+}
+
+Status KvStore::load_part(PlannedPart& part) {
   auto state = read_piece_state(*env_, part.path, part.file_bytes, part.fingerprint, part.id);
   std::lock_guard lock(mutex_);
   StoredPiece* piece = index_.find(part.id.key);
   if (!state.ok()) {
-    // Unless it was evicted between the plan and the read.
-    if (piece != nullptr && piece->on_disk) {
+    if (state.status().code() != StatusCode::kFileDamaged) {
+      ++stats_.num_read_failures;
+    } else if (piece != nullptr && piece->on_disk) {  // not evicted between the plan and the read
       ++stats_.num_damaged;
       forget(*piece);
     }
-    return false;
+    return state.status();
   }
   part.state = std::move(state).value();
   ++stats_.num_loaded;
@@ -80,7 +125,7 @@ bool KvStore::load_part(PlannedPart& part) {
     set_state(*piece, part.state);
     trim_ram();
   }
-  return true;
+  return {};
 }
 
 void KvStore::touch(StoredPiece& piece) {
@@ -108,7 +153,14 @@ void KvStore::forget(StoredPiece& piece) {
 void KvStore::drop_file(StoredPiece& piece) {
   if (piece.on_disk) stats_.disk_bytes -= piece.file_bytes;
   piece.on_disk = false;
-  io_.push([this, path = path_of(piece)] { (void)env_->remove(path); });
+  io_.push([this, key = piece.id.key, path = path_of(piece)] {
+    {
+      std::lock_guard lock(mutex_);
+      const StoredPiece* found = index_.find(key);
+      if (found != nullptr && found->on_disk) return;  // find_files came before
+    }
+    (void)env_->remove(path);
+  });
 }
 
 bool KvStore::has_disk_room(const StoredPiece& piece) const {

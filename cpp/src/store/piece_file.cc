@@ -38,7 +38,7 @@ uint64_t header_checksum(const Header& header, const std::vector<Token>& tokens)
 }
 
 Status bad_file(const std::string& path, const char* what) {
-  return {StatusCode::kStorageFailed, path + ": " + what};
+  return {StatusCode::kFileDamaged, path + ": " + what};
 }
 
 }  // namespace

@@ -27,12 +27,13 @@ uint64_t piece_file_bytes(const PieceId& piece, uint64_t state_bytes);
 Status write_piece_file(FileEnv& env, const std::string& path, const Hash128& fingerprint,
                         const PieceId& piece, const StateBytes& state);
 
-// Reads and checks everything but the state. Fails with kStorageFailed on a file that
-// is damaged, foreign, or not as long as it says.
+// Reads and checks everything but the state. Fails with kFileDamaged on a file that is
+// damaged, foreign, not as long as it says or not there, and with kStorageFailed on one that
+// cannot be read.
 Result<PieceFile> read_piece_header(FileEnv& env, const std::string& path, uint64_t file_bytes,
                                     const Hash128& fingerprint);
 
-// Reads the state and checks that it is the one of `piece`.
+// Reads the state and checks that it is the one of `piece`. Fails as read_piece_header does.
 Result<StatePtr> read_piece_state(FileEnv& env, const std::string& path, uint64_t file_bytes,
                                   const Hash128& fingerprint, const PieceId& piece);
 

@@ -271,6 +271,7 @@ def cache_stats_object(
         "reloads": memory.num_reloads,
         "switches": stats.num_switches,
         "kv_files_damaged": stats.kv_store.num_damaged,
+        "kv_read_failures": stats.kv_store.num_read_failures,
         "kv_write_failures": stats.kv_store.num_write_failures,
         "models": [_model_stats(m) for m in stats.models],
     }

@@ -12,13 +12,15 @@ log = logging.getLogger("snapllm.store")
 WARNING_INTERVAL_S = 30.0
 _WARNINGS = {
     "num_damaged": "damaged files of KV were removed from the workspace: %d so far",
+    "num_read_failures": "files of KV could not be read from the workspace and were left: %d so "
+    "far; are too many files open, or may they not be read?",
     "num_write_failures": "files of KV could not be written to the workspace: %d so far; is its "
     "disk full, or may it not be written?",
 }
 
 
 class StoreLog:
-    """Says how many files were damaged or could not be written, once in a while at most."""
+    """Says how many files were damaged or could not be read or written, once in a while at most."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -1,0 +1,167 @@
+// Files of the KV store that cannot be read for a while, and looks at a model's folder.
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "kv_store_fixture.h"
+
+namespace snapllm {
+namespace {
+
+using testing::Fixture;
+using testing::kFingerprint;
+using testing::scope_of;
+using testing::tokens_of;
+using testing::Tokens;
+
+// 600 tokens of an earlier run, in three files.
+struct Kept : Fixture {
+  Kept() {
+    save(tokens);
+    store->flush();
+    reopen();
+    store->pin(scope_of(), tokens);
+  }
+
+  void expect_untouched() {
+    store->flush();
+    CHECK_EQ(disk->files.size(), 3);
+    CHECK_EQ(store->stats().num_damaged, 0);
+    CHECK(store->stats().num_read_failures > 0);
+  }
+
+  const Tokens tokens = tokens_of(1, 600);
+};
+
+TEST(kv_files, what_cannot_be_read_for_a_while_is_a_miss_and_stays) {
+  Kept f;
+  f.disk->reads_until_failure = 0;
+  CHECK_EQ(f.match(f.tokens), 0);
+  const auto states = f.store->states(scope_of(), f.tokens);
+  REQUIRE(!states.ok());
+  CHECK_EQ(states.status().code(), StatusCode::kStorageFailed);
+  CHECK_EQ(states.status().message(), "too many open files");
+  f.expect_untouched();
+  f.disk->reads_until_failure = -1;
+  CHECK_EQ(f.match(f.tokens), 600);
+}
+
+TEST(kv_files, what_comes_before_a_piece_that_cannot_be_read_is_used) {
+  Kept f;
+  f.disk->reads_until_failure = 3 + 1;  // one piece: header, tokens and state
+  CHECK_EQ(f.match(f.tokens), 256);
+  f.expect_untouched();
+}
+
+TEST(kv_files, what_cannot_be_read_at_the_start_stays_and_is_found_later) {
+  Kept f;
+  f.disk->reads_until_failure = 2;  // one file's header and tokens
+  f.reopen();
+  CHECK_EQ(f.store->stats().num_read_failures, 2);
+  f.expect_untouched();
+  f.disk->reads_until_failure = -1;
+  f.store->open(kFingerprint);
+  CHECK_EQ(f.match(f.tokens), 600);
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+}
+
+TEST(kv_files, a_folder_that_cannot_be_made_or_listed_is_said_and_looked_at_again) {
+  for (const bool is_made : {false, true}) {
+    Kept f;
+    (is_made ? f.disk->cannot_list : f.disk->is_read_only) = true;
+    f.reopen();
+    const auto stats = f.store->stats();
+    CHECK_EQ(is_made ? stats.num_read_failures : stats.num_write_failures, 1);
+    CHECK_EQ(f.match(f.tokens), 0);
+    f.disk->cannot_list = f.disk->is_read_only = false;
+    f.store->open(kFingerprint);
+    CHECK_EQ(f.match(f.tokens), 600);
+  }
+}
+
+TEST(kv_files, a_late_look_at_the_folder_counts_what_is_in_ram_once) {
+  Kept f;
+  f.disk->cannot_list = true;
+  f.reopen();
+  f.save(f.tokens);  // over the files of the run before
+  f.disk->cannot_list = false;
+  f.store->open(kFingerprint);
+  f.store->flush();
+  CHECK_EQ(f.store->stats().num_pieces, 3);
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+  CHECK_EQ(f.match(f.tokens), 600);
+}
+
+TEST(kv_files, what_is_forgotten_while_a_late_look_finds_its_file_keeps_the_file) {
+  Kept f;
+  f.disk->cannot_list = true;
+  f.reopen();
+  f.save(f.tokens);
+  f.store->flush();
+  f.disk->cannot_list = false;
+  std::once_flag once;
+  f.disk->before_read = [&] {
+    std::call_once(once, [&] { f.store->remove(scope_of(), f.tokens); });
+  };
+  f.store->open(kFingerprint);
+  f.store->flush();
+  CHECK_EQ(f.match(f.tokens), 600);
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+}
+
+TEST(kv_files, a_look_at_a_folder_keeps_no_other_model_waiting) {
+  Kept f;
+  f.store = std::make_unique<KvStore>(KvStoreOptions{f.ram_bytes, f.disk_bound, f.folder},
+                                      std::make_unique<testing::FakeFileEnv>(f.disk));
+  std::promise<void> reading, matched;
+  std::once_flag once;
+  bool was_in_time = true;
+  f.disk->before_read = [&] {
+    std::call_once(once, [&] {
+      reading.set_value();
+      was_in_time = matched.get_future().wait_for(std::chrono::seconds(5)) == std::future_status::ready;
+    });
+  };
+  int32_t num_found[2] = {};
+  std::vector<std::jthread> openers;
+  for (int32_t& found : num_found) {
+    openers.emplace_back([&] {
+      f.store->open(kFingerprint);
+      found = f.store->match(scope_of(), f.tokens, 600, true).num_tokens;
+    });
+  }
+  reading.get_future().wait();
+  const Hash128 other{33, 44};
+  const StoreScope scope{other, root_key(other, KvKind::kBlocks, ""), KvKind::kBlocks};
+  CHECK_EQ(f.store->match(scope, f.tokens, 600, true).num_tokens, 0);
+  matched.set_value();
+  openers.clear();  // joins them
+  CHECK(was_in_time);
+  CHECK_EQ(num_found[0], 600);
+  CHECK_EQ(num_found[1], 600);
+}
+
+TEST(kv_files, the_machine_s_files_tell_what_is_gone_or_short_from_what_cannot_be_read) {
+  std::string pattern = (std::filesystem::temp_directory_path() / "snapllm_XXXXXX").string();
+  REQUIRE(mkdtemp(pattern.data()) != nullptr);
+  const std::filesystem::path folder = pattern;
+  std::ofstream(folder / "short") << "abc";
+  const auto env = posix_file_env();
+  char bytes[4];
+  CHECK(env->read(folder / "short", 0, bytes, 3).ok());
+  CHECK_EQ(env->read(folder / "short", 0, bytes, 4).code(), StatusCode::kFileDamaged);
+  CHECK_EQ(env->read(folder / "gone", 0, bytes, 1).code(), StatusCode::kFileDamaged);
+  CHECK_EQ(env->read(folder, 0, bytes, 1).code(), StatusCode::kStorageFailed);
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace snapllm
