@@ -151,8 +151,8 @@ def read_records(folder: Path) -> tuple[list[ContextRecord], int]:
             log.warning("the context of %s is not there: cannot read it: %s", path, error.strerror)
         except (ValueError, msgspec.DecodeError) as error:
             num_damaged += 1
-            log.warning("the context of %s is lost, its file is damaged: %s", path, error)
-            _set_aside(path)
+            aside = _set_aside(path)
+            log.warning("the context of %s is lost, its file is damaged: %s", aside, error)
     return records, num_damaged
 
 
@@ -167,8 +167,10 @@ def _decode(data: bytes, context_id: str) -> ContextRecord:
     return record
 
 
-def _set_aside(path: Path) -> None:
+def _set_aside(path: Path) -> Path:
+    """Renames a damaged file, if that can be; returns the name that it has then."""
     try:
-        path.replace(path.with_suffix(".damaged"))
+        return path.replace(path.with_suffix(".damaged"))
     except OSError as error:
         log.warning("%s cannot be renamed: %s", path, error.strerror)
+        return path
