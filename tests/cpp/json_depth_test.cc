@@ -7,8 +7,6 @@
 namespace snapllm {
 namespace {
 
-const std::string kDeep(300, '(');
-
 TEST(json_depth, counts_the_deepest_nesting) {
   CHECK_EQ(json_depth(""), 0);
   CHECK_EQ(json_depth("1"), 0);
@@ -25,34 +23,6 @@ TEST(json_depth, brackets_in_strings_do_not_count) {
   CHECK_EQ(json_depth(R"(["[[[{{{"])"), 1);
   CHECK_EQ(json_depth(R"(["\"[[", [[]]])"), 3);
   CHECK_EQ(json_depth(R"(["\\", [[]]])"), 3);
-}
-
-TEST(json_depth, grammar_counts_parentheses_outside_literals) {
-  CHECK_EQ(grammar_depth(R"(root ::= ("a" | ("b" ("c")))+)"), 3);
-  CHECK_EQ(grammar_depth(R"(root ::= "(((" | "\"(((" ("x"))"), 1);
-  CHECK_EQ(grammar_depth("root ::= [(((] | [\\](((]"), 0);
-}
-
-// Each of these once hid the parentheses after it from the bound.
-TEST(json_depth, grammar_quote_in_a_character_class_hides_nothing) {
-  CHECK_EQ(grammar_depth("root ::= [^\"] " + kDeep), 300);
-  CHECK_EQ(grammar_depth("root ::= [^\\]\"] " + kDeep), 300);
-}
-
-TEST(json_depth, grammar_comment_hides_nothing) {
-  CHECK_EQ(grammar_depth("root ::= x # \"\n| " + kDeep), 300);
-  CHECK_EQ(grammar_depth("root ::= x # [\r| " + kDeep), 300);
-  CHECK_EQ(grammar_depth("root ::= x # \\\n| " + kDeep), 300);
-  CHECK_EQ(grammar_depth("root ::= x # ((((\n"), 0);
-}
-
-TEST(json_depth, grammar_token_name_hides_nothing) {
-  CHECK_EQ(grammar_depth("root ::= <\"> " + kDeep), 300);
-  CHECK_EQ(grammar_depth("root ::= <[12]> !<(\\> " + kDeep), 300);
-}
-
-TEST(json_depth, grammar_closers_in_a_character_class_offset_nothing) {
-  CHECK_EQ(grammar_depth("root ::= [))))))))] " + kDeep), 300);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ from nano_models import Architecture, make_nano_model
 from ties import decided_tokens
 
 import snapllm
-from snapllm import ContextLengthExceededError, InvalidRequestError, _core
+from snapllm import ContextLengthExceededError, InvalidRequestError
 
 PROMPT = "the cat in the hat and"
 LENGTH = {"max_tokens": 24, "ignore_eos": True}
@@ -143,26 +143,6 @@ def test_a_grammar_that_does_not_parse_is_refused(model: snapllm.Model) -> None:
         with pytest.raises(InvalidRequestError, match="grammar"):
             model.generate(PROMPT, grammar=grammar)
     assert model.generate(PROMPT, max_tokens=2).tokens
-
-
-def test_only_what_its_parser_refuses_is_called_a_bad_grammar(
-    engine: snapllm.Engine, model: snapllm.Model
-) -> None:
-    """What fails is the chat's own form; the request's grammar is a good one."""
-    core = engine.runner.core
-    chat = core.format_chat(
-        model.id,
-        _core.ChatFormatRequest(
-            messages_json='[{"role": "user", "content": "Go"}]',
-            json_schema='{"type": "string", "minLength": 50000}',
-        ),
-    )
-    sampling = _core.SamplingParams(grammar='root ::= "yes"')
-    request = _core.GenerateRequest(model_id=model.id, prompt=chat.tokens, sampling=sampling)
-    request.chat = chat
-    with pytest.raises(InvalidRequestError, match="failed to parse") as error:
-        core.submit(request, _core.OutputQueue())
-    assert error.value.param is None
 
 
 def test_leaving_a_stream_early_frees_its_sequence(

@@ -6,17 +6,13 @@
 #include <utility>
 
 #include "backend/llama_runtime.h"
-#include "chat/json_depth.h"
+#include "chat/grammar_check.h"
 #include "chat/llama_chat_format.h"
 #include "llama-cpp.h"
 #include "llama.h"
 
 namespace snapllm {
 namespace {
-
-// The grammar parser recurses over parentheses.
-constexpr int kMaxGrammarDepth = 100;
-constexpr size_t kMaxGrammarBytes = size_t{1} << 20;
 
 Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest, message}; }
 
@@ -47,20 +43,13 @@ Status check_params(const SamplingParams& params, int32_t vocab_size) {
     }
     if (std::isnan(bias)) return invalid("logit_bias must not be NaN");
   }
-  if (params.grammar.size() > kMaxGrammarBytes) return invalid("grammar is too long");
-  if (grammar_depth(params.grammar) > kMaxGrammarDepth) {
-    return invalid("grammar is nested too deeply");
-  }
   return {};
 }
 
-// Asks the grammar's own parser: whatever else fails in making a sampler is not the
-// grammar's fault.
 Status check_grammar(const llama_vocab* vocab, const std::string& grammar) {
   if (grammar.empty()) return {};
-  const LlamaLogCapture log;
-  const llama_sampler_ptr parsed(llama_sampler_init_grammar(vocab, grammar.c_str(), "root"));
-  return parsed ? Status() : invalid("grammar must be one that can be parsed: " + log.errors());
+  const std::string fault = grammar_fault(vocab, grammar);
+  return fault.empty() ? Status() : invalid("grammar must be one that can be used: " + fault);
 }
 
 bool has_penalties(const SamplingParams& params) {

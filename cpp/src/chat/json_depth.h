@@ -8,7 +8,4 @@ namespace snapllm {
 // Deepest nesting of brackets and braces outside string literals.
 int json_depth(std::string_view json);
 
-// Deepest nesting of parentheses of a GBNF grammar outside literals.
-int grammar_depth(std::string_view grammar);
-
 }  // namespace snapllm

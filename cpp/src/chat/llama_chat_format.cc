@@ -6,6 +6,7 @@
 
 #include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
+#include "chat/grammar_check.h"
 #include "chat/json_depth.h"
 #include "chat/llama_chat_parser.h"
 #include "chat/call_grammar.h"
@@ -22,7 +23,7 @@ namespace {
 constexpr int kMaxJsonDepth = 100;
 
 Status too_deep(const std::string& field) {
-  return {StatusCode::kInvalidRequest, field + " is nested too deeply (at most " +
+  return {StatusCode::kInvalidRequest, field + " must not be nested so deeply (at most " +
                                            std::to_string(kMaxJsonDepth) + " levels)"};
 }
 
@@ -30,7 +31,6 @@ Status check_depths(const ChatFormatRequest& request) {
   if (json_depth(request.messages_json) > kMaxJsonDepth) return too_deep("messages");
   if (json_depth(request.tools_json) > kMaxJsonDepth) return too_deep("tools");
   if (json_depth(request.json_schema) > kMaxJsonDepth) return too_deep("json_schema");
-  if (grammar_depth(request.grammar) > kMaxJsonDepth) return too_deep("grammar");
   for (const auto& [name, value] : request.template_kwargs) {
     if (json_depth(value) > kMaxJsonDepth) return too_deep("template_kwargs." + name);
   }
@@ -81,6 +81,16 @@ bool is_generic(const common_chat_templates* templates, const std::string& varia
   } catch (const std::exception&) {
     return false;
   }
+}
+
+// The refusal of what the answer's rules come from. The template has rendered the messages
+// before: they are not at fault.
+std::invalid_argument uncompilable(const common_chat_templates_inputs& inputs,
+                                   const std::string& reason) {
+  const std::string rest = " that can be compiled: " + reason;
+  if (!inputs.json_schema.empty()) return std::invalid_argument("json_schema must be one" + rest);
+  if (!inputs.tools.empty()) return std::invalid_argument("tools must have schemas" + rest);
+  return std::invalid_argument("grammar must be one" + rest);
 }
 
 // What the rules follow from where they are cacheable.
@@ -250,13 +260,16 @@ common_chat_params LlamaChatFormat::apply_with_rules(
   try {
     return common_chat_templates_apply(templates_.get(), inputs);
   } catch (const std::exception& e) {
-    // The template has rendered the messages before: it is what goes with them.
-    if (!has_cacheable_rules_) throw;
-    const std::string reason = std::string(" that can be compiled: ") + e.what();
-    if (!inputs.json_schema.empty()) throw std::invalid_argument("json_schema must be one" + reason);
-    if (!inputs.tools.empty()) throw std::invalid_argument("tools must have schemas" + reason);
-    throw;
+    if (!has_cacheable_rules_ || (inputs.json_schema.empty() && inputs.tools.empty())) throw;
+    throw uncompilable(inputs, e.what());
   }
+}
+
+void LlamaChatFormat::check_grammar(const common_chat_templates_inputs& inputs,
+                                    const std::string& grammar) const {
+  if (grammar.empty()) return;
+  const std::string fault = grammar_fault(vocab_, grammar);
+  if (!fault.empty()) throw uncompilable(inputs, fault);
 }
 
 common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs inputs) const {
@@ -268,6 +281,7 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
           after_literal(gbnf_format_literal(params.generation_prompt),
                         json_schema_to_grammar(common_json::parse(inputs.json_schema)));
     }
+    check_grammar(inputs, params.grammar);
     return params;
   }
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_AUTO && has_schema) {
@@ -287,6 +301,7 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
     params.grammar = without_text_before_call(std::move(params.grammar));
   }
   if (!inputs.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
+  check_grammar(inputs, params.grammar);
   return params;
 }
 

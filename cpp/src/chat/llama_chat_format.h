@@ -76,6 +76,9 @@ class LlamaChatFormat {
   // What the template and the rules of the answer give, of calls, of text, or of either.
   common_chat_params apply_for(common_chat_templates_inputs inputs) const;
   common_chat_params apply_with_rules(const common_chat_templates_inputs& inputs) const;
+  // Throws what refuses the part of `inputs` that the grammar comes from, where no answer can be
+  // held to it.
+  void check_grammar(const common_chat_templates_inputs& inputs, const std::string& grammar) const;
   // The special tokens that begin tool calls; none where a call begins with plain text.
   std::vector<llama_token> call_tokens() const;
 

@@ -1,0 +1,116 @@
+"""What would take all of a server's time, memory or stack as a grammar."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import snapllm
+from snapllm.errors import InvalidRequestError
+
+NESTED = "^((a?){60}){60}$"
+OPTIONAL = "^(a?b?c?d?e?f?g?){200}$"
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    with snapllm.Engine(num_threads=1) as engine:
+        yield engine.load_demo()
+
+
+def refused(call: Callable[[], object]) -> InvalidRequestError:
+    began = time.monotonic()
+    with pytest.raises(InvalidRequestError) as error:
+        call()
+    assert time.monotonic() - began < 5
+    return error.value
+
+
+@pytest.mark.parametrize("pattern", [NESTED, OPTIONAL, "^(((a?){10}){10}){10}$"])
+def test_an_ambiguous_pattern_is_refused(model: snapllm.Model, pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern}
+    error = refused(lambda: model.chat("Go", json_schema=schema, max_tokens=4))
+    assert error.param == "json_schema"
+    assert "too many ways" in error.message
+    parameters = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    error = refused(lambda: model.chat("Go", tools=[tool], max_tokens=4))
+    assert error.param == "tools"
+    error = refused(lambda: model.chat("Go", tools=[tool], tool_choice="required", max_tokens=4))
+    assert error.param == "tools"
+    with pytest.raises(InvalidRequestError, match="more than 2000 times"):
+        model.chat("Go", json_schema={"type": "string", "minLength": 50_000})
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        ('root ::= x{60}\nx ::= ("a"?){60}', "too many ways"),
+        ('root ::= "a"{5,2}', "out of order"),
+        ("root ::= " + "(" * 300, "nested too deeply"),
+        (
+            "root ::= r0\n" + "".join(f"r{i} ::= r{i + 1}\n" for i in range(50_000)),
+            "no rule r50000",
+        ),
+        (
+            "root ::= r0\n"
+            + "".join(f"r{i} ::= r{i + 1}\n" for i in range(50_000))
+            + 'r50000 ::= "a"',
+            "too deeply",
+        ),
+        ('root ::= "a" root | root "b" | "c"', "left recursion"),
+        ("root ::= foo", "foo"),
+        ('root ::= "a', "unexpected end"),
+    ],
+)
+def test_a_grammar_is_refused_with_its_reason(
+    model: snapllm.Model, grammar: str, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    generated = refused(lambda: model.generate("Go", grammar=grammar, max_tokens=4))
+    chatted = refused(lambda: model.chat("Go", grammar=grammar, max_tokens=4))
+    for error in (generated, chatted):
+        assert error.param == "grammar"
+        assert reason in error.message
+        assert len(error.message) < 300
+    out, err = capfd.readouterr()
+    assert not out
+    assert not err, "a client's text is not for the log"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^[\w.+-]+@[\w-]+(\.[\w-]+)+$",
+        r"^https?://[^\s/$.?#].[^\s]*$",
+        r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-((?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
+        r"(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?$",
+        r"^#([0-9a-fA-F]{3}){1,2}$",
+        r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$",
+        r"\w+\s+\w+",
+        r"^(\s*\w*)*$",
+        r"^[A-Za-z0-9+/]{0,1000}={0,2}$",
+        r"^(\d{1,3}\.){3}\d{1,3}$",
+    ],
+)
+def test_patterns_that_people_write_are_held(model: snapllm.Model, pattern: str) -> None:
+    model.chat("Go", json_schema={"type": "string", "pattern": pattern}, max_tokens=3)
+
+
+def test_large_schemas_that_people_write_are_held(model: snapllm.Model) -> None:
+    names = {f"field_{i}": {"type": "integer"} for i in range(300)}
+    texts = {f"s{i}": {"type": "string", "maxLength": 500} for i in range(20)}
+    words = {"enum": [f"value {i}" for i in range(1000)]}
+    choice = {"type": "object", "properties": {"kind": words, "of": {"$ref": "#/$defs/choice"}}}
+    for schema in (
+        {"type": "object", "properties": names},
+        {"type": "object", "properties": names, "required": list(names)},
+        {"type": "object", "properties": {"a": words, "c": {"type": "array", "items": words}}},
+        {"anyOf": [{"type": "object", "properties": {"t": {"const": i}}} for i in range(50)]},
+        {"$ref": "#/$defs/choice", "$defs": {"choice": choice}},
+        {"type": "string", "maxLength": 2000},
+        {"type": "object", "properties": texts},
+    ):
+        model.chat("Go", json_schema=schema, max_tokens=2)
