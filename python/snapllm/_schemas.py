@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from snapllm._patterns import MAX_PATTERN, UnsupportedPatternError, anchored
+from snapllm._schema_limits import SchemaTooLargeError, check_limits
 from snapllm.errors import InvalidRequestError
 
 # What an empty schema allows. llama.cpp takes that one for no schema at all.
@@ -21,12 +23,27 @@ _OF_NAMES = frozenset(
 _OF_VALUES = frozenset(("const", "enum", "default", "example", "examples"))
 
 
+_LIMITS = (
+    ("minLength", "maxLength"),
+    ("minItems", "maxItems"),
+    ("minProperties", "maxProperties"),
+    ("minimum", "maximum"),
+    ("minimum", "exclusiveMaximum"),
+    ("exclusiveMinimum", "maximum"),
+    ("exclusiveMinimum", "exclusiveMaximum"),
+)
+"""Keywords of which the first must not be more than the second."""
+_BINDING = frozenset(
+    "$ref type anyOf oneOf properties additionalProperties items prefixItems enum const".split()
+)
+"""Keywords that a grammar is made of. Beside a `$ref` none of them counts."""
+
+
 def schema_text(schema: Mapping[str, Any], field: str) -> str:
     """A schema that an answer must match, as JSON text; an empty one is met by any JSON.
 
     Raises:
-        InvalidRequestError: A pattern in it is too long or no regular expression; `param` is
-            `field`.
+        InvalidRequestError: As of `enforceable`.
     """
     return msgspec.json.encode(enforceable(dict(schema), field) or _ANY_JSON).decode()
 
@@ -35,9 +52,22 @@ def enforceable(schema: dict[str, Any], field: str) -> dict[str, Any]:
     """The schema, in words that llama.cpp knows where it has any: it drops the others.
 
     Raises:
-        InvalidRequestError: A pattern in it is too long or no regular expression; `param` is
-            `field`.
+        InvalidRequestError: A pattern in it is too long or no regular expression, a least number
+            is more than the largest one beside it, or it is larger than a grammar may be;
+            `param` is `field`.
     """
+    told = _told_schema(schema, field)
+    try:
+        check_limits(told)
+    except SchemaTooLargeError as error:
+        raise InvalidRequestError(
+            f"{field}: the schema is too large: {error}", param=field
+        ) from None
+    return told
+
+
+def _told_schema(schema: dict[str, Any], field: str) -> dict[str, Any]:
+    _check_order(schema, field)
     told = {keyword: _told(keyword, value, field) for keyword, value in schema.items()}
     items = schema.get("items")
     if isinstance(items, bool):
@@ -45,7 +75,47 @@ def enforceable(schema: dict[str, Any], field: str) -> dict[str, Any]:
             del told["items"]  # there are never more than those
         else:
             told |= {"items": {}} if items else {"items": {}, "maxItems": 0}
+    parts = told.get("allOf")
+    if isinstance(parts, list) and len(parts) == 1 and _is_reference(parts[0], beside=told):
+        # So is a reference written that has a description. llama.cpp reads what an allOf refers to
+        # in its place: without end where that leads back.
+        del told["allOf"]
+        told |= {"$ref": parts[0]["$ref"]}
     return told
+
+
+def _is_reference(part: Any, *, beside: Mapping[str, Any]) -> bool:
+    return isinstance(part, dict) and "$ref" in part and _BINDING.isdisjoint(beside)
+
+
+def _check_order(schema: Mapping[str, Any], field: str) -> None:
+    for least, most in _LIMITS:
+        low, high = schema.get(least), schema.get(most)
+        if not _is_number(low) or not _is_number(high):
+            continue
+        excluded = [keyword for keyword in (least, most) if keyword.startswith("exclusive")]
+        types = schema.get("type")
+        if types == "integer" or (isinstance(types, list) and "integer" in types):
+            low, high = _whole(low, least), _whole(high, most)
+            excluded = []
+        if low > high or (low == high and excluded):
+            raise InvalidRequestError(
+                f"{field}: nothing has {least} {schema[least]} and {most} {schema[most]}",
+                param=field,
+            )
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(bound: float, keyword: str) -> int:
+    """The first integer that a bound allows."""
+    if keyword == "exclusiveMinimum":
+        return math.floor(bound) + 1
+    if keyword == "exclusiveMaximum":
+        return math.ceil(bound) - 1
+    return math.ceil(bound) if keyword.startswith("min") else math.floor(bound)
 
 
 def _told(keyword: str, value: Any, field: str) -> Any:
@@ -56,7 +126,7 @@ def _told(keyword: str, value: Any, field: str) -> Any:
     if keyword in _OF_NAMES and isinstance(value, dict):
         return {name: _told("", each, field) for name, each in value.items()}
     if isinstance(value, dict):
-        return enforceable(value, field)
+        return _told_schema(value, field)
     return [_told("", each, field) for each in value] if isinstance(value, list) else value
 
 

@@ -1,0 +1,164 @@
+"""Schemas that no grammar may be made of, in every protocol; and large ones that one may."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from snapllm._schemas import enforceable
+from snapllm.errors import InvalidRequestError
+from snapllm.params import ChatRequest
+from tests.unit.test_schemas import FORMS
+
+
+def chained(length: int, link: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """A schema whose references go through all of its definitions."""
+    defs = {f"a{i}": link({"$ref": f"#/$defs/a{i + 1}"}) for i in range(length)}
+    defs[f"a{length}"] = {"type": "integer"}
+    return {"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": defs}
+
+
+LINKS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+    lambda ref: ref,
+    lambda ref: {"anyOf": [ref, {"type": "null"}]},
+    lambda ref: {"type": "object", "properties": {"x": ref}},
+    lambda ref: {"type": "array", "items": ref},
+    lambda ref: {"allOf": [ref]},
+]
+
+
+@pytest.mark.parametrize(("parse", "form", "param"), FORMS)
+def test_references_do_not_lead_too_deep(
+    parse: Callable[..., ChatRequest], form: Callable[[Any], dict[str, Any]], param: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match="lead too deep") as error:
+        parse(**form(chained(8000, lambda ref: ref)))
+    assert error.value.param == param
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_references_of_every_kind_are_followed(
+    link: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    assert enforceable(chained(100, link), "f")
+    with pytest.raises(InvalidRequestError, match="lead too deep"):
+        enforceable(chained(1000, link), "f")
+
+
+def test_the_order_in_which_references_are_found_hides_no_depth() -> None:
+    schema = chained(1000, lambda ref: ref)
+    last_first = [{"$ref": f"#/$defs/a{i}"} for i in reversed(range(1000))]
+    schema["properties"] = {"w": {"anyOf": last_first}, **schema["properties"]}
+    with pytest.raises(InvalidRequestError, match="lead too deep"):
+        enforceable(schema, "f")
+
+
+def test_a_schema_may_lead_back_to_itself() -> None:
+    node = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "children": {"type": "array", "items": {"$ref": "#/$defs/node"}},
+            "parent": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+            "top": {"$ref": "#"},
+        },
+    }
+    schema = {"$ref": "#/$defs/node", "$defs": {"node": node}}
+    assert enforceable(schema, "f") == schema
+
+
+def test_a_reference_with_a_description_is_one() -> None:
+    """Pydantic 1 wraps it in an allOf."""
+    node = {
+        "type": "object",
+        "properties": {"next": {"allOf": [{"$ref": "#/definitions/node"}], "title": "Next"}},
+    }
+    schema = {"$ref": "#/definitions/node", "definitions": {"node": node}}
+    told = enforceable(schema, "f")["definitions"]["node"]["properties"]["next"]
+    assert told == {"$ref": "#/definitions/node", "title": "Next"}
+
+
+def test_an_all_of_does_not_include_itself() -> None:
+    own = {"$ref": "#/$defs/a"}
+    for target in (own, {"properties": {"x": {"allOf": [own, {"type": "object"}]}}}):
+        schema = {"allOf": [own, {"type": "object"}], "$defs": {"a": target}}
+        if target is own:
+            schema["$defs"] = {"a": {"allOf": [own, own]}}
+        with pytest.raises(InvalidRequestError, match="includes itself"):
+            enforceable(schema, "f")
+
+
+def test_what_is_read_again_and_again_is_counted() -> None:
+    doubled: dict[str, Any] = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    for _ in range(30):
+        doubled = {"type": ["object", "string"], "allOf": [doubled, {}]}
+    pairs: dict[str, Any] = {
+        f"a{i}": {
+            "properties": {
+                name: {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}, {"type": "object"}]}
+                for name in ("x", "y")
+            }
+        }
+        for i in range(30)
+    }
+    for schema in (doubled, {"$ref": "#/$defs/a0", "$defs": pairs}):
+        with pytest.raises(InvalidRequestError, match="more than 50000 schemas"):
+            enforceable(schema, "f")
+
+
+def test_objects_are_bounded() -> None:
+    many = {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(501)}}
+    with pytest.raises(InvalidRequestError, match="more than 500 properties"):
+        enforceable(many, "f")
+    assert enforceable({**many, "required": list(many["properties"])}, "f")
+    with pytest.raises(InvalidRequestError, match="name"):
+        enforceable({"type": "object", "properties": {"x" * 2000: {}}}, "f")
+
+
+def test_the_checks_take_little_time() -> None:
+    defs = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{j}"} for j in range(300)]} for i in range(300)}
+    began = time.monotonic()
+    with pytest.raises(InvalidRequestError):
+        enforceable({"$ref": "#/$defs/a0", "$defs": defs}, "f")
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 5, "maxLength": 2},
+        {"type": "array", "items": {}, "minItems": 5, "maxItems": 2},
+        {"type": "object", "minProperties": 5, "maxProperties": 2},
+        {"type": "integer", "minimum": 5, "maximum": 2},
+        {"type": "number", "minimum": 0.5, "maximum": 0.25},
+        {"type": "number", "exclusiveMinimum": 1, "maximum": 1},
+        {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2},
+        {"type": ["integer", "null"], "minimum": 1.2, "maximum": 1.8},
+    ],
+)
+@pytest.mark.parametrize(("parse", "form", "param"), FORMS)
+def test_a_least_number_above_the_largest_is_refused(
+    parse: Callable[..., ChatRequest],
+    form: Callable[[Any], dict[str, Any]],
+    param: str,
+    schema: dict[str, Any],
+) -> None:
+    nested = {"type": "object", "properties": {"a": {"anyOf": [schema]}}}
+    with pytest.raises(InvalidRequestError, match="nothing has") as error:
+        parse(**form(nested))
+    assert error.value.param == param
+
+
+def test_numbers_that_something_has_are_taken() -> None:
+    for schema in (
+        {"type": "string", "minLength": 2, "maxLength": 2},
+        {"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 2},
+        {"type": "number", "minimum": 1, "maximum": 1.0},
+        {"type": "integer", "minimum": True, "maximum": 0},
+        {"properties": {"minimum": {"default": 5}, "maximum": {"default": 2}}},
+        {"enum": [{"minimum": 5, "maximum": 2}]},
+    ):
+        assert enforceable(dict(schema), "f") == schema
