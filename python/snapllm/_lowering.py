@@ -126,7 +126,14 @@ def _format(
     )
     if request.sampling.grammar and request.json_schema:
         raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")
-    prompt = core.format_chat(request.model, format_request)
+    try:
+        prompt = core.format_chat(request.model, format_request)
+    except InvalidRequestError as error:
+        if error.param != "json_schema":
+            raise
+        field = request.json_schema_field
+        message = error.message.replace("json_schema", field, 1)
+        raise InvalidRequestError(message, param=field) from None
     return Lowered(
         model=request.model,
         tokens=prompt.tokens,

@@ -82,6 +82,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     thinking_budget_tokens: ThinkingBudget = UNLIMITED
     json_schema: str = ""
     """JSON text of the schema that the answer must match; empty = free text."""
+    json_schema_field: str = "json_schema"
+    """Where the caller gave it."""
     template_kwargs: dict[str, Any] = {}
     sampling: SamplingOptions = SamplingOptions()
     max_tokens: int = DEFAULT_MAX_TOKENS

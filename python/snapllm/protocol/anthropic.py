@@ -69,6 +69,7 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     conversation = read_conversation(wire, strip_billing=strip_billing)
     tools, mode = offered(wire)
     thinking = wire.thinking is not None and wire.thinking.type != "disabled"
+    schema, schema_field = _json_schema(wire)
     request = ChatRequest(
         model=wire.model,
         messages=conversation.messages,
@@ -79,7 +80,8 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
         ),
         thinking=thinking,
         thinking_budget_tokens=_budget(wire) if thinking else UNLIMITED,
-        json_schema=_json_schema(wire),
+        json_schema=schema,
+        json_schema_field=schema_field,
         sampling=_sampling(wire),
         max_tokens=wire.max_tokens,
         stop=tuple(wire.stop_sequences or ()),
@@ -100,15 +102,16 @@ def _budget(wire: MessagesRequest) -> int:
     return budget
 
 
-def _json_schema(wire: MessagesRequest) -> str:
+def _json_schema(wire: MessagesRequest) -> tuple[str, str]:
+    """The schema of the answer, and where it stands."""
     form, field = wire.output_format, "output_format"
     if form is None and wire.output_config is not None:
         form, field = wire.output_config.format, "output_config.format"
     if form is None:
-        return ""
+        return "", ""
     if form.type != "json_schema" or form.schema is None:
         raise InvalidRequestError(f"{field} must be a json_schema", param=field)
-    return schema_text(form.schema, f"{field}.schema")
+    return schema_text(form.schema, f"{field}.schema"), f"{field}.schema"
 
 
 def _sampling(wire: MessagesRequest) -> SamplingOptions:

@@ -60,6 +60,7 @@ def parse_chat(body: bytes) -> Parsed:
     _refuse_unsupported(wire)
     tools, mode = read_tools(wire)
     thinking, template_kwargs = _thinking(wire)
+    schema, schema_field = _json_schema(wire.response_format)
     request = ChatRequest(
         model=wire.model,
         messages=wire.messages,
@@ -67,7 +68,8 @@ def parse_chat(body: bytes) -> Parsed:
         tool_choice=mode,
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         thinking=thinking,
-        json_schema=_json_schema(wire.response_format),
+        json_schema=schema,
+        json_schema_field=schema_field,
         template_kwargs=template_kwargs,
         sampling=sampling_options(wire, (wire.top_logprobs or 0) if wire.logprobs else None),
         max_tokens=wire.max_completion_tokens or wire.max_tokens or DEFAULT_MAX_TOKENS,
@@ -107,15 +109,18 @@ def _thinking(wire: ChatCompletionRequest) -> tuple[bool, dict[str, Any]]:
     return thinks(wire.reasoning_effort), kwargs
 
 
-def _json_schema(form: ResponseFormat | None) -> str:
+def _json_schema(form: ResponseFormat | None) -> tuple[str, str]:
+    """The schema of the answer, and where it stands."""
     if form is None or form.type == "text":
-        return ""
+        return "", ""
     if form.type == "json_schema":
         if form.json_schema is None:
             param = "response_format.json_schema"
             raise InvalidRequestError(f"{param} is required", param=param)
-        return schema_text(form.json_schema.schema or {}, "response_format.json_schema.schema")
-    return schema_text(form.schema or {"type": "object"}, "response_format.schema")
+        field = "response_format.json_schema.schema"
+        return schema_text(form.json_schema.schema or {}, field), field
+    field = "response_format.schema"
+    return schema_text(form.schema or {"type": "object"}, field), field
 
 
 def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:

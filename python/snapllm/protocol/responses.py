@@ -27,6 +27,8 @@ from snapllm.protocol.responses_types import (
     TextOptions,
 )
 
+_SCHEMA_FIELD = "text.format.schema"
+
 _decoder = msgspec.json.Decoder(ResponsesRequest)
 _count_decoder = msgspec.json.Decoder(InputTokensRequest)
 
@@ -94,6 +96,7 @@ def _prompt(
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         thinking=thinks(wire.reasoning.effort if wire.reasoning else None),
         json_schema=_json_schema(wire.text),
+        json_schema_field=_SCHEMA_FIELD,
     )
     return request, tools, conversation
 
@@ -103,7 +106,7 @@ def _json_schema(text: TextOptions | None) -> str:
     if form is None or form.type == "text":
         return ""
     if form.type == "json_object":
-        return schema_text(form.schema or {"type": "object"}, "text.format.schema")
+        return schema_text(form.schema or {"type": "object"}, _SCHEMA_FIELD)
     if form.schema is None:
-        raise InvalidRequestError("text.format.schema is required", param="text.format.schema")
-    return schema_text(form.schema, "text.format.schema")
+        raise InvalidRequestError(f"{_SCHEMA_FIELD} is required", param=_SCHEMA_FIELD)
+    return schema_text(form.schema, _SCHEMA_FIELD)

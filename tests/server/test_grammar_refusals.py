@@ -1,0 +1,54 @@
+"""What no grammar can be made of, through the official SDKs: 400s that name the request's field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from server_process import Server
+
+AMBIGUOUS = {
+    "type": "object",
+    "properties": {"a": {"type": "string", "pattern": "^((a?){60}){60}$"}},
+    "required": ["a"],
+}
+MESSAGES: list[Any] = [{"role": "user", "content": "Go"}]
+
+
+def refused(call: Callable[[], object]) -> tuple[str, str]:
+    """The field at fault and the message."""
+    with pytest.raises((openai.BadRequestError, anthropic.BadRequestError)) as error:
+        call()
+    body: Any = error.value.body
+    detail = body.get("error", body)
+    return detail["param"], detail["message"]
+
+
+def test_an_ambiguous_schema_is_named_by_its_field(demo_client: openai.OpenAI) -> None:
+    chat, model = demo_client.chat.completions, "demo"
+    form: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": AMBIGUOUS}}
+    param, message = refused(
+        lambda: chat.create(model=model, messages=MESSAGES, response_format=form)
+    )
+    assert param == "response_format.json_schema.schema"
+    assert message.startswith(param)
+    text: Any = {"format": {"type": "json_schema", "name": "n", "schema": AMBIGUOUS}}
+    param, _ = refused(lambda: demo_client.responses.create(model=model, input="Go", text=text))
+    assert param == "text.format.schema"
+    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": AMBIGUOUS}}]
+    param, _ = refused(lambda: chat.create(model=model, messages=MESSAGES, tools=tools))
+    assert param == "tools"
+
+
+def test_messages_name_the_field_too(demo_server: Server) -> None:
+    client = anthropic.Anthropic(base_url=demo_server.url, api_key="x", max_retries=0)
+    config = {"format": {"type": "json_schema", "schema": AMBIGUOUS}}
+    param, _ = refused(
+        lambda: client.messages.create(
+            model="demo", max_tokens=9, messages=MESSAGES, extra_body={"output_config": config}
+        )
+    )
+    assert param == "output_config.format.schema"
