@@ -1,6 +1,7 @@
 #include "chat/grammar_check.h"
 
 #include <exception>
+#include <new>
 
 #include "backend/llama_runtime.h"
 #include "chat/gbnf_text.h"
@@ -38,6 +39,8 @@ const char* skip_blank(const char* at) {
 std::string parse(llama_grammar_parser& parser, const std::string& grammar) {
   try {
     for (const char* at = skip_blank(grammar.c_str()); *at != '\0';) at = parser.parse_rule(at);
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception& e) {
     return brief(e.what());
   }

@@ -36,7 +36,9 @@ class GrammarRules {
   uint32_t num_alternatives(uint32_t rule) const { return first_[rule + 1] - first_[rule]; }
   Alternative alternative(uint32_t rule, uint32_t which) const;
   // Where in the whole grammar a symbol stands.
-  size_t place(const GrammarSymbol& symbol) const { return static_cast<size_t>(&symbol - symbols_.data()); }
+  size_t place(const GrammarSymbol& symbol) const {
+    return static_cast<size_t>(&symbol - symbols_.data());
+  }
   const CharClasses& chars(const GrammarSymbol& symbol) const { return sets_[symbol.index]; }
   bool may_be_empty(uint32_t rule) const { return may_be_empty_[rule]; }
   bool may_be_empty(const GrammarSymbol& symbol) const {
