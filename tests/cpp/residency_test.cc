@@ -82,6 +82,7 @@ struct Fixture {
                        },
                    .bound_snapshots =
                        [this](uint64_t bytes) {
+                         alive_when_bounded = backend.num_alive();
                          std::lock_guard lock(snapshots_mutex);
                          snapshots.bytes =
                              std::max(snapshots.least_bytes, std::min(snapshots.bytes, bytes));
@@ -117,6 +118,7 @@ struct Fixture {
   uint64_t last_request_id = 0;
   std::mutex snapshots_mutex;
   SnapshotMemory snapshots;
+  std::atomic<int> alive_when_bounded{-1};  // models in memory when it was last asked to
   Residency residency;
 };
 
@@ -208,6 +210,22 @@ TEST(residency, many_loads_of_one_id_make_one_model) {
   }
   for (auto& one : loads) CHECK(one.get().ok());
   CHECK_EQ(f.backend.num_loads.load(), 1);
+}
+
+TEST(residency, memory_is_declared_free_when_it_is) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.residency.unload("a").ok());
+  CHECK_EQ(f.alive_when_bounded.load(), 0);
+  CHECK(f.load("b").ok());
+  // Held as by a thread that looks for the scheduler of a request.
+  auto schedulers = f.registry.schedulers();
+  auto unload = std::async(std::launch::async, [&] { return f.residency.unload("b").ok(); });
+  CHECK(unload.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  CHECK_EQ(f.residency.memory().models_bytes, kModelBytes);
+  schedulers.clear();
+  CHECK(unload.get());
+  CHECK_EQ(f.alive_when_bounded.load(), 0);
 }
 
 TEST(residency, an_unload_ends_a_slow_load) {

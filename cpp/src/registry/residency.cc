@@ -190,7 +190,7 @@ bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
       all_gone = false;
       continue;
     }
-    drop(std::move(lease), {});
+    (void)drop(std::move(lease), {});  // take_idle has counted it
     registry_.end_eviction(id);
     num_evictions_.fetch_add(1, std::memory_order_relaxed);
   }
@@ -204,26 +204,24 @@ void Residency::bound_snapshots() {
   environment_.bound_snapshots(use.budget_bytes > taken ? use.budget_bytes - taken : 0);
 }
 
-void Residency::drop(Lease lease, const Status& reason) {
-  const auto scheduler = lease->scheduler;
-  scheduler->close();
-  compute_.run([&] { scheduler->abort_all(reason); });
-  compute_.detach(scheduler.get());
-  // Leases are held for the length of a call; the memory is free when the last is back.
+ModelStats Residency::drop(Lease lease, const Status& reason) {
+  Scheduler& scheduler = *lease->scheduler;
+  scheduler.close();
+  compute_.run([&] { scheduler.abort_all(reason); });
+  compute_.detach(&scheduler);
+  // Leases, and schedulers without them, are held for the length of a call; the memory is free
+  // when the last is back.
   const auto give_up = Clock::now() + kLeaseTimeout;
-  while (lease.use_count() > 1 && Clock::now() < give_up) {
+  while ((lease.use_count() > 1 || lease->scheduler.use_count() > 1) && Clock::now() < give_up) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+  return scheduler.stats();
 }
 
 ModelStats Residency::finish_removal(const std::string& model_id, Lease lease,
                                      const Status& reason) {
   ModelStats stats;
-  if (lease != nullptr) {
-    const auto scheduler = lease->scheduler;
-    drop(std::move(lease), reason);
-    stats = scheduler->stats();
-  }
+  if (lease != nullptr) stats = drop(std::move(lease), reason);
   stats.id = model_id;
   stats.add_counters(registry_.end_remove(model_id));
   bound_snapshots();
@@ -334,9 +332,11 @@ void Residency::watch_keep_alive() {
 void Residency::close(Clock::time_point drain_deadline) {
   closed_ = true;
   std::vector<std::string> ids = registry_.cancel_loads();
-  const auto schedulers = registry_.schedulers();
-  for (const auto& scheduler : schedulers) scheduler->close();
-  for (const auto& scheduler : schedulers) scheduler->wait_idle(drain_deadline);
+  {
+    const auto schedulers = registry_.schedulers();
+    for (const auto& scheduler : schedulers) scheduler->close();
+    for (const auto& scheduler : schedulers) scheduler->wait_idle(drain_deadline);
+  }
   // Until nothing is left: a load that was about to begin may still come and go.
   for (; !ids.empty(); ids = registry_.cancel_loads()) {
     for (const std::string& id : ids) {

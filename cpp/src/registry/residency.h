@@ -81,8 +81,8 @@ class Residency {
   bool evict(const std::vector<std::string>& victims, Victims allowed, Clock::time_point deadline,
              const std::atomic<bool>& cancelled);
   void choose_threads(const TextModel& model, TextContext& context, const ModelOptions& options);
-  // Ends what runs and frees the memory.
-  void drop(Lease lease, const Status& reason);
+  // Ends what runs and frees the memory. Returns what the scheduler has counted.
+  ModelStats drop(Lease lease, const Status& reason);
   // Returns what it has counted.
   ModelStats finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   bool free_external();
