@@ -56,6 +56,7 @@ class CountedJob {
       if (is_finished_) stats.num_embedded_tokens += num_tokens_;
       else stats.num_failed += count;
     });
+    counts_.note_ended();
   }
   CountedJob(const CountedJob&) = delete;
   CountedJob& operator=(const CountedJob&) = delete;

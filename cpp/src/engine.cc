@@ -224,8 +224,7 @@ Status Engine::switch_model(const std::string& model_id) { return impl_->switch_
 std::string Engine::active_model() const { return impl_->registry().active(); }
 
 Status Engine::set_pinned(const std::string& model_id, bool pinned) {
-  if (Status status = impl_->check_open(); !status.ok()) return status;
-  return impl_->registry().set_pinned(model_id, pinned);
+  return impl_->residency().set_pinned(model_id, pinned);
 }
 
 Status Engine::ensure_resident(const std::string& model_id) {

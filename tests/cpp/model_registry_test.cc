@@ -284,11 +284,33 @@ TEST(model_registry, keep_alive_expires_idle_models_only) {
   using Ids = std::vector<std::string>;
   CHECK_EQ(registry.expired(now + std::chrono::seconds(50), 10.0), Ids{"engine"});
   CHECK_EQ(registry.expired(now + std::chrono::seconds(500), 0.0), Ids{"own"});
-  CHECK(*registry.next_expiry(10.0) <= now + std::chrono::seconds(10));
+  CHECK(*registry.next_expiry(now, 10.0) <= now + std::chrono::seconds(10));
   const Lease lease = registry.find("engine").value();
   // In use: its time starts anew.
   CHECK_EQ(registry.expired(now + std::chrono::seconds(50), 10.0), Ids{});
-  CHECK(*registry.next_expiry(10.0) > now + std::chrono::seconds(50));
+  const auto later = now + std::chrono::seconds(50);
+  CHECK(registry.next_expiry(later, 10.0) == later + std::chrono::seconds(10));
+}
+
+TEST(model_registry, keep_alive_counts_from_the_end_of_the_last_use) {
+  ModelRegistry registry;
+  load(registry, "a");
+  load(registry, "b");
+  const auto started = ModelRegistry::Clock::now();
+  const auto scheduler = registry.find("a").value()->scheduler;
+  auto outputs = std::make_shared<OutputQueue>();
+  CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  const auto ended = ModelRegistry::Clock::now();
+  scheduler->abort_all({});
+  using Ids = std::vector<std::string>;
+  CHECK_EQ(registry.expired(started + std::chrono::milliseconds(1040), 1.0), Ids{"b"});
+  CHECK(*registry.next_expiry(ended, 1.0) < ended + std::chrono::seconds(1));  // b's
+  CHECK(registry.holdings()[0].idle_s < registry.holdings()[1].idle_s);
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  const auto embedded = ModelRegistry::Clock::now();
+  scheduler->embed_counts().note_ended();
+  CHECK_EQ(registry.expired(embedded + std::chrono::milliseconds(990), 1.0), Ids{"b"});
 }
 
 }  // namespace

@@ -267,6 +267,23 @@ TEST(residency, models_nobody_uses_expire_and_come_back) {
   CHECK_EQ(f.residency.memory().num_reloads, 1);
 }
 
+TEST(residency, a_model_that_is_no_longer_pinned_expires) {
+  Fixture f(1, /*keep_alive_s=*/0.05);
+  ModelOptions options;
+  options.path = "/a";
+  options.pinned = true;
+  REQUIRE(f.residency.load("a", options).ok());
+  // The watcher finds nothing to wait for.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  CHECK_EQ(f.state("a"), "resident");
+  REQUIRE(f.residency.set_pinned("a", false).ok());
+  const auto deadline = testing::far_deadline();
+  while (f.state("a") != "evicted" && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK_EQ(f.state("a"), "evicted");
+}
+
 TEST(residency, external_memory_evicts_idle_models_or_is_refused) {
   Fixture f(2);
   CHECK(f.load("a").ok());

@@ -49,6 +49,13 @@ bool ModelRegistry::is_busy(const Entry& entry) const {
          (entry.model.use_count() > 1 || !entry.model->scheduler->is_idle());
 }
 
+ModelRegistry::Clock::time_point ModelRegistry::idle_since(const Entry& entry,
+                                                           Clock::time_point now) const {
+  if (is_busy(entry)) return now;
+  if (entry.model == nullptr) return entry.used_at;
+  return std::max(entry.used_at, entry.model->scheduler->idle_since());
+}
+
 // What can be said at once; nothing when the caller has to wait.
 std::optional<Result<ModelRegistry::Claim>> ModelRegistry::try_claim(Entry& entry) {
   if (entry.ticket != nullptr || entry.draining || entry.leaving) return std::nullopt;
@@ -198,7 +205,7 @@ std::vector<Holding> ModelRegistry::holdings_locked() const {
     holding.id = id;
     holding.charge = entry.charge;
     holding.rebuild_ms = entry.last ? entry.last->load_ms : 0.0;
-    holding.idle_s = seconds_between(entry.used_at, now);
+    holding.idle_s = seconds_between(idle_since(entry, now), now);
     holding.pinned = entry.pinned;
     holding.in_use = is_busy(entry);
     holding.moving = entry.ticket != nullptr || entry.draining || entry.leaving;
@@ -258,28 +265,32 @@ void ModelRegistry::end_eviction(const std::string& model_id) {
   changed_.notify_all();
 }
 
-std::vector<std::string> ModelRegistry::expired(Clock::time_point now, double default_keep_alive_s) {
+std::optional<ModelRegistry::Clock::time_point> ModelRegistry::expiry(
+    const Entry& entry, Clock::time_point now, double default_keep_alive_s) const {
+  const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
+  if (entry.model == nullptr || entry.pinned || keep_alive_s <= 0.0) return std::nullopt;
+  return idle_since(entry, now) +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(keep_alive_s));
+}
+
+std::vector<std::string> ModelRegistry::expired(Clock::time_point now,
+                                                double default_keep_alive_s) const {
   std::lock_guard lock(mutex_);
   std::vector<std::string> ids;
-  for (auto& [id, entry] : entries_) {
-    const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
-    if (entry.model == nullptr || entry.draining || entry.pinned || keep_alive_s <= 0.0) continue;
-    if (is_busy(entry)) entry.used_at = now;
-    if (seconds_between(entry.used_at, now) >= keep_alive_s) ids.push_back(id);
+  for (const auto& [id, entry] : entries_) {
+    const auto expires_at = expiry(entry, now, default_keep_alive_s);
+    if (!entry.draining && expires_at && *expires_at <= now) ids.push_back(id);
   }
   return ids;
 }
 
 std::optional<ModelRegistry::Clock::time_point> ModelRegistry::next_expiry(
-    double default_keep_alive_s) const {
+    Clock::time_point now, double default_keep_alive_s) const {
   std::lock_guard lock(mutex_);
   std::optional<Clock::time_point> next;
   for (const auto& [id, entry] : entries_) {
-    const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
-    if (entry.model == nullptr || entry.pinned || keep_alive_s <= 0.0) continue;
-    const auto expiry = entry.used_at + std::chrono::duration_cast<Clock::duration>(
-                                            std::chrono::duration<double>(keep_alive_s));
-    if (!next || expiry < *next) next = expiry;
+    const auto expires_at = expiry(entry, now, default_keep_alive_s);
+    if (expires_at && (!next || *expires_at < *next)) next = expires_at;
   }
   return next;
 }

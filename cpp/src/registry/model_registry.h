@@ -83,8 +83,9 @@ class ModelRegistry {
   void end_eviction(const std::string& model_id);
 
   // Models unused for longer than their keep-alive, and when to look again.
-  std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s);
-  std::optional<Clock::time_point> next_expiry(double default_keep_alive_s) const;
+  std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s) const;
+  std::optional<Clock::time_point> next_expiry(Clock::time_point now,
+                                               double default_keep_alive_s) const;
 
   Status set_active(const std::string& model_id);
   std::string active() const;
@@ -114,12 +115,17 @@ class ModelRegistry {
     Charge charge;
     std::optional<ModelInfo> last;  // once it has been resident
     ModelStats past;                // counters of earlier residencies
-    Clock::time_point used_at = Clock::now();
+    Clock::time_point used_at = Clock::now();  // when it was last asked for, or came in
   };
   using Entries = std::map<std::string, Entry>;
 
   // REQUIRES, all below: mutex_ held
   bool is_busy(const Entry& entry) const;
+  // Since when nobody has used it: `now` while somebody does.
+  Clock::time_point idle_since(const Entry& entry, Clock::time_point now) const;
+  // When it is to be evicted; nothing where it is to stay.
+  std::optional<Clock::time_point> expiry(const Entry& entry, Clock::time_point now,
+                                          double default_keep_alive_s) const;
   std::optional<Result<Claim>> try_claim(Entry& entry);
   Status wait_for_change(std::unique_lock<std::mutex>& lock, Entry& entry);
   ModelInfo describe(const std::string& model_id, const Entry& entry) const;

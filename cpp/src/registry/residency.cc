@@ -75,11 +75,7 @@ Result<Residency::Lease> Residency::bring_in(const std::string& model_id, Claim 
     compute_.attach(loaded.value()->scheduler);
   }
   registry_.end_load(model_id, *claim.ticket, loaded);
-  {
-    std::lock_guard lock(mutex_);
-    recheck_ = true;
-  }
-  wake_.notify_all();
+  wake_watcher();
   return loaded;
 }
 
@@ -228,6 +224,13 @@ ModelStats Residency::finish_removal(const std::string& model_id, Lease lease,
   return stats;
 }
 
+Status Residency::set_pinned(const std::string& model_id, bool pinned) {
+  if (closed_) return kClosedStatus;
+  Status status = registry_.set_pinned(model_id, pinned);
+  if (status.ok()) wake_watcher();
+  return status;
+}
+
 Result<ModelStats> Residency::unload(const std::string& model_id) {
   if (closed_) return kClosedStatus;
   auto removed = registry_.begin_remove(model_id);
@@ -308,6 +311,14 @@ MemoryStats Residency::memory() const {
   return stats;
 }
 
+void Residency::wake_watcher() {
+  {
+    std::lock_guard lock(mutex_);
+    recheck_ = true;
+  }
+  wake_.notify_all();
+}
+
 void Residency::watch_keep_alive() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
@@ -316,7 +327,7 @@ void Residency::watch_keep_alive() {
     for (const std::string& id : registry_.expired(Clock::now(), options_.keep_alive_s)) {
       (void)evict({id}, Victims::kIdle, Clock::now(), kNeverCancelled);
     }
-    const auto next = registry_.next_expiry(options_.keep_alive_s);
+    const auto next = registry_.next_expiry(Clock::now(), options_.keep_alive_s);
     lock.lock();
     const auto is_woken = [&] { return stopping_ || recheck_; };
     if (next) {

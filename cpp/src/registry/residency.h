@@ -54,6 +54,8 @@ class Residency {
   // The model of that id, empty = the active one. One that was evicted comes back;
   // where memory is short that waits for busy models to become idle.
   Result<Lease> acquire(const std::string& model_id);
+  // Exempts the model from eviction, or ends that.
+  Status set_pinned(const std::string& model_id, bool pinned);
   Result<ModelStats> unload(const std::string& model_id);
   // Sets what something else than a text model holds, 0 = nothing any more. Evicts idle
   // models to make room; fails with kOutOfMemory, changing nothing, when there is none.
@@ -90,6 +92,8 @@ class Residency {
   // Leaves the KV kept in RAM what the models do not take.
   void bound_snapshots();
   void watch_keep_alive();
+  // Has the watcher look again: something that may expire has changed.
+  void wake_watcher();
 
   TextBackend& backend_;
   ModelRegistry& registry_;
@@ -107,7 +111,7 @@ class Residency {
   std::map<std::string, uint64_t> external_bytes_;
   std::function<bool()> give_back_;
   bool stopping_ = false;
-  bool recheck_ = false;  // something that may expire has changed
+  bool recheck_ = false;
 
   std::thread watcher_;  // last: started when all else is there
 };

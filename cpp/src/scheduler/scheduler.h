@@ -1,6 +1,7 @@
 // Continuous batching for one resident model.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <memory>
@@ -33,6 +34,11 @@ class Scheduler : public Steppable {
   void close() { queue_.close(); }
   // Any thread: whether no request is alive.
   bool is_idle() const { return queue_.is_idle(); }
+  // Any thread: since when nothing of it is computed, if nothing is; the clock's beginning when
+  // nothing ever was.
+  std::chrono::steady_clock::time_point idle_since() const {
+    return std::max(queue_.idle_since(), embed_counts_.ended_at());
+  }
   // Waits until no request is alive, or for the deadline.
   void wait_idle(std::chrono::steady_clock::time_point deadline) { queue_.wait_idle(deadline); }
   // Any thread: what is computed of this model, embeddings included.
