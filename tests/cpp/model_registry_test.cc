@@ -140,8 +140,49 @@ TEST(model_registry, an_unload_cancels_the_load_under_way) {
   while (!claim.value().ticket->cancelled) std::this_thread::yield();
   registry.end_load("a", *claim.value().ticket, Status(StatusCode::kClosed, "cancelled"));
   const auto removed = removal.get();
-  CHECK(removed.ok() && !removed.value());
+  CHECK(removed.ok() && removed.value() == nullptr);
+  registry.end_remove("a");
   CHECK(registry.infos().empty());
+}
+
+TEST(model_registry, an_unload_ends_the_loads_that_wait_and_not_those_after_it) {
+  ModelRegistry registry;
+  auto claim = registry.claim_load("a", options_of("a"));
+  const auto load_again = [&] { return registry.claim_load("a", options_of("a")); };
+  auto waiting = std::async(std::launch::async, load_again);
+  CHECK(waiting.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  auto removal = std::async(std::launch::async, [&] { return registry.begin_remove("a"); });
+  while (!claim.value().ticket->cancelled) std::this_thread::yield();
+  auto later = std::async(std::launch::async, load_again);
+  CHECK(later.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  // It was too late to stop the load.
+  registry.end_load("a", *claim.value().ticket, make_model("a"));
+  CHECK_EQ(waiting.get().status().code(), StatusCode::kClosed);
+  CHECK(removal.get().value() != nullptr);
+  CHECK_EQ(registry.active(), "");
+  CHECK(later.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  registry.end_remove("a");
+  CHECK(later.get().value().ticket != nullptr);
+}
+
+TEST(model_registry, an_unload_takes_a_model_that_drains_with_its_requests) {
+  ModelRegistry registry;
+  load(registry, "a");
+  auto outputs = std::make_shared<OutputQueue>();
+  CHECK(registry.find("a").value()->scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  REQUIRE(registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  auto taken = std::async(std::launch::async, [&] {
+    return registry.take_idle("a", testing::far_deadline(), kNeverCancelled);
+  });
+  auto request = std::async(std::launch::async, [&] { return registry.claim_use("a"); });
+  CHECK(request.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  const Lease removed = registry.begin_remove("a").value();
+  REQUIRE(removed != nullptr);
+  CHECK(!removed->scheduler->is_idle());
+  CHECK(taken.get() == nullptr);
+  CHECK_EQ(request.get().status().code(), StatusCode::kModelNotFound);
+  removed->scheduler->abort_all({});
+  registry.end_remove("a");
 }
 
 TEST(model_registry, removing_the_active_model_passes_the_role_on) {
@@ -164,7 +205,7 @@ TEST(model_registry, an_id_being_unloaded_is_gone_for_requests_and_taken_for_loa
   ModelRegistry registry;
   load(registry, "a");
   const Lease lease = registry.find("a").value();
-  CHECK(registry.begin_remove("a").value() == std::optional(lease));
+  CHECK(registry.begin_remove("a").value() == lease);
   CHECK_EQ(lease.use_count(), 1);
   CHECK_EQ(registry.claim_use("a").status().code(), StatusCode::kModelNotFound);
   CHECK_EQ(registry.begin_remove("a").status().code(), StatusCode::kModelNotFound);

@@ -18,6 +18,7 @@ using testing::make_sequence;
 constexpr uint64_t kWeightsBytes = 1000;
 constexpr uint64_t kOwnBytes = 100;
 constexpr uint64_t kModelBytes = kWeightsBytes + kOwnBytes;
+constexpr int32_t kEndless = 40'000;  // tokens that no test waits for
 
 // Models of one size; counts what is in memory.
 class FakeBackend : public TextBackend {
@@ -44,7 +45,7 @@ class FakeBackend : public TextBackend {
     if (options.path == "/broken") return Status(StatusCode::kInvalidModel, "broken");
     const auto num_alive = num_alive_;
     CHECK(++*num_alive <= max_alive);
-    ModelInfo info = fake_info();
+    ModelInfo info = fake_info(2 * kEndless);
     info.id = model_id;
     info.path = options.path;
     info.weights_bytes = kWeightsBytes;
@@ -55,7 +56,7 @@ class FakeBackend : public TextBackend {
                                            --*num_alive;
                                          });
     auto context = std::make_unique<FakeTextContext>(model);
-    context->script("x", std::vector<Token>(4000, 'y'));
+    context->script("x", std::vector<Token>(kEndless, 'y'));
     return LoadedModel{model, std::move(context)};
   }
   uint64_t available_bytes() const override { return uint64_t{1} << 40; }
@@ -102,7 +103,7 @@ struct Fixture {
   }
   std::string state(const std::string& id) { return registry.info(id).value().state; }
   // Runs until it is cancelled; returns its id.
-  uint64_t start(const std::string& id, int32_t max_tokens = 4000) {
+  uint64_t start(const std::string& id, int32_t max_tokens = kEndless) {
     const auto lease = residency.acquire(id);
     REQUIRE(lease.ok());
     const uint64_t request_id = ++last_request_id;
@@ -236,6 +237,37 @@ TEST(residency, an_unload_ends_a_slow_load) {
   CHECK(f.residency.unload("s").ok());
   CHECK_EQ(load.get().code(), StatusCode::kClosed);
   CHECK_EQ(f.residency.memory().used_bytes, kModelBytes);
+}
+
+TEST(residency, unloading_a_model_that_is_being_evicted_ends_its_requests) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());  // evicts a
+  f.start("b");
+  auto lease = std::async(std::launch::async, [&] { return f.residency.acquire("a").ok(); });
+  while (f.state("b") != "evicting") std::this_thread::yield();
+  const auto stats = f.residency.unload("b");
+  REQUIRE(stats.ok());
+  CHECK_EQ(stats.value().num_failed, 1u);
+  CHECK(lease.get());
+  const auto outputs = f.outputs->drain();
+  REQUIRE(!outputs.empty());
+  CHECK_EQ(outputs.back().error.code(), StatusCode::kClosed);
+}
+
+TEST(residency, requests_that_wait_for_a_model_at_the_end_hear_that_it_is_the_end) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());  // evicts a
+  f.start("b");
+  std::vector<std::future<StatusCode>> requests;
+  for (int i = 0; i < 4; ++i) {
+    requests.push_back(std::async(std::launch::async,
+                                  [&] { return f.residency.acquire("a").status().code(); }));
+  }
+  while (f.state("b") != "evicting") std::this_thread::yield();
+  f.residency.close(ModelRegistry::Clock::now());
+  for (auto& request : requests) CHECK_EQ(request.get(), StatusCode::kClosed);
 }
 
 TEST(residency, closing_ends_loads_and_requests) {

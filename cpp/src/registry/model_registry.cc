@@ -72,10 +72,11 @@ std::optional<Result<ModelRegistry::Claim>> ModelRegistry::try_claim(Entry& entr
 }
 
 // Waits for whatever is under way with the entry, which may be gone afterwards.
-Status ModelRegistry::wait_for_change(std::unique_lock<std::mutex>& lock, Entry& entry) {
-  if (const auto ticket = entry.ticket) {
+Status ModelRegistry::wait_for_change(std::unique_lock<std::mutex>& lock, const Entry& entry) {
+  // Who comes after the unload does not fail with the load that it cancelled.
+  if (const auto ticket = entry.leaving ? nullptr : entry.ticket) {
     changed_.wait(lock, [&] { return ticket->done; });
-    return ticket->cancelled ? Status() : ticket->status;
+    return ticket->status;
   }
   changed_.wait(lock);
   return {};
@@ -124,41 +125,35 @@ void ModelRegistry::end_load(const std::string& model_id, LoadTicket& ticket,
   entry.charge = {};
   ticket.done = true;
   entry.used_at = Clock::now();
+  if (ticket.cancelled) {
+    ticket.status = {StatusCode::kClosed, "the load of model " + model_id + " was cancelled"};
+  } else if (!loaded.ok()) {
+    ticket.status = loaded.status();
+  }
   if (loaded.ok()) {
     entry.model = std::move(loaded).value();
     entry.last = entry.model->info;
     entry.charge = entry.model->charge;
     ++entry.past.num_loads;
     entry.past.load_ms += entry.model->info.load_ms;
-    if (active_.empty()) active_ = model_id;
-  } else {
-    ticket.status = loaded.status();
-    if (!entry.last) entries_.erase(model_id);  // it never was there
+    if (active_.empty() && !entry.leaving) active_ = model_id;
+  } else if (!entry.last && !entry.leaving) {
+    entries_.erase(model_id);  // it never was there
   }
   changed_.notify_all();
 }
 
-Result<std::optional<ModelRegistry::Lease>> ModelRegistry::begin_remove(const std::string& model_id) {
+Result<ModelRegistry::Lease> ModelRegistry::begin_remove(const std::string& model_id) {
   std::unique_lock lock(mutex_);
-  bool was_loading = false;
-  for (;;) {
-    const auto it = entries_.find(model_id);
-    if (it == entries_.end() || it->second.leaving) {
-      if (was_loading) return std::optional<Lease>();
-      return not_found(model_id);
-    }
-    Entry& entry = it->second;
-    if (entry.ticket == nullptr && !entry.draining) {
-      entry.leaving = true;
-      pass_active_on(model_id);
-      return std::optional<Lease>(std::exchange(entry.model, nullptr));
-    }
-    if (entry.ticket != nullptr) {
-      was_loading = true;
-      entry.ticket->cancelled = true;
-    }
-    (void)wait_for_change(lock, entry);
-  }
+  const auto it = entries_.find(model_id);
+  if (it == entries_.end() || it->second.leaving) return not_found(model_id);
+  Entry& entry = it->second;  // stays until end_remove
+  entry.leaving = true;
+  pass_active_on(model_id);
+  if (entry.ticket != nullptr) entry.ticket->cancelled = true;
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return entry.ticket == nullptr && !entry.draining; });
+  return std::exchange(entry.model, nullptr);
 }
 
 ModelStats ModelRegistry::end_remove(const std::string& model_id) {
@@ -240,7 +235,7 @@ ModelRegistry::Lease ModelRegistry::take_idle(const std::string& model_id,
   std::unique_lock lock(mutex_);
   Entry& entry = entries_.at(model_id);
   while (is_busy(entry)) {
-    if (cancelled || Clock::now() >= deadline) {
+    if (cancelled || entry.leaving || Clock::now() >= deadline) {
       entry.draining = false;
       changed_.notify_all();
       return nullptr;
@@ -319,7 +314,8 @@ Status ModelRegistry::set_pinned(const std::string& model_id, bool pinned) {
 Result<ModelRegistry::Lease> ModelRegistry::find(const std::string& model_id) const {
   std::lock_guard lock(mutex_);
   const auto it = entries_.find(model_id.empty() ? active_ : model_id);
-  if (it == entries_.end() || it->second.model == nullptr || it->second.draining) {
+  if (it == entries_.end() || it->second.model == nullptr || it->second.draining ||
+      it->second.leaving) {
     return not_found(model_id);
   }
   return it->second.model;

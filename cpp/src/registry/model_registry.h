@@ -62,10 +62,10 @@ class ModelRegistry {
   // Ends a load begun: with its model, or with the reason why there is none.
   void end_load(const std::string& model_id, LoadTicket& ticket, Result<Lease> loaded);
 
-  // Takes the model out, null when it was evicted; its id stays taken until end_remove.
-  // Cancels a load under way; nothing when that was all there was: then there is no
-  // end_remove to call.
-  Result<std::optional<Lease>> begin_remove(const std::string& model_id);
+  // Takes the model out, null when it is not in memory; its id stays taken until end_remove.
+  // Cancels a load under way, with all who wait for it, and does not wait for the requests
+  // of a model being evicted: they are the caller's to end.
+  Result<Lease> begin_remove(const std::string& model_id);
   // Returns the counters of its earlier residencies.
   ModelStats end_remove(const std::string& model_id);
 
@@ -76,7 +76,7 @@ class ModelRegistry {
   // can no longer go, or when it is busy and only idle ones are allowed.
   bool begin_eviction(const std::vector<std::string>& model_ids, Victims allowed);
   // Waits for the model's requests to end and takes it out of the registry. Null when
-  // the deadline or a cancellation comes first; then it is resident as before.
+  // the deadline, a cancellation or its unload comes first; then it is resident as before.
   Lease take_idle(const std::string& model_id, Clock::time_point deadline,
                   const std::atomic<bool>& cancelled);
   // Says that the memory of a model taken is free.
@@ -127,7 +127,7 @@ class ModelRegistry {
   std::optional<Clock::time_point> expiry(const Entry& entry, Clock::time_point now,
                                           double default_keep_alive_s) const;
   std::optional<Result<Claim>> try_claim(Entry& entry);
-  Status wait_for_change(std::unique_lock<std::mutex>& lock, Entry& entry);
+  Status wait_for_change(std::unique_lock<std::mutex>& lock, const Entry& entry);
   ModelInfo describe(const std::string& model_id, const Entry& entry) const;
   std::vector<Holding> holdings_locked() const;
   void pass_active_on(const std::string& model_id);

@@ -48,10 +48,14 @@ Residency::~Residency() {
   watcher_.join();
 }
 
+Status Residency::unless_closed(Status status) const {
+  return closed_ ? kClosedStatus : std::move(status);
+}
+
 Result<Residency::Lease> Residency::load(const std::string& model_id, const ModelOptions& options) {
   if (closed_) return kClosedStatus;
   auto claim = registry_.claim_load(model_id, options);
-  if (!claim.ok()) return claim.status();
+  if (!claim.ok()) return unless_closed(claim.status());
   if (claim.value().model != nullptr) return claim.value().model;
   return bring_in(model_id, std::move(claim).value(), Patience::kNone);
 }
@@ -60,7 +64,7 @@ Result<Residency::Lease> Residency::acquire(const std::string& model_id) {
   if (closed_) return kClosedStatus;
   const std::string id = model_id.empty() ? registry_.active() : model_id;
   auto claim = registry_.claim_use(id);
-  if (!claim.ok()) return claim.status();
+  if (!claim.ok()) return unless_closed(claim.status());
   if (claim.value().model != nullptr) return claim.value().model;
   auto lease = bring_in(id, std::move(claim).value(), Patience::kWaitForBusy);
   if (lease.ok()) num_reloads_.fetch_add(1, std::memory_order_relaxed);
@@ -234,9 +238,8 @@ Status Residency::set_pinned(const std::string& model_id, bool pinned) {
 Result<ModelStats> Residency::unload(const std::string& model_id) {
   if (closed_) return kClosedStatus;
   auto removed = registry_.begin_remove(model_id);
-  if (!removed.ok()) return removed.status();
-  if (!removed.value()) return ModelStats();
-  return finish_removal(model_id, *std::move(removed).value(),
+  if (!removed.ok()) return unless_closed(removed.status());
+  return finish_removal(model_id, std::move(removed).value(),
                         {StatusCode::kClosed, "model " + model_id + " was unloaded"});
 }
 
@@ -352,8 +355,8 @@ void Residency::close(Clock::time_point drain_deadline) {
   for (; !ids.empty(); ids = registry_.cancel_loads()) {
     for (const std::string& id : ids) {
       auto removed = registry_.begin_remove(id);
-      if (!removed.ok() || !removed.value()) continue;  // leaving, or gone already
-      finish_removal(id, *std::move(removed).value(), {});
+      if (!removed.ok()) continue;  // leaving, or gone already
+      finish_removal(id, std::move(removed).value(), {});
     }
     registry_.wait_unless_empty(Clock::now() + std::chrono::milliseconds(5));
   }

@@ -88,6 +88,8 @@ class Residency {
   // Returns what it has counted.
   ModelStats finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   bool free_external();
+  // The status, but for what the engine's end has caused.
+  Status unless_closed(Status status) const;
   MemoryUse memory_use() const;
   // Leaves the KV kept in RAM what the models do not take.
   void bound_snapshots();
