@@ -131,6 +131,35 @@ TEST(model_registry, an_id_stands_for_one_file_and_its_options) {
   options.context_size = 1000;
   options.kv_type = "q8_0";
   CHECK_EQ(again(options).status().code(), StatusCode::kInvalidRequest);
+  options.kv_type = "f16";
+  options.draft_tokens = 4;
+  CHECK_EQ(again(options).status().code(), StatusCode::kInvalidRequest);
+}
+
+TEST(model_registry, a_projector_is_the_same_under_each_of_its_names) {
+  ModelRegistry registry;
+  ModelOptions options = options_of("a");
+  options.mmproj_path = "/proc/self/exe";
+  load(registry, "a", options);
+  CHECK(registry.claim_load("a", options_of("a")).ok());
+  options.mmproj_path = "/proc/self/../self/exe";
+  CHECK(registry.claim_load("a", options).ok());
+  options.mmproj_path = "/proc/self/maps";
+  CHECK_EQ(registry.claim_load("a", options).status().code(), StatusCode::kInvalidRequest);
+}
+
+TEST(model_registry, a_second_load_pins_and_sets_the_keep_alive_where_it_asks_for_them) {
+  ModelRegistry registry;
+  load(registry, "a");
+  ModelOptions options = options_of("a");
+  options.pinned = true;
+  options.keep_alive_s = 5.0;
+  REQUIRE(registry.claim_load("a", options).value().model != nullptr);
+  CHECK(registry.info("a").value().pinned);
+  CHECK_EQ(registry.info("a").value().keep_alive_s, 5.0);
+  REQUIRE(registry.claim_load("a", options_of("a")).ok());  // asks for nothing
+  CHECK(registry.info("a").value().pinned);
+  CHECK_EQ(registry.info("a").value().keep_alive_s, 5.0);
 }
 
 TEST(model_registry, an_unload_cancels_the_load_under_way) {

@@ -19,18 +19,20 @@ bool is_same_file(const std::string& a, const std::string& b) {
 }
 
 // Whether a load with `wanted` asks for nothing that `loaded` does not have; what is
-// left at its default asks for nothing.
+// left at its default asks for nothing. What can change while it is in memory is not looked at.
 bool agrees(const ModelOptions& wanted, const ModelOptions& loaded) {
   const ModelOptions defaults;
   const auto same = [&](auto field) {
     return wanted.*field == defaults.*field || wanted.*field == loaded.*field;
   };
-  return same(&ModelOptions::mmproj_path) && same(&ModelOptions::gpu_layers) &&
-         same(&ModelOptions::context_size) &&
+  const bool same_projector =
+      wanted.mmproj_path.empty() || is_same_file(wanted.mmproj_path, loaded.mmproj_path);
+  return same_projector && same(&ModelOptions::gpu_layers) && same(&ModelOptions::context_size) &&
          same(&ModelOptions::kv_cells) && same(&ModelOptions::max_sequences) &&
          same(&ModelOptions::batch_tokens) && same(&ModelOptions::ubatch_tokens) &&
          same(&ModelOptions::num_threads) && same(&ModelOptions::flash_attention) &&
-         same(&ModelOptions::kv_type) && same(&ModelOptions::chat_template);
+         same(&ModelOptions::kv_type) && same(&ModelOptions::draft_tokens) &&
+         same(&ModelOptions::chat_template);
 }
 
 double seconds_between(ModelRegistry::Clock::time_point from, ModelRegistry::Clock::time_point to) {
@@ -101,6 +103,8 @@ Result<ModelRegistry::Claim> ModelRegistry::claim_load(const std::string& model_
         return Status(StatusCode::kInvalidRequest,
                       "model_id " + model_id + " is loaded with other options: unload it first");
       }
+      if (options.pinned) entry.pinned = true;
+      if (options.keep_alive_s >= 0.0) entry.options.keep_alive_s = options.keep_alive_s;
     }
     if (auto claim = try_claim(entry)) return *std::move(claim);
     if (Status status = wait_for_change(lock, entry); !status.ok()) return status;

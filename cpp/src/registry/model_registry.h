@@ -54,7 +54,8 @@ class ModelRegistry {
   };
 
   // For a load: takes the id. Fails when it stands for another file or for other
-  // options. Waits for a load or an eviction of the same id, and fails as that load does.
+  // options; `pinned` and `keep_alive_s` it applies, where they are asked for. Waits for a
+  // load or an eviction of the same id, and fails as that load does.
   Result<Claim> claim_load(const std::string& model_id, const ModelOptions& options);
   // For a request: the model of that id, an empty one meaning the active model. Waits
   // like claim_load. Fails with kModelNotFound for an id that was never loaded.

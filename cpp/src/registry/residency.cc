@@ -56,7 +56,10 @@ Result<Residency::Lease> Residency::load(const std::string& model_id, const Mode
   if (closed_) return kClosedStatus;
   auto claim = registry_.claim_load(model_id, options);
   if (!claim.ok()) return unless_closed(claim.status());
-  if (claim.value().model != nullptr) return claim.value().model;
+  if (claim.value().model != nullptr) {
+    wake_watcher();
+    return claim.value().model;
+  }
   return bring_in(model_id, std::move(claim).value(), Patience::kNone);
 }
 
