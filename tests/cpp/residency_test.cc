@@ -1,5 +1,6 @@
 #include "registry/residency.h"
 
+#include <functional>
 #include <future>
 #include <mutex>
 #include <thread>
@@ -78,6 +79,7 @@ struct Fixture {
                        },
                    .snapshots =
                        [this] {
+                         if (on_snapshots) on_snapshots();
                          std::lock_guard lock(snapshots_mutex);
                          return snapshots;
                        },
@@ -119,6 +121,7 @@ struct Fixture {
   uint64_t last_request_id = 0;
   std::mutex snapshots_mutex;
   SnapshotMemory snapshots;
+  std::function<void()> on_snapshots;  // called before each look at them
   std::atomic<int> alive_when_bounded{-1};  // models in memory when it was last asked to
   Residency residency;
 };
@@ -329,6 +332,22 @@ TEST(residency, external_memory_evicts_idle_models_or_is_refused) {
   CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kOutOfMemory);
   CHECK(f.residency.set_external("image", 0).ok());
   CHECK(f.residency.acquire("a").ok());
+}
+
+TEST(residency, a_load_and_external_memory_do_not_take_the_same_room) {
+  // Charged at each look of the load at the memory, the last before its reservation among them.
+  for (int look = 1; look <= 6; ++look) {
+    Fixture f(1);
+    int num_looks = 0;
+    Status charged(StatusCode::kClosed, "not yet");
+    f.on_snapshots = [&] {
+      if (++num_looks == look) charged = f.residency.set_external("image", kModelBytes);
+    };
+    const Status loaded = f.load("a");
+    f.on_snapshots = nullptr;
+    CHECK(loaded.ok() != charged.ok());
+    CHECK(f.residency.memory().used_bytes <= kModelBytes);
+  }
 }
 
 TEST(residency, what_others_hold_goes_where_idle_models_are_not_enough) {

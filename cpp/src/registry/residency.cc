@@ -170,7 +170,12 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     }
     if (!choice.ok()) return choice.status();
     if (choice.value().victims.empty()) {
-      if (registry_.reserve(model_id, choice.value().charge, memory_use())) {
+      const auto reserve = [&] {
+        return registry_.reserve(model_id, choice.value().charge, memory_use());
+      };
+      // Twice: set_external charges first and looks then, so that what it charged after our
+      // first look knows nothing of this load, but is seen by the second.
+      if (reserve() && reserve()) {
         bound_snapshots();
         return choice.value().plan;
       }
@@ -297,9 +302,11 @@ bool Residency::free_external() {
 MemoryUse Residency::memory_use() const {
   MemoryUse use;
   use.budget_bytes = options_.budget_bytes;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [name, bytes] : external_bytes_) use.external_bytes += bytes;
+  }
   use.snapshot_bytes = environment_.snapshots().least_bytes;
-  std::lock_guard lock(mutex_);
-  for (const auto& [name, bytes] : external_bytes_) use.external_bytes += bytes;
   return use;
 }
 
