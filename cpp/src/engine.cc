@@ -159,10 +159,7 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
 Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) {
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
-  const ResidentModel& resident = *lease.value();
-  Scheduler& scheduler = *resident.scheduler;
-  return snapllm::embed(*compute_, *resident.model, scheduler.context(), request,
-                        scheduler.embed_counts());
+  return snapllm::embed(*compute_, *lease.value()->model, *lease.value()->scheduler, request);
 }
 
 bool Engine::Impl::cancel(uint64_t request_id) {

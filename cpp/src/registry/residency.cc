@@ -361,6 +361,10 @@ void Residency::close(Clock::time_point drain_deadline) {
     for (const auto& scheduler : schedulers) scheduler->close();
     for (const auto& scheduler : schedulers) scheduler->wait_idle(drain_deadline);
   }
+  const auto is_in_use = [](const Holding& holding) { return holding.in_use; };  // by embeddings
+  while (Clock::now() < drain_deadline && std::ranges::any_of(registry_.holdings(), is_in_use)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   // Until nothing is left: a load that was about to begin may still come and go.
   for (; !ids.empty(); ids = registry_.cancel_loads()) {
     for (const std::string& id : ids) {

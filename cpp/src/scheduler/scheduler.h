@@ -54,6 +54,8 @@ class Scheduler : public Steppable {
   void step(bool others_wait) override;
   // Ends every request, with `status` as its error, or as cancelled when it is ok.
   void abort_all(const Status& status);
+  // Ok until abort_all; then why nothing of the model is to be computed any more.
+  const Status& end_status() const { return end_status_; }
   TextContext& context() { return *context_; }
   // Moves a prefix into the KV memory, or out of it (see PrefixCache).
   Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored);
@@ -106,6 +108,7 @@ class Scheduler : public Steppable {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<SequenceId> free_ids_;
   std::vector<BatchEntry> batch_;
+  Status end_status_;
   uint64_t media_turn_ = 0;  // request whose media was computed last
   int32_t num_reserved_cells_ = 0;  // by running sequences, without what they share
   double ms_per_prefill_token_ = 0.0;  // moving average
