@@ -35,6 +35,7 @@ class Engine::Impl {
   bool cancel(uint64_t request_id);
   void close(int64_t drain_timeout_ms);
   void abandon() {
+    abandoned_ = true;
     closed_ = true;
     residency_.stop_accepting();
   }
@@ -46,6 +47,9 @@ class Engine::Impl {
     return status;
   }
   Status check_open() const { return closed_ ? kClosedStatus : Status(); }
+  // Whether this is a forked child: mutexes may be held for ever there.
+  bool is_abandoned() const { return abandoned_; }
+  Status check_here() const { return abandoned_ ? kClosedStatus : Status(); }
   ModelRegistry& registry() { return registry_; }
   Residency& residency() { return residency_; }
   PrefixService& prefixes() { return prefixes_; }
@@ -63,6 +67,7 @@ class Engine::Impl {
   std::atomic<uint64_t> next_request_id_{1};
   std::atomic<uint64_t> num_switches_{0};
   std::atomic<bool> closed_{false};
+  std::atomic<bool> abandoned_{false};
   const std::shared_ptr<ComputeThread> compute_ = ComputeThread::shared();
   PrefixService prefixes_{*store_, registry_, *compute_};
   Residency residency_;
@@ -163,6 +168,7 @@ Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) 
 }
 
 bool Engine::Impl::cancel(uint64_t request_id) {
+  if (abandoned_) return false;
   for (const auto& scheduler : registry_.schedulers()) {
     if (scheduler->cancel(request_id)) {
       compute_->notify();
@@ -182,6 +188,7 @@ void Engine::Impl::close(int64_t drain_timeout_ms) {
 
 EngineStats Engine::Impl::stats() const {
   EngineStats stats;
+  if (abandoned_) return stats;
   stats.num_switches = num_switches_.load(std::memory_order_relaxed);
   stats.kv_store = store_->stats();
   stats.memory = residency_.memory();
@@ -218,7 +225,9 @@ Result<ModelStats> Engine::unload(const std::string& model_id) {
 
 Status Engine::switch_model(const std::string& model_id) { return impl_->switch_model(model_id); }
 
-std::string Engine::active_model() const { return impl_->registry().active(); }
+std::string Engine::active_model() const {
+  return impl_->is_abandoned() ? std::string() : impl_->registry().active();
+}
 
 Status Engine::set_pinned(const std::string& model_id, bool pinned) {
   return impl_->residency().set_pinned(model_id, pinned);
@@ -242,7 +251,9 @@ Result<ModelInfo> Engine::model_info(const std::string& model_id) const {
   return impl_->registry().info(model_id);
 }
 
-std::vector<ModelInfo> Engine::models() const { return impl_->registry().infos(); }
+std::vector<ModelInfo> Engine::models() const {
+  return impl_->is_abandoned() ? std::vector<ModelInfo>() : impl_->registry().infos();
+}
 
 EngineStats Engine::stats() const { return impl_->stats(); }
 
@@ -285,12 +296,17 @@ bool Engine::submit_waits(const GenerateRequest& request) const {
 }
 
 Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().info(prefix);
 }
 
-Status Engine::pin_prefix(const PrefixRef& prefix) { return impl_->prefixes().pin(prefix); }
+Status Engine::pin_prefix(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
+  return impl_->prefixes().pin(prefix);
+}
 
 Status Engine::persist_prefix(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().persist(prefix);
 }
 
@@ -302,19 +318,23 @@ Status Engine::discard_prefix(const PrefixRef& prefix,
 
 Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes,
                                         const std::vector<Tier>& tiers) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().usage(prefixes, tiers);
 }
 
 Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().read(prefix);
 }
 
 Status Engine::write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().write(prefix, std::move(states));
 }
 
 Status Engine::move_prefix(const PrefixRef& prefix, Tier tier,
                            const std::vector<std::vector<Token>>& others) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().move(prefix, tier, others);
 }
 

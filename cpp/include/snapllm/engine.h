@@ -100,8 +100,9 @@ class Engine {
   // Waits up to `drain_timeout_ms` for running requests, cancels the rest and
   // unloads everything. Later calls fail with kClosed.
   void close(int64_t drain_timeout_ms);
-  // In a forked child, where the engine's threads are not: later calls fail with kClosed,
-  // and the engine must not be destroyed.
+  // In a forked child, where the engine's threads are not and its mutexes may be held for ever:
+  // later calls fail with kClosed, or find nothing, at once, and the engine must not be
+  // destroyed.
   void abandon();
 
  private:
