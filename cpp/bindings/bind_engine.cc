@@ -126,11 +126,12 @@ void bind_engine(py::module_& module) {
           },
           py::arg("request"), py::arg("outputs"))
       .def(
-          "submit_waits",
-          [](const Engine& self, const GenerateRequest& request) {
-            return without_gil([&] { return self.submit_waits(request); });
+          "try_submit",
+          [](Engine& self, const GenerateRequest& request, std::shared_ptr<OutputQueue> outputs) {
+            return unwrap(
+                without_gil([&] { return self.try_submit(request, std::move(outputs)); }));
           },
-          py::arg("request"))
+          py::arg("request"), py::arg("outputs"))
       .def(
           "embed",
           [](Engine& self, const EmbedRequest& request) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -30,7 +31,8 @@ class Engine::Impl {
   Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_lock);
 
   Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
-  bool submit_waits(const GenerateRequest& request) const;
+  Result<std::optional<uint64_t>> try_submit(const GenerateRequest& request,
+                                             std::shared_ptr<OutputQueue> outputs);
   Result<std::vector<Embedding>> embed(const EmbedRequest& request);
   bool cancel(uint64_t request_id);
   void close(int64_t drain_timeout_ms);
@@ -57,6 +59,9 @@ class Engine::Impl {
 
  private:
   Residency::Environment environment();
+  // Reads what is on disk only where `load_cold` says so.
+  Result<uint64_t> submit_to(const ResidentModel& resident, GenerateRequest request,
+                             std::shared_ptr<OutputQueue> outputs, bool load_cold);
 
   const EngineOptions options_;
   std::unique_ptr<FolderLock> workspace_lock_;  // null without a workspace, and once closed
@@ -123,18 +128,33 @@ int32_t num_reusable(const GenerateRequest& request) {
 
 }  // namespace
 
-bool Engine::Impl::submit_waits(const GenerateRequest& request) const {
+Result<std::optional<uint64_t>> Engine::Impl::try_submit(const GenerateRequest& request,
+                                                         std::shared_ptr<OutputQueue> outputs) {
+  if (closed_) return kClosedStatus;
+  // Held until the request is queued, so that the model stays meanwhile.
   const auto lease = registry_.find(request.model_id);
-  if (!lease.ok()) return true;
-  return request.reuse_prefix && store_->is_cold(scope_of(*lease.value()->model, request),
-                                                 request.prompt, num_reusable(request));
+  if (!lease.ok()) return std::optional<uint64_t>();
+  const ResidentModel& resident = *lease.value();
+  if (request.reuse_prefix && store_->is_cold(scope_of(*resident.model, request), request.prompt,
+                                              num_reusable(request))) {
+    return std::optional<uint64_t>();
+  }
+  auto request_id = submit_to(resident, request, std::move(outputs), /*load_cold=*/false);
+  if (!request_id.ok()) return request_id.status();
+  return std::optional(request_id.value());
 }
 
 Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
                                       std::shared_ptr<OutputQueue> outputs) {
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
-  const TextModel& model = *lease.value()->model;
+  // What is on disk only is read here, on the caller's thread.
+  return submit_to(*lease.value(), std::move(request), std::move(outputs), /*load_cold=*/true);
+}
+
+Result<uint64_t> Engine::Impl::submit_to(const ResidentModel& resident, GenerateRequest request,
+                                         std::shared_ptr<OutputQueue> outputs, bool load_cold) {
+  const TextModel& model = *resident.model;
   attach_media(request);
   if (Status status = check_prompt(request, model.info()); !status.ok()) return status;
   auto sampler = model.create_sampler(request.sampling, request.chat.get(), request.prompt);
@@ -146,15 +166,13 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
   PrefixSource source;
   source.root = scope.root;
   if (request.reuse_prefix) {
-    // What is on disk only is read here, on the caller's thread.
-    source.prefetched =
-        store_->match(scope, request.prompt, num_reusable(request), /*load_cold=*/true);
+    source.prefetched = store_->match(scope, request.prompt, num_reusable(request), load_cold);
   }
   const uint64_t request_id = next_request_id_.fetch_add(1);
   auto sequence = std::make_unique<Sequence>(request_id, std::move(request),
                                              std::move(sampler).value(), std::move(outputs),
                                              std::move(source), model.info().draft_tokens);
-  if (Status status = lease.value()->scheduler->submit(std::move(sequence)); !status.ok()) {
+  if (Status status = resident.scheduler->submit(std::move(sequence)); !status.ok()) {
     return status;
   }
   compute_->notify();
@@ -291,8 +309,9 @@ Result<uint64_t> Engine::submit(GenerateRequest request, std::shared_ptr<OutputQ
   return impl_->submit(std::move(request), std::move(outputs));
 }
 
-bool Engine::submit_waits(const GenerateRequest& request) const {
-  return impl_->submit_waits(request);
+Result<std::optional<uint64_t>> Engine::try_submit(const GenerateRequest& request,
+                                                   std::shared_ptr<OutputQueue> outputs) {
+  return impl_->try_submit(request, std::move(outputs));
 }
 
 Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {
