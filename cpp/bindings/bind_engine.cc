@@ -42,8 +42,9 @@ std::function<bool()> without_arguments(py::function function) {
 
 void bind_engine(py::module_& module) {
   py::class_<Engine, EngineHolder>(module, "Engine")
-      .def(py::init([](const EngineOptions& options) {
-             return EngineHolder(unwrap(Engine::create(options)).release());
+      .def(py::init([](EngineOptions options) {
+             return EngineHolder(
+                 unwrap(without_gil([&] { return Engine::create(std::move(options)); })).release());
            }),
            py::arg("options"))
       .def(
@@ -93,7 +94,7 @@ void bind_engine(py::module_& module) {
           [](const Engine& self, const std::string& id) { return unwrap(self.model_info(id)); },
           py::arg("model_id"))
       .def("models", &Engine::models)
-      .def("stats", &Engine::stats)
+      .def("stats", &Engine::stats, py::call_guard<py::gil_scoped_release>())
       .def(
           "tokenize",
           [](const Engine& self, const std::string& model_id, const std::string& text,
@@ -126,11 +127,12 @@ void bind_engine(py::module_& module) {
           },
           py::arg("request"), py::arg("outputs"))
       .def(
-          "submit_waits",
-          [](const Engine& self, const GenerateRequest& request) {
-            return without_gil([&] { return self.submit_waits(request); });
+          "try_submit",
+          [](Engine& self, const GenerateRequest& request, std::shared_ptr<OutputQueue> outputs) {
+            return unwrap(
+                without_gil([&] { return self.try_submit(request, std::move(outputs)); }));
           },
-          py::arg("request"))
+          py::arg("request"), py::arg("outputs"))
       .def(
           "embed",
           [](Engine& self, const EmbedRequest& request) {

@@ -25,9 +25,15 @@ py::object error_of(const RequestOutput& output) {
   return output.error.ok() ? py::none() : to_exception(output.error);
 }
 
+void check_process(const OutputQueue& queue) {
+  if (queue.is_of_this_process()) return;
+  throw_status({StatusCode::kClosed, "the engine belongs to the process this one was forked from"});
+}
+
 // Sleeps until outputs are waiting. A signal ends the sleep, so that Ctrl-C is
 // seen without waking up to look for it.
 void wait_for_outputs(const OutputQueue& queue) {
+  check_process(queue);
   for (;;) {
     pollfd watched{queue.fd(), POLLIN, 0};
     const int ready = without_gil([&] { return ::poll(&watched, 1, -1); });
@@ -87,7 +93,11 @@ void bind_output(py::module_& module) {
   py::class_<OutputQueue, std::shared_ptr<OutputQueue>>(module, "OutputQueue")
       .def(py::init<>())
       .def_property_readonly("fd", &OutputQueue::fd)
-      .def("drain", &OutputQueue::drain)
+      .def("drain",
+           [](OutputQueue& self) {
+             check_process(self);
+             return self.drain();
+           })
       .def("wait", &wait_for_outputs);
 }
 

@@ -56,6 +56,7 @@ class CountedJob {
       if (is_finished_) stats.num_embedded_tokens += num_tokens_;
       else stats.num_failed += count;
     });
+    counts_.note_ended();
   }
   CountedJob(const CountedJob&) = delete;
   CountedJob& operator=(const CountedJob&) = delete;
@@ -94,22 +95,27 @@ Embedding normalized(Embedding vector, int32_t dimensions) {
 }
 
 Result<std::vector<Embedding>> embed(ComputeThread& compute, const TextModel& model,
-                                     TextContext& context, const EmbedRequest& request,
-                                     EmbedCounts& counts) {
+                                     Scheduler& scheduler, const EmbedRequest& request) {
   const auto submitted_at = CountedJob::Clock::now();
   Result<Embedder*> found(nullptr);
-  compute.run([&] { found = context.embedder(); });
+  compute.run([&] {
+    const Status& end = scheduler.end_status();
+    found = end.ok() ? scheduler.context().embedder() : Result<Embedder*>(end);
+  });
   if (!found.ok()) return found.status();
   Embedder& embedder = *found.value();
   if (Status status = check_inputs(request, model.info(), embedder); !status.ok()) return status;
 
-  CountedJob counted(counts, request, submitted_at);
+  CountedJob counted(scheduler.embed_counts(), request, submitted_at);
   std::lock_guard turn(embedder.turn());
   counted.start();
   EmbedJob job{request.inputs, request.pooling, {}, 0, {}};
   Status status;
   while (status.ok() && !job.is_done()) {
-    compute.run([&] { status = embedder.step(job); });
+    compute.run([&] {
+      status = scheduler.end_status();
+      if (status.ok()) status = embedder.step(job);
+    });
   }
   if (!status.ok()) return status;
   for (Embedding& vector : job.vectors) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -30,11 +31,13 @@ class Engine::Impl {
   Impl(EngineOptions options, std::unique_ptr<FolderLock> workspace_lock);
 
   Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
-  bool submit_waits(const GenerateRequest& request) const;
+  Result<std::optional<uint64_t>> try_submit(const GenerateRequest& request,
+                                             std::shared_ptr<OutputQueue> outputs);
   Result<std::vector<Embedding>> embed(const EmbedRequest& request);
   bool cancel(uint64_t request_id);
   void close(int64_t drain_timeout_ms);
   void abandon() {
+    abandoned_ = true;
     closed_ = true;
     residency_.stop_accepting();
   }
@@ -46,6 +49,9 @@ class Engine::Impl {
     return status;
   }
   Status check_open() const { return closed_ ? kClosedStatus : Status(); }
+  // Whether this is a forked child: mutexes may be held for ever there.
+  bool is_abandoned() const { return abandoned_; }
+  Status check_here() const { return abandoned_ ? kClosedStatus : Status(); }
   ModelRegistry& registry() { return registry_; }
   Residency& residency() { return residency_; }
   PrefixService& prefixes() { return prefixes_; }
@@ -53,6 +59,9 @@ class Engine::Impl {
 
  private:
   Residency::Environment environment();
+  // Reads what is on disk only where `load_cold` says so.
+  Result<uint64_t> submit_to(const ResidentModel& resident, GenerateRequest request,
+                             std::shared_ptr<OutputQueue> outputs, bool load_cold);
 
   const EngineOptions options_;
   std::unique_ptr<FolderLock> workspace_lock_;  // null without a workspace, and once closed
@@ -63,6 +72,7 @@ class Engine::Impl {
   std::atomic<uint64_t> next_request_id_{1};
   std::atomic<uint64_t> num_switches_{0};
   std::atomic<bool> closed_{false};
+  std::atomic<bool> abandoned_{false};
   const std::shared_ptr<ComputeThread> compute_ = ComputeThread::shared();
   PrefixService prefixes_{*store_, registry_, *compute_};
   Residency residency_;
@@ -118,18 +128,33 @@ int32_t num_reusable(const GenerateRequest& request) {
 
 }  // namespace
 
-bool Engine::Impl::submit_waits(const GenerateRequest& request) const {
+Result<std::optional<uint64_t>> Engine::Impl::try_submit(const GenerateRequest& request,
+                                                         std::shared_ptr<OutputQueue> outputs) {
+  if (closed_) return kClosedStatus;
+  // Held until the request is queued, so that the model stays meanwhile.
   const auto lease = registry_.find(request.model_id);
-  if (!lease.ok()) return true;
-  return request.reuse_prefix && store_->is_cold(scope_of(*lease.value()->model, request),
-                                                 request.prompt, num_reusable(request));
+  if (!lease.ok()) return std::optional<uint64_t>();
+  const ResidentModel& resident = *lease.value();
+  if (request.reuse_prefix && store_->is_cold(scope_of(*resident.model, request), request.prompt,
+                                              num_reusable(request))) {
+    return std::optional<uint64_t>();
+  }
+  auto request_id = submit_to(resident, request, std::move(outputs), /*load_cold=*/false);
+  if (!request_id.ok()) return request_id.status();
+  return std::optional(request_id.value());
 }
 
 Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
                                       std::shared_ptr<OutputQueue> outputs) {
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
-  const TextModel& model = *lease.value()->model;
+  // What is on disk only is read here, on the caller's thread.
+  return submit_to(*lease.value(), std::move(request), std::move(outputs), /*load_cold=*/true);
+}
+
+Result<uint64_t> Engine::Impl::submit_to(const ResidentModel& resident, GenerateRequest request,
+                                         std::shared_ptr<OutputQueue> outputs, bool load_cold) {
+  const TextModel& model = *resident.model;
   attach_media(request);
   if (Status status = check_prompt(request, model.info()); !status.ok()) return status;
   auto sampler = model.create_sampler(request.sampling, request.chat.get(), request.prompt);
@@ -141,15 +166,13 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
   PrefixSource source;
   source.root = scope.root;
   if (request.reuse_prefix) {
-    // What is on disk only is read here, on the caller's thread.
-    source.prefetched =
-        store_->match(scope, request.prompt, num_reusable(request), /*load_cold=*/true);
+    source.prefetched = store_->match(scope, request.prompt, num_reusable(request), load_cold);
   }
   const uint64_t request_id = next_request_id_.fetch_add(1);
   auto sequence = std::make_unique<Sequence>(request_id, std::move(request),
                                              std::move(sampler).value(), std::move(outputs),
                                              std::move(source), model.info().draft_tokens);
-  if (Status status = lease.value()->scheduler->submit(std::move(sequence)); !status.ok()) {
+  if (Status status = resident.scheduler->submit(std::move(sequence)); !status.ok()) {
     return status;
   }
   compute_->notify();
@@ -159,13 +182,11 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
 Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) {
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
-  const ResidentModel& resident = *lease.value();
-  Scheduler& scheduler = *resident.scheduler;
-  return snapllm::embed(*compute_, *resident.model, scheduler.context(), request,
-                        scheduler.embed_counts());
+  return snapllm::embed(*compute_, *lease.value()->model, *lease.value()->scheduler, request);
 }
 
 bool Engine::Impl::cancel(uint64_t request_id) {
+  if (abandoned_) return false;
   for (const auto& scheduler : registry_.schedulers()) {
     if (scheduler->cancel(request_id)) {
       compute_->notify();
@@ -185,6 +206,7 @@ void Engine::Impl::close(int64_t drain_timeout_ms) {
 
 EngineStats Engine::Impl::stats() const {
   EngineStats stats;
+  if (abandoned_) return stats;
   stats.num_switches = num_switches_.load(std::memory_order_relaxed);
   stats.kv_store = store_->stats();
   stats.memory = residency_.memory();
@@ -221,11 +243,12 @@ Result<ModelStats> Engine::unload(const std::string& model_id) {
 
 Status Engine::switch_model(const std::string& model_id) { return impl_->switch_model(model_id); }
 
-std::string Engine::active_model() const { return impl_->registry().active(); }
+std::string Engine::active_model() const {
+  return impl_->is_abandoned() ? std::string() : impl_->registry().active();
+}
 
 Status Engine::set_pinned(const std::string& model_id, bool pinned) {
-  if (Status status = impl_->check_open(); !status.ok()) return status;
-  return impl_->registry().set_pinned(model_id, pinned);
+  return impl_->residency().set_pinned(model_id, pinned);
 }
 
 Status Engine::ensure_resident(const std::string& model_id) {
@@ -246,7 +269,9 @@ Result<ModelInfo> Engine::model_info(const std::string& model_id) const {
   return impl_->registry().info(model_id);
 }
 
-std::vector<ModelInfo> Engine::models() const { return impl_->registry().infos(); }
+std::vector<ModelInfo> Engine::models() const {
+  return impl_->is_abandoned() ? std::vector<ModelInfo>() : impl_->registry().infos();
+}
 
 EngineStats Engine::stats() const { return impl_->stats(); }
 
@@ -284,17 +309,23 @@ Result<uint64_t> Engine::submit(GenerateRequest request, std::shared_ptr<OutputQ
   return impl_->submit(std::move(request), std::move(outputs));
 }
 
-bool Engine::submit_waits(const GenerateRequest& request) const {
-  return impl_->submit_waits(request);
+Result<std::optional<uint64_t>> Engine::try_submit(const GenerateRequest& request,
+                                                   std::shared_ptr<OutputQueue> outputs) {
+  return impl_->try_submit(request, std::move(outputs));
 }
 
 Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().info(prefix);
 }
 
-Status Engine::pin_prefix(const PrefixRef& prefix) { return impl_->prefixes().pin(prefix); }
+Status Engine::pin_prefix(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
+  return impl_->prefixes().pin(prefix);
+}
 
 Status Engine::persist_prefix(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().persist(prefix);
 }
 
@@ -306,19 +337,23 @@ Status Engine::discard_prefix(const PrefixRef& prefix,
 
 Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes,
                                         const std::vector<Tier>& tiers) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().usage(prefixes, tiers);
 }
 
 Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().read(prefix);
 }
 
 Status Engine::write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().write(prefix, std::move(states));
 }
 
 Status Engine::move_prefix(const PrefixRef& prefix, Tier tier,
                            const std::vector<std::vector<Token>>& others) {
+  if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().move(prefix, tier, others);
 }
 

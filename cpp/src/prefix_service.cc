@@ -1,6 +1,7 @@
 #include "prefix_service.h"
 
 #include <charconv>
+#include <utility>
 
 namespace snapllm {
 
@@ -21,13 +22,13 @@ Result<StoreScope> scope_of(const PrefixRef& prefix) {
   return StoreScope{fingerprint, root_key(fingerprint, kind, prefix.cache_namespace), kind};
 }
 
-std::shared_ptr<Scheduler> PrefixService::scheduler_of(const PrefixRef& prefix,
-                                                       const StoreScope& scope) const {
-  const auto lease = registry_.find(prefix.model_id);
+ModelRegistry::Lease PrefixService::lease_of(const PrefixRef& prefix,
+                                             const StoreScope& scope) const {
+  auto lease = registry_.find(prefix.model_id);
   if (!lease.ok()) return nullptr;
   const TextModel& model = *lease.value()->model;
   if (model.fingerprint() != scope.fingerprint || model.kv_kind() != scope.kind) return nullptr;
-  return lease.value()->scheduler;
+  return std::move(lease).value();
 }
 
 Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
@@ -43,8 +44,8 @@ Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
   if (usage.num_stored_tokens == num_tokens) {
     info.tier = usage.num_ram_tokens == num_tokens ? Tier::kWarm : Tier::kCold;
   }
-  if (const auto scheduler = scheduler_of(prefix, scope.value())) {
-    if (scheduler->is_hot(scope.value().root, prefix.tokens)) {
+  if (const auto lease = lease_of(prefix, scope.value())) {
+    if (lease->scheduler->is_hot(scope.value().root, prefix.tokens)) {
       info.tier = Tier::kHot;
       info.hot_bytes = usage.state_bytes;
     }
@@ -88,8 +89,8 @@ Status PrefixService::discard(const PrefixRef& prefix,
                               std::span<const std::vector<Token>> others) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
-  if (const auto scheduler = scheduler_of(prefix, scope.value())) {
-    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens, others); });
+  if (const auto lease = lease_of(prefix, scope.value())) {
+    compute_.run([&] { lease->scheduler->demote(scope.value().root, prefix.tokens, others); });
   }
   store_.unpin(scope.value(), prefix.tokens);
   store_.remove(scope.value(), prefix.tokens);
@@ -126,7 +127,7 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
   const auto num_tokens = static_cast<int32_t>(prefix.tokens.size());
-  const auto scheduler = scheduler_of(prefix, scope.value());
+  const auto lease = lease_of(prefix, scope.value());
   settle();
   if (tier == Tier::kHot || tier == Tier::kWarm) {
     // From disk to RAM on this thread, so that the compute thread does not wait for it.
@@ -136,11 +137,13 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
       return {StatusCode::kStorageFailed, "the context's KV is not stored, or cannot be read"};
     }
     if (tier == Tier::kHot) {
-      if (scheduler == nullptr) {
+      if (lease == nullptr) {
         return {StatusCode::kModelNotFound, "Model not found: " + prefix.model_id};
       }
       Status status;
-      compute_.run([&] { status = scheduler->promote(scope.value().root, prefix.tokens, stored); });
+      compute_.run([&] {
+        status = lease->scheduler->promote(scope.value().root, prefix.tokens, stored);
+      });
       return status;
     }
   }
@@ -148,8 +151,8 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
     Status status = store_.drop_from_ram(scope.value(), prefix.tokens, others);
     if (!status.ok()) return status;
   }
-  if (scheduler != nullptr) {
-    compute_.run([&] { scheduler->demote(scope.value().root, prefix.tokens, others); });
+  if (lease != nullptr) {
+    compute_.run([&] { lease->scheduler->demote(scope.value().root, prefix.tokens, others); });
   }
   return {};
 }

@@ -41,8 +41,9 @@ class PrefixService {
   // Waits until what was answered so far is in the store: a finished request's KV is
   // handed over after its last output.
   void settle() { (void)store_.lock_handover(); }
-  // The scheduler of the prefix's model, null where that is not resident.
-  std::shared_ptr<Scheduler> scheduler_of(const PrefixRef& prefix, const StoreScope& scope) const;
+  // The prefix's model, null where that is not resident. Held while its scheduler is used, so
+  // that an eviction meanwhile knows of the use.
+  ModelRegistry::Lease lease_of(const PrefixRef& prefix, const StoreScope& scope) const;
 
   KvStore& store_;
   const ModelRegistry& registry_;

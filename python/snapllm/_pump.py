@@ -109,6 +109,10 @@ class AsyncPump:
         """Submits a request; any thread. `subscribe` must follow on the loop."""
         return self._core.submit(request, self._queue)
 
+    def try_submit(self, request: _core.GenerateRequest) -> int | None:
+        """`submit` where it takes no time; None where a model or a prompt's KV must come first."""
+        return self._core.try_submit(request, self._queue)
+
     def subscribe(self, request_id: int) -> Subscription:
         """The outputs of a submitted request; to be closed when done with."""
         subscription = self._subscriptions.get(request_id)

@@ -259,8 +259,9 @@ class Runner:
         if pool is None:
             lowered = lower()
             [core_request] = lowered.core_requests(stream=stream)
-            if not self.core.submit_waits(core_request):
-                return lowered, [pump.subscribe(pump.submit(core_request))]
+            request_id = pump.try_submit(core_request)
+            if request_id is not None:
+                return lowered, [pump.subscribe(request_id)]
         submitted: list[int] = []
 
         def work() -> Lowered:

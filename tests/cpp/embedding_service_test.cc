@@ -16,7 +16,9 @@ struct Fixture {
     ModelInfo info = fake_info();
     info.embedding_size = 2;
     model = std::make_shared<FakeTextModel>(info, 64, 64);
-    context = std::make_unique<FakeTextContext>(model);
+    context = new FakeTextContext(model);
+    scheduler = std::make_unique<Scheduler>(
+        LoadedModel{model, std::unique_ptr<TextContext>(context)}, 8);
   }
   Result<std::vector<Embedding>> run(std::vector<std::vector<Token>> inputs, int32_t dimensions = 0,
                                      Pooling pooling = Pooling::kAuto) {
@@ -24,7 +26,7 @@ struct Fixture {
     request.inputs = std::move(inputs);
     request.dimensions = dimensions;
     request.pooling = pooling;
-    return embed(compute, *model, *context, request, counts);
+    return embed(compute, *model, *scheduler, request);
   }
   StatusCode refusal(std::vector<std::vector<Token>> inputs, int32_t dimensions = 0,
                      Pooling pooling = Pooling::kAuto) {
@@ -33,14 +35,10 @@ struct Fixture {
   }
 
   std::shared_ptr<FakeTextModel> model;
-  std::unique_ptr<FakeTextContext> context;
-  ModelStats stats() const {
-    ModelStats stats;
-    counts.add_to(stats);
-    return stats;
-  }
+  FakeTextContext* context = nullptr;  // owned by the scheduler
+  std::unique_ptr<Scheduler> scheduler;
+  ModelStats stats() const { return scheduler->stats(); }
 
-  EmbedCounts counts;
   ComputeThread compute;
 };
 
@@ -89,6 +87,19 @@ TEST(embedding_service, a_failure_ends_the_job) {
   fixture.context->fake_embedder().fail({StatusCode::kGenerationFailed, "no"});
   CHECK_EQ(fixture.refusal({{1}, {2}}), StatusCode::kGenerationFailed);
   CHECK_EQ(fixture.context->fake_embedder().num_steps(), 1);
+}
+
+TEST(embedding_service, an_unload_ends_the_job_between_two_steps) {
+  Fixture fixture;
+  FakeEmbedder& embedder = fixture.context->fake_embedder();
+  embedder.on_step = [&] {
+    if (embedder.num_steps() == 2) fixture.scheduler->abort_all({StatusCode::kClosed, "unloaded"});
+  };
+  CHECK_EQ(fixture.refusal({{1}, {2}, {3}, {4}}), StatusCode::kClosed);
+  CHECK_EQ(embedder.num_steps(), 2);
+  CHECK_EQ(fixture.stats().num_failed, 4u);
+  CHECK_EQ(fixture.refusal({{1}}), StatusCode::kClosed);
+  CHECK_EQ(embedder.num_steps(), 2);
 }
 
 TEST(embedding_service, each_input_is_counted_as_a_request) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -141,6 +142,7 @@ class FakeEmbedder : public Embedder {
   int32_t max_input_tokens() const override { return kMaxInput; }
   Status step(EmbedJob& job) override {
     ++num_steps_;
+    if (on_step) on_step();
     if (failure_) return *failure_;
     const auto& input = job.inputs.at(job.vectors.size());
     REQUIRE(!input.empty() && input.size() <= kMaxInput);
@@ -153,6 +155,7 @@ class FakeEmbedder : public Embedder {
   }
   void fail(Status status) { failure_ = std::move(status); }
   int num_steps() const { return num_steps_; }
+  std::function<void()> on_step;
 
  private:
   std::optional<Status> failure_;

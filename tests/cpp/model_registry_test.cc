@@ -131,6 +131,35 @@ TEST(model_registry, an_id_stands_for_one_file_and_its_options) {
   options.context_size = 1000;
   options.kv_type = "q8_0";
   CHECK_EQ(again(options).status().code(), StatusCode::kInvalidRequest);
+  options.kv_type = "f16";
+  options.draft_tokens = 4;
+  CHECK_EQ(again(options).status().code(), StatusCode::kInvalidRequest);
+}
+
+TEST(model_registry, a_projector_is_the_same_under_each_of_its_names) {
+  ModelRegistry registry;
+  ModelOptions options = options_of("a");
+  options.mmproj_path = "/proc/self/exe";
+  load(registry, "a", options);
+  CHECK(registry.claim_load("a", options_of("a")).ok());
+  options.mmproj_path = "/proc/self/../self/exe";
+  CHECK(registry.claim_load("a", options).ok());
+  options.mmproj_path = "/proc/self/maps";
+  CHECK_EQ(registry.claim_load("a", options).status().code(), StatusCode::kInvalidRequest);
+}
+
+TEST(model_registry, a_second_load_pins_and_sets_the_keep_alive_where_it_asks_for_them) {
+  ModelRegistry registry;
+  load(registry, "a");
+  ModelOptions options = options_of("a");
+  options.pinned = true;
+  options.keep_alive_s = 5.0;
+  REQUIRE(registry.claim_load("a", options).value().model != nullptr);
+  CHECK(registry.info("a").value().pinned);
+  CHECK_EQ(registry.info("a").value().keep_alive_s, 5.0);
+  REQUIRE(registry.claim_load("a", options_of("a")).ok());  // asks for nothing
+  CHECK(registry.info("a").value().pinned);
+  CHECK_EQ(registry.info("a").value().keep_alive_s, 5.0);
 }
 
 TEST(model_registry, an_unload_cancels_the_load_under_way) {
@@ -140,8 +169,49 @@ TEST(model_registry, an_unload_cancels_the_load_under_way) {
   while (!claim.value().ticket->cancelled) std::this_thread::yield();
   registry.end_load("a", *claim.value().ticket, Status(StatusCode::kClosed, "cancelled"));
   const auto removed = removal.get();
-  CHECK(removed.ok() && !removed.value());
+  CHECK(removed.ok() && removed.value() == nullptr);
+  registry.end_remove("a");
   CHECK(registry.infos().empty());
+}
+
+TEST(model_registry, an_unload_ends_the_loads_that_wait_and_not_those_after_it) {
+  ModelRegistry registry;
+  auto claim = registry.claim_load("a", options_of("a"));
+  const auto load_again = [&] { return registry.claim_load("a", options_of("a")); };
+  auto waiting = std::async(std::launch::async, load_again);
+  CHECK(waiting.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  auto removal = std::async(std::launch::async, [&] { return registry.begin_remove("a"); });
+  while (!claim.value().ticket->cancelled) std::this_thread::yield();
+  auto later = std::async(std::launch::async, load_again);
+  CHECK(later.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  // It was too late to stop the load.
+  registry.end_load("a", *claim.value().ticket, make_model("a"));
+  CHECK_EQ(waiting.get().status().code(), StatusCode::kClosed);
+  CHECK(removal.get().value() != nullptr);
+  CHECK_EQ(registry.active(), "");
+  CHECK(later.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  registry.end_remove("a");
+  CHECK(later.get().value().ticket != nullptr);
+}
+
+TEST(model_registry, an_unload_takes_a_model_that_drains_with_its_requests) {
+  ModelRegistry registry;
+  load(registry, "a");
+  auto outputs = std::make_shared<OutputQueue>();
+  CHECK(registry.find("a").value()->scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  REQUIRE(registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  auto taken = std::async(std::launch::async, [&] {
+    return registry.take_idle("a", testing::far_deadline(), kNeverCancelled);
+  });
+  auto request = std::async(std::launch::async, [&] { return registry.claim_use("a"); });
+  CHECK(request.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  const Lease removed = registry.begin_remove("a").value();
+  REQUIRE(removed != nullptr);
+  CHECK(!removed->scheduler->is_idle());
+  CHECK(taken.get() == nullptr);
+  CHECK_EQ(request.get().status().code(), StatusCode::kModelNotFound);
+  removed->scheduler->abort_all({});
+  registry.end_remove("a");
 }
 
 TEST(model_registry, removing_the_active_model_passes_the_role_on) {
@@ -164,7 +234,7 @@ TEST(model_registry, an_id_being_unloaded_is_gone_for_requests_and_taken_for_loa
   ModelRegistry registry;
   load(registry, "a");
   const Lease lease = registry.find("a").value();
-  CHECK(registry.begin_remove("a").value() == std::optional(lease));
+  CHECK(registry.begin_remove("a").value() == lease);
   CHECK_EQ(lease.use_count(), 1);
   CHECK_EQ(registry.claim_use("a").status().code(), StatusCode::kModelNotFound);
   CHECK_EQ(registry.begin_remove("a").status().code(), StatusCode::kModelNotFound);
@@ -284,11 +354,33 @@ TEST(model_registry, keep_alive_expires_idle_models_only) {
   using Ids = std::vector<std::string>;
   CHECK_EQ(registry.expired(now + std::chrono::seconds(50), 10.0), Ids{"engine"});
   CHECK_EQ(registry.expired(now + std::chrono::seconds(500), 0.0), Ids{"own"});
-  CHECK(*registry.next_expiry(10.0) <= now + std::chrono::seconds(10));
+  CHECK(*registry.next_expiry(now, 10.0) <= now + std::chrono::seconds(10));
   const Lease lease = registry.find("engine").value();
   // In use: its time starts anew.
   CHECK_EQ(registry.expired(now + std::chrono::seconds(50), 10.0), Ids{});
-  CHECK(*registry.next_expiry(10.0) > now + std::chrono::seconds(50));
+  const auto later = now + std::chrono::seconds(50);
+  CHECK(registry.next_expiry(later, 10.0) == later + std::chrono::seconds(10));
+}
+
+TEST(model_registry, keep_alive_counts_from_the_end_of_the_last_use) {
+  ModelRegistry registry;
+  load(registry, "a");
+  load(registry, "b");
+  const auto started = ModelRegistry::Clock::now();
+  const auto scheduler = registry.find("a").value()->scheduler;
+  auto outputs = std::make_shared<OutputQueue>();
+  CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  const auto ended = ModelRegistry::Clock::now();
+  scheduler->abort_all({});
+  using Ids = std::vector<std::string>;
+  CHECK_EQ(registry.expired(started + std::chrono::milliseconds(1040), 1.0), Ids{"b"});
+  CHECK(*registry.next_expiry(ended, 1.0) < ended + std::chrono::seconds(1));  // b's
+  CHECK(registry.holdings()[0].idle_s < registry.holdings()[1].idle_s);
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  const auto embedded = ModelRegistry::Clock::now();
+  scheduler->embed_counts().note_ended();
+  CHECK_EQ(registry.expired(embedded + std::chrono::milliseconds(990), 1.0), Ids{"b"});
 }
 
 }  // namespace

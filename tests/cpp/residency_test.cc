@@ -1,5 +1,6 @@
 #include "registry/residency.h"
 
+#include <functional>
 #include <future>
 #include <mutex>
 #include <thread>
@@ -18,6 +19,7 @@ using testing::make_sequence;
 constexpr uint64_t kWeightsBytes = 1000;
 constexpr uint64_t kOwnBytes = 100;
 constexpr uint64_t kModelBytes = kWeightsBytes + kOwnBytes;
+constexpr int32_t kEndless = 40'000;  // tokens that no test waits for
 
 // Models of one size; counts what is in memory.
 class FakeBackend : public TextBackend {
@@ -44,7 +46,7 @@ class FakeBackend : public TextBackend {
     if (options.path == "/broken") return Status(StatusCode::kInvalidModel, "broken");
     const auto num_alive = num_alive_;
     CHECK(++*num_alive <= max_alive);
-    ModelInfo info = fake_info();
+    ModelInfo info = fake_info(2 * kEndless);
     info.id = model_id;
     info.path = options.path;
     info.weights_bytes = kWeightsBytes;
@@ -55,7 +57,7 @@ class FakeBackend : public TextBackend {
                                            --*num_alive;
                                          });
     auto context = std::make_unique<FakeTextContext>(model);
-    context->script("x", std::vector<Token>(4000, 'y'));
+    context->script("x", std::vector<Token>(kEndless, 'y'));
     return LoadedModel{model, std::move(context)};
   }
   uint64_t available_bytes() const override { return uint64_t{1} << 40; }
@@ -77,11 +79,13 @@ struct Fixture {
                        },
                    .snapshots =
                        [this] {
+                         if (on_snapshots) on_snapshots();
                          std::lock_guard lock(snapshots_mutex);
                          return snapshots;
                        },
                    .bound_snapshots =
                        [this](uint64_t bytes) {
+                         alive_when_bounded = backend.num_alive();
                          std::lock_guard lock(snapshots_mutex);
                          snapshots.bytes =
                              std::max(snapshots.least_bytes, std::min(snapshots.bytes, bytes));
@@ -101,7 +105,7 @@ struct Fixture {
   }
   std::string state(const std::string& id) { return registry.info(id).value().state; }
   // Runs until it is cancelled; returns its id.
-  uint64_t start(const std::string& id, int32_t max_tokens = 4000) {
+  uint64_t start(const std::string& id, int32_t max_tokens = kEndless) {
     const auto lease = residency.acquire(id);
     REQUIRE(lease.ok());
     const uint64_t request_id = ++last_request_id;
@@ -117,6 +121,8 @@ struct Fixture {
   uint64_t last_request_id = 0;
   std::mutex snapshots_mutex;
   SnapshotMemory snapshots;
+  std::function<void()> on_snapshots;  // called before each look at them
+  std::atomic<int> alive_when_bounded{-1};  // models in memory when it was last asked to
   Residency residency;
 };
 
@@ -210,6 +216,22 @@ TEST(residency, many_loads_of_one_id_make_one_model) {
   CHECK_EQ(f.backend.num_loads.load(), 1);
 }
 
+TEST(residency, memory_is_declared_free_when_it_is) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.residency.unload("a").ok());
+  CHECK_EQ(f.alive_when_bounded.load(), 0);
+  CHECK(f.load("b").ok());
+  // Held as by a thread that looks for the scheduler of a request.
+  auto schedulers = f.registry.schedulers();
+  auto unload = std::async(std::launch::async, [&] { return f.residency.unload("b").ok(); });
+  CHECK(unload.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  CHECK_EQ(f.residency.memory().models_bytes, kModelBytes);
+  schedulers.clear();
+  CHECK(unload.get());
+  CHECK_EQ(f.alive_when_bounded.load(), 0);
+}
+
 TEST(residency, an_unload_ends_a_slow_load) {
   Fixture f(2);
   auto load = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
@@ -218,6 +240,37 @@ TEST(residency, an_unload_ends_a_slow_load) {
   CHECK(f.residency.unload("s").ok());
   CHECK_EQ(load.get().code(), StatusCode::kClosed);
   CHECK_EQ(f.residency.memory().used_bytes, kModelBytes);
+}
+
+TEST(residency, unloading_a_model_that_is_being_evicted_ends_its_requests) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());  // evicts a
+  f.start("b");
+  auto lease = std::async(std::launch::async, [&] { return f.residency.acquire("a").ok(); });
+  while (f.state("b") != "evicting") std::this_thread::yield();
+  const auto stats = f.residency.unload("b");
+  REQUIRE(stats.ok());
+  CHECK_EQ(stats.value().num_failed, 1u);
+  CHECK(lease.get());
+  const auto outputs = f.outputs->drain();
+  REQUIRE(!outputs.empty());
+  CHECK_EQ(outputs.back().error.code(), StatusCode::kClosed);
+}
+
+TEST(residency, requests_that_wait_for_a_model_at_the_end_hear_that_it_is_the_end) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());  // evicts a
+  f.start("b");
+  std::vector<std::future<StatusCode>> requests;
+  for (int i = 0; i < 4; ++i) {
+    requests.push_back(std::async(std::launch::async,
+                                  [&] { return f.residency.acquire("a").status().code(); }));
+  }
+  while (f.state("b") != "evicting") std::this_thread::yield();
+  f.residency.close(ModelRegistry::Clock::now());
+  for (auto& request : requests) CHECK_EQ(request.get(), StatusCode::kClosed);
 }
 
 TEST(residency, closing_ends_loads_and_requests) {
@@ -249,6 +302,23 @@ TEST(residency, models_nobody_uses_expire_and_come_back) {
   CHECK_EQ(f.residency.memory().num_reloads, 1);
 }
 
+TEST(residency, a_model_that_is_no_longer_pinned_expires) {
+  Fixture f(1, /*keep_alive_s=*/0.05);
+  ModelOptions options;
+  options.path = "/a";
+  options.pinned = true;
+  REQUIRE(f.residency.load("a", options).ok());
+  // The watcher finds nothing to wait for.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  CHECK_EQ(f.state("a"), "resident");
+  REQUIRE(f.residency.set_pinned("a", false).ok());
+  const auto deadline = testing::far_deadline();
+  while (f.state("a") != "evicted" && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  CHECK_EQ(f.state("a"), "evicted");
+}
+
 TEST(residency, external_memory_evicts_idle_models_or_is_refused) {
   Fixture f(2);
   CHECK(f.load("a").ok());
@@ -262,6 +332,22 @@ TEST(residency, external_memory_evicts_idle_models_or_is_refused) {
   CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kOutOfMemory);
   CHECK(f.residency.set_external("image", 0).ok());
   CHECK(f.residency.acquire("a").ok());
+}
+
+TEST(residency, a_load_and_external_memory_do_not_take_the_same_room) {
+  // Charged at each look of the load at the memory, the last before its reservation among them.
+  for (int look = 1; look <= 6; ++look) {
+    Fixture f(1);
+    int num_looks = 0;
+    Status charged(StatusCode::kClosed, "not yet");
+    f.on_snapshots = [&] {
+      if (++num_looks == look) charged = f.residency.set_external("image", kModelBytes);
+    };
+    const Status loaded = f.load("a");
+    f.on_snapshots = nullptr;
+    CHECK(loaded.ok() != charged.ok());
+    CHECK(f.residency.memory().used_bytes <= kModelBytes);
+  }
 }
 
 TEST(residency, what_others_hold_goes_where_idle_models_are_not_enough) {

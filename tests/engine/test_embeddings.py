@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from pathlib import Path
 
 import gguf
@@ -228,3 +229,26 @@ def test_a_begun_request_ends_with_the_time_to_close(llama_path: Path) -> None:
             await request
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ["unload", "close"])
+def test_the_end_of_a_model_ends_its_embeddings(tmp_path: Path, end: str) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", context_size=16384)
+    engine = snapllm.Engine(num_threads=1)
+    model = engine.load(path, "m")
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            model.embed([[5] * 2000] * 16)  # one call of the core, seconds long
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not engine.stats().models[0].num_running:
+        time.sleep(0.001)
+    engine.unload("m") if end == "unload" else engine.close()
+    thread.join()
+    engine.close()
+    assert [type(each) for each in failures] == [snapllm.EngineClosedError]

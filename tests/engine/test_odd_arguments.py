@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -208,21 +206,6 @@ def test_contexts_take_only_what_their_record_can_hold(llama_path: Path, tmp_pat
         assert [view.record.name for view in engine.contexts.list()] == ["a@b"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_of_a_process_with_an_engine_can_end() -> None:
-    program = """
-import os, sys, signal, snapllm
-engine = snapllm.Engine()
-pid = os.fork()
-if pid == 0:
-    signal.alarm(20)
-    sys.exit(3)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-    run = subprocess.run([sys.executable, "-c", program], timeout=60)
-    assert run.returncode == 3, signal.Signals(-run.returncode) if run.returncode < 0 else ""
-
-
 _AT_THE_END = """
 import snapllm, sys, threading, time
 from pathlib import Path
@@ -279,28 +262,6 @@ def test_the_server_names_options_that_cannot_be(arguments: list[str], message: 
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode in (1, 2)
     assert message in run.stderr and "Traceback" not in run.stderr
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_is_refused_the_engine_and_can_make_its_own() -> None:
-    script = """
-import os, sys, snapllm
-engine = snapllm.Engine(num_threads=1)
-model = engine.load_demo(mmproj_path="")
-pid = os.fork()
-if pid == 0:
-    for call in (lambda: model.generate("x"), lambda: engine.contexts.ingest("a b", "demo")):
-        try:
-            call()
-        except snapllm.EngineClosedError:
-            continue
-        sys.exit(1)
-    with snapllm.Engine(num_threads=1) as own:
-        text = own.load_demo(mmproj_path="").chat("What is the capital of France?").content
-    sys.exit(0 if "Paris" in text else 2)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or not model.generate("x").tokens)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,9 +70,10 @@ class Engine {
   // Queues a request; its outputs go to `outputs`. Everything that can be refused
   // is refused here. Returns the request's id.
   Result<uint64_t> submit(GenerateRequest request, std::shared_ptr<OutputQueue> outputs);
-  // Whether submit would take its time: to load the model again or to read what of the prompt
-  // is on disk only.
-  bool submit_waits(const GenerateRequest& request) const;
+  // `submit` where it takes no time; nothing where the model would have to be loaded again, or
+  // something of the prompt to be read from disk.
+  Result<std::optional<uint64_t>> try_submit(const GenerateRequest& request,
+                                             std::shared_ptr<OutputQueue> outputs);
 
   // Ends the request within one step; false when it is not running (any more).
   bool cancel(uint64_t request_id);
@@ -100,8 +102,9 @@ class Engine {
   // Waits up to `drain_timeout_ms` for running requests, cancels the rest and
   // unloads everything. Later calls fail with kClosed.
   void close(int64_t drain_timeout_ms);
-  // In a forked child, where the engine's threads are not: later calls fail with kClosed,
-  // and the engine must not be destroyed.
+  // In a forked child, where the engine's threads are not and its mutexes may be held for ever:
+  // later calls fail with kClosed, or find nothing, at once, and the engine must not be
+  // destroyed.
   void abandon();
 
  private:

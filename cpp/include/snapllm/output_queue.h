@@ -1,7 +1,8 @@
 // The one way up: a queue of outputs with an eventfd that an event loop can watch.
 #pragma once
 
-#include <atomic>
+#include <sys/types.h>
+
 #include <mutex>
 #include <vector>
 
@@ -20,6 +21,9 @@ class OutputQueue {
 
   // Readable while outputs are waiting. Owned by the queue.
   int fd() const { return fd_; }
+  // Whether this is the process that made it. A forked child has no outputs to wait for, and
+  // reading would take the wake-ups of its parent, with whom it shares the descriptor.
+  bool is_of_this_process() const;
 
   // Appends a step's outputs at once; wakes the reader only when it slept.
   void push(std::vector<RequestOutput> outputs);
@@ -29,6 +33,7 @@ class OutputQueue {
 
  private:
   const int fd_;
+  const pid_t process_;
   std::mutex mutex_;
   std::vector<RequestOutput> outputs_;  // guarded by mutex_
 };

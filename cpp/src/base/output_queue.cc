@@ -10,11 +10,13 @@
 
 namespace snapllm {
 
-OutputQueue::OutputQueue() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+OutputQueue::OutputQueue() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), process_(getpid()) {
   if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
 
 OutputQueue::~OutputQueue() { ::close(fd_); }
+
+bool OutputQueue::is_of_this_process() const { return getpid() == process_; }
 
 void OutputQueue::push(std::vector<RequestOutput> outputs) {
   if (outputs.empty()) return;

@@ -15,9 +15,11 @@ constexpr int32_t kMaxThreads = 4096;
 // A step slower than this is compute-bound: more threads are better and trying out
 // fewer would only delay the load.
 constexpr double kSlowStepUs = 50'000.0;
+// No hiccup of the machine takes as long as this.
+constexpr double kVerySlowStepUs = 10 * kSlowStepUs;
 // Fewer threads win a near-tie: they leave cores to the server.
 constexpr double kTieFactor = 1.05;
-constexpr int kRuns = 8;
+constexpr size_t kRuns = 7;
 
 }  // namespace
 
@@ -26,11 +28,13 @@ int32_t fastest_num_threads(int32_t max_threads,
   // The median: on a busy machine many threads are fast by luck and slow as a rule.
   const auto usual_us = [&](int32_t num_threads) {
     std::vector<double> times;
-    for (int run = 0; run < kRuns; ++run) {
+    int num_slow = 0;  // in a row: a single one may be a hiccup
+    (void)time_decode(num_threads);  // warms caches and reserves buffers
+    while (times.size() < kRuns) {
       const double us = time_decode(num_threads);
-      // The first run also warms caches and reserves buffers.
-      if (run > 0) times.push_back(us);
-      if (us > kSlowStepUs) return us;
+      num_slow = us > kSlowStepUs ? num_slow + 1 : 0;
+      if (num_slow == 2 || us > kVerySlowStepUs) return us;
+      times.push_back(us);
     }
     std::ranges::nth_element(times, times.begin() + times.size() / 2);
     return times[times.size() / 2];

@@ -19,18 +19,20 @@ bool is_same_file(const std::string& a, const std::string& b) {
 }
 
 // Whether a load with `wanted` asks for nothing that `loaded` does not have; what is
-// left at its default asks for nothing.
+// left at its default asks for nothing. What can change while it is in memory is not looked at.
 bool agrees(const ModelOptions& wanted, const ModelOptions& loaded) {
   const ModelOptions defaults;
   const auto same = [&](auto field) {
     return wanted.*field == defaults.*field || wanted.*field == loaded.*field;
   };
-  return same(&ModelOptions::mmproj_path) && same(&ModelOptions::gpu_layers) &&
-         same(&ModelOptions::context_size) &&
+  const bool same_projector =
+      wanted.mmproj_path.empty() || is_same_file(wanted.mmproj_path, loaded.mmproj_path);
+  return same_projector && same(&ModelOptions::gpu_layers) && same(&ModelOptions::context_size) &&
          same(&ModelOptions::kv_cells) && same(&ModelOptions::max_sequences) &&
          same(&ModelOptions::batch_tokens) && same(&ModelOptions::ubatch_tokens) &&
          same(&ModelOptions::num_threads) && same(&ModelOptions::flash_attention) &&
-         same(&ModelOptions::kv_type) && same(&ModelOptions::chat_template);
+         same(&ModelOptions::kv_type) && same(&ModelOptions::draft_tokens) &&
+         same(&ModelOptions::chat_template);
 }
 
 double seconds_between(ModelRegistry::Clock::time_point from, ModelRegistry::Clock::time_point to) {
@@ -49,6 +51,13 @@ bool ModelRegistry::is_busy(const Entry& entry) const {
          (entry.model.use_count() > 1 || !entry.model->scheduler->is_idle());
 }
 
+ModelRegistry::Clock::time_point ModelRegistry::idle_since(const Entry& entry,
+                                                           Clock::time_point now) const {
+  if (is_busy(entry)) return now;
+  if (entry.model == nullptr) return entry.used_at;
+  return std::max(entry.used_at, entry.model->scheduler->idle_since());
+}
+
 // What can be said at once; nothing when the caller has to wait.
 std::optional<Result<ModelRegistry::Claim>> ModelRegistry::try_claim(Entry& entry) {
   if (entry.ticket != nullptr || entry.draining || entry.leaving) return std::nullopt;
@@ -65,10 +74,11 @@ std::optional<Result<ModelRegistry::Claim>> ModelRegistry::try_claim(Entry& entr
 }
 
 // Waits for whatever is under way with the entry, which may be gone afterwards.
-Status ModelRegistry::wait_for_change(std::unique_lock<std::mutex>& lock, Entry& entry) {
-  if (const auto ticket = entry.ticket) {
+Status ModelRegistry::wait_for_change(std::unique_lock<std::mutex>& lock, const Entry& entry) {
+  // Who comes after the unload does not fail with the load that it cancelled.
+  if (const auto ticket = entry.leaving ? nullptr : entry.ticket) {
     changed_.wait(lock, [&] { return ticket->done; });
-    return ticket->cancelled ? Status() : ticket->status;
+    return ticket->status;
   }
   changed_.wait(lock);
   return {};
@@ -93,6 +103,8 @@ Result<ModelRegistry::Claim> ModelRegistry::claim_load(const std::string& model_
         return Status(StatusCode::kInvalidRequest,
                       "model_id " + model_id + " is loaded with other options: unload it first");
       }
+      if (options.pinned) entry.pinned = true;
+      if (options.keep_alive_s >= 0.0) entry.options.keep_alive_s = options.keep_alive_s;
     }
     if (auto claim = try_claim(entry)) return *std::move(claim);
     if (Status status = wait_for_change(lock, entry); !status.ok()) return status;
@@ -117,41 +129,35 @@ void ModelRegistry::end_load(const std::string& model_id, LoadTicket& ticket,
   entry.charge = {};
   ticket.done = true;
   entry.used_at = Clock::now();
+  if (ticket.cancelled) {
+    ticket.status = {StatusCode::kClosed, "the load of model " + model_id + " was cancelled"};
+  } else if (!loaded.ok()) {
+    ticket.status = loaded.status();
+  }
   if (loaded.ok()) {
     entry.model = std::move(loaded).value();
     entry.last = entry.model->info;
     entry.charge = entry.model->charge;
     ++entry.past.num_loads;
     entry.past.load_ms += entry.model->info.load_ms;
-    if (active_.empty()) active_ = model_id;
-  } else {
-    ticket.status = loaded.status();
-    if (!entry.last) entries_.erase(model_id);  // it never was there
+    if (active_.empty() && !entry.leaving) active_ = model_id;
+  } else if (!entry.last && !entry.leaving) {
+    entries_.erase(model_id);  // it never was there
   }
   changed_.notify_all();
 }
 
-Result<std::optional<ModelRegistry::Lease>> ModelRegistry::begin_remove(const std::string& model_id) {
+Result<ModelRegistry::Lease> ModelRegistry::begin_remove(const std::string& model_id) {
   std::unique_lock lock(mutex_);
-  bool was_loading = false;
-  for (;;) {
-    const auto it = entries_.find(model_id);
-    if (it == entries_.end() || it->second.leaving) {
-      if (was_loading) return std::optional<Lease>();
-      return not_found(model_id);
-    }
-    Entry& entry = it->second;
-    if (entry.ticket == nullptr && !entry.draining) {
-      entry.leaving = true;
-      pass_active_on(model_id);
-      return std::optional<Lease>(std::exchange(entry.model, nullptr));
-    }
-    if (entry.ticket != nullptr) {
-      was_loading = true;
-      entry.ticket->cancelled = true;
-    }
-    (void)wait_for_change(lock, entry);
-  }
+  const auto it = entries_.find(model_id);
+  if (it == entries_.end() || it->second.leaving) return not_found(model_id);
+  Entry& entry = it->second;  // stays until end_remove
+  entry.leaving = true;
+  pass_active_on(model_id);
+  if (entry.ticket != nullptr) entry.ticket->cancelled = true;
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return entry.ticket == nullptr && !entry.draining; });
+  return std::exchange(entry.model, nullptr);
 }
 
 ModelStats ModelRegistry::end_remove(const std::string& model_id) {
@@ -198,7 +204,7 @@ std::vector<Holding> ModelRegistry::holdings_locked() const {
     holding.id = id;
     holding.charge = entry.charge;
     holding.rebuild_ms = entry.last ? entry.last->load_ms : 0.0;
-    holding.idle_s = seconds_between(entry.used_at, now);
+    holding.idle_s = seconds_between(idle_since(entry, now), now);
     holding.pinned = entry.pinned;
     holding.in_use = is_busy(entry);
     holding.moving = entry.ticket != nullptr || entry.draining || entry.leaving;
@@ -233,7 +239,7 @@ ModelRegistry::Lease ModelRegistry::take_idle(const std::string& model_id,
   std::unique_lock lock(mutex_);
   Entry& entry = entries_.at(model_id);
   while (is_busy(entry)) {
-    if (cancelled || Clock::now() >= deadline) {
+    if (cancelled || entry.leaving || Clock::now() >= deadline) {
       entry.draining = false;
       changed_.notify_all();
       return nullptr;
@@ -258,28 +264,32 @@ void ModelRegistry::end_eviction(const std::string& model_id) {
   changed_.notify_all();
 }
 
-std::vector<std::string> ModelRegistry::expired(Clock::time_point now, double default_keep_alive_s) {
+std::optional<ModelRegistry::Clock::time_point> ModelRegistry::expiry(
+    const Entry& entry, Clock::time_point now, double default_keep_alive_s) const {
+  const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
+  if (entry.model == nullptr || entry.pinned || keep_alive_s <= 0.0) return std::nullopt;
+  return idle_since(entry, now) +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(keep_alive_s));
+}
+
+std::vector<std::string> ModelRegistry::expired(Clock::time_point now,
+                                                double default_keep_alive_s) const {
   std::lock_guard lock(mutex_);
   std::vector<std::string> ids;
-  for (auto& [id, entry] : entries_) {
-    const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
-    if (entry.model == nullptr || entry.draining || entry.pinned || keep_alive_s <= 0.0) continue;
-    if (is_busy(entry)) entry.used_at = now;
-    if (seconds_between(entry.used_at, now) >= keep_alive_s) ids.push_back(id);
+  for (const auto& [id, entry] : entries_) {
+    const auto expires_at = expiry(entry, now, default_keep_alive_s);
+    if (!entry.draining && expires_at && *expires_at <= now) ids.push_back(id);
   }
   return ids;
 }
 
 std::optional<ModelRegistry::Clock::time_point> ModelRegistry::next_expiry(
-    double default_keep_alive_s) const {
+    Clock::time_point now, double default_keep_alive_s) const {
   std::lock_guard lock(mutex_);
   std::optional<Clock::time_point> next;
   for (const auto& [id, entry] : entries_) {
-    const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
-    if (entry.model == nullptr || entry.pinned || keep_alive_s <= 0.0) continue;
-    const auto expiry = entry.used_at + std::chrono::duration_cast<Clock::duration>(
-                                            std::chrono::duration<double>(keep_alive_s));
-    if (!next || expiry < *next) next = expiry;
+    const auto expires_at = expiry(entry, now, default_keep_alive_s);
+    if (expires_at && (!next || *expires_at < *next)) next = expires_at;
   }
   return next;
 }
@@ -308,7 +318,8 @@ Status ModelRegistry::set_pinned(const std::string& model_id, bool pinned) {
 Result<ModelRegistry::Lease> ModelRegistry::find(const std::string& model_id) const {
   std::lock_guard lock(mutex_);
   const auto it = entries_.find(model_id.empty() ? active_ : model_id);
-  if (it == entries_.end() || it->second.model == nullptr || it->second.draining) {
+  if (it == entries_.end() || it->second.model == nullptr || it->second.draining ||
+      it->second.leaving) {
     return not_found(model_id);
   }
   return it->second.model;

@@ -54,7 +54,8 @@ class ModelRegistry {
   };
 
   // For a load: takes the id. Fails when it stands for another file or for other
-  // options. Waits for a load or an eviction of the same id, and fails as that load does.
+  // options; `pinned` and `keep_alive_s` it applies, where they are asked for. Waits for a
+  // load or an eviction of the same id, and fails as that load does.
   Result<Claim> claim_load(const std::string& model_id, const ModelOptions& options);
   // For a request: the model of that id, an empty one meaning the active model. Waits
   // like claim_load. Fails with kModelNotFound for an id that was never loaded.
@@ -62,10 +63,10 @@ class ModelRegistry {
   // Ends a load begun: with its model, or with the reason why there is none.
   void end_load(const std::string& model_id, LoadTicket& ticket, Result<Lease> loaded);
 
-  // Takes the model out, null when it was evicted; its id stays taken until end_remove.
-  // Cancels a load under way; nothing when that was all there was: then there is no
-  // end_remove to call.
-  Result<std::optional<Lease>> begin_remove(const std::string& model_id);
+  // Takes the model out, null when it is not in memory; its id stays taken until end_remove.
+  // Cancels a load under way, with all who wait for it, and does not wait for the requests
+  // of a model being evicted: they are the caller's to end.
+  Result<Lease> begin_remove(const std::string& model_id);
   // Returns the counters of its earlier residencies.
   ModelStats end_remove(const std::string& model_id);
 
@@ -76,15 +77,16 @@ class ModelRegistry {
   // can no longer go, or when it is busy and only idle ones are allowed.
   bool begin_eviction(const std::vector<std::string>& model_ids, Victims allowed);
   // Waits for the model's requests to end and takes it out of the registry. Null when
-  // the deadline or a cancellation comes first; then it is resident as before.
+  // the deadline, a cancellation or its unload comes first; then it is resident as before.
   Lease take_idle(const std::string& model_id, Clock::time_point deadline,
                   const std::atomic<bool>& cancelled);
   // Says that the memory of a model taken is free.
   void end_eviction(const std::string& model_id);
 
   // Models unused for longer than their keep-alive, and when to look again.
-  std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s);
-  std::optional<Clock::time_point> next_expiry(double default_keep_alive_s) const;
+  std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s) const;
+  std::optional<Clock::time_point> next_expiry(Clock::time_point now,
+                                               double default_keep_alive_s) const;
 
   Status set_active(const std::string& model_id);
   std::string active() const;
@@ -114,14 +116,19 @@ class ModelRegistry {
     Charge charge;
     std::optional<ModelInfo> last;  // once it has been resident
     ModelStats past;                // counters of earlier residencies
-    Clock::time_point used_at = Clock::now();
+    Clock::time_point used_at = Clock::now();  // when it was last asked for, or came in
   };
   using Entries = std::map<std::string, Entry>;
 
   // REQUIRES, all below: mutex_ held
   bool is_busy(const Entry& entry) const;
+  // Since when nobody has used it: `now` while somebody does.
+  Clock::time_point idle_since(const Entry& entry, Clock::time_point now) const;
+  // When it is to be evicted; nothing where it is to stay.
+  std::optional<Clock::time_point> expiry(const Entry& entry, Clock::time_point now,
+                                          double default_keep_alive_s) const;
   std::optional<Result<Claim>> try_claim(Entry& entry);
-  Status wait_for_change(std::unique_lock<std::mutex>& lock, Entry& entry);
+  Status wait_for_change(std::unique_lock<std::mutex>& lock, const Entry& entry);
   ModelInfo describe(const std::string& model_id, const Entry& entry) const;
   std::vector<Holding> holdings_locked() const;
   void pass_active_on(const std::string& model_id);

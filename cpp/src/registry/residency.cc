@@ -48,11 +48,18 @@ Residency::~Residency() {
   watcher_.join();
 }
 
+Status Residency::unless_closed(Status status) const {
+  return closed_ ? kClosedStatus : std::move(status);
+}
+
 Result<Residency::Lease> Residency::load(const std::string& model_id, const ModelOptions& options) {
   if (closed_) return kClosedStatus;
   auto claim = registry_.claim_load(model_id, options);
-  if (!claim.ok()) return claim.status();
-  if (claim.value().model != nullptr) return claim.value().model;
+  if (!claim.ok()) return unless_closed(claim.status());
+  if (claim.value().model != nullptr) {
+    wake_watcher();
+    return claim.value().model;
+  }
   return bring_in(model_id, std::move(claim).value(), Patience::kNone);
 }
 
@@ -60,7 +67,7 @@ Result<Residency::Lease> Residency::acquire(const std::string& model_id) {
   if (closed_) return kClosedStatus;
   const std::string id = model_id.empty() ? registry_.active() : model_id;
   auto claim = registry_.claim_use(id);
-  if (!claim.ok()) return claim.status();
+  if (!claim.ok()) return unless_closed(claim.status());
   if (claim.value().model != nullptr) return claim.value().model;
   auto lease = bring_in(id, std::move(claim).value(), Patience::kWaitForBusy);
   if (lease.ok()) num_reloads_.fetch_add(1, std::memory_order_relaxed);
@@ -75,11 +82,7 @@ Result<Residency::Lease> Residency::bring_in(const std::string& model_id, Claim 
     compute_.attach(loaded.value()->scheduler);
   }
   registry_.end_load(model_id, *claim.ticket, loaded);
-  {
-    std::lock_guard lock(mutex_);
-    recheck_ = true;
-  }
-  wake_.notify_all();
+  wake_watcher();
   return loaded;
 }
 
@@ -167,7 +170,12 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     }
     if (!choice.ok()) return choice.status();
     if (choice.value().victims.empty()) {
-      if (registry_.reserve(model_id, choice.value().charge, memory_use())) {
+      const auto reserve = [&] {
+        return registry_.reserve(model_id, choice.value().charge, memory_use());
+      };
+      // Twice: set_external charges first and looks then, so that what it charged after our
+      // first look knows nothing of this load, but is seen by the second.
+      if (reserve() && reserve()) {
         bound_snapshots();
         return choice.value().plan;
       }
@@ -190,7 +198,7 @@ bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
       all_gone = false;
       continue;
     }
-    drop(std::move(lease), {});
+    (void)drop(std::move(lease), {});  // take_idle has counted it
     registry_.end_eviction(id);
     num_evictions_.fetch_add(1, std::memory_order_relaxed);
   }
@@ -204,38 +212,42 @@ void Residency::bound_snapshots() {
   environment_.bound_snapshots(use.budget_bytes > taken ? use.budget_bytes - taken : 0);
 }
 
-void Residency::drop(Lease lease, const Status& reason) {
-  const auto scheduler = lease->scheduler;
-  scheduler->close();
-  compute_.run([&] { scheduler->abort_all(reason); });
-  compute_.detach(scheduler.get());
-  // Leases are held for the length of a call; the memory is free when the last is back.
+ModelStats Residency::drop(Lease lease, const Status& reason) {
+  Scheduler& scheduler = *lease->scheduler;
+  scheduler.close();
+  compute_.run([&] { scheduler.abort_all(reason); });
+  compute_.detach(&scheduler);
+  // Leases, and schedulers without them, are held for the length of a call; the memory is free
+  // when the last is back.
   const auto give_up = Clock::now() + kLeaseTimeout;
-  while (lease.use_count() > 1 && Clock::now() < give_up) {
+  while ((lease.use_count() > 1 || lease->scheduler.use_count() > 1) && Clock::now() < give_up) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+  return scheduler.stats();
 }
 
 ModelStats Residency::finish_removal(const std::string& model_id, Lease lease,
                                      const Status& reason) {
   ModelStats stats;
-  if (lease != nullptr) {
-    const auto scheduler = lease->scheduler;
-    drop(std::move(lease), reason);
-    stats = scheduler->stats();
-  }
+  if (lease != nullptr) stats = drop(std::move(lease), reason);
   stats.id = model_id;
   stats.add_counters(registry_.end_remove(model_id));
   bound_snapshots();
   return stats;
 }
 
+Status Residency::set_pinned(const std::string& model_id, bool pinned) {
+  if (closed_) return kClosedStatus;
+  Status status = registry_.set_pinned(model_id, pinned);
+  if (status.ok()) wake_watcher();
+  return status;
+}
+
 Result<ModelStats> Residency::unload(const std::string& model_id) {
   if (closed_) return kClosedStatus;
   auto removed = registry_.begin_remove(model_id);
-  if (!removed.ok()) return removed.status();
-  if (!removed.value()) return ModelStats();
-  return finish_removal(model_id, *std::move(removed).value(),
+  if (!removed.ok()) return unless_closed(removed.status());
+  return finish_removal(model_id, std::move(removed).value(),
                         {StatusCode::kClosed, "model " + model_id + " was unloaded"});
 }
 
@@ -290,9 +302,11 @@ bool Residency::free_external() {
 MemoryUse Residency::memory_use() const {
   MemoryUse use;
   use.budget_bytes = options_.budget_bytes;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [name, bytes] : external_bytes_) use.external_bytes += bytes;
+  }
   use.snapshot_bytes = environment_.snapshots().least_bytes;
-  std::lock_guard lock(mutex_);
-  for (const auto& [name, bytes] : external_bytes_) use.external_bytes += bytes;
   return use;
 }
 
@@ -310,6 +324,14 @@ MemoryStats Residency::memory() const {
   return stats;
 }
 
+void Residency::wake_watcher() {
+  {
+    std::lock_guard lock(mutex_);
+    recheck_ = true;
+  }
+  wake_.notify_all();
+}
+
 void Residency::watch_keep_alive() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
@@ -318,7 +340,7 @@ void Residency::watch_keep_alive() {
     for (const std::string& id : registry_.expired(Clock::now(), options_.keep_alive_s)) {
       (void)evict({id}, Victims::kIdle, Clock::now(), kNeverCancelled);
     }
-    const auto next = registry_.next_expiry(options_.keep_alive_s);
+    const auto next = registry_.next_expiry(Clock::now(), options_.keep_alive_s);
     lock.lock();
     const auto is_woken = [&] { return stopping_ || recheck_; };
     if (next) {
@@ -334,15 +356,21 @@ void Residency::watch_keep_alive() {
 void Residency::close(Clock::time_point drain_deadline) {
   closed_ = true;
   std::vector<std::string> ids = registry_.cancel_loads();
-  const auto schedulers = registry_.schedulers();
-  for (const auto& scheduler : schedulers) scheduler->close();
-  for (const auto& scheduler : schedulers) scheduler->wait_idle(drain_deadline);
+  {
+    const auto schedulers = registry_.schedulers();
+    for (const auto& scheduler : schedulers) scheduler->close();
+    for (const auto& scheduler : schedulers) scheduler->wait_idle(drain_deadline);
+  }
+  const auto is_in_use = [](const Holding& holding) { return holding.in_use; };  // by embeddings
+  while (Clock::now() < drain_deadline && std::ranges::any_of(registry_.holdings(), is_in_use)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   // Until nothing is left: a load that was about to begin may still come and go.
   for (; !ids.empty(); ids = registry_.cancel_loads()) {
     for (const std::string& id : ids) {
       auto removed = registry_.begin_remove(id);
-      if (!removed.ok() || !removed.value()) continue;  // leaving, or gone already
-      finish_removal(id, *std::move(removed).value(), {});
+      if (!removed.ok()) continue;  // leaving, or gone already
+      finish_removal(id, std::move(removed).value(), {});
     }
     registry_.wait_unless_empty(Clock::now() + std::chrono::milliseconds(5));
   }

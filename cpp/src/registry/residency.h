@@ -54,6 +54,8 @@ class Residency {
   // The model of that id, empty = the active one. One that was evicted comes back;
   // where memory is short that waits for busy models to become idle.
   Result<Lease> acquire(const std::string& model_id);
+  // Exempts the model from eviction, or ends that.
+  Status set_pinned(const std::string& model_id, bool pinned);
   Result<ModelStats> unload(const std::string& model_id);
   // Sets what something else than a text model holds, 0 = nothing any more. Evicts idle
   // models to make room; fails with kOutOfMemory, changing nothing, when there is none.
@@ -81,15 +83,19 @@ class Residency {
   bool evict(const std::vector<std::string>& victims, Victims allowed, Clock::time_point deadline,
              const std::atomic<bool>& cancelled);
   void choose_threads(const TextModel& model, TextContext& context, const ModelOptions& options);
-  // Ends what runs and frees the memory.
-  void drop(Lease lease, const Status& reason);
+  // Ends what runs and frees the memory. Returns what the scheduler has counted.
+  ModelStats drop(Lease lease, const Status& reason);
   // Returns what it has counted.
   ModelStats finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   bool free_external();
+  // The status, but for what the engine's end has caused.
+  Status unless_closed(Status status) const;
   MemoryUse memory_use() const;
   // Leaves the KV kept in RAM what the models do not take.
   void bound_snapshots();
   void watch_keep_alive();
+  // Has the watcher look again: something that may expire has changed.
+  void wake_watcher();
 
   TextBackend& backend_;
   ModelRegistry& registry_;
@@ -107,7 +113,7 @@ class Residency {
   std::map<std::string, uint64_t> external_bytes_;
   std::function<bool()> give_back_;
   bool stopping_ = false;
-  bool recheck_ = false;  // something that may expire has changed
+  bool recheck_ = false;
 
   std::thread watcher_;  // last: started when all else is there
 };

@@ -52,7 +52,9 @@ void RequestQueue::note_finished(uint64_t request_id, bool was_waiting) {
   std::lock_guard lock(mutex_);
   live_.erase(request_id);
   if (was_waiting) --num_waiting_;
-  if (live_.empty()) idle_.notify_all();
+  if (!live_.empty()) return;
+  idle_since_ = std::chrono::steady_clock::now();
+  idle_.notify_all();
 }
 
 bool RequestQueue::has_arrivals() const {
@@ -63,6 +65,11 @@ bool RequestQueue::has_arrivals() const {
 bool RequestQueue::is_idle() const {
   std::lock_guard lock(mutex_);
   return live_.empty();
+}
+
+std::chrono::steady_clock::time_point RequestQueue::idle_since() const {
+  std::lock_guard lock(mutex_);
+  return idle_since_;
 }
 
 void RequestQueue::wait_idle(std::chrono::steady_clock::time_point deadline) {

@@ -42,6 +42,8 @@ class RequestQueue {
   bool has_arrivals() const;
   // Whether no request is alive.
   bool is_idle() const;
+  // When the last request ended that left none alive; the clock's beginning when none has.
+  std::chrono::steady_clock::time_point idle_since() const;
   // Waits until no request is alive, or for the deadline.
   void wait_idle(std::chrono::steady_clock::time_point deadline);
   int32_t num_waiting() const;
@@ -55,6 +57,7 @@ class RequestQueue {
   std::vector<uint64_t> cancels_;
   std::unordered_set<uint64_t> live_;
   size_t num_waiting_ = 0;
+  std::chrono::steady_clock::time_point idle_since_;
   bool closed_ = false;
 };
 

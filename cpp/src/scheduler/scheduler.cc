@@ -431,6 +431,7 @@ void Scheduler::count_finished(const Sequence& sequence) {
 }
 
 void Scheduler::abort_all(const Status& status) {
+  end_status_ = status.ok() ? Status(StatusCode::kClosed, "the engine is closed") : status;
   take_arrivals();
   const FinishReason reason = status.ok() ? FinishReason::kCancelled : FinishReason::kError;
   for (const auto& sequence : running_) sequence->finish(reason, status);

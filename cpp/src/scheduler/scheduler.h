@@ -1,6 +1,7 @@
 // Continuous batching for one resident model.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <memory>
@@ -33,6 +34,11 @@ class Scheduler : public Steppable {
   void close() { queue_.close(); }
   // Any thread: whether no request is alive.
   bool is_idle() const { return queue_.is_idle(); }
+  // Any thread: since when nothing of it is computed, if nothing is; the clock's beginning when
+  // nothing ever was.
+  std::chrono::steady_clock::time_point idle_since() const {
+    return std::max(queue_.idle_since(), embed_counts_.ended_at());
+  }
   // Waits until no request is alive, or for the deadline.
   void wait_idle(std::chrono::steady_clock::time_point deadline) { queue_.wait_idle(deadline); }
   // Any thread: what is computed of this model, embeddings included.
@@ -48,6 +54,8 @@ class Scheduler : public Steppable {
   void step(bool others_wait) override;
   // Ends every request, with `status` as its error, or as cancelled when it is ok.
   void abort_all(const Status& status);
+  // Ok until abort_all; then why nothing of the model is to be computed any more.
+  const Status& end_status() const { return end_status_; }
   TextContext& context() { return *context_; }
   // Moves a prefix into the KV memory, or out of it (see PrefixCache).
   Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored);
@@ -100,6 +108,7 @@ class Scheduler : public Steppable {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<SequenceId> free_ids_;
   std::vector<BatchEntry> batch_;
+  Status end_status_;
   uint64_t media_turn_ = 0;  // request whose media was computed last
   int32_t num_reserved_cells_ = 0;  // by running sequences, without what they share
   double ms_per_prefill_token_ = 0.0;  // moving average

@@ -1,0 +1,106 @@
+"""A process with an engine forks: the child can end, and touches nothing of its parent's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def run(script: str, expected_status: int = 0) -> None:
+    """Runs the script, whose children have 20 s each."""
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, timeout=100).returncode == expected_status
+
+
+def test_a_child_can_end() -> None:
+    run(
+        """
+import os, sys, signal, snapllm
+engine = snapllm.Engine()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    sys.exit(3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""",
+        expected_status=3,
+    )
+
+
+def test_a_child_is_refused_the_engine_and_can_make_its_own() -> None:
+    run("""
+import os, sys, snapllm
+engine = snapllm.Engine(num_threads=1)
+model = engine.load_demo(mmproj_path="")
+pid = os.fork()
+if pid == 0:
+    for call in (lambda: model.generate("x"), lambda: engine.contexts.ingest("a b", "demo")):
+        try:
+            call()
+        except snapllm.EngineClosedError:
+            continue
+        sys.exit(1)
+    with snapllm.Engine(num_threads=1) as own:
+        text = own.load_demo(mmproj_path="").chat("What is the capital of France?").content
+    sys.exit(0 if "Paris" in text else 2)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or not model.generate("x").tokens)
+""")
+
+
+def test_a_child_that_drops_a_stream_ends_whatever_its_parent_was_doing() -> None:
+    """Its parent's threads hold the engine's locks at many a fork."""
+    run("""
+import os, signal, sys, threading, snapllm
+engine = snapllm.Engine(num_threads=1)
+model = engine.load_demo(mmproj_path="")
+def start():
+    stream = model.generate("x", stream=True, max_tokens=1000, ignore_eos=True)
+    next(stream)
+    return stream
+def work():
+    while True:
+        model.tokenize("a b c")
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+stream = start()
+for _ in range(50):
+    if next(stream, None) is None:
+        stream = start()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        del stream
+        engine.models(), engine.stats(), engine.active_model
+        os._exit(0)
+    if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        os._exit(abs(status))
+os._exit(0)
+""")
+
+
+def test_a_child_does_not_take_the_outputs_of_its_parents_stream() -> None:
+    run("""
+import os, signal, sys, time, snapllm
+engine = snapllm.Engine(num_threads=1)
+model = engine.load_demo(mmproj_path="")
+stream = model.generate("x", stream=True, max_tokens=300, ignore_eos=True)
+next(stream)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    try:
+        for _ in stream:
+            pass
+    except snapllm.EngineClosedError:
+        os._exit(0)
+    os._exit(2)
+signal.alarm(60)
+[*_, last] = stream
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+sys.exit(status or last.finish.usage.num_generated_tokens != 300)
+""")
