@@ -34,14 +34,14 @@ class _Watch:
     first_token = 0.0
 
     def __init__(self) -> None:
-        self._submit, self._put = AsyncPump.submit, Subscription.put
+        self._submit, self._put = AsyncPump.try_submit, Subscription.put
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Notes the times of what is submitted meanwhile."""
         watch = self
 
-        def submit(pump: AsyncPump, request: _core.GenerateRequest) -> int:
+        def submit(pump: AsyncPump, request: _core.GenerateRequest) -> int | None:
             watch.submitted = time.perf_counter()
             return watch._submit(pump, request)
 
@@ -53,7 +53,7 @@ class _Watch:
             watch._put(subscription, output)
 
         with (
-            mock.patch.object(AsyncPump, "submit", submit),
+            mock.patch.object(AsyncPump, "try_submit", submit),
             mock.patch.object(Subscription, "put", put),
         ):
             yield

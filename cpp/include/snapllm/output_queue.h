@@ -1,8 +1,6 @@
 // The one way up: a queue of outputs with an eventfd that an event loop can watch.
 #pragma once
 
-#include <sys/types.h>
-
 #include <mutex>
 #include <vector>
 
@@ -33,7 +31,7 @@ class OutputQueue {
 
  private:
   const int fd_;
-  const pid_t process_;
+  const int process_;
   std::mutex mutex_;
   std::vector<RequestOutput> outputs_;  // guarded by mutex_
 };
