@@ -76,6 +76,7 @@ void bind_engine(py::module_& module) {
             unwrap(without_gil([&] { return self.ensure_resident(model_id); }));
           },
           py::arg("model_id"))
+      .def("is_ready", &Engine::is_ready, py::arg("model_id"))
       .def(
           "set_external_memory",
           [](Engine& self, const std::string& name, uint64_t bytes) {

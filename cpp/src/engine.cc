@@ -256,6 +256,10 @@ Status Engine::ensure_resident(const std::string& model_id) {
   return lease.ok() ? Status() : lease.status();
 }
 
+bool Engine::is_ready(const std::string& model_id) const {
+  return impl_->registry().find(model_id).ok();
+}
+
 Status Engine::set_external_memory(const std::string& name, uint64_t bytes) {
   return impl_->residency().set_external(name, bytes);
 }

@@ -154,7 +154,9 @@ def is_quick(request: ChatRequest | CompletionRequest) -> bool:
         return False
     if isinstance(request, CompletionRequest):
         return len(request.prompt) <= QUICK_CHARS
-    if request.tools or request.json_schema or has_media(request.messages):
+    if request.tools or request.json_schema or request.template_kwargs:
+        return False
+    if has_media(request.messages):
         return False
     if any(message.tool_calls for message in request.messages):
         return False
@@ -163,9 +165,12 @@ def is_quick(request: ChatRequest | CompletionRequest) -> bool:
 
 def _num_chars(message: Message) -> int:
     content = message.content or ""
-    if not isinstance(content, str):
-        return sum(len(part.text or "") for part in content) + MESSAGE_CHARS
-    return len(content) + len(message.reasoning_content or "") + MESSAGE_CHARS
+    texts = [message.name, message.reasoning_content, message.refusal]
+    if isinstance(content, str):
+        texts.append(content)
+    else:
+        texts += [text for part in content for text in (part.text, part.refusal)]
+    return MESSAGE_CHARS + sum(len(text) for text in texts if text)
 
 
 def _media_loader(core: _core.Engine, request: ChatRequest, policy: MediaPolicy) -> MediaLoader:

@@ -88,6 +88,10 @@ def _events(
             yield from read(output)
 
 
+def _identity(lowered: Lowered) -> Lowered:
+    return lowered
+
+
 def _settle(
     returning: dict[str, asyncio.Future[None]], model_id: str, task: asyncio.Future[None]
 ) -> None:
@@ -123,9 +127,12 @@ class Runner:
     async def lower(self, request: ChatRequest) -> Lowered:
         """The chat as it would be submitted."""
         request = self.resolve(request)
+        await self.bring_back(request.model)
         pool = self._pool_for(request)
-        if pool is None:
+        # Back it may be evicted for another before the loop hears of it.
+        if pool is None and self.core.is_ready(request.model):
             return lower_chat(self.core, request, self.media_policy)
+        pool = pool or self.threads.formatting
         return await pool.run(lower_chat, self.core, request, self.media_policy)
 
     async def lower_marked(
@@ -135,6 +142,7 @@ class Runner:
         up; see `snapllm._lowering.lower_marked`."""
         begun = self.resolve(msgspec.structs.replace(request, messages=beginning))
         request = self.resolve(request)
+        await self.bring_back(request.model)
         pool = self._pool_for(request) or self.threads.formatting
         policy = self.media_policy
         return await pool.run(lower_marked, self.core, request, begun.messages, policy)
@@ -177,8 +185,8 @@ class Runner:
 
     async def start_lowered(self, lowered: Lowered, *, stream: bool) -> list[Answer[ChatEvent]]:
         """`start_chat` of a chat that was lowered before."""
-        pool = self.threads.formatting
-        submitted = await self._submit(lowered.model, lambda: lowered, stream, pool)
+        lower = functools.partial(_identity, lowered)
+        submitted = await self._submit(lowered.model, lower, stream, self.threads.formatting)
         return self._chat_answers(*submitted)
 
     def _chat_answers(
@@ -256,12 +264,13 @@ class Runner:
         self.gate.check_open()
         await self.bring_back(model)
         pump = self._pump()
-        if pool is None:
+        if pool is None and self.core.is_ready(model):
             lowered = lower()
             [core_request] = lowered.core_requests(stream=stream)
             request_id = pump.try_submit(core_request)
             if request_id is not None:
                 return lowered, [pump.subscribe(request_id)]
+            lower = functools.partial(_identity, lowered)
         submitted: list[int] = []
 
         def work() -> Lowered:

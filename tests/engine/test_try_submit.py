@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import snapllm
-from snapllm import _core
+from snapllm import _core, _runner
+from snapllm.conversation import Message
+from snapllm.params import ChatRequest
 
 PROMPT = [5 + i % 60 for i in range(600)]
 
@@ -63,3 +68,35 @@ def test_bad_requests_are_refused_and_so_is_all_at_the_end(llama_path: Path) -> 
     engine.close()
     with pytest.raises(snapllm.EngineClosedError):
         core.try_submit(request([5]), queue)
+
+
+def test_a_model_that_left_again_before_the_loop_hears_of_it_is_waited_for_elsewhere(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[bool] = []
+    lower_chat = _runner.lower_chat
+
+    def lower(*arguments: Any) -> Any:
+        used.append(threading.current_thread() is threading.main_thread())
+        return lower_chat(*arguments)
+
+    async def come_and_go(self: _runner.Runner, model_id: str) -> None:
+        pass
+
+    async def count(engine: snapllm.Engine) -> None:
+        await engine.runner.lower(ChatRequest(model="llama", messages=[Message("user", "Hi")]))
+
+    monkeypatch.setattr(_runner, "lower_chat", lower)
+    with snapllm.Engine(num_threads=1, keep_alive_s=0.2) as engine:
+        model = engine.load(llama_path, "llama")
+        asyncio.run(count(engine))
+        while model.info.state != "evicted":
+            time.sleep(0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr(_runner.Runner, "bring_back", come_and_go)
+            asyncio.run(count(engine))
+        assert used == [True, False]
+        while model.info.state != "evicted":
+            time.sleep(0.01)
+        asyncio.run(count(engine))  # once it is back it takes no thread
+        assert used == [True, False, True]

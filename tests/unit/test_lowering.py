@@ -54,6 +54,14 @@ def test_a_short_text_is_prepared_at_once(request_: ChatRequest | CompletionRequ
             model="m", messages=[Message("assistant", None, tool_calls=[MessageToolCall()])]
         ),
         ChatRequest(model="m", messages=[Message("assistant", "so", reasoning_content=LONG)]),
+        ChatRequest(
+            model="m",
+            messages=[
+                Message("assistant", [ContentPart("text", text="so")], reasoning_content=LONG)
+            ],
+        ),
+        ChatRequest(model="m", messages=[Message("user", "word", name=LONG)]),
+        _chat("Answer.", template_kwargs={"facts": LONG}),
         CompletionRequest(model="m", prompt=LONG),
     ],
 )

@@ -47,6 +47,9 @@ class Engine {
   Status set_pinned(const std::string& model_id, bool pinned);
   // Brings the model back if it was evicted.
   Status ensure_resident(const std::string& model_id);
+  // Whether the model is in memory, and not on its way out: what is asked of it now waits for
+  // no load.
+  bool is_ready(const std::string& model_id) const;
   // Charges what something outside of the engine holds to the memory budget, evicting idle
   // models to make room; 0 = nothing any more. Fails with kOutOfMemory.
   Status set_external_memory(const std::string& name, uint64_t bytes);

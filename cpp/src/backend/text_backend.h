@@ -52,7 +52,8 @@ struct ContextMemory {
   uint64_t gpu_bytes = 0;  // of these and of the weights, what is on GPUs
 };
 
-// A batch has guesses of so many sequences at most.
+// A batch has guesses of so many sequences at most. With more of them it computes enough at
+// once: guesses would only add work.
 constexpr int32_t kMaxDraftingSequences = 4;
 
 // KV memory and compute of one model. Only the compute thread may call it.

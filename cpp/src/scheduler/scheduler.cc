@@ -14,7 +14,6 @@ namespace {
 constexpr double kAverageWeight = 0.2;
 // Fewer tell little of the speed; the shortest chunks must tell, or they stay short.
 constexpr int32_t kMeasuredPrefillTokens = 16;
-// With more of them a batch computes enough at once: guesses would only add work.
 
 }  // namespace
 
