@@ -52,6 +52,34 @@ TEST(grammar_check, a_list_of_short_values_is_used) {
   CHECK_EQ(fault("root ::= \"[\" code (\",\" code)* \"]\"\n" + code), "");
 }
 
+// Four alternatives for each letter would be refused if they seemed to meet.
+TEST(grammar_check, letters_outside_ascii_that_exclude_each_other_are_used) {
+  for (const std::string grammar :
+       {"root ::= ([ぁ-ん] | [ァ-ヴ] | [一-龠] | \"ー\")+",
+        "root ::= (hangul | latin | [^가-힣a-z] | \"-\")+\nhangul ::= [가-힣]\nlatin ::= [a-z]",
+        "root ::= ([а-я] | [А-Я] | \"ё\" | \"Ё\" | \"\\U0010FFFF\" | \"\\UFFFFFFFF\")+"}) {
+    CHECK_EQ(fault(grammar), "");
+  }
+}
+
+TEST(grammar_check, scripts_are_told_apart_beside_a_long_list_of_words) {
+  std::string grammar = "root ::= ([ぁ-ん] | [ァ-ヴ] | [一-龠] | [、-〾])+ word\nword ::= \"亜\"";
+  for (const std::string from : {"あいうえおかきくけこさしすせそ", "アイウエオカキクケコサシスセソ",
+                                 "京人仁今介他令仲件任休会伝住体"}) {
+    for (size_t i = 0; i < from.size(); i += 3) grammar += " | \"" + from.substr(i, 3) + "\"";
+  }
+  CHECK_EQ(fault(grammar), "");
+}
+
+TEST(grammar_check, ambiguity_outside_ascii_is_bounded) {
+  CHECK(says("root ::= (\"あ\" | \"あ\" | [ぁ-う] | [^い])*", "too many ways"));
+  std::string many = "root ::= (\"丁\" | \"丁\" | [一-龠] | [^い])* (\"ー\"";
+  for (int i = 0; i < 64; ++i) {
+    many += " | \"\xE4\xB8" + std::string(1, static_cast<char>(0x80 + i)) + "\"";
+  }
+  CHECK(says(many + ")", "too many ways"));
+}
+
 TEST(grammar_check, the_reason_is_told_and_short) {
   CHECK(says("root ::= foo", "it has no rule foo"));
   CHECK(says("foo ::= \"a\"", "it has no rule root"));

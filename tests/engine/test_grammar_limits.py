@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,11 @@ from snapllm.errors import InvalidRequestError
 
 NESTED = "^((a?){60}){60}$"
 OPTIONAL = "^(a?b?c?d?e?f?g?){200}$"
+UPSTREAM = sorted(
+    (Path(__file__).parents[2] / "third_party" / "llama.cpp" / "upstream" / "grammars").glob(
+        "*.gbnf"
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +100,24 @@ def test_a_grammar_is_refused_with_its_reason(
         r"^(\s*\w*)*$",
         r"^[A-Za-z0-9+/]{0,1000}={0,2}$",
         r"^(\d{1,3}\.){3}\d{1,3}$",
+        r"^([ぁ-ん]|[ァ-ヴ]|[一-龠]|ー)+$",
+        r"^([а-я]|[А-Я]|ё|Ё|-)+$",
     ],
 )
 def test_patterns_that_people_write_are_held(model: snapllm.Model, pattern: str) -> None:
     model.chat("Go", json_schema={"type": "string", "pattern": pattern}, max_tokens=3)
+
+
+@pytest.mark.skipif(not UPSTREAM, reason="this checkout has no upstream sources")
+@pytest.mark.parametrize("path", UPSTREAM, ids=lambda path: path.stem)
+def test_upstreams_own_grammars_are_held(model: snapllm.Model, path: Path) -> None:
+    model.generate("Go", grammar=path.read_text(encoding="utf-8"), max_tokens=3)
+
+
+def test_an_answer_is_held_to_scripts_outside_ascii(model: snapllm.Model) -> None:
+    grammar = 'root ::= ([ぁ-ん] | [ァ-ヴ] | [一-龠] | "ー"){2}'
+    answer = model.generate("Go", grammar=grammar, max_tokens=32)
+    assert re.fullmatch("[ぁ-んァ-ヴ一-龠ー]{2}", answer.text), answer.text
 
 
 def test_large_schemas_that_people_write_are_held(model: snapllm.Model) -> None:

@@ -6,51 +6,24 @@
 namespace snapllm {
 namespace {
 
-constexpr uint32_t kFirstShared = 128;
-constexpr uint32_t kNumShared = kNumCharClasses - kFirstShared;
 // llama.cpp recurses as deep, and looks at as many rules.
 constexpr uint32_t kMaxChain = 5000;
 constexpr double kMaxVisits = 5e6;
 
-void add_range(CharClasses& chars, uint32_t low, uint32_t high) {
-  for (uint32_t code = low; code < kFirstShared && code <= high; ++code) chars.set(code);
-  if (high < kFirstShared) return;
-  low = std::max(low, kFirstShared);
-  for (uint32_t i = 0; i < kNumShared && i <= high - low; ++i) {
-    chars.set(kFirstShared + (low + i) % kNumShared);
-  }
-}
-
-// The set that begins at `i`, which moves past it.
-CharClasses read_chars(const llama_grammar_rule& rule, size_t& i) {
-  const llama_gretype type = rule[i].type;
-  CharClasses chars;
-  do {
-    if (rule[i].type == LLAMA_GRETYPE_CHAR_ANY) chars.set();
-    const uint32_t low = rule[i].value;
-    if (rule[i + 1].type == LLAMA_GRETYPE_CHAR_RNG_UPPER) ++i;  // a rule ends with an END
-    if (rule[i].value >= low) add_range(chars, low, rule[i].value);
-    ++i;
-  } while (rule[i].type == LLAMA_GRETYPE_CHAR_ALT);
-  if (type != LLAMA_GRETYPE_CHAR_NOT) return chars;
-  chars.flip();
-  for (size_t shared = kFirstShared; shared < kNumCharClasses; ++shared) chars.set(shared);
-  return chars;
-}
-
 }  // namespace
 
 GrammarRules::GrammarRules(const llama_grammar_rules& parsed) {
+  const CharCuts cuts(parsed);
   bounds_.push_back(0);
   for (const llama_grammar_rule& rule : parsed) {
     first_.push_back(static_cast<uint32_t>(bounds_.size() - 1));
-    read_rule(rule);
+    read_rule(rule, cuts);
   }
   first_.push_back(static_cast<uint32_t>(bounds_.size() - 1));
   find_empty();
 }
 
-void GrammarRules::read_rule(const llama_grammar_rule& rule) {
+void GrammarRules::read_rule(const llama_grammar_rule& rule, const CharCuts& cuts) {
   using Kind = GrammarSymbol::Kind;
   for (size_t i = 0; i < rule.size();) {
     switch (rule[i].type) {
@@ -62,7 +35,7 @@ void GrammarRules::read_rule(const llama_grammar_rule& rule) {
       case LLAMA_GRETYPE_RULE_REF: symbols_.push_back({Kind::kRule, rule[i++].value}); break;
       case LLAMA_GRETYPE_TOKEN:
       case LLAMA_GRETYPE_TOKEN_NOT: symbols_.push_back({Kind::kToken, rule[i++].value}); break;
-      default: symbols_.push_back({Kind::kChars, add_set(read_chars(rule, i))});
+      default: symbols_.push_back({Kind::kChars, add_set(cuts.read_set(rule, i))});
     }
   }
 }

@@ -1,7 +1,6 @@
 // A parsed grammar as the checks of it read it: every rule a list of alternatives, of symbols each.
 #pragma once
 
-#include <bitset>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -9,14 +8,10 @@
 #include <vector>
 
 #include "chat/components.h"
+#include "chat/grammar_chars.h"
 #include "llama-grammar.h"
 
 namespace snapllm {
-
-// Characters, of which those outside ASCII share some places: whether two sets meet is never
-// missed, and seldom claimed wrongly.
-constexpr size_t kNumCharClasses = 159;
-using CharClasses = std::bitset<kNumCharClasses>;
 
 struct GrammarSymbol {
   enum class Kind : uint8_t { kRule, kChars, kToken };
@@ -54,7 +49,7 @@ class GrammarRules {
   std::string recursion_fault() const;
 
  private:
-  void read_rule(const llama_grammar_rule& rule);
+  void read_rule(const llama_grammar_rule& rule, const CharCuts& cuts);
   uint32_t add_set(const CharClasses& chars);
   void find_empty();
   bool has_growing_cycle(const Components& order) const;
