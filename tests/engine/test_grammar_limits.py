@@ -124,6 +124,7 @@ def test_large_schemas_that_people_write_are_held(model: snapllm.Model) -> None:
     names = {f"field_{i}": {"type": "integer"} for i in range(300)}
     texts = {f"s{i}": {"type": "string", "maxLength": 500} for i in range(20)}
     words = {"enum": [f"value {i}" for i in range(1000)]}
+    hanzi = [chr(0x4E00 + 37 * i % 20_000) + chr(0x4E00 + 53 * i % 20_000) for i in range(1000)]
     choice = {"type": "object", "properties": {"kind": words, "of": {"$ref": "#/$defs/choice"}}}
     for schema in (
         {"type": "object", "properties": names},
@@ -133,5 +134,6 @@ def test_large_schemas_that_people_write_are_held(model: snapllm.Model) -> None:
         {"$ref": "#/$defs/choice", "$defs": {"choice": choice}},
         {"type": "string", "maxLength": 2000},
         {"type": "object", "properties": texts},
+        {"type": "array", "items": {"enum": hanzi}},
     ):
         model.chat("Go", json_schema=schema, max_tokens=2)

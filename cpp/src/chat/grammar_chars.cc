@@ -39,6 +39,13 @@ std::vector<CodeRange> all_but(std::vector<CodeRange> ranges) {
 
 }  // namespace
 
+std::optional<uint32_t> only_character(const llama_grammar_rule& rule, size_t i) {
+  const llama_gretype next = rule[i + 1].type;
+  const bool is_alone = rule[i].type == LLAMA_GRETYPE_CHAR &&
+                        next != LLAMA_GRETYPE_CHAR_RNG_UPPER && next != LLAMA_GRETYPE_CHAR_ALT;
+  return is_alone ? std::optional(rule[i].value) : std::nullopt;
+}
+
 CharCuts::CharCuts(const llama_grammar_rules& rules) : begins_{kAsciiEnd} {
   std::vector<uint64_t> of_ranges;
   std::vector<uint64_t> before_characters;

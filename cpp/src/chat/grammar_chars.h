@@ -4,6 +4,7 @@
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "llama-grammar.h"
@@ -12,6 +13,9 @@ namespace snapllm {
 
 constexpr size_t kNumCharClasses = 159;
 using CharClasses = std::bitset<kNumCharClasses>;
+
+// The character that a set is made of, when that is one alone; the set begins at `rule[i]`.
+std::optional<uint32_t> only_character(const llama_grammar_rule& rule, size_t i);
 
 // Every ASCII character is a class of its own. The others are cut where the grammar's own ranges
 // and characters begin and end, so that sets meet only where they share a character; a grammar

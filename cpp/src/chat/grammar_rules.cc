@@ -35,7 +35,10 @@ void GrammarRules::read_rule(const llama_grammar_rule& rule, const CharCuts& cut
       case LLAMA_GRETYPE_RULE_REF: symbols_.push_back({Kind::kRule, rule[i++].value}); break;
       case LLAMA_GRETYPE_TOKEN:
       case LLAMA_GRETYPE_TOKEN_NOT: symbols_.push_back({Kind::kToken, rule[i++].value}); break;
-      default: symbols_.push_back({Kind::kChars, add_set(cuts.read_set(rule, i))});
+      default: {
+        const auto character = only_character(rule, i);
+        symbols_.push_back({Kind::kChars, add_set(cuts.read_set(rule, i)), character});
+      }
     }
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -17,6 +18,7 @@ struct GrammarSymbol {
   enum class Kind : uint8_t { kRule, kChars, kToken };
   Kind kind;
   uint32_t index;  // the rule, or which of the sets
+  std::optional<uint32_t> character = {};  // where the set is this one alone
 };
 
 class GrammarRules {

@@ -48,14 +48,12 @@ size_t first_of(const CharClasses& chars) {
 
 // Whether the rule is a choice of words of which a text begins with one at most, such as an enum.
 bool is_choice_of_words(const GrammarRules& rules, uint32_t rule) {
-  std::vector<std::vector<size_t>> words;
+  std::vector<std::vector<uint32_t>> words;
   for (uint32_t i = 0; i < rules.num_alternatives(rule); ++i) {
     auto& word = words.emplace_back();
     for (const GrammarSymbol& symbol : rules.alternative(rule, i)) {
-      if (symbol.kind != GrammarSymbol::Kind::kChars) return false;
-      const CharClasses& chars = rules.chars(symbol);
-      if (chars.count() != 1) return false;
-      word.push_back(first_of(chars));
+      if (!symbol.character) return false;
+      word.push_back(*symbol.character);
     }
   }
   std::ranges::sort(words);
