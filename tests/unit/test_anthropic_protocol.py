@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -250,3 +251,35 @@ def test_what_is_marked_ends_with_the_marked_block(
         text = "".join(part.text or "" for part in parts) if parts else message.content
         found.append((message.role, text))
     assert found == expected
+
+
+def test_of_many_marks_the_last_one_counts() -> None:
+    turn: list[Any] = [{"role": "user", "content": [marked("a"), marked("b"), TEXT]}]
+    answer = {"role": "assistant", "content": [marked("c"), marked("d"), TEXT]}
+    mark = parse(
+        tools=[LOOK | MARK],
+        system=[marked("s"), marked("t", cache_control={"type": "ephemeral", "ttl": "1h"})],
+        messages=[*turn, answer, *turn],
+    ).breakpoint
+    assert mark is not None and mark.ttl == "5m"
+    assert [message.role for message in mark.messages] == ["system", "user", "assistant", "user"]
+    assert [len(mark.messages[i].content or "") for i in (1, 3)] == [3, 2]
+    assert mark.messages[2].content == "c\nd\nb"
+
+
+SAID = {"role": "assistant", "content": [marked("x")]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"system": [marked("x")] * 8000},
+        {"messages": [*HELLO, {"role": "assistant", "content": [marked("x")] * 8000}, *HELLO]},
+        {"messages": [{"role": "user", "content": [marked("x")] * 50_000}]},
+        {"messages": [{"role": "user", "content": [marked("x")]}, SAID] * 25_000 + HELLO},
+    ],
+)
+def test_many_marks_take_little_time(fields: dict[str, Any]) -> None:
+    began = time.monotonic()
+    assert parse(**fields).breakpoint is not None
+    assert time.monotonic() - began < 2

@@ -88,7 +88,7 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     )
     omits_thinking = wire.thinking is not None and wire.thinking.display == "omitted"
     may_edit = wire.context_management is not None
-    return Parsed(request, bool(wire.stream), conversation.breakpoint, omits_thinking, may_edit)
+    return Parsed(request, bool(wire.stream), conversation.breakpoint(), omits_thinking, may_edit)
 
 
 def _budget(wire: MessagesRequest) -> int:

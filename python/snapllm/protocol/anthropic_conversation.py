@@ -39,12 +39,24 @@ class Breakpoint(msgspec.Struct, frozen=True):
     ttl: str
 
 
+class _Mark(msgspec.Struct, frozen=True):
+    """A place in a conversation: nothing of it is copied, as another mark may follow."""
+
+    ttl: str
+    num_messages: int
+    """Messages before it."""
+    num_parts: int
+    """Parts of the last of them, which may go on: a user's turn."""
+    end: tuple[Message, ...]
+    """The part of the next message, or the system prompt, that it ends."""
+
+
 class Conversation:
     """What is read of a conversation so far."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.breakpoint: Breakpoint | None = None
+        self._mark: _Mark | None = None
 
     def add_part(self, part: ContentPart) -> None:
         """Adds to the user's turn; turns of the user that follow each other are one."""
@@ -56,17 +68,25 @@ class Conversation:
 
     def mark(self, control: CacheControl | None, *end: Message) -> None:
         """Sets the breakpoint if there is a mark here, or in `end`, which comes next."""
-        if control is None:
-            return
-        messages = [*self.messages, *end]
+        if control is not None:
+            last = self.messages[-1].content if self.messages else None
+            num_parts = len(last) if isinstance(last, list) else 0
+            self._mark = _Mark(control.ttl, len(self.messages), num_parts, end)
+
+    def breakpoint(self) -> Breakpoint | None:
+        """The last mark, with what comes before it."""
+        mark = self._mark
+        if mark is None:
+            return None
+        messages = self.messages[: mark.num_messages]
         if messages and isinstance(messages[-1].content, list):
-            # The turn may go on.
-            content = list(messages[-1].content)
+            content = messages[-1].content[: mark.num_parts]
             messages[-1] = msgspec.structs.replace(messages[-1], content=content)
-        elif not messages or messages[-1].role == "system":
+        messages += mark.end
+        if not messages or messages[-1].role == "system":
             # Not every template shows tools and a system prompt to nobody.
             messages.append(Message("user", ""))
-        self.breakpoint = Breakpoint(messages, control.ttl)
+        return Breakpoint(messages, mark.ttl)
 
 
 def read_conversation(wire: MessagesRequest, *, strip_billing: bool) -> Conversation:
@@ -84,15 +104,21 @@ def read_conversation(wire: MessagesRequest, *, strip_billing: bool) -> Conversa
     for tool in wire.tools or ():
         conversation.mark(tool.cache_control, *system)
     if isinstance(wire.system, list):
-        for i, block in enumerate(wire.system):
-            if block.cache_control is not None:
-                until = _system_turn(wire.system[: i + 1], strip_billing)
-                conversation.mark(block.cache_control, *until)
+        until, control = _last_marked(wire.system)
+        conversation.mark(control, *_system_turn(until, strip_billing))
     conversation.messages += system
     for i, message in enumerate(wire.messages):
         _add_message(conversation, message, f"messages[{i}].content")
     conversation.mark(wire.cache_control)
     return conversation
+
+
+def _last_marked(blocks: list[Block]) -> tuple[list[Block], CacheControl | None]:
+    """The blocks up to the last one with a mark, and that mark; no blocks without one."""
+    for i, block in reversed(list(enumerate(blocks))):
+        if block.cache_control is not None:
+            return blocks[: i + 1], block.cache_control
+    return [], None
 
 
 def _system_turn(system: str | list[Block] | None, strip_billing: bool) -> list[Message]:
@@ -150,9 +176,8 @@ def _add_message(conversation: Conversation, message: InputMessage, where: str) 
     content = message.content
     blocks = [Block("text", text=content)] if isinstance(content, str) else content
     if message.role == "assistant":
-        for i, block in enumerate(blocks):
-            if block.cache_control is not None:
-                conversation.mark(block.cache_control, _assistant(blocks[: i + 1], where))
+        until, control = _last_marked(blocks)
+        conversation.mark(control, _assistant(until, where))
         conversation.messages.append(_assistant(blocks, where))
     elif message.role == "system":
         # Templates take system turns at the beginning only.
