@@ -17,6 +17,8 @@ class Gate:
         self._is_closing = False
         self._is_shut = False
         self._num_working = 0
+        self.is_abandoned = False
+        """Whether this is a forked child, where any lock may be held for ever."""
 
     def close(self, timeout_s: float) -> None:
         """Lets nothing in any more, and waits so long for what is under way."""
@@ -29,7 +31,7 @@ class Gate:
 
     def abandon(self) -> None:
         """Lets nothing in any more, at once and without a lock; for a forked child."""
-        self._is_closing = self._is_shut = True
+        self._is_closing = self._is_shut = self.is_abandoned = True
 
     def check_not_shut(self) -> None:
         """Raises `EngineClosedError` once `close` has waited enough, or after `abandon`: then

@@ -124,7 +124,7 @@ class Engine(_lifetime.ClosedAtExit):
             setattr(options, name, convert(plain_number(value), kind, name))
         core = _core.Engine(options)
         self._runner = Runner(core, options.max_queued_requests)
-        self.totals = TotalsKeeper(core.stats)
+        self.totals = TotalsKeeper(core.stats, self._runner.gate)
         """The counters, with those of models that were unloaded."""
         if hosts:
             # Not imported without need: TLS and HTTP take a while.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from snapllm import _core
+from snapllm._gate import Gate
 
 COUNTERS = (
     "num_requests",
@@ -39,17 +40,23 @@ class TotalsKeeper:
 
     Args:
         read: Reads the counters of the models that are loaded.
+        gate: The engine's; tells whether this is a forked child.
     """
 
-    def __init__(self, read: Callable[[], _core.EngineStats]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[], _core.EngineStats], gate: Gate) -> None:
+        self._read, self._gate = read, gate
         self._lock = threading.Lock()
         self._past: dict[str, Totals] = {}
         self._seen: dict[str, Totals] = {}
         self._overtaken: dict[str, Totals] = {}
 
     def read(self) -> tuple[_core.EngineStats, dict[str, Totals]]:
-        """The counters now, and the totals by model, ordered by id."""
+        """The counters now, and the totals by model, ordered by id.
+
+        In a forked child there are none of either: the models are its parent's.
+        """
+        if self._gate.is_abandoned:
+            return self._read(), {}
         with self._lock:
             stats = self._read()
             for model in stats.models:

@@ -104,3 +104,25 @@ signal.alarm(60)
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 sys.exit(status or last.finish.usage.num_generated_tokens != 300)
 """)
+
+
+def test_a_child_reads_no_counters_while_its_parent_does() -> None:
+    run("""
+import os, signal, threading, snapllm
+engine = snapllm.Engine(num_threads=1)
+engine.load_demo(mmproj_path="")
+def work():
+    while True:
+        engine.totals.read()
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+for _ in range(30):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        stats, totals = engine.totals.read()
+        os._exit(len(stats.models) + len(totals))
+    if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        os._exit(abs(status))
+os._exit(0)
+""")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from snapllm import _core, metrics
+from snapllm._gate import Gate
 from snapllm.totals import COUNTERS, HISTOGRAMS, TotalsKeeper
 
 
@@ -20,7 +21,8 @@ class Source:
 
     def __init__(self) -> None:
         self.models: list[SimpleNamespace] = []
-        self.keeper = TotalsKeeper(lambda: self)  # type: ignore[arg-type,return-value]
+        self.gate = Gate()
+        self.keeper = TotalsKeeper(lambda: self, self.gate)  # type: ignore[arg-type,return-value]
 
     def read(self, **models: int) -> dict[str, float]:
         self.models = [model(*each) for each in models.items()]
@@ -46,6 +48,14 @@ def test_a_successor_that_is_there_before_the_unload_returns_takes_nothing_away(
     assert source.read(a=2) == {"a": 7}
     source.keeper.end("a", model("a", 8))  # type: ignore[arg-type]
     assert source.read(a=3) == {"a": 11}
+
+
+def test_in_a_forked_child_there_are_no_totals_and_no_lock_is_waited_for() -> None:
+    source = Source()
+    assert source.read(a=5) == {"a": 5}
+    source.gate.abandon()
+    with source.keeper._lock:  # as a thread of the parent's holds it that is not there
+        assert source.read() == {}
 
 
 def test_the_totals_are_the_counters_that_are_shown() -> None:
