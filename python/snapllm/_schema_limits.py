@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 _MAX_LEVELS = 100
 """Of a schema as it is written, as of all JSON that llama.cpp reads."""
 _MAX_PATH = 500
-"""Of schemas within each other, with references followed."""
+"""Of schemas within each other, with references followed as llama.cpp does."""
 _MAX_READ = 50_000
 """Schemas that are read, again and again ones counted as often."""
 _MAX_OPTIONAL = 500
 """Properties of one object that may be missing: the time goes with the third power."""
 _MAX_NAME = 1000
 """Letters of a property's name. There is one level of recursion for each."""
+_OF_SCHEMAS = ("properties", "additionalProperties", "allOf", "items", "prefixItems")
 
 
 class SchemaTooLargeError(Exception):
@@ -34,27 +35,39 @@ def check_limits(schema: Mapping[str, Any]) -> None:
     """
     root = _part(schema)
     parts = {"": root}
-    found = list(root.refs)
+    found = [ref.target for ref in root.refs]
     num_read = root.num_read
     while found:
         ref = found.pop()
         if ref in parts:
             continue
         parts[ref] = _part(_target(schema, ref))
-        found += parts[ref].refs
+        found += [each.target for each in parts[ref].refs]
         num_read += 1 + parts[ref].num_read
         if num_read > _MAX_READ:
             raise _too_many()
-    if _longest_path(parts) > _MAX_PATH:
-        raise SchemaTooLargeError(
-            f"its references lead too deep (at most {_MAX_PATH} schemas within each other)"
-        )
     if sum(_num_read(parts).values()) > _MAX_READ:
         raise _too_many()
+    # It builds a tree of the schema first, then writes the grammar.
+    deepest = max(_deepest(parts, in_place) for in_place in (False, True))
+    if deepest > _MAX_PATH:
+        raise SchemaTooLargeError(
+            f"its references lead too deep ({deepest} schemas within each other, at most"
+            f" {_MAX_PATH})"
+        )
 
 
 def _too_many() -> SchemaTooLargeError:
     return SchemaTooLargeError(f"it makes more than {_MAX_READ} schemas")
+
+
+class _Reference(NamedTuple):
+    target: str
+    level: int
+    """Where it stands: levels of its part down to it."""
+    num_included: int
+    """How often what it leads to is read in its place, as of an allOf; else it is read once for
+    the whole schema."""
 
 
 @dataclass(slots=True)
@@ -63,9 +76,13 @@ class _Part:
 
     levels: int = 0
     num_read: int = 0
-    refs: list[str] = field(default_factory=list)
-    included: list[tuple[str, int]] = field(default_factory=list)
-    """References that are read again in each place, and how often in this one."""
+    refs: list[_Reference] = field(default_factory=list)
+    """In the order in which they are read."""
+
+    @property
+    def included(self) -> list[tuple[str, int]]:
+        """References that are read again in each place, and how often in this one."""
+        return [(ref.target, ref.num_included) for ref in self.refs if ref.num_included]
 
 
 def _target(schema: Any, ref: str) -> Any:
@@ -96,40 +113,51 @@ def _part(schema: Any) -> _Part:
             raise _too_many()
         ref = at.get("$ref")
         if isinstance(ref, str):
-            part.refs.append(ref)
-            if is_included:
-                part.included.append((ref, times))
+            if times:
+                part.refs.append(_Reference(ref, level, times if is_included else 0))
             continue
         _check_properties(at)
-        waiting += [
+        inner = [
             (each, level + 1, times * again, within)
             for each, again, within in _inner(at, is_included)
         ]
+        waiting += reversed(inner)
     return part
 
 
 def _inner(schema: Mapping[str, Any], is_included: bool) -> Iterator[tuple[Any, int, bool]]:
-    """The schemas in one, how often each is read, and whether it is one of an allOf."""
+    """The schemas in one, as they are read; how often, and whether it is one of an allOf.
+
+    Those that are not read come last: they are JSON all the same.
+    """
     alternatives = schema.get("oneOf", schema.get("anyOf"))
     if isinstance(alternatives, list):
         yield from ((each, 1, is_included) for each in alternatives)
         return
     types = schema.get("type")
     types = types if isinstance(types, list) else [types]
-    objects = sum(each in ("object", None) for each in types)
-    arrays = sum(each in ("array", None) for each in types)
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        yield from ((each, objects, False) for each in properties.values())
-    yield schema.get("additionalProperties"), objects, False
-    for keyword in ("items", "prefixItems"):
-        items = schema.get(keyword)
-        for each in items if isinstance(items, list) else [items]:
-            yield each, arrays, False
-    parts = schema.get("allOf")
-    if isinstance(parts, list):
-        times = sum(each in ("object", "string", None) for each in types)
-        yield from ((each, times, True) for each in parts)
+    read = [keyword for each in types for keyword in _read_of(schema, each)]
+    for keyword in dict.fromkeys((*read, *_OF_SCHEMAS)):
+        value = schema.get(keyword)
+        if keyword == "properties" and isinstance(value, Mapping):
+            value = list(value.values())
+        times = read.count(keyword)
+        for each in value if isinstance(value, list) else [value]:
+            yield each, times, keyword == "allOf"
+
+
+def _read_of(schema: Mapping[str, Any], kind: Any) -> tuple[str, ...]:
+    """The keywords whose schemas are read in one of a type, or of none, in their order."""
+    if "const" in schema or "enum" in schema:
+        return ()
+    is_open = schema.get("additionalProperties", True) is True
+    if kind in (None, "object") and ("properties" in schema or not is_open):
+        return ("properties", "additionalProperties")
+    if kind in (None, "object", "string") and "allOf" in schema:
+        return ("allOf",)
+    if kind in (None, "array"):
+        return ("items",) if "items" in schema else ("prefixItems",)
+    return ()
 
 
 def _check_properties(schema: Mapping[str, Any]) -> None:
@@ -148,30 +176,51 @@ def _check_properties(schema: Mapping[str, Any]) -> None:
         raise SchemaTooLargeError(f"a property's name has more than {_MAX_NAME} letters")
 
 
-def _longest_path(parts: Mapping[str, _Part]) -> int:
-    """Levels of the longest path of references, at most: cycles count once, as a whole."""
-    users: dict[str, list[str]] = {ref: [] for ref in parts}
-    left = {}
-    for ref, part in parts.items():
-        refs = set(part.refs)
-        left[ref] = len(refs)
-        for each in refs:
-            users[each].append(ref)
-    below = dict.fromkeys(parts, 0)
-    ready = [ref for ref, num in left.items() if not num]
-    longest = 0
-    while ready:
-        ref = ready.pop()
-        del left[ref]
-        levels = below[ref] + parts[ref].levels
-        longest = max(longest, levels)
-        for user in users[ref]:
-            below[user] = max(below[user], levels)
-            left[user] -= 1
-            if not left[user]:
-                ready.append(user)
-    # What is left leads into a cycle.
-    return longest + sum(parts[ref].levels for ref in left)
+@dataclass(slots=True)
+class _Step:
+    """A part that is being read, from a reference to it."""
+
+    ref: str
+    level: int
+    is_included: bool
+    deepest: int
+    waiting: Iterator[_Reference]
+
+
+def _deepest(parts: Mapping[str, _Part], in_place: bool) -> int:
+    """Levels of the deepest path when references are followed in the order they are written in.
+
+    One to what is being read ends its path; one to what was read before counts with all of that,
+    though it is not read again.
+
+    Args:
+        parts: By reference; the whole schema's is "".
+        in_place: Read what an allOf refers to once more wherever it stands.
+    """
+    depths: dict[str, int] = {}
+    opened: set[str] = set()
+    path = [_Step("", 0, False, parts[""].levels, iter(parts[""].refs))]
+    while path:
+        step = path[-1]
+        for ref in step.waiting:
+            is_included = in_place and ref.num_included > 0
+            if not is_included and ref.target in depths:
+                step.deepest = max(step.deepest, ref.level + depths[ref.target])
+            elif is_included or ref.target not in opened:
+                if not is_included:
+                    opened.add(ref.target)
+                part = parts[ref.target]
+                found = _Step(ref.target, ref.level, is_included, part.levels, iter(part.refs))
+                path.append(found)
+                break
+        else:
+            path.pop()
+            if not step.is_included:
+                depths[step.ref] = step.deepest
+                opened.discard(step.ref)
+            if path:
+                path[-1].deepest = max(path[-1].deepest, step.level + step.deepest)
+    return depths[""]
 
 
 def _num_read(parts: Mapping[str, _Part]) -> dict[str, int]:

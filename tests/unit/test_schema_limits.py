@@ -70,6 +70,76 @@ def test_a_schema_may_lead_back_to_itself() -> None:
     assert enforceable(schema, "f") == schema
 
 
+def syntax(num_types: int) -> dict[str, Any]:
+    """Schemas of a syntax tree: expressions of many kinds, each of which holds an expression."""
+    kinds = {
+        f"N{i}": {
+            "type": "object",
+            "properties": {
+                "type": {"const": f"N{i}"},
+                "left": {"$ref": "#/$defs/E"},
+                "at": {"type": "object", "properties": {"line": {"type": "integer"}}},
+            },
+            "required": ["type"],
+        }
+        for i in range(num_types)
+    }
+    either = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in kinds]}
+    return {"$ref": "#/$defs/E", "$defs": {**kinds, "E": either}}
+
+
+def test_many_types_may_lead_back_to_each_other() -> None:
+    schema = syntax(300)
+    assert enforceable(schema, "f") == schema
+    ring = chained(100, LINKS[2])
+    ring["$defs"]["a100"] = {"anyOf": [{"$ref": f"#/$defs/a{i}"} for i in range(100)]}
+    assert enforceable(ring, "f") == ring
+
+
+@pytest.mark.parametrize("keyword", ["properties", "items"])
+def test_references_that_lead_back_hide_no_depth(keyword: str) -> None:
+    """The order in which they are read decides how deep it is."""
+    ring = chained(400, LINKS[2])
+    ring["$defs"]["a400"] = {"$ref": "#/$defs/a0"}
+    with pytest.raises(InvalidRequestError, match=r"lead too deep \(80\d schemas"):
+        enforceable(ring, "f")
+    # From its last pair backwards, each is cut from the next one.
+    pairs = {
+        f"a{i}": {
+            "anyOf": [
+                {"type": "array", "items": {"$ref": f"#/$defs/a{i - 1}"}} if i % 2 else {},
+                {"type": "array", "items": {"$ref": f"#/$defs/a{i + 1}"}},
+            ]
+        }
+        for i in range(1000)
+    }
+    pairs["a1000"] = {"type": "null"}
+    backwards = {"anyOf": [{"$ref": f"#/$defs/a{i}"} for i in range(999, 0, -2)]}
+    deep = {"$ref": "#/$defs/a0"}
+    other = {"properties": {"x": deep}} if keyword == "properties" else {"items": deep}
+    first, last = ("array", "object") if keyword == "items" else ("object", "array")
+    schema: dict[str, Any] = {
+        "type": [first, last],
+        "properties": {"x": backwards},
+        "items": backwards,
+        **other,
+        "$defs": pairs,
+    }
+    with pytest.raises(InvalidRequestError, match="lead too deep"):
+        enforceable(schema, "f")
+    assert enforceable({**schema, "type": [last, first]}, "f")
+
+
+def test_what_is_not_read_leads_nowhere() -> None:
+    deep = chained(1000, LINKS[2])
+    for schema in (
+        {"type": "string", "properties": deep["properties"]},
+        {"enum": [1], "items": deep["properties"]["x"]},
+        {"items": {}, "prefixItems": [deep["properties"]["x"]]},
+    ):
+        assert enforceable({**schema, "$defs": deep["$defs"]}, "f")
+
+
 def test_a_reference_with_a_description_is_one() -> None:
     """Pydantic 1 wraps it in an allOf."""
     node = {
