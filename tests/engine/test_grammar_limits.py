@@ -12,6 +12,7 @@ import pytest
 
 import snapllm
 from snapllm.errors import InvalidRequestError
+from tests.unit.test_schema_limits import syntax
 
 NESTED = "^((a?){60}){60}$"
 OPTIONAL = "^(a?b?c?d?e?f?g?){200}$"
@@ -137,3 +138,8 @@ def test_large_schemas_that_people_write_are_held(model: snapllm.Model) -> None:
         {"type": "array", "items": {"enum": hanzi}},
     ):
         model.chat("Go", json_schema=schema, max_tokens=2)
+
+
+def test_a_syntax_tree_of_many_kinds_of_nodes_is_a_schema(model: snapllm.Model) -> None:
+    answer = model.chat("Go", json_schema=syntax(200), seed=1, max_tokens=100).content
+    assert re.match(r'\{\s*"type"\s*:', answer)
