@@ -50,9 +50,22 @@ void unload(ModelRegistry& registry, const std::string& id) {
 }
 
 void evict(ModelRegistry& registry, const std::string& id) {
-  REQUIRE(registry.begin_eviction({id}, Victims::kIdle));
-  REQUIRE(registry.take_idle(id, testing::far_deadline(), kNeverCancelled) != nullptr);
+  const auto eviction = registry.begin_eviction({id}, Victims::kIdle);
+  REQUIRE(eviction.has_value());
+  REQUIRE(registry.take_idle(id, *eviction, testing::far_deadline(), kNeverCancelled) != nullptr);
   registry.end_eviction(id);
+}
+
+// Begins the eviction of models with a request each, which nobody computes.
+ModelRegistry::EvictionId evict_busy(ModelRegistry& registry, const std::vector<std::string>& ids) {
+  auto outputs = std::make_shared<OutputQueue>();
+  for (const std::string& id : ids) {
+    const auto lease = registry.find(id).value();
+    REQUIRE(lease->scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
+  }
+  const auto eviction = registry.begin_eviction(ids, Victims::kIdleAndBusy);
+  REQUIRE(eviction.has_value());
+  return *eviction;
 }
 
 TEST(model_registry, first_model_becomes_active_and_later_ones_do_not) {
@@ -197,11 +210,9 @@ TEST(model_registry, an_unload_ends_the_loads_that_wait_and_not_those_after_it) 
 TEST(model_registry, an_unload_takes_a_model_that_drains_with_its_requests) {
   ModelRegistry registry;
   load(registry, "a");
-  auto outputs = std::make_shared<OutputQueue>();
-  CHECK(registry.find("a").value()->scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
-  REQUIRE(registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  const auto eviction = evict_busy(registry, {"a"});
   auto taken = std::async(std::launch::async, [&] {
-    return registry.take_idle("a", testing::far_deadline(), kNeverCancelled);
+    return registry.take_idle("a", eviction, testing::far_deadline(), kNeverCancelled);
   });
   auto request = std::async(std::launch::async, [&] { return registry.claim_use("a"); });
   CHECK(request.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
@@ -212,6 +223,29 @@ TEST(model_registry, an_unload_takes_a_model_that_drains_with_its_requests) {
   CHECK_EQ(request.get().status().code(), StatusCode::kModelNotFound);
   removed->scheduler->abort_all({});
   registry.end_remove("a");
+}
+
+TEST(model_registry, an_unload_takes_a_victim_whose_eviction_still_waits_for_another) {
+  ModelRegistry registry;
+  load(registry, "a");
+  load(registry, "b");
+  const auto eviction = evict_busy(registry, {"a", "b"});
+  const auto schedulers = registry.schedulers();
+  auto removal = std::async(std::launch::async, [&] { return registry.begin_remove("b"); });
+  CHECK(removal.wait_for(std::chrono::seconds(5)) == std::future_status::ready);
+  const auto deadline = testing::far_deadline();
+  CHECK(registry.take_idle("b", eviction, deadline, kNeverCancelled) == nullptr);
+  CHECK(removal.get().value() != nullptr);
+  registry.end_remove("b");
+  // The id is free for another model, and its eviction is not mistaken for the first.
+  load(registry, "b");
+  const auto later = evict_busy(registry, {"b"});
+  CHECK(registry.take_idle("b", eviction, deadline, kNeverCancelled) == nullptr);
+  CHECK_EQ(registry.info("b").value().state, "evicting");
+  for (const auto& scheduler : registry.schedulers()) scheduler->abort_all({});
+  CHECK(registry.take_idle("a", eviction, deadline, kNeverCancelled) != nullptr);
+  CHECK(registry.take_idle("b", later, deadline, kNeverCancelled) != nullptr);
+  schedulers[1]->abort_all({});
 }
 
 TEST(model_registry, removing_the_active_model_passes_the_role_on) {
@@ -300,9 +334,10 @@ TEST(model_registry, leases_requests_and_pins_keep_a_model_from_eviction) {
   CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
   CHECK(!registry.begin_eviction({"a"}, Victims::kIdle));
   CHECK(!registry.begin_eviction({"a", "nobody"}, Victims::kIdleAndBusy));
-  REQUIRE(registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  const auto eviction = registry.begin_eviction({"a"}, Victims::kIdleAndBusy);
+  REQUIRE(eviction.has_value());
   const auto soon = ModelRegistry::Clock::now() + std::chrono::milliseconds(30);
-  CHECK(registry.take_idle("a", soon, kNeverCancelled) == nullptr);
+  CHECK(registry.take_idle("a", *eviction, soon, kNeverCancelled) == nullptr);
   CHECK_EQ(registry.info("a").value().state, "resident");
   scheduler->abort_all({});
   evict(registry, "a");
@@ -312,11 +347,9 @@ TEST(model_registry, new_requests_wait_while_a_model_drains) {
   ModelRegistry registry;
   load(registry, "a");
   const auto scheduler = registry.schedulers()[0];
-  auto outputs = std::make_shared<OutputQueue>();
-  CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
-  REQUIRE(registry.begin_eviction({"a"}, Victims::kIdleAndBusy));
+  const auto eviction = evict_busy(registry, {"a"});
   auto taken = std::async(std::launch::async, [&] {
-    return registry.take_idle("a", testing::far_deadline(), kNeverCancelled);
+    return registry.take_idle("a", eviction, testing::far_deadline(), kNeverCancelled);
   });
   auto request = std::async(std::launch::async, [&] { return registry.claim_use("a"); });
   CHECK(request.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);

@@ -21,18 +21,22 @@ constexpr uint64_t kOwnBytes = 100;
 constexpr uint64_t kModelBytes = kWeightsBytes + kOwnBytes;
 constexpr int32_t kEndless = 40'000;  // tokens that no test waits for
 
-// Models of one size; counts what is in memory.
+uint64_t weights_of(const std::string& path) {
+  return path == "/large" ? kWeightsBytes + kModelBytes : kWeightsBytes;
+}
+
+// Models of one size, but for a large one, which takes the room of two; counts what is in memory.
 class FakeBackend : public TextBackend {
  public:
   Result<MemoryPlan> plan(const ModelOptions& options, uint64_t max_bytes) override {
     if (options.path == "/missing") return Status(StatusCode::kFileNotFound, "missing");
-    if (kModelBytes > max_bytes) return Status(StatusCode::kOutOfMemory, "too large");
     MemoryPlan plan;
     plan.context_size = plan.kv_cells = 4096;
     plan.weights_key = options.path;
-    plan.weights_bytes = kWeightsBytes;
+    plan.weights_bytes = weights_of(options.path);
     plan.kv_bytes = kOwnBytes;
-    plan.total_bytes = kModelBytes;
+    plan.total_bytes = plan.weights_bytes + kOwnBytes;
+    if (plan.total_bytes > max_bytes) return Status(StatusCode::kOutOfMemory, "too large");
     return plan;
   }
   Result<LoadedModel> load(const std::string& model_id, const ModelOptions& options,
@@ -49,7 +53,7 @@ class FakeBackend : public TextBackend {
     ModelInfo info = fake_info(2 * kEndless);
     info.id = model_id;
     info.path = options.path;
-    info.weights_bytes = kWeightsBytes;
+    info.weights_bytes = weights_of(options.path);
     info.kv_bytes = kOwnBytes;
     std::shared_ptr<FakeTextModel> model(new FakeTextModel(info, 2048, 512),
                                          [num_alive](FakeTextModel* gone) {
@@ -256,6 +260,29 @@ TEST(residency, unloading_a_model_that_is_being_evicted_ends_its_requests) {
   const auto outputs = f.outputs->drain();
   REQUIRE(!outputs.empty());
   CHECK_EQ(outputs.back().error.code(), StatusCode::kClosed);
+}
+
+TEST(residency, unloading_any_model_of_an_eviction_ends_its_requests_at_once) {
+  for (const std::string unloaded : {"a", "b"}) {
+    Fixture f(2);
+    CHECK(f.load("c", "/large").ok());
+    CHECK(f.load("a").ok());  // evicts c
+    CHECK(f.load("b").ok());
+    f.start("a");
+    f.start("b");
+    auto lease = std::async(std::launch::async, [&] { return f.residency.acquire("c").ok(); });
+    for (const char* id : {"a", "b"}) {
+      while (f.state(id) != "evicting") std::this_thread::yield();
+    }
+    const auto stats = f.residency.unload(unloaded);
+    REQUIRE(stats.ok());
+    CHECK_EQ(stats.value().num_failed, 1u);
+    const std::string other = unloaded == "a" ? "b" : "a";
+    CHECK_EQ(f.state(other), "evicting");  // its request goes on
+    CHECK(f.residency.unload(other).ok());
+    CHECK(lease.get());
+    CHECK_EQ(f.residency.memory().used_bytes, 2 * kModelBytes);
+  }
 }
 
 TEST(residency, requests_that_wait_for_a_model_at_the_end_hear_that_it_is_the_end) {

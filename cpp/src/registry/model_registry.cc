@@ -155,6 +155,7 @@ Result<ModelRegistry::Lease> ModelRegistry::begin_remove(const std::string& mode
   entry.leaving = true;
   pass_active_on(model_id);
   if (entry.ticket != nullptr) entry.ticket->cancelled = true;
+  if (entry.model != nullptr) entry.draining.reset();  // whoever waits for it finds it gone
   changed_.notify_all();
   changed_.wait(lock, [&] { return entry.ticket == nullptr && !entry.draining; });
   return std::exchange(entry.model, nullptr);
@@ -218,48 +219,54 @@ std::vector<Holding> ModelRegistry::holdings() const {
   return holdings_locked();
 }
 
-bool ModelRegistry::begin_eviction(const std::vector<std::string>& model_ids, Victims allowed) {
+std::optional<ModelRegistry::EvictionId> ModelRegistry::begin_eviction(
+    const std::vector<std::string>& model_ids, Victims allowed) {
   std::lock_guard lock(mutex_);
   for (const std::string& id : model_ids) {
     const auto it = entries_.find(id);
-    if (it == entries_.end()) return false;
+    if (it == entries_.end()) return std::nullopt;
     const Entry& entry = it->second;
-    if (entry.model == nullptr || entry.draining || entry.leaving || entry.pinned) return false;
-    if (allowed == Victims::kIdle && is_busy(entry)) return false;
+    const bool stays = entry.model == nullptr || entry.draining || entry.leaving || entry.pinned;
+    if (stays || (allowed == Victims::kIdle && is_busy(entry))) return std::nullopt;
   }
-  for (const std::string& id : model_ids) entries_.at(id).draining = true;
-  return true;
+  const EvictionId eviction = ++num_evictions_;
+  for (const std::string& id : model_ids) entries_.at(id).draining = eviction;
+  return eviction;
 }
 
-ModelRegistry::Lease ModelRegistry::take_idle(const std::string& model_id,
+ModelRegistry::Lease ModelRegistry::take_idle(const std::string& model_id, EvictionId eviction,
                                               Clock::time_point deadline,
                                               const std::atomic<bool>& cancelled) {
   // How often a lease held by a thread between two calls, and a cancellation, are seen.
   constexpr std::chrono::milliseconds kPatience{20};
   std::unique_lock lock(mutex_);
-  Entry& entry = entries_.at(model_id);
-  while (is_busy(entry)) {
-    if (cancelled || entry.leaving || Clock::now() >= deadline) {
-      entry.draining = false;
+  for (;;) {
+    const auto it = entries_.find(model_id);
+    // After an unload the id may be unknown, or stand for a model of another eviction.
+    if (it == entries_.end() || it->second.draining != eviction) return nullptr;
+    Entry& entry = it->second;
+    const auto scheduler = entry.model->scheduler;
+    if (!is_busy(entry)) {
+      entry.past.add_counters(scheduler->stats());
+      ++entry.past.num_evictions;
+      return std::exchange(entry.model, nullptr);
+    }
+    if (cancelled || Clock::now() >= deadline) {
+      entry.draining.reset();
       changed_.notify_all();
       return nullptr;
     }
-    const auto scheduler = entry.model->scheduler;
-    const auto until = std::min(deadline, Clock::now() + kPatience);
     lock.unlock();
-    scheduler->wait_idle(until);
+    scheduler->wait_idle(std::min(deadline, Clock::now() + kPatience));
     if (scheduler->is_idle()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     lock.lock();
   }
-  entry.past.add_counters(entry.model->scheduler->stats());
-  ++entry.past.num_evictions;
-  return std::exchange(entry.model, nullptr);
 }
 
 void ModelRegistry::end_eviction(const std::string& model_id) {
   std::lock_guard lock(mutex_);
   Entry& entry = entries_.at(model_id);
-  entry.draining = false;
+  entry.draining.reset();
   entry.charge = {};
   changed_.notify_all();
 }

@@ -44,6 +44,7 @@ class ModelRegistry {
  public:
   using Lease = std::shared_ptr<const ResidentModel>;
   using Clock = std::chrono::steady_clock;
+  using EvictionId = uint64_t;  // one for each begin_eviction, never used again
 
   // The model, or else the duty to load it and to call end_load.
   struct Claim {
@@ -64,8 +65,8 @@ class ModelRegistry {
   void end_load(const std::string& model_id, LoadTicket& ticket, Result<Lease> loaded);
 
   // Takes the model out, null when it is not in memory; its id stays taken until end_remove.
-  // Cancels a load under way, with all who wait for it, and does not wait for the requests
-  // of a model being evicted: they are the caller's to end.
+  // Cancels a load under way, with all who wait for it, and takes a model away from the
+  // eviction that waits for its requests: they are the caller's to end.
   Result<Lease> begin_remove(const std::string& model_id);
   // Returns the counters of its earlier residencies.
   ModelStats end_remove(const std::string& model_id);
@@ -73,12 +74,14 @@ class ModelRegistry {
   // Sets what the loading model is going to take; false when the budget has no room.
   bool reserve(const std::string& model_id, const Charge& charge, const MemoryUse& use);
   std::vector<Holding> holdings() const;
-  // Keeps new requests away from the models; false (and nothing done) when one of them
+  // Keeps new requests away from the models; nothing (and nothing done) when one of them
   // can no longer go, or when it is busy and only idle ones are allowed.
-  bool begin_eviction(const std::vector<std::string>& model_ids, Victims allowed);
-  // Waits for the model's requests to end and takes it out of the registry. Null when
-  // the deadline, a cancellation or its unload comes first; then it is resident as before.
-  Lease take_idle(const std::string& model_id, Clock::time_point deadline,
+  std::optional<EvictionId> begin_eviction(const std::vector<std::string>& model_ids,
+                                           Victims allowed);
+  // Waits for the model's requests to end and takes it out of the registry. Null when the
+  // deadline or a cancellation comes first, and it is resident as before; null as well when
+  // its unload does, and the model is the eviction's no longer.
+  Lease take_idle(const std::string& model_id, EvictionId eviction, Clock::time_point deadline,
                   const std::atomic<bool>& cancelled);
   // Says that the memory of a model taken is free.
   void end_eviction(const std::string& model_id);
@@ -110,7 +113,7 @@ class ModelRegistry {
     ModelOptions options;
     Lease model;                         // null unless resident
     std::shared_ptr<LoadTicket> ticket;  // while it loads
-    bool draining = false;               // being evicted
+    std::optional<EvictionId> draining;  // being evicted
     bool leaving = false;                // being unloaded
     bool pinned = false;
     Charge charge;
@@ -138,6 +141,7 @@ class ModelRegistry {
   // Guarded by mutex_:
   Entries entries_;
   std::string active_;
+  EvictionId num_evictions_ = 0;
 };
 
 }  // namespace snapllm

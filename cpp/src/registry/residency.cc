@@ -190,10 +190,11 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
 
 bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
                       Clock::time_point deadline, const std::atomic<bool>& cancelled) {
-  if (!registry_.begin_eviction(victims, allowed)) return false;
+  const auto eviction = registry_.begin_eviction(victims, allowed);
+  if (!eviction) return false;
   bool all_gone = true;
   for (const std::string& id : victims) {
-    Lease lease = registry_.take_idle(id, deadline, cancelled);
+    Lease lease = registry_.take_idle(id, *eviction, deadline, cancelled);
     if (lease == nullptr) {
       all_gone = false;
       continue;
