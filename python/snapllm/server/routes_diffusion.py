@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -22,7 +21,7 @@ from snapllm.errors import SnapLLMError
 from snapllm.protocol import diffusion, openai_images
 from snapllm.protocol.diffusion import DiffusionRequest
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
-from snapllm.server.image_jobs import ImageJobs, submitted
+from snapllm.server.image_jobs import ImageJobs, JobFacts, submitted
 from snapllm.server.keys import (
     cache_namespace_of,
     engine_of,
@@ -144,24 +143,9 @@ async def _send_openai(
             return
 
 
-def _job_object(job: ImageJob, model: ImageModel) -> dict[str, Any]:
-    step = job.last_step
-    return {
-        "id": job.id,
-        "model": job.model_id,
-        "state": job.state,
-        "position": model.position(job),
-        "step": step.step,
-        "of": step.num_steps,
-        "seconds_per_step": round(step.seconds_per_step, 6),
-        "seed": job.request.seed,
-    }
-
-
 async def list_jobs(request: web.Request) -> web.Response:
     """GET /api/v1/diffusion/jobs"""
-    own = request.app[JOBS].of(cache_namespace_of(request))
-    jobs = [_job_object(job, model) for job, model in own if not job.future.done()]
+    jobs = request.app[JOBS].live(cache_namespace_of(request))
     return json_response(msgspec.json.encode({"jobs": jobs, "count": len(jobs)}))
 
 
@@ -170,7 +154,7 @@ async def get_job(request: web.Request) -> web.Response:
     found = _find(request)
     if found is None:
         return _unknown(request)
-    return json_response(msgspec.json.encode({"job": _job_object(*found)}))
+    return json_response(msgspec.json.encode({"job": found}))
 
 
 async def cancel_job(request: web.Request) -> web.Response:
@@ -178,19 +162,17 @@ async def cancel_job(request: web.Request) -> web.Response:
     found = _find(request)
     if found is None:
         return _unknown(request)
-    job, _ = found
-    was_over = job.future.done()
-    job.cancel()
+    is_cancelled = request.app[JOBS].cancel(found.id, cache_namespace_of(request))
     body = {
         "status": "success",
-        "message": f"Job was over already: {job.id}" if was_over else f"Job cancelled: {job.id}",
-        "job_id": job.id,
-        "state": job.state if was_over else "cancelled",
+        "message": f"Job {'cancelled' if is_cancelled else 'was over already'}: {found.id}",
+        "job_id": found.id,
+        "state": "cancelled" if is_cancelled else found.state,
     }
     return json_response(msgspec.json.encode(body))
 
 
-def _find(request: web.Request) -> tuple[ImageJob, ImageModel] | None:
+def _find(request: web.Request) -> JobFacts | None:
     return request.app[JOBS].find(request.match_info["job_id"], cache_namespace_of(request))
 
 
