@@ -116,10 +116,14 @@ class ImageModel:
         self._max_queued, self._on_memory = max_queued, on_memory
         self._gate = gate
         self._worker = _worker(isolated, files, num_threads, flash_attention)
-        loaded = self._worker.start()
+        try:
+            loaded = self._worker.start()
+            self._on_memory(self._worker.memory_bytes())
+        except BaseException:
+            self._worker.close()
+            raise
         self._load_ms, self._upscale_factor = loaded.load_ms, loaded.upscale_factor
         self._loaded_at_ms = int(time.time() * 1000)
-        self._on_memory(self._worker.memory_bytes())
 
         self._changed = threading.Condition()
         self._queue: deque[tuple[ImageJob, float]] = deque()

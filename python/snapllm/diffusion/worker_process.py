@@ -79,6 +79,16 @@ class WorkerProcess:
             InvalidModelError: The model cannot be loaded, or kills the process.
             EngineClosedError: `close` was called.
         """
+        try:
+            return self._start()
+        except GenerationFailedError as error:
+            self.kill()
+            raise InvalidModelError(f"the image model cannot be loaded: {error}") from None
+        except BaseException:  # an interrupt too
+            self.kill()
+            raise
+
+    def _start(self) -> Loaded:
         package = str(Path(snapllm.__file__).parents[1])
         path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
@@ -92,17 +102,12 @@ class WorkerProcess:
             self._process, self._inbox = process, inbox
             is_closed = self._is_closed
         if is_closed:
-            self.kill()
             raise EngineClosedError("the image model is unloaded")
         self.num_starts += 1
         threading.Thread(target=_read_all, args=(process, inbox), daemon=True).start()
-        try:
-            self._send(self._load)
-            message = self._next()
-        except GenerationFailedError as error:
-            raise InvalidModelError(f"the image model cannot be loaded: {error}") from None
+        self._send(self._load)
+        message = self._next()
         if isinstance(message, Failed):
-            self.kill()
             raise InvalidModelError(f"the image model cannot be loaded: {message.message}")
         assert isinstance(message, Loaded), message
         return message
