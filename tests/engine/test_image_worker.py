@@ -82,3 +82,27 @@ def test_an_interrupted_load_ends_its_worker(
     with pytest.raises(KeyboardInterrupt):
         load()
     assert [process.poll() is None for process in started] == [False]
+
+
+def test_a_job_whose_future_is_cancelled_ends_as_any_other(load: Load) -> None:
+    model = load()
+    job = model.submit(model.request("x", **SMALL))
+    assert not job.future.cancel()
+    assert len(job.result(30).pictures) == 1
+    assert model.generate_image("x", timeout_s=30, **SMALL).size == (64, 64)
+
+
+def test_a_listener_or_callback_that_exits_ends_no_thread_of_the_model(load: Load) -> None:
+    model = load()
+
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    job = model.submit(model.request("x", **SMALL), leave)
+    with pytest.raises(SystemExit):
+        job.result(30)
+    model.submit(model.request("x", **(SMALL | {"num_steps": 30})))  # the next one waits for it
+    job = model.submit(model.request("x", **SMALL))
+    job.future.add_done_callback(leave)
+    assert len(job.result(30).pictures) == 1
+    assert model.generate_image("x", timeout_s=30, **SMALL).size == (64, 64)

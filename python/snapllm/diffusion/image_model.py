@@ -35,6 +35,7 @@ from snapllm.diffusion.params import (
 from snapllm.diffusion.pictures import read_picture
 from snapllm.errors import (
     EngineClosedError,
+    GenerationFailedError,
     InvalidRequestError,
     JobCancelled,
     QueueFullError,
@@ -343,24 +344,35 @@ class ImageModel:
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._is_closed)
-                if self._is_closed:
+            try:
+                if not self._run_next():
                     return
-                job, submitted = self._queue.popleft()
-                self._running, job.state = job, "running"
-                behind = [queued for queued, _ in self._queue]
-            for position, queued in enumerate(behind):
-                queued.tell(ImageQueued(position + 1))
-            outcome = self._make(job, time.monotonic() - submitted)
+            except BaseException:  # of a callback, or of the budget: the next job must go on
+                log.exception("an image job failed at its end")
+
+    def _run_next(self) -> bool:
+        """Waits for a job and makes it; False when the model is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._is_closed)
+            if self._is_closed:
+                return False
+            job, submitted = self._queue.popleft()
+            self._running, job.state = job, "running"
+            behind = [queued for queued, _ in self._queue]
+        for position, queued in enumerate(behind):
+            queued.tell(ImageQueued(position + 1))
+        outcome = self._make(job, time.monotonic() - submitted)
+        try:
             # The budget may be short of what it has turned out to need; it has it already.
             with contextlib.suppress(SnapLLMError):
                 if not self._is_evicted:
                     self._on_memory(self._worker.memory_bytes())
+        finally:
             with self._changed:
                 self._running = None
                 self.used_at = time.monotonic()
             job.finish(outcome)
+        return True
 
     def _make(self, job: ImageJob, queue_seconds: float) -> ImageResult | Exception:
         def on_step(step: int, num_steps: int, seconds_per_step: float) -> None:
@@ -379,9 +391,9 @@ class ImageModel:
             )
         except SnapLLMError as error:
             return self._closed_error() if self._is_closed else error
-        except Exception as error:  # whatever it is: the next job must go on
+        except BaseException as error:  # whatever it is: the next job must go on
             log.exception("an image job failed")
-            return error
+            return error if isinstance(error, Exception) else GenerationFailedError(repr(error))
         if made is None:
             return JobCancelled() if job.is_cancelled else self._closed_error()
         pictures, seconds = made

@@ -89,11 +89,13 @@ class ImageJob:
     ) -> None:
         self.id, self.model_id, self.request = job_id, model_id, request
         self.future: Future[ImageResult] = Future()
+        # Only the model ends it: `Future.cancel` would take the place of the result.
+        self.future.set_running_or_notify_cancel()
         self.state: JobState = "queued"
         self.last_step = ImageStep(0, request.num_steps, 0.0)
         self._listener, self._on_cancel = listener, on_cancel
         self._cancelled = threading.Event()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     @property
     def is_cancelled(self) -> bool:
@@ -125,17 +127,17 @@ class ImageJob:
             return
         try:
             self._listener(event)
-        except Exception as error:  # the caller's fault: the model must go on
+        except BaseException as error:  # the caller's, SystemExit too: the model must go on
             self._failure = error
             self.cancel()
 
     def finish(self, outcome: ImageResult | Exception) -> None:
         """Ends the job; for the model."""
-        outcome = self._failure or outcome
-        if isinstance(outcome, ImageResult):
+        ending = self._failure or outcome
+        if isinstance(ending, ImageResult):
             self.state = "done"
-            self.future.set_result(outcome)
+            self.future.set_result(ending)
         else:
-            self.state = "cancelled" if isinstance(outcome, JobCancelled) else "failed"
-            self.future.set_exception(outcome)
+            self.state = "cancelled" if isinstance(ending, JobCancelled) else "failed"
+            self.future.set_exception(ending)
         self.tell(outcome)
