@@ -251,7 +251,7 @@ def test_an_answer_to_a_job_before_is_no_answer(
         raise KeyError
 
     with pytest.raises(KeyError):
-        worker.generate(request, refuse, refuse)
+        worker.generate(request, refuse, refuse, lambda: False)
     assert pixels(model).shape == (64, 64, 3)
     painting.unload("late")
 

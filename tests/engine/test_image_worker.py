@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import snapllm
-from snapllm.diffusion import registry
+from snapllm.diffusion import registry, worker_process
 from snapllm.diffusion.image_model import ImageModel
+from snapllm.diffusion.job import ImageJob, ImageStep
 from snapllm.diffusion.worker_process import WorkerProcess
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_steps": 3}
@@ -106,3 +112,72 @@ def test_a_listener_or_callback_that_exits_ends_no_thread_of_the_model(load: Loa
     job.future.add_done_callback(leave)
     assert len(job.result(30).pictures) == 1
     assert model.generate_image("x", timeout_s=30, **SMALL).size == (64, 64)
+
+
+def job_that_a_stopped_worker_does_not_read(model: ImageModel) -> ImageJob:
+    """Its image is larger than a pipe's buffer."""
+    assert model.worker_pid is not None
+    os.kill(model.worker_pid, signal.SIGSTOP)
+    image = np.zeros((512, 512, 3), np.uint8)
+    job = model.submit(model.request("x", init_image=image, width=512, height=512, num_steps=3))
+    while model.info.num_running == 0:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    return job
+
+
+def ends_within(seconds: float, action: Callable[..., None], *args: Any) -> bool:
+    thread = threading.Thread(target=action, args=args, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+def test_a_worker_that_does_not_read_holds_up_neither_a_cancel_nor_an_unload(
+    load: Load, painting: snapllm.Engine
+) -> None:
+    job = job_that_a_stopped_worker_does_not_read(load())
+    assert ends_within(5, job.cancel)
+    assert ends_within(5, painting.unload, "pix")
+    with pytest.raises(snapllm.SnapLLMError):
+        job.result(5)
+
+
+def test_a_worker_that_does_not_read_is_killed_after_its_silence(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "PING_S", 0.1)
+    monkeypatch.setattr(worker_process, "SILENCE_S", 0.5)
+    model = load()
+    job = job_that_a_stopped_worker_does_not_read(model)
+    with pytest.raises(snapllm.GenerationFailedError, match="does not answer"):
+        job.result(20)
+    monkeypatch.undo()
+    assert model.generate_image("x", timeout_s=60, **SMALL).size == (64, 64)
+
+
+def test_a_job_that_is_cancelled_while_its_worker_starts_is_not_begun(load: Load) -> None:
+    model, events = load(), []
+    assert model.evict()
+    job = model.submit(model.request("x", **SMALL), events.append)
+    while model.info.num_running == 0:
+        time.sleep(0.001)
+    job.cancel()
+    with pytest.raises(snapllm.JobCancelled):
+        job.result(60)
+    assert not [event for event in events if isinstance(event, ImageStep)]
+    assert model.info.num_starts == 2
+
+
+def test_a_job_that_stops_when_cancelled_leaves_no_timer_to_kill_the_next(load: Load) -> None:
+    model = load()
+    job = model.submit(model.request("x", **(SMALL | {"num_steps": 150})))
+    while job.last_step.step == 0:
+        time.sleep(0.001)
+    job.cancel()
+    with pytest.raises(snapllm.JobCancelled):
+        job.result(60)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(5)
+            assert not thread.is_alive()

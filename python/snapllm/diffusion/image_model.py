@@ -333,14 +333,13 @@ class ImageModel:
 
     def _cancel(self, job: ImageJob) -> None:
         with self._changed:
-            is_running = job is self._running
             kept = [each for each in self._queue if each[0] is not job]
             was_waiting = len(kept) < len(self._queue)
             self._queue = deque(kept)
+            if job is self._running:
+                self._worker.cancel()  # inside the lock: later, it would stop the next job
         if was_waiting:
             job.finish(JobCancelled())
-        elif is_running:
-            self._worker.cancel()
 
     def _run(self) -> None:
         while True:
@@ -375,19 +374,15 @@ class ImageModel:
         return True
 
     def _make(self, job: ImageJob, queue_seconds: float) -> ImageResult | Exception:
-        def on_step(step: int, num_steps: int, seconds_per_step: float) -> None:
-            job.tell(ImageStep(step, num_steps, seconds_per_step))
-            if job.is_cancelled:
-                self._worker.cancel()
-
         try:
             if self._is_evicted:
                 self._on_memory(0)
                 self._is_evicted = False
             made = self._worker.generate(
                 job.request,
-                lambda m: on_step(m.step, m.num_steps, m.seconds_per_step),
+                lambda m: job.tell(ImageStep(m.step, m.num_steps, m.seconds_per_step)),
                 lambda m: job.tell(ImagePreview(m.step, m.picture)),
+                lambda: job.is_cancelled,
             )
         except SnapLLMError as error:
             return self._closed_error() if self._is_closed else error

@@ -21,7 +21,7 @@ class LocalWorker:
     def __init__(self, files: Mapping[str, str], num_threads: int, flash_attention: bool) -> None:
         self._options = (files, num_threads, flash_attention)
         self._backend: ImageBackend | None = None
-        self._is_cancelled = self._is_closed = False
+        self._is_closed = False
         self.num_starts = 0
         self.pid: int | None = None
 
@@ -40,17 +40,19 @@ class LocalWorker:
         request: ImageRequest,
         on_step: Callable[[Step], None],
         on_preview: Callable[[Preview], None],
+        is_cancelled: Callable[[], bool],
     ) -> tuple[list[Picture], float] | None:
         """See `WorkerProcess.generate`."""
-        self._is_cancelled = False
 
         def step(done: int, num_steps: int, seconds_per_step: float) -> bool:
             on_step(Step(0, done, num_steps, seconds_per_step))
-            return not (self._is_cancelled or self._is_closed)
+            return not (is_cancelled() or self._is_closed)
 
         backend = self._backend
         if backend is None:
             raise EngineClosedError("the image model is unloaded")
+        if is_cancelled():
+            return None
         start = time.perf_counter()
         try:
             pictures = backend.generate(
@@ -63,8 +65,7 @@ class LocalWorker:
         return pictures, time.perf_counter() - start
 
     def cancel(self) -> None:
-        """Stops the running job at its next step."""
-        self._is_cancelled = True
+        """Nothing to do: a job asks at each step whether it is cancelled."""
 
     def memory_bytes(self) -> int:
         """Not known apart from the rest of the process."""

@@ -44,7 +44,8 @@ class WorkerProcess:
     """One image model in a process of its own.
 
     It is started with its first order and again after it has died. All methods but
-    `cancel`, `kill`, `close` and `memory_bytes` belong to one thread.
+    `cancel`, `kill`, `close` and `memory_bytes` belong to one thread; those wait for nothing
+    that the process does.
 
     Args:
         files: The model's files by part.
@@ -66,9 +67,11 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._inbox: queue.Queue[FromWorker | None] = queue.Queue()
+        self._outbox: queue.Queue[ToWorker | None] = queue.Queue()
         self._num_jobs = 0
         self._job: int | None = None
         self._is_cancelled = False
+        self._kill_timer: threading.Timer | None = None
         self._is_closed = False
         self.num_starts = 0
 
@@ -98,14 +101,16 @@ class WorkerProcess:
             env={**os.environ, "PYTHONPATH": path},
         )
         inbox: queue.Queue[FromWorker | None] = queue.Queue()
+        outbox: queue.Queue[ToWorker | None] = queue.Queue()
         with self._lock:
-            self._process, self._inbox = process, inbox
+            self._process, self._inbox, self._outbox = process, inbox, outbox
             is_closed = self._is_closed
         if is_closed:
             raise EngineClosedError("the image model is unloaded")
         self.num_starts += 1
-        threading.Thread(target=_read_all, args=(process, inbox), daemon=True).start()
-        self._send(self._load)
+        threading.Thread(target=_read_all, args=(process, inbox, outbox), daemon=True).start()
+        threading.Thread(target=_write_all, args=(process, outbox), daemon=True).start()
+        self._outbox.put(self._load)
         message = self._next()
         if isinstance(message, Failed):
             raise InvalidModelError(f"the image model cannot be loaded: {message.message}")
@@ -117,6 +122,7 @@ class WorkerProcess:
         request: ImageRequest,
         on_step: Callable[[Step], None],
         on_preview: Callable[[Preview], None],
+        is_cancelled: Callable[[], bool],
     ) -> tuple[list[Picture], float] | None:
         """Makes the images of a checked request.
 
@@ -124,9 +130,11 @@ class WorkerProcess:
             request: What to make.
             on_step: Called after each step; must not raise.
             on_preview: Called with each preview; must not raise.
+            is_cancelled: Whether the request has been cancelled before `cancel` could stop
+                it, as while the process starts; must not block.
 
         Returns:
-            The images and the seconds they took; None when `cancel` was called.
+            The images and the seconds they took; None when it was cancelled.
 
         Raises:
             GenerationFailedError: Upstream fails, or the process dies.
@@ -136,11 +144,13 @@ class WorkerProcess:
             log.warning("starting the image worker again")
             self.start()
         with self._lock:
+            if is_cancelled():
+                return None
             self._num_jobs += 1
             job = self._job = self._num_jobs
             self._is_cancelled = False
         try:
-            self._send(Generate(job, request))
+            self._outbox.put(Generate(job, request))
             while True:
                 message = self._next()
                 if isinstance(message, Loaded | Pong) or message.job != job:
@@ -162,6 +172,9 @@ class WorkerProcess:
         finally:
             with self._lock:
                 self._job = None
+                if self._kill_timer is not None:
+                    self._kill_timer.cancel()
+                    self._kill_timer = None
 
     def cancel(self) -> None:
         """Stops the running job at its next step; kills the process if that takes long."""
@@ -170,18 +183,18 @@ class WorkerProcess:
             if job is None or self._is_cancelled:
                 return
             self._is_cancelled = True
-        with contextlib.suppress(GenerationFailedError):
-            self._send(Cancel(job))
-        timer = threading.Timer(self._cancel_grace_s, self._kill_if_running, (job,))
-        timer.daemon = True
-        timer.start()
+            self._outbox.put(Cancel(job))
+            timer = threading.Timer(self._cancel_grace_s, self._kill_if_running, (job,))
+            timer.daemon = True
+            timer.start()
+            self._kill_timer = timer
 
     def _kill_if_running(self, job: int) -> None:
+        # Inside the lock: the next job must find either a worker that stays, or none.
         with self._lock:
-            if self._job != job:
-                return
-        log.warning("a cancelled image does not stop: killing its worker")
-        self.kill()
+            if self._job == job:
+                log.warning("a cancelled image does not stop: killing its worker")
+                self.kill()
 
     @property
     def is_alive(self) -> bool:
@@ -222,15 +235,6 @@ class WorkerProcess:
         process.kill()
         process.wait()
 
-    def _send(self, message: ToWorker) -> None:
-        process = self._process
-        assert process is not None and process.stdin is not None
-        try:
-            with self._lock:
-                messages.write(process.stdin, message)
-        except (OSError, ValueError):
-            raise self._death() from None
-
     def _next(self) -> FromWorker:
         """The next message that is an answer; sends pings meanwhile."""
         heard = time.monotonic()
@@ -241,7 +245,7 @@ class WorkerProcess:
                 if time.monotonic() - heard > SILENCE_S:
                     self.kill()
                     raise GenerationFailedError("the image worker does not answer") from None
-                self._send(Ping())
+                self._outbox.put(Ping())
                 continue
             if message is None:
                 raise self._death()
@@ -266,9 +270,25 @@ class WorkerProcess:
         )
 
 
-def _read_all(process: subprocess.Popen[bytes], inbox: queue.Queue[FromWorker | None]) -> None:
+def _read_all(
+    process: subprocess.Popen[bytes],
+    inbox: queue.Queue[FromWorker | None],
+    outbox: queue.Queue[ToWorker | None],
+) -> None:
     assert process.stdout is not None
+    try:
+        with contextlib.suppress(OSError, ValueError):
+            while (frame := messages.read(process.stdout)) is not None:
+                inbox.put(messages.from_worker_decoder.decode(frame))
+    finally:
+        inbox.put(None)
+        outbox.put(None)
+
+
+def _write_all(process: subprocess.Popen[bytes], outbox: queue.Queue[ToWorker | None]) -> None:
+    # On a thread of its own: a worker that does not read must not hold up whoever cancels,
+    # pings or closes it. Its end is noticed by the reader.
+    assert process.stdin is not None
     with contextlib.suppress(OSError, ValueError):
-        while (frame := messages.read(process.stdout)) is not None:
-            inbox.put(messages.from_worker_decoder.decode(frame))
-    inbox.put(None)
+        while (message := outbox.get()) is not None:
+            messages.write(process.stdin, message)
