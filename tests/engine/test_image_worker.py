@@ -181,3 +181,13 @@ def test_a_job_that_stops_when_cancelled_leaves_no_timer_to_kill_the_next(load: 
         if isinstance(thread, threading.Timer):
             thread.join(5)
             assert not thread.is_alive()
+
+
+def test_signals_to_the_whole_group_leave_the_end_to_the_engine(load: Load) -> None:
+    model = load()
+    job = model.submit(model.request("x", **SMALL))
+    assert model.worker_pid is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(model.worker_pid, number)
+    assert len(job.result(60).pictures) == 1
+    assert model.info.num_starts == 1

@@ -106,8 +106,11 @@ class Worker:
 
 
 def main() -> None:
-    # The server decides about the end; Ctrl-C in its terminal reaches this process too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The server decides about the end: it may still finish what it has begun when a terminal
+    # or a supervisor signals the whole group. This process ends with its input.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     # Whatever a library prints must not end up between the frames.
     answers = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
