@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -24,6 +25,16 @@ TENSORS = {
 @pytest.fixture
 def safetensors(tmp_path: Path) -> Path:
     return save_safetensors(tmp_path / "m.safetensors", TENSORS)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    """Opening a named pipe that nobody writes to would not return."""
+    pipe = tmp_path / "pipe.gguf"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        assert not is_image_file(path)
+        with pytest.raises(InvalidModelError, match="not a regular file"):
+            read_header(path)
 
 
 def with_header(path: Path, header: object) -> Path:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,8 +97,8 @@ def read_header(path: Path) -> WeightsFile:
     if "\0" in str(path):
         raise InvalidRequestError("the path of a model's file holds a NUL")
     try:
-        num_bytes = path.stat().st_size
-        with path.open("rb") as file:
+        with _open(path) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
             if file.read(4) == b"GGUF":
                 architecture, names = _read_gguf(file, num_bytes)
             else:
@@ -120,8 +122,9 @@ def is_image_file(path: Path) -> bool:
     if "\0" in str(path):
         return False  # whoever loads it says so
     try:
-        with path.open("rb") as file:
-            if file.read(4) == b"GGUF" and _has_vocabulary(file, path.stat().st_size):
+        with _open(path) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            if file.read(4) == b"GGUF" and _has_vocabulary(file, num_bytes):
                 return False
         return read_header(path).is_image_model
     except (OSError, _Bad, InvalidModelError, ModelFileNotFoundError):
@@ -130,6 +133,13 @@ def is_image_file(path: Path) -> bool:
 
 class _Bad(Exception):
     """The header is wrong."""
+
+
+def _open(path: Path) -> BinaryIO:
+    # Before it is opened: a named pipe would wait there for somebody who writes.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _Bad("not a regular file")
+    return path.open("rb")
 
 
 class _Tensor(msgspec.Struct):
