@@ -54,6 +54,17 @@ class Callbacks {
   Callbacks(const Callbacks&) = delete;
   Callbacks& operator=(const Callbacks&) = delete;
 
+  // Calls upstream. What it throws comes out as Failure, what the observer throws as it is.
+  template <typename Call>
+  auto guard(const Call& call) const {
+    try {
+      return call();
+    } catch (const std::exception& error) {
+      if (observer_threw_) throw;
+      throw Failure(error.what());
+    }
+  }
+
  private:
   // What upstream says is all that tells its sampler's progress from that of loading and of tiles.
   static void on_log(sd_log_level_t level, const char* text, void* data) {
@@ -69,25 +80,36 @@ class Callbacks {
   // An exception is the only way to stop a generation. It passes through C++ frames only, and
   // through none of those that load: they have threads running.
   static void on_progress(int step, int num_steps, float seconds, void* data) {
-    const auto* self = static_cast<Callbacks*>(data);
+    auto* self = static_cast<Callbacks*>(data);
     if (self->observer_ == nullptr || !self->is_sampling_) return;
-    self->observer_->on_step(step, num_steps, seconds);
+    self->tell([&] { self->observer_->on_step(step, num_steps, seconds); });
   }
 
   // Upstream keeps the interval but does not heed it.
   static void on_preview(int step, int num_frames, sd_image_t* frames, bool, void* data) {
-    const auto* self = static_cast<Callbacks*>(data);
+    auto* self = static_cast<Callbacks*>(data);
     if (num_frames < 1 || frames[0].data == nullptr || step % self->preview_interval_ != 0) return;
     const sd_image_t& frame = frames[0];
     const size_t size = size_t{frame.width} * frame.height * frame.channel;
-    self->observer_->on_preview(
-        step, {frame.width, frame.height, frame.channel, {frame.data, frame.data + size}});
+    const Image image{frame.width, frame.height, frame.channel, {frame.data, frame.data + size}};
+    self->tell([&] { self->observer_->on_preview(step, image); });
+  }
+
+  template <typename Call>
+  void tell(const Call& call) {
+    try {
+      call();
+    } catch (...) {
+      observer_threw_ = true;
+      throw;
+    }
   }
 
   ErrorLog& log_;
   const Observer* observer_;
   const int preview_interval_;
   bool is_sampling_ = false;
+  bool observer_threw_ = false;
 };
 
 const char* path_or_null(const std::string& path) { return path.empty() ? nullptr : path.c_str(); }
@@ -159,22 +181,17 @@ ImageModel::ImageModel(const LoadOptions& options) : state_(std::make_unique<Sta
   params.free_params_immediately = false;
   params.vae_decode_only = false;
   params.lora_apply_mode = LORA_APPLY_AT_RUNTIME;
-  try {
-    state_->context = new_sd_ctx(&params);
-    if (state_->context != nullptr && !files.upscaler.empty()) {
-      state_->upscaler =
-          new_upscaler_ctx(files.upscaler.c_str(), false, false, options.num_threads, 128);
-      if (state_->upscaler == nullptr) {
-        throw Failure(state_->errors.or_else("the upscaler could not be loaded"));
-      }
-    }
-  } catch (const Failure&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw Failure(error.what());
-  }
+  state_->context = callbacks.guard([&] { return new_sd_ctx(&params); });
   if (state_->context == nullptr) {
     throw Failure(state_->errors.or_else("the image model could not be loaded"));
+  }
+  if (!files.upscaler.empty()) {
+    state_->upscaler = callbacks.guard([&] {
+      return new_upscaler_ctx(files.upscaler.c_str(), false, false, options.num_threads, 128);
+    });
+    if (state_->upscaler == nullptr) {
+      throw Failure(state_->errors.or_else("the upscaler could not be loaded"));
+    }
   }
   if (!sd_ctx_supports_image_generation(state_->context)) {
     throw Failure("the model makes no images");
@@ -220,7 +237,8 @@ std::vector<Image> ImageModel::generate(const ImageRequest& request, const Obser
                            ? sd_get_default_scheduler(state_->context, sampling.sample_method)
                            : str_to_scheduler(request.scheduler.c_str());
 
-  sd_image_t* made = generate_image(state_->context, &params);
+  sd_image_t* made =
+      callbacks.guard([&] { return generate_image(state_->context, &params); });
   if (made == nullptr) throw Failure(state_->errors.or_else("no image came out"));
   std::vector<Image> images;
   bool complete = true;
@@ -243,8 +261,9 @@ int ImageModel::upscale_factor() const {
 Image ImageModel::upscale(const Image& image) {
   const std::lock_guard lock(upstream_mutex());
   const Callbacks callbacks(state_->errors, nullptr, 0);
-  sd_image_t made = ::upscale(state_->upscaler, view(image),
-                              static_cast<uint32_t>(get_upscale_factor(state_->upscaler)));
+  const auto factor = static_cast<uint32_t>(get_upscale_factor(state_->upscaler));
+  sd_image_t made =
+      callbacks.guard([&] { return ::upscale(state_->upscaler, view(image), factor); });
   if (made.data == nullptr) throw Failure(state_->errors.or_else("the upscaler failed"));
   return take(made);
 }

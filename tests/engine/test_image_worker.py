@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import snapllm
+from snapllm import _diffusion
 from snapllm.diffusion import registry, worker_process
 from snapllm.diffusion.image_model import ImageModel
 from snapllm.diffusion.job import ImageJob, ImageStep
+from snapllm.diffusion.params import Picture
 from snapllm.diffusion.worker_process import WorkerProcess
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_steps": 3}
@@ -190,4 +194,39 @@ def test_signals_to_the_whole_group_leave_the_end_to_the_engine(load: Load) -> N
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(model.worker_pid, number)
     assert len(job.result(60).pictures) == 1
+    assert model.info.num_starts == 1
+
+
+def test_what_upstream_throws_is_a_failure_and_what_a_callback_throws_is_its_own(
+    parts: dict[str, str],
+) -> None:
+    files = _diffusion.ModelFiles()
+    for part, path in parts.items():
+        setattr(files, part, path)
+    model, request = _diffusion.ImageModel(files, 1), _diffusion.ImageRequest()
+    request.width = request.height = 64
+    request.num_steps = 1
+
+    def fail(*_: object) -> bool:
+        raise KeyError("mine")
+
+    request.prompt = f"(cat:0.{'0' * 44}1)"  # which nobody checked here
+    with pytest.raises(RuntimeError):
+        model.generate(request, fail)
+    request.prompt = "a cat"
+    with pytest.raises(KeyError, match="mine"):
+        model.generate(request, fail)
+    with pytest.raises(_diffusion.Cancelled):
+        model.generate(request, lambda *_: False)
+    assert len(model.generate(request, lambda *_: True)) == 1
+
+
+def test_an_error_that_nobody_foresaw_costs_a_request_and_no_worker(load: Load) -> None:
+    model = load()
+    request = model.request("x", **SMALL)
+    with pytest.raises(snapllm.GenerationFailedError, match="the image failed"):
+        # A picture of fewer samples than its size says, past the checks.
+        broken = Picture(64, 64, 3, b"short")
+        model.submit(msgspec.structs.replace(request, init_image=broken)).result(60)
+    assert len(model.submit(request).result(60).pictures) == 1
     assert model.info.num_starts == 1

@@ -30,6 +30,8 @@ from snapllm.diffusion.pictures import encode, read_picture
         ({"prompt": "a\0b"}, "prompt"),
         ({"prompt": "a (cat:.)"}, "prompt"),
         ({"prompt": f"a (cat:{'9' * 60})"}, "prompt"),
+        ({"prompt": f"a (cat:-0.{'0' * 44}1)"}, "prompt"),
+        ({"negative_prompt": f"(dog:0.{'0' * 400}1)"}, "negative_prompt"),
         ({"negative_prompt": "(dog:..)"}, "negative_prompt"),
         ({"width": 0}, "width"),
         ({"width": -64}, "width"),
@@ -62,7 +64,9 @@ def test_what_would_end_the_process_is_refused(fields: dict[str, Any], param: st
     assert str(caught.value).startswith(f"{param}: ")
 
 
-@pytest.mark.parametrize("prompt", ["(cat:1.2)", "[dog]", "((a:0.5):-1)", "a:b)", "100:1"])
+@pytest.mark.parametrize(
+    "prompt", ["(cat:1.2)", "[dog]", "((a:0.5):-1)", "a:b)", "(a:0.00)", "100:1"]
+)
 def test_weights_that_are_numbers_are_fine(prompt: str) -> None:
     assert image_request(prompt=prompt).prompt == prompt
 

@@ -21,7 +21,6 @@ from snapllm.errors import InvalidRequestError
 
 SIZE_STEP = 64
 MAX_SIDE = 2048
-MAX_PIXELS = 2048 * 2048
 MAX_PROMPT_CHARS = 4000
 MAX_SEED = 2**53 - 1  # what a JSON number holds exactly in every client
 
@@ -50,8 +49,9 @@ LoraWeight: TypeAlias = Annotated[float, Meta(ge=-10, le=10)]
 
 _LORA_TAG = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?>")
 # A weight as upstream's prompt parser reads it: it takes any run of digits and points
-# and throws where they are no number.
+# and throws where they are no number, or none that a normal float holds.
 _PROMPT_WEIGHT = re.compile(r":([+-]?[.\d]+)\)")
+_MIN_WEIGHT = 1.2e-38
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 
@@ -176,8 +176,11 @@ def _check_prompt(name: str, prompt: str) -> None:
     for found in _PROMPT_WEIGHT.finditer(prompt):
         text = found[1]
         number = _NUMBER.match(text)
-        if number is None or not abs(float(number[0])) <= 1000:
+        digits = "nan" if number is None else number[0]
+        if not abs(float(digits)) <= 1000:
             raise _refusal(name, f"the weight {text!r} is not a number between -1000 and 1000")
+        if abs(float(digits)) < _MIN_WEIGHT and digits.strip("+-.0"):
+            raise _refusal(name, f"the weight {text!r} is too close to 0")
 
 
 def take_loras(prompt: str, lora_dir: Path | None) -> tuple[str, tuple[Lora, ...]]:

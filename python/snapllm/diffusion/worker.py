@@ -72,8 +72,8 @@ class Worker:
         start = time.perf_counter()
         try:
             self._backend = ImageBackend(order.files, order.num_threads, order.flash_attention)
-        except (RuntimeError, ImportError) as error:
-            self._send(Failed(None, str(error)))
+        except Exception as error:  # whatever it is, the engine says it
+            self._send(Failed(None, str(error) or repr(error)))
             return
         load_ms = (time.perf_counter() - start) * 1000
         self._send(Loaded(load_ms, self._backend.upscale_factor))
@@ -95,8 +95,8 @@ class Worker:
                     on_step,
                     lambda step, picture: self._send(Preview(job, step, picture)),
                 )
-        except RuntimeError as error:
-            self._send(Failed(job, str(error)))
+        except Exception as error:  # whatever it is: the model is still there for the next job
+            self._send(Failed(job, str(error) or repr(error)))
         else:
             if pictures is None:
                 self._send(Failed(job, "the request was cancelled", is_cancelled=True))
