@@ -29,9 +29,18 @@ Samples to_array(const Image& image) {
   return array;
 }
 
-std::unique_ptr<ImageModel> load(const ModelFiles& files, int num_threads, bool flash_attention) {
+// A model's end waits for what another one computes, whose callbacks need the GIL.
+struct DeleteWithoutGil {
+  void operator()(ImageModel* model) const {
+    const py::gil_scoped_release release;
+    delete model;
+  }
+};
+using ModelHolder = std::unique_ptr<ImageModel, DeleteWithoutGil>;
+
+ModelHolder load(const ModelFiles& files, int num_threads, bool flash_attention) {
   const py::gil_scoped_release release;
-  return std::make_unique<ImageModel>(LoadOptions{files, num_threads, flash_attention});
+  return ModelHolder(new ImageModel(LoadOptions{files, num_threads, flash_attention}));
 }
 
 std::vector<Samples> generate(ImageModel& model, const ImageRequest& request,
@@ -102,7 +111,7 @@ void bind(py::module_& m) {
       .def("add_lora", [](ImageRequest& r, const std::string& path, float weight) {
         r.loras.push_back({path, weight});
       });
-  py::class_<ImageModel>(m, "ImageModel")
+  py::class_<ImageModel, ModelHolder>(m, "ImageModel")
       .def(py::init(&load), py::arg("files"), py::arg("num_threads"),
            py::arg("flash_attention") = false)
       .def("generate", &generate, py::arg("request"), py::arg("on_step"),

@@ -230,3 +230,21 @@ def test_an_error_that_nobody_foresaw_costs_a_request_and_no_worker(load: Load) 
         model.submit(msgspec.structs.replace(request, init_image=broken)).result(60)
     assert len(model.submit(request).result(60).pictures) == 1
     assert model.info.num_starts == 1
+
+
+def test_a_model_of_this_process_ends_while_another_one_computes(parts: dict[str, str]) -> None:
+    """Its end waits for the other's step, whose callback needs the interpreter."""
+    script = f"""
+import time, snapllm
+parts = {parts!r}
+main = parts.pop("diffusion_model")
+with snapllm.Engine(num_threads=1) as engine:
+    one, other = (engine.load_diffusion(main, id, isolated=False, **parts) for id in "ab")
+    job = one.submit(one.request("x", width=128, height=128, num_steps=20))
+    while job.last_step.step < 1:
+        time.sleep(0.01)
+    del other
+    engine.unload("b")
+    assert len(job.result(30).pictures) == 1
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=40)
