@@ -232,6 +232,52 @@ def test_an_error_that_nobody_foresaw_costs_a_request_and_no_worker(load: Load) 
     assert model.info.num_starts == 1
 
 
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_listener_may_unload_its_model(
+    load: Load, painting: snapllm.Engine, isolated: bool
+) -> None:
+    charged = painting.stats().memory.external_bytes
+    model, failures = load(isolated=isolated), []
+
+    def unload(event: object) -> None:
+        if isinstance(event, ImageStep) and painting.image_models():
+            try:
+                painting.unload("pix")
+            except BaseException as error:
+                failures.append(error)
+
+    job = model.submit(model.request("x", **SMALL), unload)
+    with pytest.raises(snapllm.EngineClosedError, match="pix was unloaded"):
+        job.result(30)
+    assert failures == []
+    model._thread.join(10)
+    assert painting.stats().memory.external_bytes == charged
+
+
+def test_relative_paths_are_of_the_folder_at_the_load(
+    painting: snapllm.Engine, parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {part: os.path.relpath(path, Path(parts["llm"]).parent) for part, path in parts.items()}
+    monkeypatch.chdir(Path(parts["llm"]).parent)
+    (tmp_path / "loras").mkdir()
+    model = painting.load_diffusion(
+        names["diffusion_model"],
+        "pix",
+        llm=names["llm"],
+        taesd=names["taesd"],
+        lora_dir=os.path.relpath(tmp_path / "loras"),
+    )
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert model.evict()
+        assert model.generate_image("x", timeout_s=60, **SMALL).size == (64, 64)
+        assert model.info.path == parts["diffusion_model"]
+        (tmp_path / "loras" / "ink.safetensors").touch()
+        assert model.request("x", loras={"ink": 1.0}, **SMALL).loras
+    finally:
+        painting.unload("pix")
+
+
 def test_a_model_of_this_process_ends_while_another_one_computes(parts: dict[str, str]) -> None:
     """Its end waits for the other's step, whose callback needs the interpreter."""
     script = f"""

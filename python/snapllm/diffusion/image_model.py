@@ -315,7 +315,10 @@ class ImageModel:
             return True
 
     def close(self) -> None:
-        """Ends all jobs and the worker; its memory is free afterwards."""
+        """Ends all jobs and the worker; its memory is free afterwards.
+
+        A listener may call it too, whose own job ends when it returns.
+        """
         with self._changed:
             if self._is_closed:
                 return
@@ -326,7 +329,8 @@ class ImageModel:
         for job in waiting:
             job.finish(self._closed_error())
         self._worker.close()
-        self._thread.join()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
 
     def _closed_error(self) -> EngineClosedError:
         return EngineClosedError(f"the image model {self.id} was unloaded, or the engine closed")
@@ -364,7 +368,7 @@ class ImageModel:
         try:
             # The budget may be short of what it has turned out to need; it has it already.
             with contextlib.suppress(SnapLLMError):
-                if not self._is_evicted:
+                if not (self._is_evicted or self._is_closed):
                     self._on_memory(self._worker.memory_bytes())
         finally:
             with self._changed:
@@ -374,6 +378,8 @@ class ImageModel:
         return True
 
     def _make(self, job: ImageJob, queue_seconds: float) -> ImageResult | Exception:
+        if self._is_closed:
+            return self._closed_error()
         try:
             if self._is_evicted:
                 self._on_memory(0)

@@ -78,8 +78,10 @@ class ImageModels:
         unknown = options.keys() - set(LoadImageOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+        # Absolute: the worker may be started again when the program is in another folder.
+        path = Path(path).absolute()
         parts: dict[str, Path] = {
-            part: Path(options[part])  # type: ignore[literal-required]
+            part: Path(options[part]).absolute()  # type: ignore[literal-required]
             for part in EXTRA_PARTS
             if options.get(part)
         }
@@ -89,7 +91,7 @@ class ImageModels:
         lora_dir = options.get("lora_dir")
         if lora_dir is not None and not Path(lora_dir).is_dir():
             raise InvalidRequestError(f"lora_dir: {lora_dir} is not a folder", param="lora_dir")
-        main = read_header(Path(path))
+        main = read_header(path)
         if not main.is_image_model:
             raise InvalidModelError(f"{path}: the file is not an image model")
         headers = {"model" if main.is_whole else "diffusion_model": main}
@@ -110,7 +112,7 @@ class ImageModels:
                 headers,
                 num_threads=num_threads or self._num_threads,
                 flash_attention=options.get("flash_attention", False),
-                lora_dir=None if lora_dir is None else Path(lora_dir),
+                lora_dir=None if lora_dir is None else Path(lora_dir).absolute(),
                 max_queued=max_queued,
                 isolated=options.get("isolated", True),
             )
@@ -167,7 +169,8 @@ class ImageModels:
 
     def switch(self, model_id: str) -> None:
         """Makes a model the active one; raises `ModelNotFoundError`."""
-        self._active = self.get(model_id).id
+        with self._lock:
+            self._active = self._find(model_id).id
 
     def get(self, model_id: str | None = None) -> ImageModel:
         """A model by its id, or the active one.
@@ -176,9 +179,12 @@ class ImageModels:
             ModelNotFoundError: There is none.
         """
         with self._lock:
-            if not model_id and self._active is None:
-                raise ModelNotFoundError("no image model is loaded")
-            model = self._models.get(model_id or self._active or "")
+            return self._find(model_id)
+
+    def _find(self, model_id: str | None) -> ImageModel:
+        if not model_id and self._active is None:
+            raise ModelNotFoundError("no image model is loaded")
+        model = self._models.get(model_id or self._active or "")
         if model is None:
             raise ModelNotFoundError(f"Image model not found: {model_id}")
         return model
@@ -195,13 +201,14 @@ class ImageModels:
     def unload(self, model_id: str) -> None:
         """Ends a model's requests and its worker; raises `ModelNotFoundError`."""
         with self._lock:
-            model = self._models.pop(model_id, None)
-            if model is None:
-                raise ModelNotFoundError(f"Image model not found: {model_id}")
-            if self._active == model_id:
+            model = self._find(model_id)
+            del self._models[model.id]
+            if self._active == model.id:
                 self._active = min(self._models, default=None)
-        model.close()
-        self._charge(f"image model {model_id}", 0)
+        try:
+            model.close()
+        finally:
+            self._charge(f"image model {model.id}", 0)
 
     def close(self) -> None:
         """Unloads all models; none can be loaded afterwards."""
