@@ -294,3 +294,35 @@ with snapllm.Engine(num_threads=1) as engine:
     assert len(job.result(30).pictures) == 1
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=40)
+
+
+def test_a_model_that_still_ends_leaves_the_next_of_its_id_its_memory(
+    painting: snapllm.Engine, load: Load
+) -> None:
+    def charged() -> int:
+        return painting.stats().memory.external_bytes
+
+    before = charged()
+    stepped, may_end = threading.Event(), threading.Event()
+
+    def listen(event: object) -> None:
+        if isinstance(event, ImageStep):
+            stepped.set()
+            may_end.wait(60)
+
+    first = load(isolated=False)
+    job = first.submit(first.request("a cat", **SMALL), listen)
+    assert stepped.wait(60)
+    unloading = threading.Thread(target=painting.unload, args=("pix",))
+    unloading.start()
+    while painting.image_models():
+        time.sleep(0.01)
+    load()
+    of_both = charged()
+    may_end.set()
+    unloading.join(60)
+    with pytest.raises(snapllm.SnapLLMError):
+        job.result(60)
+    assert before < charged() < of_both
+    painting.unload("pix")
+    assert charged() == before

@@ -328,9 +328,12 @@ class ImageModel:
             self._changed.notify()
         for job in waiting:
             job.finish(self._closed_error())
-        self._worker.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        try:
+            self._worker.close()
+            if self._thread is not threading.current_thread():
+                self._thread.join()
+        finally:
+            self._on_memory(None)
 
     def _closed_error(self) -> EngineClosedError:
         return EngineClosedError(f"the image model {self.id} was unloaded, or the engine closed")

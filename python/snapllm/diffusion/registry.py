@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -69,6 +70,7 @@ class ImageModels:
         self._models: dict[str, ImageModel] = {}
         self._active: str | None = None
         self._is_closed = False
+        self._numbers = itertools.count(1)
 
     def load(
         self, path: str | PathLike[str], model_id: str, options: LoadImageOptions
@@ -138,7 +140,8 @@ class ImageModels:
     ) -> ImageModel:
         file_bytes = sum(header.num_bytes for header in headers.values())
         expected = file_bytes + COMPUTE_BYTES
-        name = f"image model {model_id}"
+        # While one of this id still ends, another may be loaded.
+        name = f"image model {model_id} ({next(self._numbers)})"
         self._charge(name, expected)
         try:
             return ImageModel(
@@ -205,10 +208,7 @@ class ImageModels:
             del self._models[model.id]
             if self._active == model.id:
                 self._active = min(self._models, default=None)
-        try:
-            model.close()
-        finally:
-            self._charge(f"image model {model.id}", 0)
+        model.close()
 
     def close(self) -> None:
         """Unloads all models; none can be loaded afterwards."""
