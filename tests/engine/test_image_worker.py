@@ -326,3 +326,11 @@ def test_a_model_that_still_ends_leaves_the_next_of_its_id_its_memory(
     assert before < charged() < of_both
     painting.unload("pix")
     assert charged() == before
+
+
+def test_a_worker_runs_nothing_of_the_current_folder(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('not the one that was meant')")
+    monkeypatch.chdir(tmp_path)
+    assert load().generate_image("a cat", **SMALL).size == (64, 64)

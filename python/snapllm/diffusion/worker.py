@@ -116,7 +116,3 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     Worker(sys.stdin.buffer, answers).run()
-
-
-if __name__ == "__main__":
-    main()

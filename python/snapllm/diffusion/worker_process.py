@@ -39,6 +39,13 @@ PING_S = 5.0
 SILENCE_S = 60.0
 """How long a worker may say nothing, pings left unanswered, before it is killed."""
 
+_PROGRAM = """
+import sys
+sys.path = [path for path in sys.path if path]  # not the current folder, whatever lies there
+from snapllm.diffusion.worker import main
+main()
+"""
+
 
 class WorkerProcess:
     """One image model in a process of its own.
@@ -95,7 +102,7 @@ class WorkerProcess:
         package = str(Path(snapllm.__file__).parents[1])
         path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-m", "snapllm.diffusion.worker"],
+            [sys.executable, "-c", _PROGRAM, "snapllm.diffusion.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
