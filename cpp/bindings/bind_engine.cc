@@ -204,7 +204,7 @@ void bind_engine(py::module_& module) {
       .def(
           "write_prefix",
           [](Engine& self, const PrefixRef& prefix, const std::vector<py::bytes>& pieces) {
-            std::vector<std::vector<uint8_t>> states;
+            std::vector<StateBytes> states;
             for (const py::bytes& piece : pieces) {
               const auto view = static_cast<std::string_view>(piece);
               states.emplace_back(view.begin(), view.end());

@@ -350,7 +350,7 @@ Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {
   return impl_->prefixes().read(prefix);
 }
 
-Status Engine::write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states) {
+Status Engine::write_prefix(const PrefixRef& prefix, std::vector<StateBytes> states) {
   if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().write(prefix, std::move(states));
 }

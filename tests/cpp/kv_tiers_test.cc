@@ -1,9 +1,15 @@
 // What stays in which tier of the KV store: pins, bounds, and pieces that stand for others.
+#include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <mutex>
+#include <set>
+#include <thread>
 
+#include "base/machine.h"
 #include "check.h"
 #include "kv_store_fixture.h"
 #include "store/piece_file.h"
@@ -201,6 +207,45 @@ TEST(kv_tiers, a_demotion_takes_along_what_holds_the_same_tokens) {
   CHECK(f.store->drop_from_ram(scope_of(), f.document).ok());
   CHECK_EQ(f.store->ram_bytes(), 0);
   CHECK_EQ(f.match(f.answer), 340);
+}
+
+// Blocks of 4 MB on disk only, as after a restart.
+struct LargeBlocks : Fixture {
+  LargeBlocks() : Fixture(uint64_t{64} << 20, uint64_t{64} << 20) {
+    for (const TokenRange range : store->missing(scope_of(), tokens)) {
+      StateBytes state = testing::state_of(tokens, range);
+      state.resize(4 << 20, 0);
+      store->put(scope_of(), tokens, range, std::move(state));
+    }
+    store->flush();
+    reopen();
+  }
+  const Tokens tokens = tokens_of(1, 4 * kBlockTokens);
+};
+
+TEST(kv_tiers, large_blocks_are_read_by_several_threads_at_once) {
+  if (available_cpus() < 2) return;
+  LargeBlocks f;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::set<std::thread::id> readers;
+  f.disk->before_read = [&] {
+    std::unique_lock lock(mutex);
+    readers.insert(std::this_thread::get_id());
+    changed.notify_all();
+    CHECK(changed.wait_for(lock, std::chrono::seconds(60), [&] { return readers.size() >= 2; }));
+  };
+  CHECK_EQ(f.match(f.tokens), 4 * kBlockTokens);
+  CHECK_EQ(f.store->stats().num_loaded, 4);
+}
+
+TEST(kv_tiers, of_blocks_read_at_once_those_before_a_damaged_one_are_taken) {
+  LargeBlocks f;
+  const auto keys = piece_keys(KvKind::kBlocks, scope_of().root, f.tokens);
+  auto& file = f.disk->files.at("/w/" + kFingerprint.hex() + "/" + piece_file_name(keys[2]));
+  file.back() ^= 1;
+  CHECK_EQ(f.match(f.tokens), 2 * kBlockTokens);
+  CHECK_EQ(f.store->stats().num_damaged, 1);
 }
 
 TEST(kv_tiers, the_chosen_bound_of_the_disk_does_not_shrink_as_the_store_fills) {

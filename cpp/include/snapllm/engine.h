@@ -100,7 +100,7 @@ class Engine {
   Result<PrefixInfo> prefix_usage(const std::vector<PrefixRef>& prefixes,
                                   const std::vector<Tier>& tiers);
   Result<PrefixStates> read_prefix(const PrefixRef& prefix);
-  Status write_prefix(const PrefixRef& prefix, std::vector<std::vector<uint8_t>> states);
+  Status write_prefix(const PrefixRef& prefix, std::vector<StateBytes> states);
 
   // Waits up to `drain_timeout_ms` for running requests, cancels the rest and
   // unloads everything. Later calls fail with kClosed.

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "snapllm/request.h"
+#include "snapllm/state_bytes.h"
 
 namespace snapllm {
 
@@ -35,6 +35,6 @@ struct PrefixInfo {
 };
 
 // The KV of a prefix in pieces, as one engine gives it and another takes it.
-using PrefixStates = std::vector<std::shared_ptr<const std::vector<uint8_t>>>;
+using PrefixStates = std::vector<StatePtr>;
 
 }  // namespace snapllm

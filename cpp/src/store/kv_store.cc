@@ -70,10 +70,10 @@ std::vector<KvStore::PlannedPart> KvStore::plan_match(const StoreScope& scope,
 }
 
 Status KvStore::load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix) {
-  for (PlannedPart& part : plan) {
-    if (part.is_cold) {
-      if (Status status = load_part(part); !status.ok()) return status;
-    }
+  const std::vector<Status> loaded = load_cold(plan);
+  for (size_t i = 0; i < plan.size(); ++i) {
+    if (!loaded[i].ok()) return loaded[i];
+    const PlannedPart& part = plan[i];
     prefix.parts.push_back({part.state, {part.id.begin, part.id.end}, part.num_tokens, part.is_cold});
     prefix.num_tokens = part.id.begin + part.num_tokens;
     if (part.is_cold) prefix.num_cold_tokens += part.num_tokens;
@@ -100,14 +100,11 @@ Result<std::vector<StatePtr>> KvStore::states(const StoreScope& scope,
   const auto num_pieces = cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size())).size();
   const Status lost(StatusCode::kStorageFailed, "the context's KV is no longer stored");
   if (plan.size() != num_pieces) return lost;
-  std::vector<StatePtr> states;
-  for (PlannedPart& part : plan) {
-    if (part.is_cold) {
-      const Status status = load_part(part);
-      if (!status.ok()) return status.code() == StatusCode::kFileDamaged ? lost : status;
-    }
-    states.push_back(part.state);
+  for (const Status& status : load_cold(plan)) {
+    if (!status.ok()) return status.code() == StatusCode::kFileDamaged ? lost : status;
   }
+  std::vector<StatePtr> states;
+  for (const PlannedPart& part : plan) states.push_back(part.state);
   return states;
 }
 

@@ -142,6 +142,8 @@ class KvStore {
   // Reads what is on disk only and adds all of it to the prefix, up to the first failure of
   // load_part.
   Status load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix);
+  // load_part for all that are on disk only, several at a time where that is much to read.
+  std::vector<Status> load_cold(std::vector<PlannedPart>& plan);
   // Reads the part's state without the lock. kFileDamaged: the piece is forgotten;
   // kStorageFailed: it cannot be read, now at least.
   Status load_part(PlannedPart& part);

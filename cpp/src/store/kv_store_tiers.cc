@@ -1,8 +1,12 @@
 // Which piece is in which tier: states in RAM, files, and what leaves a tier that is full.
 #include <algorithm>
+#include <atomic>
+#include <future>
 #include <optional>
+#include <system_error>
 #include <utility>
 
+#include "base/machine.h"
 #include "store/eviction.h"
 #include "store/kv_store.h"
 #include "store/piece_file.h"
@@ -13,6 +17,10 @@ namespace {
 // A tier that is full is emptied by this share more than needed, so that the order of
 // all pieces is not looked at for each new one.
 constexpr uint64_t kHeadroomDivisor = 16;
+
+// Below, a thread more would cost as much as it saves.
+constexpr uint64_t kBytesPerReader = uint64_t{4} << 20;
+constexpr uint64_t kMaxReaders = 4;
 
 // What was read of a model's folder.
 struct FolderContents {
@@ -104,6 +112,28 @@ void KvStore::adopt(const Hash128& fingerprint, PieceFile file) {
   piece->on_disk = true;
   piece->file_bytes = piece_file_bytes(piece->id, file.state_bytes);
   stats_.disk_bytes += piece->file_bytes;
+}
+
+std::vector<Status> KvStore::load_cold(std::vector<PlannedPart>& plan) {
+  uint64_t bytes = 0;
+  for (const PlannedPart& part : plan) bytes += part.is_cold ? part.file_bytes : 0;
+  std::vector<Status> statuses(plan.size());
+  std::atomic<size_t> next = 0;
+  const auto read = [&] {
+    for (size_t i = next++; i < plan.size(); i = next++) {
+      if (plan[i].is_cold) statuses[i] = load_part(plan[i]);
+    }
+  };
+  const uint64_t num_threads = std::min<uint64_t>(
+      {bytes / kBytesPerReader, kMaxReaders, static_cast<uint64_t>(available_cpus())});
+  std::vector<std::future<void>> others;
+  try {
+    for (uint64_t i = 1; i < num_threads; ++i) others.push_back(std::async(std::launch::async, read));
+  } catch (const std::system_error&) {  // no more threads: those that are there do
+  }
+  read();
+  for (std::future<void>& other : others) other.get();
+  return statuses;
 }
 
 Status KvStore::load_part(PlannedPart& part) {

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/hash.h"
 #include "snapllm/request.h"
+#include "snapllm/state_bytes.h"
 
 namespace snapllm {
 
@@ -19,9 +19,6 @@ enum class KvKind : uint32_t {
   kBlocks = 0,       // by token range: full attention
   kCheckpoints = 1,  // whole states only: sliding window, recurrent, hybrid
 };
-
-using StateBytes = std::vector<uint8_t>;
-using StatePtr = std::shared_ptr<const StateBytes>;
 
 // What identifies a piece; the state itself is kept by the tiers. Of kind kBlocks it
 // is the KV of positions [begin, end), and its parent is the block before it (or the
