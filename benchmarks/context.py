@@ -1,14 +1,27 @@
-"""Time to the first token of a question to a context: by tier, and with a full prefill."""
+"""A question to a context: its time to the first token by tier, and what moving one takes.
+
+Moves are set beside what the machine can do with as many bytes: a copy in memory, and a
+plain read of the very files, from the page cache and from the device.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
 
 import snapllm
-from benchmarks.report import Row, interleaved, row
-from snapllm.contexts import ContextManager
+from benchmarks.report import Row, interleaved, ratio_row, row
+
+SLOW_MS = 10_000.0
+"""A prefill that takes longer is measured once."""
+CHUNK_BYTES = 1 << 20
 
 
 def run(options: argparse.Namespace) -> list[Row]:
@@ -16,51 +29,120 @@ def run(options: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     with snapllm.Engine(num_threads=options.threads, workspace=options.scratch) as engine:
         model = engine.load(options.model)
-        lengths = [n for n in options.lengths if n + 256 < model.info.context_size]
-        for length in lengths:
-            rows += _measure(engine, model, length, options.rounds)
+        for length in options.lengths:
+            if length + 256 < model.info.context_size:
+                rows += _Document(engine, model, length, options.scratch).measure(options.rounds)
     return rows
 
 
-def _measure(engine: snapllm.Engine, model: snapllm.Model, length: int, rounds: int) -> list[Row]:
-    contexts = engine.contexts
-    view = contexts.ingest(_document(model, length), model.id)
-    reference, num_tokens = view.record.id, len(view.record.tokens)
-    questions = iter(range(10_000))
-
-    def cached(tier: str) -> float:
-        contexts.move(reference, tier)
-        return _first_token_ms(contexts, reference, f"What is item {next(questions)}?", True)
-
-    def plain() -> float:
-        return _first_token_ms(contexts, reference, f"What is item {next(questions)}?", False)
-
-    values = interleaved(
-        rounds,
-        {
-            "full prefill": plain,
-            "hot": lambda: cached("hot"),
-            "warm": lambda: cached("warm"),
-            "cold": lambda: cached("cold"),
-        },
-    )
-    contexts.delete(reference)
-    base = min(values["full prefill"])
-    return [
-        row(f"{num_tokens} tokens, {name}", v, "ms", f"{base / min(v):.1f} times")
-        for name, v in values.items()
-    ]
-
-
-def _first_token_ms(contexts: ContextManager, reference: str, question: str, reuse: bool) -> float:
-    start = time.perf_counter()
-    contexts.query(reference, question, max_tokens=1, reuse_prefix=reuse)
-    return (time.perf_counter() - start) * 1000
-
-
-def _document(model: snapllm.Model, length: int) -> str:
+def document(count_tokens: Callable[[str], int], length: int) -> str:
+    """A text of at least so many tokens."""
     rng = random.Random(length)
     words: list[str] = []
-    while len(model.tokenize(" ".join(words))) < length:
+    while count_tokens(" ".join(words)) < length:
         words += [f"Item {len(words)} is {rng.randrange(1000)}." for _ in range(20)]
     return " ".join(words)
+
+
+@dataclass
+class _Document:
+    """One context, measured and deleted again."""
+
+    engine: snapllm.Engine
+    model: snapllm.Model
+    length: int
+    workspace: Path
+    reference: str = ""
+    num_questions: int = 0
+    bandwidths: dict[str, list[float]] = field(default_factory=dict)
+
+    def measure(self, rounds: int) -> list[Row]:
+        contexts = self.engine.contexts
+        text = document(lambda text: len(self.model.tokenize(text)), self.length)
+        view = contexts.ingest(text, self.model.id)
+        self.reference = view.record.id
+        prefills = [self._first_token_ms(reuse_prefix=False)]
+        while len(prefills) < rounds and prefills[0] < SLOW_MS:
+            prefills.append(self._first_token_ms(reuse_prefix=False))
+        tiers: dict[str, Callable[[], float]] = {
+            tier: lambda tier=tier: self._in_tier(tier)  # type: ignore[misc]
+            for tier in ("hot", "warm", "cold")
+        }
+        values = {"full prefill": prefills} | interleaved(rounds, tiers)
+        for _ in range(rounds):
+            self._move(view.storage_bytes)
+        contexts.delete(self.reference)
+        name, base = f"{len(view.record.tokens)} tokens", min(prefills)
+        rows = [
+            row(f"{name}, {case}", found, "ms", f"{base / min(found):.1f} times")
+            for case, found in values.items()
+        ]
+        megabytes = f"{view.storage_bytes / 1e6:.0f} MB"
+        ours = self.bandwidths
+        rows += [row(f"{name}, {case}", found, "GB/s", megabytes) for case, found in ours.items()]
+        for move, plain in (
+            ("warm to hot", "memcpy"),
+            ("cold to warm, page cache", "plain read, page cache"),
+            ("cold to warm, device", "plain read, device"),
+        ):
+            case = f"{name}, {move}, bandwidth over {plain}"
+            rows.append(ratio_row(case, ours[move], ours[plain]))
+        return rows
+
+    def _in_tier(self, tier: str) -> float:
+        self.engine.contexts.move(self.reference, tier)
+        return self._first_token_ms(reuse_prefix=True)
+
+    def _first_token_ms(self, reuse_prefix: bool) -> float:
+        question = f"What is item {self.num_questions}?"
+        self.num_questions += 1
+        start = time.perf_counter()
+        self.engine.contexts.query(
+            self.reference, question, max_tokens=1, reuse_prefix=reuse_prefix
+        )
+        return (time.perf_counter() - start) * 1000
+
+    def _move(self, num_bytes: int) -> None:
+        """One round of moves, each beside what the machine can do."""
+        contexts = self.engine.contexts
+        contexts.move(self.reference, "cold")
+        files = [path for path in self.workspace.rglob("*") if path.is_file()]
+        plain = np.ones(max(num_bytes, sum(path.stat().st_size for path in files)), np.uint8)
+        for where in ("device", "page cache"):
+            if where == "device":
+                _forget(files)
+            self._note(f"cold to warm, {where}", num_bytes, lambda: self._to("warm"))
+            self._to("cold")
+            if where == "device":
+                _forget(files)
+            self._note(f"plain read, {where}", num_bytes, lambda: _read(files, plain))
+        self._to("warm")
+        self._note("warm to hot", num_bytes, lambda: self._to("hot"))
+        copy = np.ones(num_bytes, np.uint8)
+        self._note("memcpy", num_bytes, lambda: np.copyto(copy, plain[:num_bytes]))
+
+    def _to(self, tier: str) -> None:
+        self.engine.contexts.move(self.reference, tier)
+
+    def _note(self, name: str, num_bytes: int, work: Callable[[], object]) -> None:
+        start = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - start
+        self.bandwidths.setdefault(name, []).append(num_bytes / 1e9 / seconds)
+
+
+def _read(files: list[Path], into: np.ndarray) -> None:
+    """Reads the files one after the other into memory that is there already."""
+    view, end = memoryview(into), 0
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(view[end : end + CHUNK_BYTES]):
+                end += count
+
+
+def _forget(files: list[Path]) -> None:
+    """Takes the files out of the page cache."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -81,8 +81,10 @@ def ours(settings: Settings, port: int, workspace: Path | None) -> list[str]:
     return command
 
 
-def llama_server(settings: Settings, port: int, binary: Path) -> list[str]:
-    """The command line of llama.cpp's server with one model."""
+def llama_server(
+    settings: Settings, port: int, binary: Path, slots: Path | None = None
+) -> list[str]:
+    """The command line of llama.cpp's server with one model, its slots' files in a folder."""
     [(_, path)] = settings.models
     cells = settings.context_size * settings.num_slots
     return [
@@ -90,6 +92,7 @@ def llama_server(settings: Settings, port: int, binary: Path) -> list[str]:
         *("--threads", str(settings.num_threads), "--parallel", str(settings.num_slots)),
         *("--ctx-size", str(cells), "--no-webui"),
         *("--flash-attn", settings.flash_attention),
+        *(() if slots is None else ("--slot-save-path", str(slots))),
     ]
 
 

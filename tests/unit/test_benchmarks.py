@@ -21,6 +21,7 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
         "decode",
         "draft",
         "context",
+        "documents",
         "turns",
         "serve",
         "agent",
