@@ -12,8 +12,10 @@ import functools
 import json
 import os
 import platform
+import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from benchmarks import (
     vision,
 )
 from benchmarks.compare import compare
+from benchmarks.page import write_page
 from benchmarks.plot import plot
 from benchmarks.report import Row, table
 from benchmarks.shapes import make_shape_model
@@ -55,24 +58,22 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 }
 
 
+_OF_RESULTS = {"compare": "baseline", "plot": "svg", "page": "page"}
+"""What is done with results, and the option that it needs beside them."""
+
+
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", "compare", "plot"])
+    parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", *_OF_RESULTS])
     parser.add_argument("--model", type=Path, help="a GGUF file (default: the demo model)")
     parser.add_argument("--shape", choices=["1b"], help="a model of this shape, random weights")
     parser.add_argument("--quant", default="q4_0", help="of --shape (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="0 = as many as there are cores")
-    parser.add_argument(
-        "--flash-attention",
-        choices=["auto", "on", "off"],
-        default="auto",
-        help="of all (%(default)s)",
-    )
     parser.add_argument("--tokens", type=int, default=64, help="of a served answer (%(default)s)")
     parser.add_argument(
         "--prompt-tokens", type=int, default=1800, help="of the agent's prompt (%(default)s)"
@@ -84,12 +85,35 @@ def _parser() -> argparse.ArgumentParser:
         "--streams", type=_numbers, default=[1, 8, 32], help="of serve: open at once"
     )
     parser.add_argument("--upstream", type=Path, metavar="DIR", help="upstream's programs")
+    parser.add_argument(
+        "--llama-cpp-python",
+        type=Path,
+        metavar="PYTHON",
+        help="of serve: the interpreter of an environment with llama-cpp-python's server",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument(
         "--baseline", type=Path, metavar="FILE", help="of compare: earlier results; --json: new"
     )
     parser.add_argument("--svg", type=Path, metavar="FILE", help="of plot: the picture; --json: of")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="of page: its file; --json: of")
     return parser
+
+
+def _show(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Compares, plots or writes what earlier runs found."""
+    [name] = options.names if len(options.names) == 1 else [""]
+    needed = _OF_RESULTS.get(name)
+    if needed is None:
+        parser.error(f"{', '.join(_OF_RESULTS)} stand alone")
+    if options.json is None or getattr(options, needed) is None:
+        parser.error(f"{name} needs --json and --{needed}")
+    if name == "compare":
+        print(compare(options.baseline, options.json))
+    elif name == "plot":
+        plot(options.json, options.svg)
+    else:
+        write_page(options.json, options.page)
 
 
 def _machine() -> dict[str, Any]:
@@ -107,24 +131,36 @@ def _machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "snapllm": snapllm.__version__,
+        "commit": _commit(),
         "features": snapllm._core.system_info(),
     }
 
 
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    with suppress(OSError):
+        found = subprocess.run(command, capture_output=True, text=True)
+        return found.stdout.strip() or "unknown"
+    return "unknown"
+
+
+def _described(options: argparse.Namespace) -> str:
+    threads = options.threads or "as many threads as cores"
+    return f"{options.rounds} rounds, {threads}, {options.tokens} tokens an answer"
+
+
 def main() -> None:
     """Runs the benchmarks that the command line names."""
-    options = _parser().parse_args()
-    if options.names == ["compare"]:
-        print(compare(options.baseline, options.json))
-        return
-    if options.names == ["plot"]:
-        plot(options.json, options.svg)
+    parser = _parser()
+    options = parser.parse_args()
+    if _OF_RESULTS.keys() & options.names:
+        _show(parser, options)
         return
     names = list(_BENCHMARKS) if "all" in options.names else options.names
     options.cores = len(os.sched_getaffinity(0))
-    results: dict[str, Any] = {"machine": _machine(), "benchmarks": {}}
+    results: dict[str, Any] = {"machine": _machine(), "options": _described(options)}
+    results["benchmarks"] = {}
     with tempfile.TemporaryDirectory() as folder:
-        options.second = None
         if options.shape:
             make = functools.partial(make_shape_model, shape=options.shape, quant=options.quant)
             options.model = make(Path(folder) / f"{options.shape}-{options.quant}.gguf")

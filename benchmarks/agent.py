@@ -1,7 +1,8 @@
 """A coding agent's session: a long system prompt with tools, turn after turn, growing.
 
-In the middle the agent asks another model once, and the server is restarted. llama.cpp's
-server runs in router mode with one model in memory, as where two do not fit.
+In the middle the agent asks another model once, and the server is restarted. Beside
+llama.cpp's server in router mode: with both models in memory, as is its default, and with room
+for one, where ours gets a budget that holds no second one either.
 """
 
 from __future__ import annotations
@@ -10,65 +11,114 @@ import argparse
 import itertools
 import json
 import random
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import snapllm
 from benchmarks.http_load import Answer, ask
 from benchmarks.peers import Settings, free_port, llama_router, ours, running
-from benchmarks.report import Row, ratio_row, row
+from benchmarks.report import Row, in_turn, ratio_row, row
 
 NUM_TURNS = 20
 SWAP_AT, RESTART_AT = 7, 13
 ANSWER_TOKENS = 24
+FIRST, NEXT, ROUTER = "snapllm, first session", "snapllm, next session", "llama-server router"
+
+
+@dataclass
+class _Sessions:
+    """What the sessions of one kind took, by round."""
+
+    seconds: list[float] = field(default_factory=list)
+    ttft_ms: list[float] = field(default_factory=list)
+    texts: list[list[str]] = field(default_factory=list)
 
 
 def run(options: argparse.Namespace) -> list[Row]:
     """The same session with both; ours a second time, as on the next day."""
+    side = options.scratch / "side.gguf"
+    shutil.copyfile(options.model, side)
     settings = Settings(
-        models=(("main", options.model), ("side", options.second or options.model)),
+        models=(("main", options.model), ("side", side)),
         num_threads=options.threads or options.cores,
         num_slots=1,
         context_size=options.prompt_tokens * 3 + 8192,
-        flash_attention=options.flash_attention,
     )
-    workspace = options.scratch / "workspace"
+    rows = _side_by_side(settings, options, "", 0, 4)
+    budget = _bytes_of_one(settings) * 3 // 2
+    return rows + _side_by_side(settings, options, ", room for one", budget, 1)
+
+
+def _bytes_of_one(settings: Settings) -> int:
+    """What one of the models takes of the budget."""
+    with snapllm.Engine() as engine:
+        engine.load(settings.models[0][1], context_size=settings.context_size)
+        return engine.stats().memory.used_bytes
+
+
+def _side_by_side(
+    settings: Settings,
+    options: argparse.Namespace,
+    kind: str,
+    budget_bytes: int,
+    max_models: int,
+) -> list[Row]:
     system = _system_prompt(options.prompt_tokens)
     num_lines = min(20, options.prompt_tokens // 150)
-    runs = {"snapllm, first session": lambda port: ours(settings, port, workspace)}
-    runs["snapllm, next session"] = runs["snapllm, first session"]
-    if options.upstream is not None:
-        binary, preset = options.upstream / "llama-server", options.scratch / "preset.ini"
-        runs["llama-server router"] = lambda port: llama_router(settings, port, binary, preset)
-    seconds: dict[str, float] = {}
-    texts: dict[str, list[str]] = {}
-    rows = []
-    for name, command in runs.items():
-        start = time.perf_counter()
-        answers = _session(command, options.log(name.replace(" ", "-")), system, num_lines)
-        seconds[name] = time.perf_counter() - start
-        texts[name] = [answer.text for answer in answers]
-        ttft = [answer.ttft_ms for answer in answers]
-        rows.append(row(f"{name}, end to end", [seconds[name]], "s"))
-        rows.append(row(f"{name}, TTFT of a turn", ttft, "ms"))
-    if options.upstream is not None:
-        base = [seconds["llama-server router"]]
-        for name in ("snapllm, first session", "snapllm, next session"):
-            rows.append(ratio_row(name, [seconds[name]], base))
-        rows.append(_equal("llama-server's", texts, "llama-server router"))
-    rows.append(_equal("our next session's", texts, "snapllm, next session"))
-    return rows
+    binary = options.upstream and options.upstream / "llama-server"
+    preset = options.scratch / "preset.ini"
+    found = {name: _Sessions() for name in (FIRST, NEXT, *([ROUTER] if binary else []))}
+    for number in range(options.rounds):
+        workspace = options.scratch / f"workspace-{max_models}-{number}"
+        commands: dict[str, Callable[[int], list[str]]] = {
+            name: lambda port, at=workspace: ours(settings, port, at, budget_bytes)  # type: ignore[misc]
+            for name in (FIRST, NEXT)
+        }
+        if binary:
+            commands[ROUTER] = lambda port: llama_router(settings, port, binary, preset, max_models)
+        for names in in_turn([(FIRST, NEXT), (ROUTER,)], number):
+            for name in names:
+                if name in commands:
+                    log = options.log(f"{name.replace(' ', '-')}-{max_models}")
+                    _note(found[name], commands[name], log, system, num_lines)
+    return list(_rows(found, kind))
 
 
-def _equal(whose: str, texts: dict[str, list[str]], other: str) -> Row:
+def _note(
+    sessions: _Sessions, command: Callable[[int], list[str]], log: Path, system: str, num_lines: int
+) -> None:
+    start = time.perf_counter()
+    answers = _session(command, log, system, num_lines)
+    sessions.seconds.append(time.perf_counter() - start)
+    sessions.ttft_ms += [answer.ttft_ms for answer in answers]
+    sessions.texts.append([answer.text for answer in answers])
+
+
+def _rows(found: dict[str, _Sessions], kind: str) -> Iterator[Row]:
+    for name, sessions in found.items():
+        yield row(f"{name}{kind}, end to end", sessions.seconds, "s")
+        yield row(f"{name}{kind}, TTFT of a turn", sessions.ttft_ms, "ms")
+    if ROUTER in found:
+        for name in (FIRST, NEXT):
+            yield ratio_row(f"{name}{kind}", found[name].seconds, found[ROUTER].seconds)
+        yield _equal("llama-server's", kind, found[FIRST], found[ROUTER])
+    yield _equal("our next session's", kind, found[FIRST], found[NEXT])
+
+
+def _equal(whose: str, kind: str, first: _Sessions, other: _Sessions) -> Row:
     """Answers up to the first that differs: from there on the sessions are different ones.
 
     Two tokens as likely as each other to within rounding can make that so.
     """
-    pairs = zip(texts["snapllm, first session"], texts[other], strict=True)
-    num_equal = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return row(f"first answers equal to {whose}", [num_equal], f"of {NUM_TURNS + 1}")
+    counts = [
+        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=True)))
+        for a, b in zip(first.texts, other.texts, strict=True)
+    ]
+    return row(f"first answers equal to {whose}{kind}", counts, f"of {NUM_TURNS + 1}")
 
 
 def _session(

@@ -65,8 +65,10 @@ class _Document:
         while len(prefills) < rounds and prefills[0] < SLOW_MS:
             prefills.append(self._first_token_ms(reuse_prefix=False))
         tiers: dict[str, Callable[[], float]] = {
-            tier: lambda tier=tier: self._in_tier(tier)  # type: ignore[misc]
-            for tier in ("hot", "warm", "cold")
+            "hot": lambda: self._in_tier("hot"),
+            "warm": lambda: self._in_tier("warm"),
+            "cold, page cache": lambda: self._in_tier("cold"),
+            "cold, device": lambda: self._in_tier("cold", forgotten=True),
         }
         values = {"full prefill": prefills} | interleaved(rounds, tiers)
         for _ in range(rounds):
@@ -86,11 +88,13 @@ class _Document:
             ("cold to warm, device", "plain read, device"),
         ):
             case = f"{name}, {move}, bandwidth over {plain}"
-            rows.append(ratio_row(case, ours[move], ours[plain]))
+            rows.append(ratio_row(case, ours[move], ours[plain], "more"))
         return rows
 
-    def _in_tier(self, tier: str) -> float:
-        self.engine.contexts.move(self.reference, tier)
+    def _in_tier(self, tier: str, forgotten: bool = False) -> float:
+        self._to(tier)
+        if forgotten:
+            _forget(self._files())
         return self._first_token_ms(reuse_prefix=True)
 
     def _first_token_ms(self, reuse_prefix: bool) -> float:
@@ -104,9 +108,8 @@ class _Document:
 
     def _move(self, num_bytes: int) -> None:
         """One round of moves, each beside what the machine can do."""
-        contexts = self.engine.contexts
-        contexts.move(self.reference, "cold")
-        files = [path for path in self.workspace.rglob("*") if path.is_file()]
+        self._to("cold")
+        files = self._files()
         plain = np.ones(max(num_bytes, sum(path.stat().st_size for path in files)), np.uint8)
         for where in ("device", "page cache"):
             if where == "device":
@@ -120,6 +123,9 @@ class _Document:
         self._note("warm to hot", num_bytes, lambda: self._to("hot"))
         copy = np.ones(num_bytes, np.uint8)
         self._note("memcpy", num_bytes, lambda: np.copyto(copy, plain[:num_bytes]))
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.workspace.rglob("*.kv") if path.is_file()]
 
     def _to(self, tier: str) -> None:
         self.engine.contexts.move(self.reference, tier)

@@ -7,7 +7,7 @@ import json
 import subprocess
 
 import snapllm
-from benchmarks.report import Row, ratio_row, row
+from benchmarks.report import Row, in_turn, ratio_row, row
 
 NUM_TOKENS = 128
 PROMPT_TOKENS = 512
@@ -20,8 +20,8 @@ def run(options: argparse.Namespace) -> list[Row]:
     with snapllm.Engine() as engine:
         threads = options.threads or options.cores
         model = engine.load(options.model, num_threads=threads, context_size=2048)
-        for number in range(options.rounds + 1):
-            for figures, measure in ((ours, _ours), (theirs, _upstream)):
+        for number in range(3 * options.rounds + 1):
+            for figures, measure in in_turn([(ours, _ours), (theirs, _upstream)], number):
                 if measure is _upstream and options.upstream is None:
                     continue
                 found = measure(options, model)
@@ -34,13 +34,13 @@ def run(options: argparse.Namespace) -> list[Row]:
         rows.append(row(f"{what}, snapllm", ours[name], "tokens/s"))
         if theirs[name]:
             rows.append(row(f"{what}, llama-bench", theirs[name], "tokens/s"))
-            rows.append(ratio_row(what, ours[name], theirs[name]))
+            rows.append(ratio_row(what, ours[name], theirs[name], "more"))
     return rows
 
 
 def _ours(_: argparse.Namespace, model: snapllm.Model) -> dict[str, float]:
     prompt = [i % 200 for i in range(PROMPT_TOKENS)]
-    model.generate(prompt, max_tokens=NUM_TOKENS, reuse_prefix=False)  # llama-bench warms up, too
+    model.generate(prompt, max_tokens=NUM_TOKENS, reuse_prefix=False)  # warms up
     answer = model.generate(
         prompt[:1], max_tokens=NUM_TOKENS, temperature=0, ignore_eos=True, reuse_prefix=False
     )
@@ -51,12 +51,12 @@ def _ours(_: argparse.Namespace, model: snapllm.Model) -> dict[str, float]:
 
 def _upstream(options: argparse.Namespace, model: snapllm.Model) -> dict[str, float]:
     command = [
-        *(str(options.upstream / "llama-bench"), "-m", str(options.model), "-r", "1"),
+        *(str(options.upstream / "llama-bench"), "-m", str(options.model), "-r", "2"),
         *("-t", str(model.info.num_threads), "-fa", str(int(model.info.flash_attention))),
         *("-p", str(PROMPT_TOKENS), "-n", str(NUM_TOKENS), "-o", "json"),
     ]
     output = subprocess.run(command, capture_output=True, check=True)
     return {
-        "prefill" if result["n_prompt"] else "decode": result["samples_ts"][0]
+        "prefill" if result["n_prompt"] else "decode": result["samples_ts"][-1]  # first: warms up
         for result in json.loads(output.stdout)
     }

@@ -22,7 +22,7 @@ import snapllm
 from benchmarks.context import document
 from benchmarks.http_load import ask
 from benchmarks.peers import Peer, Settings, free_port, llama_server, ours, running
-from benchmarks.report import Row, ratio_row, row
+from benchmarks.report import Row, in_turn, ratio_row, row
 
 SLOT_FILE = "document.bin"
 OTHER_DOCUMENT = 100
@@ -79,7 +79,6 @@ def run(options: argparse.Namespace) -> list[Row]:
             num_threads=options.threads or options.cores,
             num_slots=1,
             context_size=size + 512,
-            flash_attention=options.flash_attention,
         )
         servers = _servers(settings, options)
         rows += _measure(servers, text, options.rounds).rows(f"{size} tokens")
@@ -112,11 +111,11 @@ def _measure(servers: Sequence[_Server], text: str, rounds: int) -> _Times:
             _ask(peer.url, "You are short.", "Hello")  # warms up
             times.note("new document", peer.name, _ask(peer.url, text, "What is item 1?"))
         for number in range(rounds):
-            for peer in peers:
+            for peer in in_turn(peers, number):
                 ms = _ask(peer.url, text, f"What is item {number + 2}?")
                 times.note("next question", peer.name, ms)
         for number in range(rounds):
-            for peer in peers:
+            for peer in in_turn(peers, number):
                 words = " ".join(str(next(numbers)) for _ in range(OTHER_DOCUMENT))
                 _ask(peer.url, words, "Hello")
                 ms = _ask(peer.url, text, f"What is item {number + 20}?")
@@ -124,7 +123,7 @@ def _measure(servers: Sequence[_Server], text: str, rounds: int) -> _Times:
         for server, peer in zip(servers, peers, strict=True):
             server.save(peer.url)
     for number in range(rounds):
-        for server in servers:
+        for server in in_turn(servers, number):
             start = time.perf_counter()
             with server.started() as peer:
                 ready = time.perf_counter()

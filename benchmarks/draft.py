@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> list[Row]:
         stats = next(s for s in engine.stats().models if s.id == "guessing")
     share = stats.num_accepted_draft_tokens / max(stats.num_draft_tokens, 1)
     rows = [row(f"decoding a quote, {name}", found, "ms") for name, found in values.items()]
-    rows.append(ratio_row("plain over guessing", values["plain"], values["guessing"]))
+    rows.append(ratio_row("plain over guessing", values["plain"], values["guessing"], "more"))
     rows.append(row("guesses that were right", [100 * share], "%"))
     rows.append(row("same answer", [float(answers["plain"] == answers["guessing"])], "1 = yes"))
     return rows

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import numpy as np
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Answer:
 
     ttft_ms: float = 0.0
     total_ms: float = 0.0
+    num_prompt: int = 0
     num_tokens: int = 0
     num_cached: int = 0
     text: str = ""
@@ -47,15 +49,18 @@ class Load:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of the values does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+    """The value that this share of the values does not exceed; between two, in proportion."""
+    return float(np.quantile(values, share)) if len(values) else 0.0
 
 
 async def chat(
     session: aiohttp.ClientSession, url: str, messages: Sequence[dict[str, Any]], **options: Any
 ) -> Answer:
-    """One streamed chat request, without thinking, which servers have other defaults of."""
+    """One streamed chat request, without thinking, which servers have other defaults of.
+
+    Raises:
+        RuntimeError: The server refused it, or its stream failed or did not end.
+    """
     body = {
         "messages": list(messages),
         "stream": True,
@@ -63,16 +68,21 @@ async def chat(
         "chat_template_kwargs": {"enable_thinking": False},
     }
     answer = Answer()
+    is_whole = False
     start = last = time.perf_counter()
     async with session.post(url + "/v1/chat/completions", json=body | options) as response:
         if response.status != 200:
             raise RuntimeError(f"{response.status}: {await response.text()}")
         async for line in response.content:
+            is_whole = is_whole or line.startswith(b"data: [DONE]")
             if not line.startswith(b"data: {"):
                 continue
             event = json.loads(line[6:])
+            if "error" in event:
+                raise RuntimeError(f"{url}: {event['error']}")
             usage = event.get("usage")
             if usage:
+                answer.num_prompt = usage["prompt_tokens"]
                 answer.num_tokens = usage["completion_tokens"]
                 details = usage.get("prompt_tokens_details") or {}
                 answer.num_cached = details.get("cached_tokens", 0)
@@ -88,6 +98,10 @@ async def chat(
                     last = now
                     answer.text += text
     answer.total_ms = (time.perf_counter() - start) * 1000
+    if not is_whole or answer.num_tokens == 0:
+        raise RuntimeError(f"{url}: a stream ended without its end")
+    if not answer.text:  # its tokens are no text: they came with its end
+        answer.ttft_ms = answer.total_ms
     return answer
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 from unittest import mock
 
 from aiohttp import web
@@ -17,7 +20,7 @@ from aiohttp import web
 import snapllm
 from benchmarks.http_load import closed_loop
 from benchmarks.peers import Settings, free_port, ours, running
-from benchmarks.report import Row, ratio_row, row
+from benchmarks.report import Row, in_turn, ratio_row, row
 from snapllm import _core
 from snapllm._pump import AsyncPump, Subscription
 from snapllm.server.app import create_app
@@ -25,6 +28,8 @@ from snapllm.server.app import create_app
 REQUESTS = 40  # a round
 REQUEST_CHARS = 1000
 STREAMS = 32
+
+Chats: TypeAlias = "list[list[dict[str, str]]]"
 
 
 class _Watch:
@@ -88,21 +93,25 @@ def run(options: argparse.Namespace) -> list[Row]:
 
 def _latencies(options: argparse.Namespace) -> list[Row]:
     watch = _Watch()
-    to_submit: list[float] = []
-    to_socket: list[float] = []
-    with snapllm.Engine(num_threads=options.threads) as engine:
+    to_submit: list[list[float]] = []
+    to_socket: list[list[float]] = []
+    with snapllm.Engine(num_threads=options.threads, workspace=options.scratch / "a") as engine:
         engine.load(options.model, "m", context_size=2048)
         with _serving(engine) as port, socket.create_connection(("127.0.0.1", port)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for number in range(options.rounds * REQUESTS + 5):
+            for number in range((options.rounds + 1) * REQUESTS):
+                if number % REQUESTS == 0:
+                    to_submit.append([])
+                    to_socket.append([])
+                watch.submitted = math.nan
                 with watch.watching():
                     sent, seen = _request(client, number)
-                if number >= 5:  # the first warm up
-                    to_submit.append((watch.submitted - sent) * 1000)
-                    to_socket.append((seen - watch.first_token) * 1000)
-    return [
-        row("request line to submit, 1 KB, p50", [sorted(to_submit)[len(to_submit) // 2]], "ms"),
-        row("first token to its bytes, p50", [sorted(to_socket)[len(to_socket) // 2]], "ms"),
+                to_submit[-1].append((watch.submitted - sent) * 1000)
+                to_socket[-1].append((seen - watch.first_token) * 1000)
+    found = {"request line to submit, 1 KB": to_submit, "first token to its bytes": to_socket}
+    return [  # the first round warms up
+        row(f"{name}, p50", [statistics.median(of_round) for of_round in rounds[1:]], "ms")
+        for name, rounds in found.items()
     ]
 
 
@@ -143,33 +152,35 @@ def _rates(options: argparse.Namespace) -> list[Row]:
     port = free_port()
     over_http: list[float] = []
     in_process: list[float] = []
-    command = ours(settings, port, None)
+    command = ours(settings, port, options.scratch / "b")
     with (
         running("snapllm", command, options.log("ours"), port) as peer,
-        snapllm.Engine(num_threads=settings.num_threads) as engine,
+        snapllm.Engine(num_threads=settings.num_threads, workspace=options.scratch / "c") as engine,
     ):
         model = engine.load(options.model, "m", context_size=2048)
+
+        async def over_http_rate(chats: Chats) -> float:
+            greedy = {"model": "m", "temperature": 0, "max_tokens": options.tokens}
+            return (await closed_loop(peer.url, STREAMS, chats, **greedy)).tokens_per_second
+
+        async def in_process_rate(chats: Chats) -> float:
+            return await _in_process(model, chats, options.tokens)
+
         for number in range(options.rounds + 1):
             chats = [_messages(number * STREAMS + i) for i in range(STREAMS)]
-            load = asyncio.run(
-                closed_loop(
-                    peer.url, STREAMS, chats, model="m", temperature=0, max_tokens=options.tokens
-                )
-            )
-            rate = asyncio.run(_in_process(model, chats, options.tokens))
-            if number > 0:
-                over_http.append(load.tokens_per_second)
-                in_process.append(rate)
+            rates = {over_http_rate: over_http, in_process_rate: in_process}
+            for measure, found in in_turn(list(rates.items()), number):
+                rate = asyncio.run(measure(chats))
+                if number > 0:  # the first warms up
+                    found.append(rate)
     return [
         row(f"{STREAMS} streams over HTTP", over_http, "tokens/s"),
         row(f"{STREAMS} streams in process", in_process, "tokens/s"),
-        ratio_row(f"{STREAMS} streams over HTTP and in process", over_http, in_process),
+        ratio_row(f"{STREAMS} streams over HTTP and in process", over_http, in_process, "more"),
     ]
 
 
-async def _in_process(
-    model: snapllm.Model, chats: list[list[dict[str, str]]], max_tokens: int
-) -> float:
+async def _in_process(model: snapllm.Model, chats: Chats, max_tokens: int) -> float:
     async def stream(chat: list[dict[str, str]]) -> int:
         num_tokens = 0
         async for event in model.achat_stream(chat, temperature=0, max_tokens=max_tokens):

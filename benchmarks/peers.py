@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,6 @@ class Settings:
     num_slots: int
     context_size: int
     """Tokens that one request may have."""
-    flash_attention: str = "auto"
-    """``"auto"``, ``"on"`` or ``"off"``."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Peer:
 
     def memory_mb(self) -> float:
         """What it and its children hold, pages they share with others in part only."""
-        return sum(_pss_kb(pid) for pid in _family(self.process.pid)) / 1e3
+        return sum(_pss_kib(pid) for pid in _family(self.process.pid)) * 1024 / 1e6
 
 
 def _family(pid: int) -> list[int]:
@@ -52,7 +51,7 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _pss_kb(pid: int) -> int:
+def _pss_kib(pid: int) -> int:
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -69,13 +68,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ours(settings: Settings, port: int, workspace: Path | None) -> list[str]:
-    """The command line of our server."""
+def ours(settings: Settings, port: int, workspace: Path, budget_bytes: int = 0) -> list[str]:
+    """The command line of our server; without a budget it is the machine's."""
     command = [sys.executable, "-m", "snapllm.serve", "--port", str(port)]
     command += ["--threads", str(settings.num_threads)]
     command += ["--context-size", str(settings.context_size)]
-    command += ["--flash-attention", settings.flash_attention]
-    command += ["--no-workspace"] if workspace is None else ["--workspace", str(workspace)]
+    command += ["--workspace", str(workspace)]
+    if budget_bytes > 0:
+        command += ["--memory-budget", str(budget_bytes)]
     for model_id, path in settings.models:
         command += ["--model", f"{model_id}={path}"]
     return command
@@ -91,13 +91,14 @@ def llama_server(
         *(str(binary), "--model", str(path), "--port", str(port)),
         *("--threads", str(settings.num_threads), "--parallel", str(settings.num_slots)),
         *("--ctx-size", str(cells), "--no-webui"),
-        *("--flash-attn", settings.flash_attention),
         *(() if slots is None else ("--slot-save-path", str(slots))),
     ]
 
 
-def llama_router(settings: Settings, port: int, binary: Path, preset: Path) -> list[str]:
-    """The command line of llama.cpp's server in router mode, one model in memory at a time."""
+def llama_router(
+    settings: Settings, port: int, binary: Path, preset: Path, max_models: int
+) -> list[str]:
+    """The command line of llama.cpp's server in router mode, with so many models in memory."""
     lines = ["version = 1"]
     for model_id, path in settings.models:
         lines += [
@@ -106,12 +107,21 @@ def llama_router(settings: Settings, port: int, binary: Path, preset: Path) -> l
             f"threads = {settings.num_threads}",
             f"parallel = {settings.num_slots}",
             f"ctx-size = {settings.context_size}",
-            f"flash-attn = {settings.flash_attention}",
         ]
     preset.write_text("\n".join(lines) + "\n")
     return [
         *(str(binary), "--port", str(port), "--models-preset", str(preset)),
-        *("--models-max", "1", "--no-webui"),
+        *("--models-max", str(max_models), "--no-webui"),
+    ]
+
+
+def llama_cpp_python(settings: Settings, port: int, python: Path) -> list[str]:
+    """The command line of llama-cpp-python's server in another environment; one at a time."""
+    [(model_id, path)] = settings.models
+    return [
+        *(str(python), "-m", "llama_cpp.server", "--model", str(path), "--port", str(port)),
+        *("--n_threads", str(settings.num_threads), "--n_ctx", str(settings.context_size)),
+        *("--model_alias", model_id, "--interrupt_requests", "false"),
     ]
 
 
@@ -138,19 +148,21 @@ def running(name: str, command: Sequence[str], log: Path, port: int) -> Iterator
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url + "/health", timeout=5) as response:
-                if b'"models_loading":[]' in response.read() or _is_upstream(url):
-                    return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            pass
-        time.sleep(0.05)
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            if _is_ready(url):
+                return
+        time.sleep(0.02)
     raise RuntimeError(f"{url} does not come up:\n{log.read_text()[-2000:]}")
 
 
-def _is_upstream(url: str) -> bool:
+def _is_ready(url: str) -> bool:
+    """Whether the models are loaded: ours tells in /health, llama-server answers it only then."""
     try:
-        with urllib.request.urlopen(url + "/props", timeout=5):
-            return True
+        with urllib.request.urlopen(url + "/health", timeout=5) as response:
+            health = json.load(response)
+            return not health.get("models_loading")
     except urllib.error.HTTPError as error:
-        return error.code != 404
+        if error.code != 404:
+            return False
+    with urllib.request.urlopen(url + "/v1/models", timeout=5):  # llama-cpp-python
+        return True

@@ -1,4 +1,7 @@
-"""The ratios of a result as a picture: a dot for each median, a line for its spread."""
+"""The ratios of a result as a picture: a dot for each median, a line for its spread.
+
+Green where the median is on the better side of 1, red where it is not.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import math
 from html import escape
 from pathlib import Path
 
-LABEL_WIDTH, PLOT_WIDTH, LINE_HEIGHT, MARGIN = 420, 420, 22, 34
+LABEL_WIDTH, PLOT_WIDTH, LINE_HEIGHT, MARGIN = 520, 420, 22, 34
 TICKS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def plot(results: Path, svg: Path) -> None:
-    """Draws every row of unit "times", ours over theirs, on a logarithmic axis.
+    """Draws every ratio on a logarithmic axis.
 
     Args:
         results: JSON that a run has written.
@@ -40,11 +43,13 @@ def plot(results: Path, svg: Path) -> None:
         )
     for number, (label, row) in enumerate(rows):
         y = MARGIN + number * LINE_HEIGHT + LINE_HEIGHT // 2
+        better_below = row["note"].startswith("less")
+        colour = "#2a7d2a" if (row["median"] < 1) == better_below else "#c0392b"
         parts.append(
             f'<text x="{LABEL_WIDTH - 10}" y="{y + 4}" text-anchor="end">{escape(label)}</text>'
             f'<line x1="{_x(row["low"])}" x2="{_x(row["high"])}" y1="{y}" y2="{y}" '
-            'stroke="#36c" stroke-width="3"/>'
-            f'<circle cx="{_x(row["median"])}" cy="{y}" r="4" fill="#36c"/>'
+            f'stroke="{colour}" stroke-width="3"/>'
+            f'<circle cx="{_x(row["median"])}" cy="{y}" r="4" fill="{colour}"/>'
         )
     svg.write_text("\n".join([*parts, "</svg>"]) + "\n")
 

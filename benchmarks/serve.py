@@ -8,32 +8,45 @@ import random
 from contextlib import ExitStack
 
 from benchmarks.http_load import Load, closed_loop
-from benchmarks.peers import Peer, Settings, free_port, llama_server, ours, running
-from benchmarks.report import Row, ratio_row, row
+from benchmarks.peers import (
+    Peer,
+    Settings,
+    free_port,
+    llama_cpp_python,
+    llama_server,
+    ours,
+    running,
+)
+from benchmarks.report import Better, Row, in_turn, ratio_row, row
 
 REQUESTS_PER_STREAM = 2
+LEAST_REQUESTS = 16
+MAX_CACHED = 32
+"""Tokens that a prompt may have in common with another: the template's beginning."""
 
 
 def run(options: argparse.Namespace) -> list[Row]:
-    """Both servers are up, one of them works at a time; the peers take turns."""
+    """The servers are up, one of them works at a time; they take turns."""
     settings = Settings(
         models=(("m", options.model),),
         num_threads=options.threads or options.cores,
         num_slots=max(options.streams),
         context_size=2048,
-        flash_attention=options.flash_attention,
     )
+    workspace = options.scratch / "workspace"
+    commands = {"snapllm": lambda port: ours(settings, port, workspace)}
+    if options.upstream is not None:
+        binary = options.upstream / "llama-server"
+        commands["llama-server"] = lambda port: llama_server(settings, port, binary)
+    if options.llama_cpp_python is not None:
+        python = options.llama_cpp_python
+        commands["llama-cpp-python"] = lambda port: llama_cpp_python(settings, port, python)
     rows: list[Row] = []
     with ExitStack() as stack:
         peers = []
-        port = free_port()
-        command = ours(settings, port, None)
-        peers.append(stack.enter_context(running("snapllm", command, options.log("ours"), port)))
-        if options.upstream is not None:
+        for name, command in commands.items():
             port = free_port()
-            command = llama_server(settings, port, options.upstream / "llama-server")
-            log = options.log("llama-server")
-            peers.append(stack.enter_context(running("llama-server", command, log, port)))
+            peers.append(stack.enter_context(running(name, command(port), options.log(name), port)))
         for num_streams in options.streams:
             rows += _measure(peers, num_streams, options)
     return rows
@@ -42,17 +55,8 @@ def run(options: argparse.Namespace) -> list[Row]:
 def _measure(peers: list[Peer], num_streams: int, options: argparse.Namespace) -> list[Row]:
     loads: dict[str, list[Load]] = {peer.name: [] for peer in peers}
     for number in range(options.rounds + 1):
-        for peer in peers:
-            load = asyncio.run(
-                closed_loop(
-                    peer.url,
-                    num_streams,
-                    [_messages(number, i) for i in range(num_streams * REQUESTS_PER_STREAM)],
-                    model="m",
-                    temperature=0,
-                    max_tokens=options.tokens,
-                )
-            )
+        for peer in in_turn(peers, number):
+            load = asyncio.run(_load(peer, num_streams, number, options.tokens))
             if number > 0:  # the first warms up
                 loads[peer.name].append(load)
     rows = []
@@ -67,13 +71,25 @@ def _measure(peers: list[Peer], num_streams: int, options: argparse.Namespace) -
         values = {name: [read(load) for load in found] for name, found in loads.items()}
         name = f"{num_streams} streams, {figure}"
         rows += [row(f"{name}, {peer}", found, unit) for peer, found in values.items()]
-        if len(values) == 2:
-            rows.append(ratio_row(name, values["snapllm"], values["llama-server"]))
+        for peer, found in list(values.items())[1:]:
+            better: Better = "more" if figure == "throughput" else "less"
+            rows.append(ratio_row(f"{name}, over {peer}", values["snapllm"], found, better))
     return rows
 
 
-def _messages(number: int, i: int) -> list[dict[str, str]]:
+async def _load(peer: Peer, num_streams: int, number: int, num_tokens: int) -> Load:
+    count = max(num_streams * REQUESTS_PER_STREAM, LEAST_REQUESTS)
+    chats = [_messages(f"{num_streams} {number} {i}") for i in range(count)]
+    load = await closed_loop(
+        peer.url, num_streams, chats, model="m", temperature=0, max_tokens=num_tokens
+    )
+    if any(answer.num_cached > MAX_CACHED for answer in load.answers):
+        raise RuntimeError(f"{peer.name} had a prompt in its cache that was to be new")
+    return load
+
+
+def _messages(name: str) -> list[dict[str, str]]:
     """A prompt of its own for each request, so that no cache helps either."""
-    rng = random.Random(number * 1000 + i)
+    rng = random.Random(name)
     words = " ".join(rng.choice(("red", "blue", "one", "two", "cat", "dog")) for _ in range(60))
-    return [{"role": "user", "content": f"{number} {i}: {words}. What comes next?"}]
+    return [{"role": "user", "content": f"{words}. What comes next?"}]

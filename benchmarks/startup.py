@@ -10,12 +10,12 @@ import urllib.error
 import urllib.request
 
 import snapllm
-from benchmarks.peers import Settings, free_port, ours
+from benchmarks.peers import START_TIMEOUT_S, Settings, free_port, ours
 from benchmarks.report import Row, row
 
 
 def run(options: argparse.Namespace) -> list[Row]:
-    """Each in processes of its own; the file is in the page cache."""
+    """Processes of their own, but for the load; the file is in the page cache."""
     imports, healths, loads = [], [], []
     settings = Settings((("m", options.model),), options.threads or options.cores, 1, 2048)
     for _ in range(options.rounds):
@@ -39,14 +39,15 @@ def _health_ms(settings: Settings, options: argparse.Namespace) -> float:
     port = free_port()
     start = time.perf_counter()
     with options.log("startup").open("wb") as log:
-        process = subprocess.Popen(ours(settings, port, None), stderr=log)
+        process = subprocess.Popen(ours(settings, port, options.scratch / "w"), stderr=log)
     try:
-        while True:
+        while process.poll() is None and time.perf_counter() < start + START_TIMEOUT_S:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                     return (time.perf_counter() - start) * 1000
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.005)
+        raise RuntimeError("the server does not come up")
     finally:
         process.terminate()
         process.wait(30)
