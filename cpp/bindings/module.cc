@@ -1,6 +1,7 @@
 // Table of contents of snapllm._core.
 #include "base/machine.h"
 #include "bindings.h"
+#include "chat/json_depth.h"
 #include "snapllm/build.h"
 #include "snapllm/probe.h"
 
@@ -11,6 +12,13 @@ PYBIND11_MODULE(_core, module) {
   module.def("system_info", &snapllm::system_info,
              "Backends and CPU features of this build in one line.");
   module.def("available_cpus", &snapllm::available_cpus, "CPUs this process may run on.");
+  module.def(
+      "json_depth",
+      [](const pybind11::bytes& json) {
+        const auto text = static_cast<std::string_view>(json);
+        return without_gil([&] { return snapllm::json_depth(text); });
+      },
+      pybind11::arg("json"), "Deepest nesting of brackets and braces outside string literals.");
   module.def(
       "probe_projector",
       [](const std::string& model_path, const std::string& mmproj_path) {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,9 @@ def test_image_models_know_no_protocol_and_no_engine() -> None:
         if name.startswith(outer)
     ]
     assert offenders == []
+
+
+def test_the_server_starts_without_what_only_pictures_need() -> None:
+    """NumPy would be a fifth of its start."""
+    program = "import sys, snapllm.server.run; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -7,9 +7,9 @@ import re
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
 from snapllm._checks import invalid_field
+from snapllm._core import json_depth
 from snapllm.errors import InvalidRequestError
 
 _T = TypeVar("_T")
@@ -23,10 +23,6 @@ _ESCAPES = re.compile(
 # Far deeper than any real request, and within what recursive readers can take.
 MAX_JSON_DEPTH = 100
 
-_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""Of the brackets, as signed bytes."""
-
 
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     """Decodes a request body. A field that is null and cannot be counts as not given.
@@ -36,7 +32,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     """
     if not body:
         raise InvalidRequestError("the request body is empty")
-    if _depth(body) > MAX_JSON_DEPTH:
+    if json_depth(body) > MAX_JSON_DEPTH:
         raise InvalidRequestError(f"the request body is nested deeper than {MAX_JSON_DEPTH} levels")
     try:
         return decoder.decode(body)
@@ -75,18 +71,3 @@ def _without_nulls(body: bytes) -> bytes:
     """The object without its own fields that are null."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     return msgspec.json.encode({k: v for k, v in fields.items() if bytes(v) != b"null"})
-
-
-def _depth(body: bytes) -> int:
-    """How deep the body is nested.
-
-    Bodies are large, and other requests wait meanwhile: no step here looks at one byte at a time.
-    """
-    if b"\\" in body:
-        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    marks = body.translate(None, _NO_MARKS)
-    # Without escapes, every other piece between quotes is within a string.
-    steps = b"".join(marks.split(b'"')[::2]).translate(_STEPS)
-    if len(steps) <= MAX_JSON_DEPTH:
-        return 0
-    return int(np.cumsum(np.frombuffer(steps, np.int8), dtype=np.int32).max())
