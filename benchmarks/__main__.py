@@ -27,6 +27,7 @@ from benchmarks import (
     documents,
     draft,
     images,
+    long_prompt,
     memory,
     overhead,
     serve,
@@ -55,6 +56,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "images": images.run,
     "vision": vision.run,
     "overhead": overhead.run,
+    "long_prompt": long_prompt.run,
 }
 
 
@@ -82,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lengths", type=_numbers, default=[512, 2048, 6000], help="tokens of the contexts"
     )
     parser.add_argument(
-        "--streams", type=_numbers, default=[1, 8, 32], help="of serve: open at once"
+        "--streams", type=_numbers, default=[1, 8, 16, 32], help="of serve: open at once"
+    )
+    parser.add_argument(
+        "--switches", type=int, default=300, help="of switch: so many (%(default)s)"
     )
     parser.add_argument("--upstream", type=Path, metavar="DIR", help="upstream's programs")
     parser.add_argument(

@@ -29,6 +29,7 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
         "images",
         "vision",
         "overhead",
+        "long_prompt",
     ]
     output = tmp_path / "results.json"
     command = [sys.executable, "-m", "benchmarks", *names, "--rounds", "1", "--tokens", "4"]
@@ -43,6 +44,8 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
         assert rows and all(row["median"] >= 0 for row in rows), name
     equal = results["benchmarks"]["agent"][-1]
     assert equal["name"].startswith("first answers equal") and equal["median"] > 2
+    rows = {row["name"]: row["median"] for row in results["benchmarks"]["switch"]}
+    assert rows["answers of the right model"] == 100
     compare = [sys.executable, "-m", "benchmarks", "compare"]
     compare += ["--baseline", str(output), "--json", str(output)]
     table = subprocess.run(compare, cwd=ROOT, capture_output=True, text=True, check=True).stdout
