@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import gc
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -246,12 +249,26 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(handler=handle)
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """For imports: what they make stays. Collections while they go on, later ones that go through
+    it again, and those at the end of the interpreter would find nothing in it.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def handle(options: argparse.Namespace) -> int:
     """Runs the server until it is told to stop."""
     if problem := problem_of(options):
         print(f"snapllm serve: {problem}", file=sys.stderr)
         return USAGE_ERROR
-    from snapllm.server.run import StartupError, serve
+    with _without_collections():
+        from snapllm.server.run import StartupError, serve
 
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
