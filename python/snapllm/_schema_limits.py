@@ -1,179 +1,54 @@
 """How far a JSON schema reaches once its references are followed.
 
-llama.cpp recurses along references, reads a schema once for each type in a list of them, and reads
-what an `allOf` refers to wherever it stands: a short text may take all of the stack, or of time.
+llama.cpp recurses along references, reads a schema once for each type in a list of them, reads what
+an `allOf` refers to wherever it stands, and goes through alternatives for each question it has: a
+short text may take all of the stack, or of time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-_MAX_LEVELS = 100
-"""Of a schema as it is written, as of all JSON that llama.cpp reads."""
+from snapllm._schema_parts import (
+    MAX_NAME,
+    MAX_OPTIONAL,
+    MAX_READ,
+    Part,
+    Reference,
+    UnusableSchemaError,
+    name_too_long,
+    read_parts,
+    too_many_optional,
+    too_many_schemas,
+)
+
 _MAX_PATH = 500
 """Of schemas within each other, with references followed as llama.cpp does."""
-_MAX_READ = 50_000
-"""Schemas that are read, again and again ones counted as often."""
-_MAX_OPTIONAL = 500
-"""Properties of one object that may be missing: the time goes with the third power."""
-_MAX_NAME = 1000
-"""Letters of a property's name. There is one level of recursion for each."""
-_OF_SCHEMAS = ("properties", "additionalProperties", "allOf", "items", "prefixItems")
-
-
-class SchemaTooLargeError(Exception):
-    """A schema reaches farther than a grammar can be made of."""
 
 
 def check_limits(schema: Mapping[str, Any]) -> None:
     """Checks a whole schema, in the order and the words of llama.cpp's reader.
 
     Raises:
-        SchemaTooLargeError: It is too large or too deep; the message says how.
+        UnusableSchemaError: It is too large or too deep, or has no end; the message says how.
     """
-    root = _part(schema)
-    parts = {"": root}
-    found = [ref.target for ref in root.refs]
-    num_read = root.num_read
-    while found:
-        ref = found.pop()
-        if ref in parts:
-            continue
-        parts[ref] = _part(_target(schema, ref))
-        found += [each.target for each in parts[ref].refs]
-        num_read += 1 + parts[ref].num_read
-        if num_read > _MAX_READ:
-            raise _too_many()
-    if sum(_num_read(parts).values()) > _MAX_READ:
-        raise _too_many()
+    parts = read_parts(schema)
+    num_read = _fold(parts, Part.included, _num_read)
+    # What leads on to another schema and is no more is not read with it where it stands alone.
+    if sum(1 if parts[ref].is_reference else num for ref, num in num_read.items()) > MAX_READ:
+        raise too_many_schemas()
+    if max(_fold(parts, Part.included, _num_letters).values()) > MAX_NAME:
+        raise name_too_long()
     # It builds a tree of the schema first, then writes the grammar.
     deepest = max(_deepest(parts, in_place) for in_place in (False, True))
     if deepest > _MAX_PATH:
-        raise SchemaTooLargeError(
+        raise UnusableSchemaError(
             f"its references lead too deep ({deepest} schemas within each other, at most"
             f" {_MAX_PATH})"
         )
-
-
-def _too_many() -> SchemaTooLargeError:
-    return SchemaTooLargeError(f"it makes more than {_MAX_READ} schemas")
-
-
-class _Reference(NamedTuple):
-    target: str
-    level: int
-    """Where it stands: levels of its part down to it."""
-    num_included: int
-    """How often what it leads to is read in its place, as of an allOf; else it is read once for
-    the whole schema."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """What is written in one place: the schema itself, or what a reference leads to."""
-
-    levels: int = 0
-    num_read: int = 0
-    refs: list[_Reference] = field(default_factory=list)
-    """In the order in which they are read."""
-
-    @property
-    def included(self) -> list[tuple[str, int]]:
-        """References that are read again in each place, and how often in this one."""
-        return [(ref.target, ref.num_included) for ref in self.refs if ref.num_included]
-
-
-def _target(schema: Any, ref: str) -> Any:
-    """What a reference leads to; None where it leads nowhere, which llama.cpp finds out."""
-    for name in ref.removeprefix("#").split("/")[1:]:
-        if isinstance(schema, Mapping):
-            schema = schema.get(name)
-        elif isinstance(schema, list) and name.isdecimal() and len(name) < 10:
-            schema = schema[int(name)] if int(name) < len(schema) else None
-        else:
-            return None
-    return schema
-
-
-def _part(schema: Any) -> _Part:
-    part = _Part()
-    # (schema, levels above it, times it is read, whether it is one of an allOf)
-    waiting: list[tuple[Any, int, int, bool]] = [(schema, 1, 1, False)]
-    while waiting:
-        at, level, times, is_included = waiting.pop()
-        if not isinstance(at, Mapping):
-            continue
-        if level > _MAX_LEVELS:
-            raise SchemaTooLargeError(f"it is nested too deeply (at most {_MAX_LEVELS} levels)")
-        part.levels = max(part.levels, level)
-        part.num_read += times
-        if part.num_read > _MAX_READ:
-            raise _too_many()
-        ref = at.get("$ref")
-        if isinstance(ref, str):
-            if times:
-                part.refs.append(_Reference(ref, level, times if is_included else 0))
-            continue
-        _check_properties(at)
-        inner = [
-            (each, level + 1, times * again, within)
-            for each, again, within in _inner(at, is_included)
-        ]
-        waiting += reversed(inner)
-    return part
-
-
-def _inner(schema: Mapping[str, Any], is_included: bool) -> Iterator[tuple[Any, int, bool]]:
-    """The schemas in one, as they are read; how often, and whether it is one of an allOf.
-
-    Those that are not read come last: they are JSON all the same.
-    """
-    alternatives = schema.get("oneOf", schema.get("anyOf"))
-    if isinstance(alternatives, list):
-        yield from ((each, 1, is_included) for each in alternatives)
-        return
-    types = schema.get("type")
-    types = types if isinstance(types, list) else [types]
-    read = [keyword for each in types for keyword in _read_of(schema, each)]
-    for keyword in dict.fromkeys((*read, *_OF_SCHEMAS)):
-        value = schema.get(keyword)
-        if keyword == "properties" and isinstance(value, Mapping):
-            value = list(value.values())
-        times = read.count(keyword)
-        for each in value if isinstance(value, list) else [value]:
-            yield each, times, keyword == "allOf"
-
-
-def _read_of(schema: Mapping[str, Any], kind: Any) -> tuple[str, ...]:
-    """The keywords whose schemas are read in one of a type, or of none, in their order."""
-    if "const" in schema or "enum" in schema:
-        return ()
-    is_open = schema.get("additionalProperties", True) is True
-    if kind in (None, "object") and ("properties" in schema or not is_open):
-        return ("properties", "additionalProperties")
-    if kind in (None, "object", "string") and "allOf" in schema:
-        return ("allOf",)
-    if kind in (None, "array"):
-        return ("items",) if "items" in schema else ("prefixItems",)
-    return ()
-
-
-def _check_properties(schema: Mapping[str, Any]) -> None:
-    properties = schema.get("properties")
-    if not isinstance(properties, Mapping):
-        return
-    required = schema.get("required")
-    names = (
-        [each for each in required if isinstance(each, str)] if isinstance(required, list) else []
-    )
-    if len(properties.keys() - set(names)) > _MAX_OPTIONAL:
-        raise SchemaTooLargeError(
-            f"an object has more than {_MAX_OPTIONAL} properties that are not required"
-        )
-    if any(len(name) > _MAX_NAME for name in properties):
-        raise SchemaTooLargeError(f"a property's name has more than {_MAX_NAME} letters")
+    _check_alternatives(parts)
 
 
 @dataclass(slots=True)
@@ -184,10 +59,10 @@ class _Step:
     level: int
     is_included: bool
     deepest: int
-    waiting: Iterator[_Reference]
+    waiting: Iterator[Reference]
 
 
-def _deepest(parts: Mapping[str, _Part], in_place: bool) -> int:
+def _deepest(parts: Mapping[str, Part], in_place: bool) -> int:
     """Levels of the deepest path when references are followed in the order they are written in.
 
     One to what is being read ends its path; one to what was read before counts with all of that,
@@ -203,7 +78,9 @@ def _deepest(parts: Mapping[str, _Part], in_place: bool) -> int:
     while path:
         step = path[-1]
         for ref in step.waiting:
-            is_included = in_place and ref.num_included > 0
+            # What an allOf refers to may be another reference, which is followed there and then.
+            leads_on = step.is_included and parts[step.ref].is_reference
+            is_included = in_place and (ref.num_included > 0 or leads_on)
             if not is_included and ref.target in depths:
                 step.deepest = max(step.deepest, ref.level + depths[ref.target])
             elif is_included or ref.target not in opened:
@@ -223,22 +100,69 @@ def _deepest(parts: Mapping[str, _Part], in_place: bool) -> int:
     return depths[""]
 
 
-def _num_read(parts: Mapping[str, _Part]) -> dict[str, int]:
-    """How many schemas are read for each part, with what it includes."""
+def _check_alternatives(parts: Mapping[str, Part]) -> None:
+    """Checks what llama.cpp goes through anew wherever it asks what types a value may have."""
+    numbers = _fold(parts, Part.alternatives, _num_alternatives)
+    # It asks for one property after the other, each of which may be a reference.
+    if sum(numbers[ref.target] for ref in parts[""].refs) > MAX_READ:
+        raise too_many_schemas()
+    num_properties = _fold(parts, Part.itself, _num_of_objects)
+    for part in parts.values():
+        for union in part.unions:
+            more = sum(num_properties[ref] for ref in union.targets if ref in parts)
+            if union.num_properties + more > MAX_OPTIONAL:
+                raise too_many_optional()
+
+
+_Inner: TypeAlias = list[tuple[Reference, int, int]]
+"""References, how often each is followed, and the number of what it leads to."""
+
+
+def _num_read(part: Part, inner: _Inner) -> int:
+    """How many schemas are read for a part, with what it includes."""
+    return part.num_read + sum(times * number for _, times, number in inner)
+
+
+def _num_letters(part: Part, inner: _Inner) -> int:
+    """Letters of the longest path of properties' names, through what is included."""
+    return max(part.num_letters, *(ref.num_letters + number for ref, _, number in inner), 0)
+
+
+def _num_alternatives(part: Part, inner: _Inner) -> int:
+    """Schemas of one and the same value, each as often as there are ways to it."""
+    return part.num_alternatives + sum(number for _, _, number in inner)
+
+
+def _num_of_objects(part: Part, inner: _Inner) -> int:
+    """Properties of the object that a part is, or that a reference leads to in the end."""
+    return part.num_properties + sum(number for _, _, number in inner)
+
+
+def _fold(
+    parts: Mapping[str, Part],
+    followed: Callable[[Part], list[tuple[Reference, int]]],
+    number_of: Callable[[Part, _Inner], int],
+) -> dict[str, int]:
+    """A number for each part, made of those of the parts that it leads to.
+
+    Raises:
+        UnusableSchemaError: A part leads to itself.
+    """
     numbers: dict[str, int] = {}
     opened: set[str] = set()
     waiting = list(parts)
     while waiting:
         ref = waiting[-1]
-        part = parts[ref]
-        missing = [each for each, _ in part.included if each not in numbers]
+        inner = followed(parts[ref])
+        missing = [each.target for each, _ in inner if each.target not in numbers]
         if ref in numbers or not missing:
             waiting.pop()
             opened.discard(ref)
-            included = sum(times * numbers[each] for each, times in part.included)
-            numbers.setdefault(ref, min(part.num_read + included, _MAX_READ + 1))
+            if ref not in numbers:
+                known = [(each, times, numbers[each.target]) for each, times in inner]
+                numbers[ref] = min(number_of(parts[ref], known), MAX_READ + 1)
         elif opened.intersection(missing) or ref in missing:
-            raise SchemaTooLargeError("an allOf includes itself")
+            raise UnusableSchemaError("a schema includes itself")
         else:
             opened.add(ref)
             waiting += missing

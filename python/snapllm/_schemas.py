@@ -10,7 +10,8 @@ from typing import Any, TypeGuard
 import msgspec
 
 from snapllm._patterns import MAX_PATTERN, UnsupportedPatternError, anchored
-from snapllm._schema_limits import SchemaTooLargeError, check_limits
+from snapllm._schema_limits import check_limits
+from snapllm._schema_parts import UnusableSchemaError
 from snapllm.errors import InvalidRequestError
 
 # What an empty schema allows. llama.cpp takes that one for no schema at all.
@@ -53,15 +54,15 @@ def enforceable(schema: dict[str, Any], field: str) -> dict[str, Any]:
 
     Raises:
         InvalidRequestError: A pattern in it is too long or no regular expression, a least number
-            is more than the largest one beside it, or it is larger than a grammar may be;
-            `param` is `field`.
+            is more than the largest one beside it, or no grammar can be made of it: it is too
+            large, or leads to itself; `param` is `field`.
     """
     told = _told_schema(schema, field)
     try:
         check_limits(told)
-    except SchemaTooLargeError as error:
+    except UnusableSchemaError as error:
         raise InvalidRequestError(
-            f"{field}: the schema is too large: {error}", param=field
+            f"{field}: no grammar can be made of the schema: {error}", param=field
         ) from None
     return told
 

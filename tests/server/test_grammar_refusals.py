@@ -52,3 +52,16 @@ def test_messages_name_the_field_too(demo_server: Server) -> None:
         )
     )
     assert param == "output_config.format.schema"
+
+
+def test_a_schema_that_leads_to_itself_ends_no_server(demo_server: Server) -> None:
+    client = anthropic.Anthropic(base_url=demo_server.url, api_key="x", max_retries=0)
+    own = {"$ref": "#/$defs/a"}
+    schema = {"type": "object", "allOf": [own, {"title": "x"}], "$defs": {"a": own}}
+    tool: Any = {"name": "f", "input_schema": schema}
+    param, message = refused(
+        lambda: client.messages.create(model="demo", max_tokens=9, messages=MESSAGES, tools=[tool])
+    )
+    assert param == "tools[0].input_schema"
+    assert "includes itself" in message
+    assert client.messages.create(model="demo", max_tokens=2, messages=MESSAGES).content
