@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from snapllm._numbers import TokenId
 from snapllm.errors import InvalidRequestError
-from snapllm.params import TokenId
 
 _T = TypeVar("_T")
 _HOST = re.compile(r"(\*\.)?[^\s.:/?#@*\[\]\\,]+(\.[^\s.:/?#@*\[\]\\,]+)*")
@@ -35,6 +35,10 @@ def convert(value: object, type_: type[_T], field: str = "", *, strict: bool = T
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
         raise invalid_field(str(error), field) from None
+    except UnicodeEncodeError:
+        raise invalid_field("half of a surrogate pair", field) from None
+    except RecursionError:
+        raise invalid_field("it is nested too deeply, or within itself", field) from None
 
 
 def plain_number(value: object) -> object:
@@ -43,7 +47,10 @@ def plain_number(value: object) -> object:
         return value
     if isinstance(value, Integral):
         return int(value)
-    return float(value) if isinstance(value, Real) else value
+    try:
+        return float(value) if isinstance(value, Real) else value
+    except OverflowError:
+        return value  # a fraction that is no float: as little a number as any other type
 
 
 def check_text(text: object, field: str) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import msgspec
 
 from snapllm import _core
+from snapllm._json import encode_json, plain_json
 from snapllm._media import MediaLoader, MediaPolicy
+from snapllm._numbers import INT64_MAX
 from snapllm.conversation import ContentPart, Message, has_media, render_messages, render_tools
 from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.params import UNLIMITED, ChatRequest, CompletionRequest, SamplingOptions
@@ -38,7 +40,7 @@ class Lowered(msgspec.Struct, frozen=True):
             options = msgspec.structs.asdict(self.sampling)
             options["logit_bias"] = list(self.sampling.logit_bias)
             if self.sampling.seed >= 0:
-                options["seed"] = self.sampling.seed + index
+                options["seed"] = (self.sampling.seed + index) % (INT64_MAX + 1)
             request = _core.GenerateRequest(
                 model_id=self.model,
                 prompt=self.tokens,
@@ -120,7 +122,7 @@ def _format(
         media=media,
         media_marker=marker,
         template_kwargs=[
-            (name, msgspec.json.encode(value).decode())
+            (name, _template_value(value, f"template_kwargs.{name}"))
             for name, value in request.template_kwargs.items()
         ],
     )
@@ -145,6 +147,10 @@ def _format(
         cache_namespace=request.cache_namespace,
         chat=prompt,
     )
+
+
+def _template_value(value: object, field: str) -> str:
+    return encode_json(plain_json(value, field), field)
 
 
 def is_quick(request: ChatRequest | CompletionRequest) -> bool:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-import msgspec
-
 from snapllm._checks import as_dict, as_list, check_text, convert, plain_number, token_ids
+from snapllm._json import read_json
+from snapllm._numbers import INT32_MAX, TokenId
 from snapllm._schemas import schema_text
 from snapllm.conversation import MediaPart, Message, Tool, ToolMode, add_media, offer_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.params import (
     DEFAULT_MAX_TOKENS,
-    INT32_MAX,
     MAX_EMBEDDING_INPUTS,
     UNLIMITED,
     ChatRequest,
@@ -23,7 +22,6 @@ from snapllm.params import (
     MaxTokens,
     SamplingOptions,
     StopSequences,
-    TokenId,
 )
 
 
@@ -71,11 +69,7 @@ def chat_request(
         thinking=thinking,
         thinking_budget_tokens=budget,
         json_schema=_json_schema(rest.pop("json_schema", "")),
-        template_kwargs=convert(
-            as_dict(rest.pop("template_kwargs", {}), "template_kwargs"),
-            dict[str, Any],
-            "template_kwargs",
-        ),
+        template_kwargs=_template_kwargs(rest.pop("template_kwargs", {})),
         sampling=_sampling(rest),
         **common,
     )
@@ -184,14 +178,18 @@ def _thinking(value: bool | int) -> tuple[bool, int]:
     return budget > 0, budget or UNLIMITED
 
 
+def _template_kwargs(given: object) -> dict[str, Any]:
+    field = "template_kwargs"
+    variables = convert(as_dict(given, field), dict[str, Any], field)
+    return {check_text(name, field): value for name, value in variables.items()}
+
+
 def _json_schema(schema: object) -> str:
     """The schema as JSON text; "" = none."""
     if schema == "":
         return ""
-    try:
-        decoded = msgspec.json.decode(schema) if isinstance(schema, str) else schema
-        if isinstance(decoded, Mapping):
-            return schema_text(decoded, "json_schema")
-    except (msgspec.DecodeError, UnicodeEncodeError, TypeError) as error:
-        raise InvalidRequestError(f"json_schema: {error}", param="json_schema") from None
+    if isinstance(schema, str):
+        schema = read_json(schema, "json_schema")
+    if isinstance(schema, Mapping):
+        return schema_text(schema, "json_schema")
     raise InvalidRequestError("json_schema: expected an object", param="json_schema")

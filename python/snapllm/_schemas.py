@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-import msgspec
-
+from snapllm._json import encode_json, plain_json
+from snapllm._numbers import INT32_MAX, INT64_MAX
 from snapllm._patterns import MAX_PATTERN, UnsupportedPatternError, anchored
 from snapllm._schema_limits import check_limits
 from snapllm._schema_parts import UnusableSchemaError
@@ -34,6 +34,9 @@ _LIMITS = (
     ("exclusiveMinimum", "exclusiveMaximum"),
 )
 """Keywords of which the first must not be more than the second."""
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+_LEAST = ("minimum", "exclusiveMinimum")
+_MOST = ("maximum", "exclusiveMaximum")
 _BINDING = frozenset(
     "$ref type anyOf oneOf properties additionalProperties items prefixItems enum const".split()
 )
@@ -46,20 +49,22 @@ def schema_text(schema: Mapping[str, Any], field: str) -> str:
     Raises:
         InvalidRequestError: As of `enforceable`.
     """
-    return msgspec.json.encode(enforceable(dict(schema), field) or _ANY_JSON).decode()
+    return encode_json(enforceable(schema, field) or _ANY_JSON, field)
 
 
-def enforceable(schema: dict[str, Any], field: str) -> dict[str, Any]:
+def enforceable(schema: Mapping[str, Any], field: str) -> dict[str, Any]:
     """The schema, in words that llama.cpp knows where it has any: it drops the others.
 
     Raises:
-        InvalidRequestError: A pattern in it is too long or no regular expression, a least number
-            is more than the largest one beside it, or no grammar can be made of it: it is too
-            large, or leads to itself; `param` is `field`.
+        InvalidRequestError: It is no JSON, a pattern in it is too long or no regular
+            expression, a least number is more than the largest one beside it, or no grammar can
+            be made of it: it is too large, or leads to itself; `param` is `field`.
     """
-    told = _told_schema(schema, field)
     try:
+        told = _told_schema(plain_json(schema, field), field)
         check_limits(told)
+    except RecursionError:
+        raise InvalidRequestError(f"{field}: it is nested too deeply", param=field) from None
     except UnusableSchemaError as error:
         raise InvalidRequestError(
             f"{field}: no grammar can be made of the schema: {error}", param=field
@@ -70,6 +75,7 @@ def enforceable(schema: dict[str, Any], field: str) -> dict[str, Any]:
 def _told_schema(schema: dict[str, Any], field: str) -> dict[str, Any]:
     _check_order(schema, field)
     told = {keyword: _told(keyword, value, field) for keyword, value in schema.items()}
+    _bound_numbers(told)
     items = schema.get("items")
     if isinstance(items, bool):
         if "prefixItems" in schema:
@@ -104,6 +110,26 @@ def _check_order(schema: Mapping[str, Any], field: str) -> None:
                 f"{field}: nothing has {least} {schema[least]} and {most} {schema[most]}",
                 param=field,
             )
+
+
+def _bound_numbers(schema: dict[str, Any]) -> None:
+    """Makes numbers fit into those of llama.cpp, which cuts off what is too large.
+
+    A bound that no number there is beyond is none.
+    """
+    for keyword in _COUNTS:
+        if _is_number(schema.get(keyword)):
+            schema[keyword] = min(schema[keyword], INT32_MAX)
+    for keyword in (*_LEAST, *_MOST):
+        bound = schema.get(keyword)
+        if not _is_number(bound):
+            continue
+        outwards = -bound if keyword in _LEAST else bound
+        if outwards >= INT64_MAX:
+            del schema[keyword]
+        elif outwards <= -INT64_MAX:
+            # It goes one further where the bound itself is excluded.
+            schema[keyword] = INT64_MAX - 1 if keyword in _LEAST else 1 - INT64_MAX
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:

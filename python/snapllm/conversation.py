@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from snapllm._checks import check_text
+from snapllm._json import check_sizes, encode_json, plain_json
 from snapllm._schemas import enforceable
 from snapllm.errors import InvalidRequestError
 
@@ -134,11 +136,8 @@ def render_messages(messages: Sequence[Message], place: PlaceMedia, field: str =
     """
     if not messages:
         raise InvalidRequestError(f"{field} must not be empty", param=field)
-    try:
-        rendered = [_render(message, place, f"{field}[{i}]") for i, message in enumerate(messages)]
-        return msgspec.json.encode(rendered).decode()
-    except UnicodeEncodeError:
-        raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
+    rendered = [_render(message, place, f"{field}[{i}]") for i, message in enumerate(messages)]
+    return encode_json(rendered, field)
 
 
 def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:
@@ -255,38 +254,47 @@ def _render_call(call: MessageToolCall, where: str) -> dict[str, Any]:
         called = FunctionCall(call.custom.name, {TEXT_PARAMETER: call.custom.input})
     elif call.type == "custom" or called is None:
         raise InvalidRequestError(f"{where}.{call.type} is required", param=f"{where}.{call.type}")
-    function = {"name": called.name, "arguments": _arguments_object(called.arguments)}
+    arguments = _arguments_object(called.arguments, f"{where}.{call.type}.arguments")
+    function = {"name": called.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _arguments_object(arguments: str | dict[str, Any]) -> str:
+def _arguments_object(arguments: str | dict[str, Any], where: str) -> str:
     """The arguments as the JSON object that every template can read.
 
     What is none, such as the half that an answer leaves that was cut off, is wrapped, so
     that the model still gets to see it.
     """
     if not isinstance(arguments, str):
-        return msgspec.json.encode(arguments).decode()
+        return encode_json(plain_json(arguments, where), where)
     if not arguments.strip():
         return "{}"
-    with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        if isinstance(msgspec.json.decode(arguments), dict):
-            return arguments
-    return msgspec.json.encode({"arguments": arguments}).decode()
+    decoded = None
+    with contextlib.suppress(ValueError, RecursionError):
+        decoded = msgspec.json.decode(arguments.encode())
+    if not isinstance(decoded, dict):
+        return encode_json({"arguments": arguments}, where)
+    check_sizes(decoded, where)
+    return arguments
 
 
 def render_tools(tools: Sequence[Tool]) -> str:
-    """Returns the tools as the JSON array that the chat template is given."""
+    """Returns the tools as the JSON array that the chat template is given.
+
+    Raises:
+        InvalidRequestError: A description cannot be encoded.
+    """
     if not tools:
         return ""
     rendered = []
-    for tool in tools:
+    for i, tool in enumerate(tools):
         function: dict[str, Any] = {"name": tool.function.name}
         if tool.function.description is not None:
-            function["description"] = tool.function.description
+            where = f"tools[{i}].function.description"
+            function["description"] = check_text(tool.function.description, where)
         function["parameters"] = tool.function.parameters or {"type": "object", "properties": {}}
         rendered.append({"type": "function", "function": function})
-    return msgspec.json.encode(rendered).decode()
+    return encode_json(rendered, "tools")
 
 
 class ToolFields(NamedTuple):
@@ -300,7 +308,7 @@ def _check_names(tools: Sequence[Tool], fields: Sequence[ToolFields]) -> None:
     """Raises `InvalidRequestError` for tools without a name or with the same one."""
     seen: set[str] = set()
     for tool, (where, _) in zip(tools, fields, strict=True):
-        name = tool.function.name
+        name = check_text(tool.function.name, where)
         if not name or len(name) > 256:
             raise InvalidRequestError(f"{where} must have 1 to 256 characters", param=where)
         if name in seen:

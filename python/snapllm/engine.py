@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 from snapllm import _core, _lifetime
 from snapllm._checks import check_host, check_path, check_text, convert, path_text, plain_number
 from snapllm._media import MediaPolicy
+from snapllm._numbers import INT32_MAX, INT64_MAX
 from snapllm._probe import check_projector
 from snapllm._runner import Runner
 from snapllm.contexts import ContextManager
@@ -24,7 +25,7 @@ from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
 from snapllm.model import Model
-from snapllm.params import INT32_MAX, MAX_KEEP_ALIVE_S, LoadOptions
+from snapllm.params import MAX_KEEP_ALIVE_S, LoadOptions
 from snapllm.totals import TotalsKeeper
 
 MAX_THREADS = 512
@@ -33,7 +34,7 @@ MAX_DRAIN_TIMEOUT_S = 1_000_000
 DEMO_MODEL_ID = "demo"
 
 _Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
-_Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 _KeepAlive: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)]
 _QueueLength: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 import msgspec
 from msgspec import Meta
 
+from snapllm._numbers import INT32_MAX, INT64_MAX, TokenId
 from snapllm.conversation import Message, Tool, ToolMode
 
-INT32_MAX = 2**31 - 1
 MAX_KEEP_ALIVE_S = 1_000_000_000
 
 Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
@@ -26,9 +26,8 @@ TypicalP: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 RepeatPenalty: TypeAlias = Annotated[float, Meta(gt=0, le=10)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 PenaltyWindow: TypeAlias = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-Seed: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Seed: TypeAlias = Annotated[int, Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
-TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 NumLogprobs: TypeAlias = Annotated[int, Meta(ge=-1, le=20)]
 ThinkingBudget: TypeAlias = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 StopSequence: TypeAlias = Annotated[str, Meta(min_length=1)]

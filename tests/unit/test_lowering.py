@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from snapllm._lowering import QUICK_CHARS, is_quick
+from snapllm._lowering import QUICK_CHARS, Lowered, is_quick
 from snapllm.conversation import (
     ContentPart,
     FunctionDefinition,
@@ -69,3 +69,16 @@ def test_what_may_take_milliseconds_is_left_to_a_thread(
     request_: ChatRequest | CompletionRequest,
 ) -> None:
     assert not is_quick(request_)
+
+
+def test_each_answer_has_a_seed_of_64_bits() -> None:
+    lowered = Lowered(
+        model="m",
+        tokens=[1],
+        sampling=SamplingOptions(seed=2**63 - 1),
+        max_tokens=1,
+        stop=(),
+        n=2,
+    )
+    seeds = [request.sampling.seed for request in lowered.core_requests(stream=False)]
+    assert seeds == [2**63 - 1, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -161,4 +162,79 @@ def test_nested_patterns_are_found() -> None:
     ],
 )
 def test_items_may_be_a_yes_or_a_no(given: dict[str, Any], told: dict[str, Any]) -> None:
+    assert enforceable(given, "f") == told
+
+
+LOOP = {"$ref": "#/$defs/a"}
+
+
+@pytest.mark.parametrize(
+    "form", [lambda s: {"json_schema": s}, in_tool], ids=["json_schema", "tools"]
+)
+def test_a_schema_is_what_its_json_says(form: Callable[[Any], dict[str, Any]]) -> None:
+    """Tuples, mappings and texts of other types hide nothing from the checks."""
+    told = json.loads(schema_text({"type": "object", "anyOf": ({"pattern": r"^\d$"},)}, "f"))
+    assert told["anyOf"] == [{"pattern": "^[0-9]$"}]
+    hidden = {"type": "object", "allOf": (LOOP, {}), "$defs": MappingProxyType({"a": LOOP})}
+    with pytest.raises(InvalidRequestError, match="includes itself"):
+        python(**form(hidden))
+    numbered = {"type": "object", "$defs": {1: {"allOf": [LOOP, {}]}, "a": {"$ref": "#/$defs/1"}}}
+    with pytest.raises(InvalidRequestError, match="includes itself"):
+        python(**form({**numbered, **LOOP}))
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+within_itself: dict[str, Any] = {"type": "object"}
+within_itself["properties"] = {"a": within_itself}
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "object", "default": "\ud800"}, "surrogate"),
+        ({"type": "object", "properties": {"\ud800": {}}}, "surrogate"),
+        ({"type": "object", "default": object()}, "no value for object"),
+        (deep(300), "nested too deeply"),
+        (deep(3000), "nested too deeply"),
+        (within_itself, "nested too deeply"),
+        ({"type": "object", "maximum": 10**400}, "number is too large"),
+        ({"type": "object", "enum": [{"a": -(10**400)}]}, "number is too large"),
+        ({"type": "object", "default": 10**5000}, "too many digits"),
+        ({"type": "object", "examples": [{str(i): 1 for i in range(10_001)}]}, "10001 members"),
+    ],
+    ids=range(10),
+)
+def test_a_schema_that_is_no_json_is_refused(schema: Any, message: str) -> None:
+    for form, param in (
+        (lambda s: {"json_schema": s}, "json_schema"),
+        (in_tool, "tools[0].function.parameters"),
+    ):
+        with pytest.raises(InvalidRequestError, match=message) as error:
+            python(**form(schema))
+        assert error.value.param == param
+        assert len(error.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"minimum": -(2**63), "maximum": 2**63 - 1}, {}),
+        ({"exclusiveMinimum": -1e300, "exclusiveMaximum": 1e300}, {}),
+        ({"minimum": 0, "maximum": 2**64}, {"minimum": 0}),
+        ({"minimum": 2**63 - 1}, {"minimum": 2**63 - 2}),
+        ({"maximum": -1e300}, {"maximum": 2 - 2**63}),
+        (
+            {"maxLength": 2**32 + 5, "minItems": 2**32},
+            {"maxLength": 2**31 - 1, "minItems": 2**31 - 1},
+        ),
+    ],
+)
+def test_numbers_fit_into_those_of_llama_cpp(given: dict[str, Any], told: dict[str, Any]) -> None:
+    """Which cuts off what is too large: a longest length of 2**32 + 5 was one of 5."""
     assert enforceable(given, "f") == told

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from snapllm.params import INT32_MAX, StopSequence, TopK, TopP
+from snapllm._numbers import INT32_MAX
+from snapllm.params import StopSequence, TopK, TopP
 
 ModelName = Annotated[str, Meta(min_length=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from snapllm._numbers import TokenId
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     Completion,
@@ -33,7 +34,6 @@ from snapllm.params import (
     Seed,
     StopSequence,
     Temperature,
-    TokenId,
     TopK,
     TopP,
 )

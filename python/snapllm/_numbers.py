@@ -1,0 +1,12 @@
+"""Numbers as the C++ core has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
+
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
+
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
