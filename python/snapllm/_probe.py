@@ -6,17 +6,21 @@ can end the process that loads it.
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 
 from snapllm import _core
+from snapllm._child import python_command, python_environment
 from snapllm.errors import GenerationFailedError, InvalidModelError, SnapLLMError
+
+log = logging.getLogger("snapllm.models")
 
 TIMEOUT_S = 300.0
 # Exit statuses. Where the loader said no, as it should, the real load says it again. Any
-# other status is the interpreter's: it could not even try.
+# other status is the interpreter's, which could not even try.
 _REFUSED = 3
 _FAILED = 4
 
@@ -40,33 +44,40 @@ def check_projector(model_path: str, mmproj_path: str) -> None:
     key = (mmproj_path, facts.st_size, facts.st_mtime_ns)
     if key in _passed or not sys.executable:
         return
-    command = [sys.executable, "-m", "snapllm._probe", model_path, mmproj_path]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+            python_command("snapllm._probe", model_path, mmproj_path),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=python_environment(),
+            timeout=TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise InvalidModelError(f"Cannot load {mmproj_path}: loading it never ends") from None
-    except OSError:
-        return  # no process to be had: the real load has its own checks
+    except OSError as error:
+        _warn(mmproj_path, str(error))  # the real load has its own checks
+        return
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    why = lines[-1] if lines else f"it ends with status {done.returncode}"
     if done.returncode < 0 or done.returncode == _FAILED:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        why = lines[-1] if lines else f"it ends with status {done.returncode}"
         raise InvalidModelError(f"Cannot load {mmproj_path}: trying it out failed: {why}")
     if done.returncode == 0:
         _passed.add(key)
+    elif done.returncode != _REFUSED:
+        _warn(mmproj_path, why)
 
 
-def _main() -> int:
+def _warn(mmproj_path: str, why: str) -> None:
+    log.warning("%s is loaded without having been tried out: %s", mmproj_path, why)
+
+
+def main() -> None:
+    """Loads the projector that the command line names and exits with the status of it."""
     try:
-        _core.probe_projector(*sys.argv[1:])
+        _core.probe_projector(*sys.argv[2:])
     except GenerationFailedError as error:
         print(error, file=sys.stderr)
-        return _FAILED
+        sys.exit(_FAILED)
     except SnapLLMError:
-        return _REFUSED
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())
+        sys.exit(_REFUSED)

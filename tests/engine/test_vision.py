@@ -15,6 +15,7 @@ from nano_projectors import IMAGE_SIZE, NUM_TOKENS, Projector, make_nano_project
 from ties import num_decided
 
 import snapllm
+from snapllm import _probe
 
 KINDS: list[tuple[str, Projector]] = [
     ("llama", "mlp"),
@@ -335,3 +336,33 @@ def test_a_projector_with_sizes_that_do_not_fit_is_refused(tmp_path: Path) -> No
         bad.write_bytes(data)
         with snapllm.Engine(num_threads=1) as engine, pytest.raises(snapllm.InvalidModelError):
             engine.load(path, "eyes", mmproj_path=bad)
+
+
+def test_a_projector_is_tried_out_with_nothing_of_the_current_folder(
+    files: dict[str, tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, mmproj_path = files["mlp"]
+    monkeypatch.setattr(_probe, "_passed", set())
+    monkeypatch.chdir(tmp_path)
+    for name in ("ctypes.py", "logging.py", "subprocess.py"):
+        (tmp_path / name).write_text(f"open({name + '.ran'!r}, 'w')\nraise SystemExit(1)")
+    _probe.check_projector(str(path), str(mmproj_path))
+    assert _probe._passed
+    assert not list(tmp_path.glob("*.ran"))
+
+
+def test_a_projector_that_cannot_be_tried_out_is_loaded_with_a_warning(
+    files: dict[str, tuple[Path, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path, mmproj_path = files["mlp"]
+    monkeypatch.setattr(_probe, "_passed", set())
+    for program in ("/bin/false", "/nowhere/python"):
+        caplog.clear()
+        monkeypatch.setattr("sys.executable", program)
+        _probe.check_projector(str(path), str(mmproj_path))
+        [line] = caplog.records
+        assert line.levelname == "WARNING"
+        assert "without having been tried out" in line.getMessage()
+    assert not _probe._passed

@@ -1,4 +1,4 @@
-"""The worker process of one image model: ``python -m snapllm.diffusion.worker``.
+"""The worker process of one image model, which `snapllm._child` starts.
 
 It speaks `snapllm.diffusion.messages` over its standard input and output and ends when
 its input does. Upstream may crash or hang on a model file that nobody foresaw, or run out

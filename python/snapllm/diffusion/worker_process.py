@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import snapllm
+from snapllm._child import python_command, python_environment
 from snapllm.diffusion import messages
 from snapllm.diffusion.messages import (
     Cancel,
@@ -38,13 +36,6 @@ log = logging.getLogger("snapllm.diffusion")
 PING_S = 5.0
 SILENCE_S = 60.0
 """How long a worker may say nothing, pings left unanswered, before it is killed."""
-
-_PROGRAM = """
-import sys
-sys.path = [path for path in sys.path if path]  # not the current folder, whatever lies there
-from snapllm.diffusion.worker import main
-main()
-"""
 
 
 class WorkerProcess:
@@ -99,13 +90,11 @@ class WorkerProcess:
             raise
 
     def _start(self) -> Loaded:
-        package = str(Path(snapllm.__file__).parents[1])
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, "snapllm.diffusion.worker"],
+            python_command("snapllm.diffusion.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env=python_environment(),
         )
         inbox: queue.Queue[FromWorker | None] = queue.Queue()
         outbox: queue.Queue[ToWorker | None] = queue.Queue()
