@@ -19,6 +19,7 @@ from snapllm.params import (
     CompletionRequest,
     EmbeddingInput,
     EmbeddingRequest,
+    LogitBiases,
     MaxTokens,
     SamplingOptions,
     StopSequences,
@@ -149,13 +150,21 @@ def _common(rest: dict[str, Any]) -> dict[str, Any]:
 
 def _sampling(rest: dict[str, Any]) -> SamplingOptions:
     if "logit_bias" in rest:
-        rest["logit_bias"] = tuple(as_dict(rest["logit_bias"], "logit_bias").items())
+        rest["logit_bias"] = _logit_bias(rest["logit_bias"])
     unknown = rest.keys() - set(SamplingOptions.__struct_fields__)
     if unknown:
         raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
     options = convert({name: plain_number(value) for name, value in rest.items()}, SamplingOptions)
-    check_text(options.grammar, "grammar")
+    if "\0" in check_text(options.grammar, "grammar"):
+        # llama.cpp reads it as far as there.
+        raise InvalidRequestError("grammar: it holds a NUL", param="grammar")
     return options
+
+
+def _logit_bias(given: object) -> LogitBiases:
+    field = "logit_bias"
+    pairs = [tuple(map(plain_number, pair)) for pair in as_dict(given, field).items()]
+    return convert(pairs, LogitBiases, field)
 
 
 def _tool_choice(tools: list[Tool], choice: object) -> tuple[list[Tool], ToolMode]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 import msgspec
 from msgspec import Meta
 
-from snapllm._numbers import INT32_MAX, INT64_MAX, TokenId
+from snapllm._numbers import FLOAT32_MAX, INT32_MAX, INT64_MAX, TokenId
 from snapllm.conversation import Message, Tool, ToolMode
 
 MAX_KEEP_ALIVE_S = 1_000_000_000
@@ -28,6 +28,8 @@ Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 PenaltyWindow: TypeAlias = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 Seed: TypeAlias = Annotated[int, Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
+LogitBiases: TypeAlias = tuple[tuple[TokenId, Annotated[float, Meta(le=FLOAT32_MAX)]], ...]
+"""-inf is a bias: the token never comes. With inf there would be no other."""
 NumLogprobs: TypeAlias = Annotated[int, Meta(ge=-1, le=20)]
 ThinkingBudget: TypeAlias = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 StopSequence: TypeAlias = Annotated[str, Meta(min_length=1)]
@@ -52,7 +54,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     seed: Seed = -1
     ignore_eos: bool = False
     num_logprobs: NumLogprobs = -1
-    logit_bias: tuple[tuple[TokenId, float], ...] = ()
+    logit_bias: LogitBiases = ()
     grammar: str = ""
 
 
@@ -134,7 +136,7 @@ class GenerateOptions(TypedDict, total=False):
         ignore_eos: Go on when the model says it is done. Default False.
         num_logprobs: Alternatives returned with each token's log probability, 0 to
             20; -1 = no log probabilities. Default -1.
-        logit_bias: Added to the logits of tokens: token id to bias.
+        logit_bias: Added to the logits of tokens: token id to bias; -inf = never.
         grammar: A GBNF grammar that the whole answer must match.
         reuse_prefix: Whether the KV of earlier prompts with the same beginning is used,
             and this one's kept; the answer is the same either way. Default True.

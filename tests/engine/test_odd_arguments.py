@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def test_what_is_no_schema_is_refused(model: snapllm.Model, schema: Any) -> None
         {"template_kwargs": None},
         {"tool_choice": {}},
         {"grammar": "\ud800"},
+        {"grammar": 'root ::= "a"\0 "b"'},
+        {"logit_bias": {"\ud800": 1}},
+        {"template_kwargs": {"\ud800": 1}},
+        {"temperature": Fraction(10**400)},
     ],
     ids=repr,
 )
@@ -58,6 +63,19 @@ def test_options_of_another_type_are_named(model: snapllm.Model, options: dict[s
     with pytest.raises(snapllm.InvalidRequestError) as error:
         model.chat("x", **options)
     assert error.value.param == next(iter(options))
+
+
+@pytest.mark.parametrize("bias", [float("inf"), 1e39, float("nan"), "1"])
+def test_a_bias_is_a_number_that_a_logit_may_be(model: snapllm.Model, bias: Any) -> None:
+    with pytest.raises(snapllm.InvalidRequestError) as error:
+        model.generate("x", logit_bias={5: bias})
+    assert error.value.param == "logit_bias[0][1]"
+
+
+def test_a_bias_of_minus_infinity_forbids_a_token(model: Any) -> None:
+    [first, *_] = model.generate("x", temperature=0, max_tokens=1).tokens
+    for bias in ({first: float("-inf")}, {np.int64(first): np.float32(-1e9)}):
+        assert model.generate("x", temperature=0, max_tokens=1, logit_bias=bias).tokens != [first]
 
 
 def test_texts_that_cannot_be_encoded_are_refused(model: snapllm.Model) -> None:
