@@ -35,11 +35,13 @@ install(CODE "
   file(INSTALL \${built} DESTINATION \"\${CMAKE_INSTALL_PREFIX}/snapllm\")"
   COMPONENT python)
 
-# The licences of what it links go where it goes.
-set(licences snapllm/third_party_licenses)
+# The licences of what it links go where it goes; nlohmann/json's is llama.cpp's too.
 install(FILES third_party/stable-diffusion.cpp/NOTICE RENAME NOTICE-diffusion
-        DESTINATION ${licences} COMPONENT python)
-install(FILES ${SNAPLLM_SD_SOURCE}/LICENSE RENAME LICENSE-stable-diffusion.cpp
-        DESTINATION ${licences} COMPONENT python)
-install(FILES ${SNAPLLM_SD_SOURCE}/ggml/LICENSE RENAME LICENSE-ggml-diffusion
-        DESTINATION ${licences} COMPONENT python)
+        DESTINATION ${SNAPLLM_LICENCES} COMPONENT python)
+snapllm_install_licence(LICENSE-stable-diffusion.cpp ${SNAPLLM_SD_SOURCE}/LICENSE)
+snapllm_install_licence(LICENSE-ggml-diffusion ${SNAPLLM_SD_SOURCE}/ggml/LICENSE)
+snapllm_install_licence(LICENSE-darts-clone
+                        ${SNAPLLM_SD_SOURCE}/thirdparty/LICENSE.darts_clone.txt)
+# Both of miniz' licences stand in one place, one after the other; zip's is the first.
+snapllm_extract_licence(LICENSE-zip-miniz ${SNAPLLM_SD_SOURCE}/thirdparty/miniz.h
+                        "This is free and unencumbered software" "**/")
