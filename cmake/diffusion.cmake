@@ -7,13 +7,18 @@ set(settings "")
 foreach(name CMAKE_BUILD_TYPE CMAKE_C_COMPILER CMAKE_CXX_COMPILER CMAKE_C_COMPILER_LAUNCHER
              CMAKE_CXX_COMPILER_LAUNCHER CMAKE_MAKE_PROGRAM CMAKE_TOOLCHAIN_FILE
              CMAKE_OSX_ARCHITECTURES CMAKE_OSX_DEPLOYMENT_TARGET CMAKE_CUDA_ARCHITECTURES
-             CMAKE_CUDA_COMPILER Python_EXECUTABLE pybind11_DIR SNAPLLM_NATIVE SNAPLLM_CUDA
+             CMAKE_CUDA_COMPILER CMAKE_CUDA_HOST_COMPILER CMAKE_C_FLAGS CMAKE_CXX_FLAGS
+             CMAKE_CUDA_FLAGS CMAKE_MODULE_LINKER_FLAGS CMAKE_PREFIX_PATH CUDAToolkit_ROOT
+             Python_EXECUTABLE pybind11_DIR SNAPLLM_NATIVE SNAPLLM_CUDA
              SNAPLLM_METAL SNAPLLM_VULKAN SNAPLLM_WERROR SNAPLLM_UPSTREAM_TOOLS
              SNAPLLM_STABLE_DIFFUSION_CPP_DIR)
   if(DEFINED ${name} AND NOT "${${name}}" STREQUAL "")
     string(REPLACE ";" "|" value "${${name}}")
     list(APPEND settings -D${name}=${value})
   endif()
+endforeach()
+foreach(setting ${SNAPLLM_GGML_SETTINGS})
+  list(APPEND settings -D${setting})
 endforeach()
 
 set(folder ${CMAKE_BINARY_DIR}/diffusion)
@@ -37,7 +42,7 @@ install(CODE "
 
 # The licences of what it links go where it goes; nlohmann/json's is llama.cpp's too.
 install(FILES third_party/stable-diffusion.cpp/NOTICE RENAME NOTICE-diffusion
-        DESTINATION ${SNAPLLM_LICENCES} COMPONENT python)
+        DESTINATION ${SNAPLLM_LICENCES} COMPONENT licences)
 snapllm_install_licence(LICENSE-stable-diffusion.cpp ${SNAPLLM_SD_SOURCE}/LICENSE)
 snapllm_install_licence(LICENSE-ggml-diffusion ${SNAPLLM_SD_SOURCE}/ggml/LICENSE)
 snapllm_install_licence(LICENSE-darts-clone

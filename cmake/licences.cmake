@@ -8,7 +8,7 @@ function(snapllm_install_licence name file)
     message(WARNING "No ${name} is installed: ${file} does not exist")
     return()
   endif()
-  install(FILES ${file} RENAME ${name} DESTINATION ${SNAPLLM_LICENCES} COMPONENT python)
+  install(FILES ${file} RENAME ${name} DESTINATION ${SNAPLLM_LICENCES} COMPONENT licences)
 endfunction()
 
 # snapllm_extract_licence(<name> <source file> <first words> <end>): a licence that stands
