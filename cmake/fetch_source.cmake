@@ -1,9 +1,31 @@
+# The user's cache folder for sources, or the build folder where it cannot be written.
+function(snapllm_source_cache result)
+  set(folder "$ENV{XDG_CACHE_HOME}")
+  if(folder STREQUAL "" AND NOT "$ENV{HOME}" STREQUAL "")
+    set(folder $ENV{HOME}/.cache)
+  endif()
+  string(COMPARE EQUAL "${folder}" "" failed)
+  set(cache "${folder}/snapllm/sources")
+  # By commands: file() would end the configuring where it fails.
+  foreach(action make_directory touch)
+    if(NOT failed)
+      execute_process(COMMAND ${CMAKE_COMMAND} -E ${action} ${cache}
+                      RESULT_VARIABLE failed OUTPUT_QUIET ERROR_QUIET)
+    endif()
+  endforeach()
+  if(failed)
+    set(cache ${CMAKE_BINARY_DIR}/sources)
+    file(MAKE_DIRECTORY ${cache})
+  endif()
+  set(${result} ${cache} PARENT_SCOPE)
+endfunction()
+
 # snapllm_fetch_source(<lock file> <subfolder of the package> <destination> [EXCLUDE regex])
 #
 # Unpacks <subfolder> of the source package that the lock file pins into
 # <destination>, once. The package comes through pip, so that the user's index and
 # proxy settings hold, and pip checks its hash. It is kept in the user's cache
-# folder; a destination that is already there, as in our own source distribution,
+# folder. A destination that is already there, as in our own source distribution,
 # needs no network.
 function(snapllm_fetch_source lock subfolder destination)
   cmake_parse_arguments(ARG "" "EXCLUDE" "" ${ARGN})
@@ -25,11 +47,7 @@ function(snapllm_fetch_source lock subfolder destination)
   set(package ${CMAKE_MATCH_1})
   string(REPLACE "-" "_" stem "${CMAKE_MATCH_1}-${CMAKE_MATCH_2}")
   string(REGEX REPLACE "_([0-9.]+)$" "-\\1" stem "${stem}")
-  if(DEFINED ENV{XDG_CACHE_HOME})
-    set(cache $ENV{XDG_CACHE_HOME}/snapllm/sources)
-  else()
-    set(cache $ENV{HOME}/.cache/snapllm/sources)
-  endif()
+  snapllm_source_cache(cache)
   set(archive ${cache}/${stem}.tar.gz)
 
   file(STRINGS ${lock} hashes REGEX "sha256:")
@@ -41,7 +59,6 @@ function(snapllm_fetch_source lock subfolder destination)
   endif()
   if(NOT actual STREQUAL expected)
     message(STATUS "Fetching ${stem}")
-    file(MAKE_DIRECTORY ${cache})
     # Only the package itself must be a source archive: with :all:, pip would also
     # compile the build tools that its metadata asks for.
     execute_process(
@@ -54,16 +71,22 @@ function(snapllm_fetch_source lock subfolder destination)
     endif()
   endif()
 
+  # Complete, with its lock, before it gets its name, and the last one loses its name as a
+  # whole: what is killed on the way leaves nothing that looks like a shipped tree.
   message(STATUS "Unpacking ${stem}")
   set(scratch ${destination}.unpacking)
-  file(REMOVE_RECURSE ${scratch} ${destination})
-  file(ARCHIVE_EXTRACT INPUT ${archive} DESTINATION ${scratch} PATTERNS "*/${subfolder}/*")
-  file(RENAME ${scratch}/${stem}/${subfolder} ${destination})
+  set(unpacked ${scratch}/${stem}/${subfolder})
   file(REMOVE_RECURSE ${scratch})
+  file(ARCHIVE_EXTRACT INPUT ${archive} DESTINATION ${scratch} PATTERNS "*/${subfolder}/*")
   if(ARG_EXCLUDE)
-    file(GLOB unused ${destination}/*)
+    file(GLOB unused ${unpacked}/*)
     list(FILTER unused INCLUDE REGEX "/(${ARG_EXCLUDE})$")
     file(REMOVE_RECURSE ${unused})
   endif()
-  file(WRITE ${destination}/.snapllm-lock ${lock_hash})
+  file(WRITE ${unpacked}/.snapllm-lock ${lock_hash})
+  if(EXISTS ${destination})
+    file(RENAME ${destination} ${scratch}/replaced)
+  endif()
+  file(RENAME ${unpacked} ${destination})
+  file(REMOVE_RECURSE ${scratch})
 endfunction()
