@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import producers
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[1] / "demo_model"))
 
+import producers
 from optimizer import lr_scale, make_optimizers, mixed_precision
 from scenes import COLORS, PLACES, SHAPES, Scene, draw, make_scene
 from tower import Eyes, TowerConfig, fit
