@@ -46,7 +46,7 @@ class _Watch:
         """Notes the times of what is submitted meanwhile."""
         watch = self
 
-        def submit(pump: AsyncPump, request: _core.GenerateRequest) -> int | None:
+        def submit(pump: AsyncPump, request: _core.GenerateRequest) -> Subscription | None:
             watch.submitted = time.perf_counter()
             return watch._submit(pump, request)
 

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from snapllm import _core
 
@@ -72,7 +73,10 @@ class Subscription:
         """Waits for outputs and takes all there are; an empty list after the last."""
         while not self._outputs and not self.is_finished:
             self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None  # it keeps its loop alive
         outputs, self._outputs = self._outputs, []
         return outputs
 
@@ -81,54 +85,131 @@ class Subscription:
         self._pump.leave(self._request_id, self.is_finished)
 
 
+class Submission:
+    """Requests that a thread beside the loop submits. `take` must follow on the loop."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+        self.request_ids: list[int] = []
+
+    def submit(self, request: _core.GenerateRequest) -> None:
+        """Submits a request; any thread. It is cancelled where the loop is closed already."""
+        request_id = self._pump.core.submit(request, self._pump.queue)
+        self.request_ids.append(request_id)
+        if self._pump.is_over:
+            self._pump.core.cancel(request_id)
+
+    def take(self) -> list[Subscription]:
+        """The outputs of what was submitted, each to be closed when done with. Once only."""
+        return self._pump.take(self)
+
+
 class AsyncPump:
     """Carries the outputs of all requests of one event loop.
 
     The core wakes the loop through one descriptor; everything that is waiting is
-    taken at once and handed to the requests' subscriptions.
+    taken at once and handed to the requests' subscriptions. The loop knows of the pump
+    only while a request of its own runs. Requests that run when it is closed are cancelled.
     """
 
     def __init__(self, core: _core.Engine, loop: asyncio.AbstractEventLoop) -> None:
-        self._core = core
+        self.core = core
+        self.queue = _core.OutputQueue()
         # Weak: whoever keeps a pump for each loop must not keep the loops alive.
         self._loop = weakref.ref(loop)
-        self._queue = _core.OutputQueue()
         # Outputs can arrive before the thread that submitted has said so; they wait
         # in a subscription made for them.
         self._subscriptions: dict[int, Subscription] = {}
         self._left: set[int] = set()  # cancelled, last output not yet seen
-        loop.add_reader(self._queue.fd, self._drain)
+        self._submissions: set[Submission] = set()
+        self._num_unfinished = 0  # of those subscribed to or left
+        self._is_watched = False
 
-    def close(self) -> None:
-        """Stops watching the queue."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the loop is closed. Any thread."""
         loop = self._loop()
-        if loop is not None and not loop.is_closed():
-            loop.remove_reader(self._queue.fd)
+        return loop is None or loop.is_closed()
 
-    def submit(self, request: _core.GenerateRequest) -> int:
-        """Submits a request; any thread. `subscribe` must follow on the loop."""
-        return self._core.submit(request, self._queue)
+    def begin(self) -> Submission:
+        """For requests that another thread is to submit."""
+        submission = Submission(self)
+        self._submissions.add(submission)
+        self._watch()
+        return submission
 
-    def try_submit(self, request: _core.GenerateRequest) -> int | None:
-        """`submit` where it takes no time; None where a model or a prompt's KV must come first."""
-        return self._core.try_submit(request, self._queue)
+    def take(self, submission: Submission) -> list[Subscription]:
+        """Ends a submission; see `Submission.take`."""
+        taken = [self._subscribe(request_id) for request_id in submission.request_ids]
+        self._submissions.discard(submission)
+        self._watch()
+        return taken
 
-    def subscribe(self, request_id: int) -> Subscription:
-        """The outputs of a submitted request; to be closed when done with."""
-        subscription = self._subscriptions.get(request_id)
-        if subscription is None:
-            subscription = self._subscriptions[request_id] = Subscription(self, request_id)
+    def try_submit(self, request: _core.GenerateRequest) -> Subscription | None:
+        """Submits a request where that takes no time; None where a model or a prompt's KV must
+        come first."""
+        request_id = self.core.try_submit(request, self.queue)
+        if request_id is None:
+            return None
+        subscription = self._subscribe(request_id)
+        self._watch()
         return subscription
 
     def leave(self, request_id: int, is_finished: bool) -> None:
         """Forgets a request, and cancels it unless it has ended."""
         if self._subscriptions.pop(request_id, None) is not None and not is_finished:
             self._left.add(request_id)
-            self._core.cancel(request_id)
+            self.core.cancel(request_id)
 
-    def _drain(self) -> None:
-        for output in self._queue.drain():
+    def drain(self) -> None:
+        """Hands out what waits."""
+        for output in self.queue.drain():
             if output.request_id not in self._left:
-                self.subscribe(output.request_id).put(output)
+                self._subscribe(output.request_id).put(output)
             elif output.finish_reason is not None:
                 self._left.discard(output.request_id)
+            self._num_unfinished -= output.finish_reason is not None
+        self._watch()
+
+    def end(self) -> None:
+        """The loop has let go of its reader: unless the pump wished so, it is closed."""
+        if not self._is_watched:
+            return
+        self._is_watched = False
+        open_ids = [key for key, each in self._subscriptions.items() if not each.is_finished]
+        for request_id in chain(open_ids, *(each.request_ids for each in self._submissions)):
+            self.core.cancel(request_id)
+        self._subscriptions.clear()
+        self._submissions.clear()
+
+    def _subscribe(self, request_id: int) -> Subscription:
+        subscription = self._subscriptions.get(request_id)
+        if subscription is None:
+            subscription = self._subscriptions[request_id] = Subscription(self, request_id)
+            self._num_unfinished += 1
+        return subscription
+
+    def _watch(self) -> None:
+        """Has the loop watch the queue as long as something is to come."""
+        loop = self._loop()
+        is_wanted = self._num_unfinished > 0 or bool(self._submissions)
+        if is_wanted == self._is_watched or loop is None:
+            return
+        self._is_watched = is_wanted
+        if is_wanted:
+            loop.add_reader(self.queue.fd, _Reader(self))
+        else:
+            loop.remove_reader(self.queue.fd)
+
+
+class _Reader:
+    """What a loop calls when outputs wait. It alone holds it, and no longer than until its end."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    def __call__(self) -> None:
+        self._pump.drain()
+
+    def __del__(self) -> None:
+        self._pump.end()

@@ -237,12 +237,6 @@ class Runner:
             task.add_done_callback(functools.partial(_settle, returning, info.id))
         await asyncio.shield(task)
 
-    def close_pump(self) -> None:
-        """Stops the pump of the running event loop."""
-        pump = self._pumps.pop(asyncio.get_running_loop(), None)
-        if pump is not None:
-            pump.close()
-
     def _pump(self) -> AsyncPump:
         loop = asyncio.get_running_loop()
         pump = self._pumps.get(loop)
@@ -267,28 +261,28 @@ class Runner:
         if pool is None and self.core.is_ready(model):
             lowered = lower()
             [core_request] = lowered.core_requests(stream=stream)
-            request_id = pump.try_submit(core_request)
-            if request_id is not None:
-                return lowered, [pump.subscribe(request_id)]
+            subscription = pump.try_submit(core_request)
+            if subscription is not None:
+                return lowered, [subscription]
             lower = functools.partial(_identity, lowered)
-        submitted: list[int] = []
+        submission = pump.begin()
 
         def work() -> Lowered:
             lowered = lower()
             for core_request in lowered.core_requests(stream=stream):
-                submitted.append(pump.submit(core_request))
+                submission.submit(core_request)
             return lowered
 
         def abandon(task: asyncio.Future[Lowered] | None = None) -> None:
-            if task is not None and not task.cancelled():
-                task.exception()  # nobody waits for it any more
-            for request_id in submitted:
-                pump.subscribe(request_id).close()
+            if task is not None:
+                see_failure(task)
+            for subscription in submission.take():
+                subscription.close()
 
         # Formatting long texts and compiling a grammar take milliseconds: not on the loop.
         # The shield lets the thread end, so that what it submitted can be abandoned.
-        task = (pool or self.threads.formatting).start(work)
         try:
+            task = (pool or self.threads.formatting).start(work)
             lowered = await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(abandon)
@@ -296,4 +290,4 @@ class Runner:
         except BaseException:
             abandon()
             raise
-        return lowered, [pump.subscribe(request_id) for request_id in submitted]
+        return lowered, submission.take()

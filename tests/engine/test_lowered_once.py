@@ -93,7 +93,6 @@ def test_the_images_of_a_marked_request_are_fetched_once(
         assert lowered.tokens[:num_marked] == alone[:num_marked]
         assert lowered.tokens[num_marked] != alone[num_marked]
         assert lowered.tokens == (await runner.lower(chat(messages))).tokens
-        runner.close_pump()
 
     asyncio.run(run())
     assert fetched.threads == {"snapllm-media"}
@@ -120,7 +119,6 @@ def test_the_pictures_of_a_context_are_decoded_beside_texts(
         )
         answer.close()
         await engine.runner.lower(ChatRequest(model="m@album", messages=asked))
-        engine.runner.close_pump()
 
     asyncio.run(run())
     assert used == ["snapllm-media"] * 2

@@ -33,10 +33,6 @@ from snapllm.server.watch import watch_engine
 log = logging.getLogger("snapllm.server")
 
 
-async def _clean_up(app: web.Application) -> None:
-    app[ENGINE].runner.close_pump()
-
-
 EXPIRY_INTERVAL_S = 5.0
 
 
@@ -85,7 +81,6 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     routes_diffusion.add_routes(app)
     routes_contexts.add_routes(app)
     app.on_response_prepare.append(add_headers)
-    app.on_cleanup.append(_clean_up)
     app.cleanup_ctx.append(_expire_contexts)
     app.cleanup_ctx.append(watch_engine)
     return app

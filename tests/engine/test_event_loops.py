@@ -1,0 +1,113 @@
+"""Event loops and engines, each of which may end first."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nano_models import make_nano_model
+
+import snapllm
+from snapllm import _runner
+
+LONG = {"max_tokens": 20_000, "ignore_eos": True, "temperature": 0.0}
+
+
+@pytest.fixture
+def long_path(tmp_path: Path) -> Path:
+    """A model that takes long over an answer, where it may."""
+    return make_nano_model(tmp_path / "m.gguf", context_size=32768)
+
+
+@pytest.fixture
+def own_engine(long_path: Path) -> Iterator[snapllm.Engine]:
+    with snapllm.Engine(num_threads=1) as engine:
+        engine.load(long_path)
+        yield engine
+
+
+@pytest.fixture
+def loop() -> asyncio.AbstractEventLoop:
+    """A loop that nobody closes, and that may be closed in the midst of its tasks."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    return loop
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def count(engine: snapllm.Engine, name: str) -> int:
+    return int(getattr(engine.stats().models[0], name))
+
+
+def test_a_loop_keeps_nothing_of_an_engine_that_was_closed(long_path: Path) -> None:
+    async def use() -> weakref.ref[Any]:
+        with snapllm.Engine(num_threads=1) as engine:
+            model = engine.load(long_path)
+            await model.agenerate("a", max_tokens=2)
+            await model.agenerate("a " * 4000, max_tokens=2)  # lowered by a thread
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(model.agenerate("a", **LONG), 0.01)
+            return weakref.ref(engine.runner.core)
+
+    async def run() -> None:
+        core = await use()
+        deadline = time.monotonic() + 10
+        while core() is not None:  # the end of the last one is on its way to the loop
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+            gc.collect()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("prompt", ["a", "a " * 4000], ids=["quick", "by_a_thread"])
+def test_a_loop_that_is_closed_ends_its_requests(
+    own_engine: snapllm.Engine, loop: asyncio.AbstractEventLoop, prompt: str
+) -> None:
+    task = loop.create_task(own_engine.model().agenerate(prompt, **LONG))
+    while not count(own_engine, "num_running"):
+        loop.run_until_complete(asyncio.sleep(0.005))
+    loop.close()
+    wait_until(lambda: count(own_engine, "num_cancelled") == 1)
+    del task
+
+
+@pytest.mark.parametrize("is_submitted_first", [False, True])
+def test_a_loop_that_is_closed_ends_what_a_thread_submits_for_it(
+    own_engine: snapllm.Engine,
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    is_submitted_first: bool,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    lower_completion = _runner.lower_completion
+
+    def wait_and_lower(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return lower_completion(*arguments)
+
+    monkeypatch.setattr(_runner, "lower_completion", wait_and_lower)
+    task = loop.create_task(own_engine.model().agenerate("a " * 4000, **LONG))
+    while not begun.is_set():
+        loop.run_until_complete(asyncio.sleep(0.005))
+    if is_submitted_first:
+        go_on.set()
+        wait_until(lambda: count(own_engine, "num_running") == 1)
+    loop.close()
+    go_on.set()
+    wait_until(lambda: count(own_engine, "num_cancelled") == 1)
+    del task
