@@ -6,12 +6,13 @@ asyncio's own pool is left to asyncio.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from snapllm import _core
+from snapllm._workers import Workers
 from snapllm.errors import QueueFullError
 
 _P = ParamSpec("_P")
@@ -29,7 +30,7 @@ class Pool:
 
     def __init__(self, kind: str, num_threads: int, *, max_waiting: int | None = None) -> None:
         self._kind = kind
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix=f"snapllm-{kind}")
+        self._workers = Workers(f"snapllm-{kind}", num_threads)
         self._places: threading.Semaphore | None = None
         if max_waiting is not None:
             self._places = threading.Semaphore(num_threads + max_waiting)
@@ -45,7 +46,12 @@ class Pool:
         places = self._places
         if places is not None and not places.acquire(blocking=False):
             raise QueueFullError(f"too many {self._kind} requests are waiting; try again later")
-        future = self._threads.submit(call, *args, **kwargs)
+        try:
+            future = self._workers.submit(functools.partial(call, *args, **kwargs))
+        except BaseException:
+            if places is not None:
+                places.release()
+            raise
         if places is not None:
             future.add_done_callback(lambda _: places.release())
         return asyncio.wrap_future(future)
@@ -87,11 +93,7 @@ class Threads:
 
 async def run_apart(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """`Pool.run` on a thread of its own: for what is rare and may take long."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="snapllm-apart")
-    task = asyncio.wrap_future(pool.submit(call, *args, **kwargs))
-    pool.shutdown(wait=False)
-    task.add_done_callback(see_failure)
-    return await asyncio.shield(task)
+    return await Pool("apart", 1).run(call, *args, **kwargs)
 
 
 def see_failure(task: asyncio.Future[Any]) -> None:

@@ -32,7 +32,7 @@ class Fetched:
 
     def __call__(self, url: str) -> bytes:
         self.urls.append(url)
-        self.threads.add(threading.current_thread().name.rpartition("_")[0])
+        self.threads.add(threading.current_thread().name)
         file = io.BytesIO()
         pixels = np.full((8, 8, 3), 40 * URLS.index(url), np.uint8)
         Image.fromarray(pixels).save(file, "PNG")
@@ -107,7 +107,7 @@ def test_the_pictures_of_a_context_are_decoded_beside_texts(
     lower_chat = _runner.lower_chat
 
     def noting(*arguments: object) -> object:
-        used.append(threading.current_thread().name.rpartition("_")[0])
+        used.append(threading.current_thread().name)
         return lower_chat(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(_runner, "lower_chat", noting)

@@ -225,7 +225,7 @@ def test_contexts_take_only_what_their_record_can_hold(llama_path: Path, tmp_pat
 
 
 _AT_THE_END = """
-import snapllm, sys, threading, time
+import asyncio, snapllm, sys, threading, time
 from pathlib import Path
 engine = snapllm.Engine(num_threads=1)
 model = engine.load_demo(mmproj_path="")
@@ -252,6 +252,8 @@ time.sleep(0.5)
         "list(model.generate('x', stream=True, **endless))",
         "model.chat('x', **endless)",
         "model.embed([[5] * 1000] * 2000)",
+        "asyncio.run(model.aembed([[5] * 1000] * 2000))",
+        "asyncio.run(model.achat('x', **endless))",
         "tokens()",
         "images()",
     ],

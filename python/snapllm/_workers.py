@@ -1,0 +1,91 @@
+"""Threads that the interpreter's end does not wait for.
+
+Those of `concurrent.futures` are joined before anything is told of the end: a call that only
+the engine's end would end would keep the process for ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_IDLE_S = 1.0
+
+
+class Workers:
+    """Runs calls in their order, a number of them at once. Any thread may use it.
+
+    Threads are started as they are needed. One that has had nothing to do for a second ends, so
+    that nobody need end them.
+
+    Args:
+        name: The threads' name.
+        num_threads: How many calls run at once.
+    """
+
+    def __init__(self, name: str, num_threads: int) -> None:
+        self._name, self._num_threads = name, num_threads
+        self._changed = threading.Condition()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._num_started = self._num_idle = 0
+
+    def submit(self, call: Callable[[], _T]) -> Future[_T]:
+        """Has a call run; cancelled before it has begun it never does.
+
+        Raises:
+            RuntimeError: No thread can be had.
+        """
+        future: Future[_T] = Future()
+        work = functools.partial(_run, future, call)
+        with self._changed:
+            self._waiting.append(work)
+            self._changed.notify()
+            all_are_busy = len(self._waiting) > self._num_idle
+            is_short = all_are_busy and self._num_started < self._num_threads
+            self._num_started += is_short
+        if is_short:
+            self._start_thread(work)
+        return future
+
+    def _start_thread(self, work: Callable[[], None]) -> None:
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except BaseException:
+            with self._changed:
+                self._num_started -= 1
+                if work in self._waiting:
+                    self._waiting.remove(work)
+            raise
+
+    def _work(self) -> None:
+        while (work := self._next()) is not None:
+            work()
+            del work  # what it used is not kept until the next
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            self._num_idle += 1
+            is_any = self._changed.wait_for(lambda: self._waiting, _IDLE_S)
+            self._num_idle -= 1
+            if is_any:
+                return self._waiting.popleft()
+            self._num_started -= 1
+            return None
+
+
+def _run(future: Future[_T], call: Callable[[], _T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+    finally:
+        del future  # an error's traceback holds this frame
