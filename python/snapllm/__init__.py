@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 
+from snapllm import _main_interpreter as _main_interpreter
+
 # ggml's OpenMP workers spin at barriers before they sleep. With libgomp's default of
 # a millisecond, any other busy thread on the machine stretches a token's hundred
 # barriers to a second; a short spin costs next to nothing on a quiet machine. Read
