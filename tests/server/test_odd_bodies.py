@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import random
 from typing import Any
@@ -106,6 +107,18 @@ def test_a_body_that_is_not_what_its_encoding_says_is_refused(server: Server) ->
     packed = gzip.compress(body)
     assert server.request("POST", "/v1/completions", packed, headers)[0] == 200
     assert not any("exception" in line.lower() for line in server.lines[num_lines:])
+
+
+def test_a_connection_ends_with_a_body_that_cannot_be_read(server: Server) -> None:
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    for _ in range(2):  # a client goes on, on another connection where it has to
+        headers = {"Content-Encoding": "deflate"}
+        connection.request("POST", "/v1/completions", b'{"model": "llama"}', headers)
+        refusal = connection.getresponse()
+        assert (refusal.status, refusal.headers["Connection"]) == (400, "close")
+        assert b"cannot be read" in refusal.read()
+        connection.request("GET", "/health")
+        assert json.load(connection.getresponse())["status"] == "ok"
 
 
 def test_null_is_as_good_as_nothing_where_a_field_may_be_left_out(server: Server) -> None:

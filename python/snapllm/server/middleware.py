@@ -74,9 +74,12 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except web.RequestPayloadError as error:
-        # So that nobody waits for the rest of a body that cannot be read.
+        # So that nobody waits for the rest of a body that cannot be read. Where it ends, and the
+        # next request begins, is not known any more either.
         request.content.feed_eof()
-        return refuse(request, ApiError("invalid_request", f"the body cannot be read: {error}"))
+        refusal = refuse(request, ApiError("invalid_request", f"the body cannot be read: {error}"))
+        refusal.force_close()
+        return refusal
     except ConnectionError:
         # The client left: nobody to answer.
         if "response" not in request:
