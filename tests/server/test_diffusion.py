@@ -353,6 +353,7 @@ def test_the_openai_client_makes_images(painter: Server) -> None:
     extra = {"steps": 3, "seed": 1}
     answer = client.images.generate(**options, n=2, response_format="b64_json", extra_body=extra)
     assert answer.data is not None and len(answer.data) == 2
+    assert answer.quality is None, "the client's type has no 'auto'"
     expected = picture(painter.post(PATH, SMALL)["image"])
     assert np.array_equal(picture(answer.data[0].b64_json or ""), expected)
     linked = client.images.generate(**options, response_format="url", extra_body=extra)

@@ -117,12 +117,13 @@ def _facts(native: DiffusionRequest) -> dict[str, Any]:
         "size": f"{native.width}x{native.height}",
         "output_format": native.output_format,
         "background": "opaque",
-        "quality": "auto",
     }
 
 
 def _event(kind: str, body: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: ".encode() + _encode({"type": kind, **body}) + b"\n\n"
+    # A whole answer has no such quality, and an event must have one.
+    event = {"type": kind, "quality": "auto", **body}
+    return f"event: {kind}\ndata: ".encode() + _encode(event) + b"\n\n"
 
 
 def partial_event(preview: ImagePreview, index: int, native: DiffusionRequest) -> bytes:
