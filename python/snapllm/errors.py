@@ -167,8 +167,15 @@ _BY_CODE: dict[str, type[SnapLLMError]] = {
 }
 
 
-# What the core refuses about an option begins with the option's name.
-_OPTION_AT_FAULT = re.compile(r"([a-z]+(?:_[a-z]+)*) (?:must|holds|exceeds|names)\b")
+# What the core refuses about an option begins with the option's name; of the rest, its words tell.
+_AT_FAULT = re.compile(
+    r"([a-z]+(?:_[a-z]+)*) (?:must|holds|exceeds|names)\b"
+    r"|(model_id) .* is (?:taken by|loaded with)\b"
+    r"|(model) .* is an embedding model\b"
+    r"|model .* has a (pooling) of its own\b"
+    r"|the (prompt) is empty\b",
+    re.DOTALL,
+)
 
 # Of a template that the model's file brings, the core says that the model is invalid.
 _GIVEN_TEMPLATE = re.compile(r"the chat template of .* cannot be read: (.*)", re.DOTALL)
@@ -183,7 +190,7 @@ def from_status(code: str, message: str) -> SnapLLMError:
             param="chat_template",
         )
     error = _BY_CODE.get(code, SnapLLMError)(message)
-    named = _OPTION_AT_FAULT.match(message)
+    named = _AT_FAULT.match(message)
     if named is not None and isinstance(error, InvalidRequestError):
-        error.param = named[1]
+        error.param = named[named.lastindex or 0]
     return error

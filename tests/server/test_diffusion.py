@@ -347,6 +347,16 @@ def test_a_killed_worker_costs_one_request(painter: Server) -> None:
     assert painter.post(PATH, SMALL)["image"] == expected
 
 
+def test_an_image_models_id_that_is_taken_is_the_field_at_fault(
+    painter: Server, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(image_files["diffusion_model"].read_bytes())
+    body = {"model_id": "pix", "file_path": str(other), "taesd_path": str(image_files["taesd"])}
+    status, answer, _ = painter.request("POST", "/api/v1/models/load", body)
+    assert (status, answer["error"]["param"]) == (400, "model_id")
+
+
 def test_the_openai_client_makes_images(painter: Server) -> None:
     client = openai.OpenAI(base_url=painter.url + "/v1", api_key="x", max_retries=0)
     options: dict[str, Any] = {"model": "pix", "prompt": "a cat", "size": "64x64"}

@@ -202,6 +202,29 @@ def test_wrong_load_requests_name_the_field(server: Server, body: dict[str, obje
     assert answer["error"]["param"] or "file_path" in answer["error"]["message"]
 
 
+def test_a_load_that_is_refused_names_the_field_at_fault(
+    server: Server, llama_path: Path, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    def refusal(**body: object) -> tuple[str, str]:
+        status, answer, _ = server.request("POST", "/api/v1/models/load", body)
+        assert status == 400, answer
+        return answer["error"]["code"], answer["error"]["param"]
+
+    llama, missing, text = str(llama_path), str(tmp_path / "no.gguf"), tmp_path / "text.gguf"
+    text.write_text("This is no model.")
+    assert refusal(model_id="qwen", file_path=llama) == ("invalid_request", "model_id")
+    sized = {"model_id": "llama", "file_path": llama, "context_size": 64}
+    assert refusal(**sized) == ("invalid_request", "model_id")
+    assert refusal(model_id="m", file_path="\0") == ("invalid_request", "file_path")
+    assert refusal(model_id="m", file_path=missing) == ("file_not_found", "file_path")
+    assert refusal(model_id="m", file_path=str(text)) == ("invalid_model", "file_path")
+    seeing = {"model_id": "m", "file_path": llama, "mmproj_path": missing}
+    assert refusal(**seeing) == ("file_not_found", "mmproj_path")
+    drawing = {"model_id": "m", "file_path": str(image_files["diffusion_model"])}
+    assert refusal(**drawing, vae_path=missing) == ("file_not_found", "vae_path")
+    assert refusal(**drawing, llm_path=str(text)) == ("invalid_model", "llm_path")
+
+
 def test_unused_models_are_evicted_and_come_back(llama_path: Path) -> None:
     server = Server("--model", f"llama={llama_path}", "--keep-alive", "0.3s").start(1)
     try:

@@ -60,14 +60,22 @@ def test_many_prompts_and_choices_come_in_order(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"suffix": "x"}, {"best_of": 3}, {"prompt": []}, {"prompt": [2**40]}, {"max_tokens": -1}],
+    [
+        {"suffix": "x"},
+        {"best_of": 3},
+        {"prompt": []},
+        {"prompt": ""},
+        {"prompt": [2**40]},
+        {"max_tokens": -1},
+    ],
 )
 def test_completions_that_cannot_be_given_are_refused(
     client: openai.OpenAI, fields: dict[str, Any]
 ) -> None:
     options: dict[str, Any] = {"model": "llama", "prompt": "x"} | fields
-    with pytest.raises(openai.BadRequestError):
+    with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(**options)
+    assert (caught.value.param or "").startswith(next(iter(fields)))
 
 
 def test_a_response_is_answered_and_streamed_alike(demo_client: openai.OpenAI) -> None:

@@ -108,7 +108,9 @@ class ImageModels:
             if found is not None:
                 if found.info.path == str(main.path):
                     return found
-                raise InvalidRequestError(f"model_id {model_id} is taken by {found.info.path}")
+                raise InvalidRequestError(
+                    f"model_id {model_id} is taken by {found.info.path}", param="model_id"
+                )
             model = self._start(
                 model_id,
                 headers,

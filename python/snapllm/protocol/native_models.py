@@ -14,7 +14,7 @@ from msgspec import Meta
 from snapllm._core import EngineStats, ModelInfo, ModelStats
 from snapllm.diffusion import ImageModelInfo
 from snapllm.diffusion.registry import LoadImageOptions
-from snapllm.errors import InvalidRequestError
+from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType, LoadOptions
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.native_listing import megabytes, num_in_memory, type_of
@@ -60,6 +60,18 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     llm_path: str | None = None
     upscaler_path: str | None = None
     lora_dir: str | None = None
+
+    def field_at_fault(self, error: SnapLLMError) -> str:
+        """The field that a refusal of the engine's is about; it calls some by other names.
+
+        One that names none is about a file: the last one that it speaks of.
+        """
+        if error.param is not None:
+            field = "file_path" if error.param == "path" else f"{error.param}_path"
+            return field if hasattr(self, field) else error.param
+        files = [name for name in self.__struct_fields__ if name.endswith(("_path", "_dir"))]
+        told = [name for name in files if (path := getattr(self, name)) and path in error.message]
+        return told[-1] if told else "file_path"
 
     def image_parts(self) -> LoadImageOptions:
         """The files of an image model beside its first, by part."""

@@ -13,7 +13,13 @@ from snapllm import _core
 from snapllm._threads import run_apart
 from snapllm.diffusion import ImageModel, ImageModelInfo
 from snapllm.engine import Engine
-from snapllm.errors import EngineClosedError, ModelNotFoundError
+from snapllm.errors import (
+    EngineClosedError,
+    InvalidModelError,
+    InvalidRequestError,
+    ModelFileNotFoundError,
+    ModelNotFoundError,
+)
 from snapllm.model import Model
 from snapllm.protocol import native_models as native
 from snapllm.protocol.native_listing import ComingModel, model_entries, model_object, models_object
@@ -77,11 +83,15 @@ async def _load_listed(
 
 
 def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model | ImageModel:
-    if not is_image:
-        return engine.load(wanted.file_path, wanted.model_id, **native.load_options(wanted))
-    return engine.load_diffusion(
-        wanted.file_path, wanted.model_id, **native.image_load_options(wanted)
-    )
+    try:
+        if not is_image:
+            return engine.load(wanted.file_path, wanted.model_id, **native.load_options(wanted))
+        return engine.load_diffusion(
+            wanted.file_path, wanted.model_id, **native.image_load_options(wanted)
+        )
+    except (InvalidRequestError, ModelFileNotFoundError, InvalidModelError) as error:
+        error.param = wanted.field_at_fault(error)
+        raise
 
 
 async def switch_model(request: web.Request) -> web.Response:

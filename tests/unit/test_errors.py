@@ -1,0 +1,24 @@
+"""What the core refuses names the argument at fault."""
+
+from __future__ import annotations
+
+import pytest
+
+from snapllm.errors import from_status
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ("kv_cells must be 0 to 16777216", "kv_cells"),
+        ("model_id a b is taken by /models/a.gguf", "model_id"),
+        ("model_id a is loaded with other options: unload it first", "model_id"),
+        ("model a is an embedding model: it cannot generate text", "model"),
+        ("model a has a pooling of its own; leave it at auto", "pooling"),
+        ("the prompt is empty", "prompt"),
+        ("token 7 is not in the model's vocabulary", None),
+    ],
+)
+def test_a_refusal_of_the_core_names_the_argument(message: str, param: str | None) -> None:
+    assert from_status("invalid_request", message).param == param
+    assert from_status("out_of_memory", message).param is None
