@@ -173,7 +173,9 @@ _AT_FAULT = re.compile(
     r"|(model_id) .* is (?:taken by|loaded with)\b"
     r"|(model) .* is an embedding model\b"
     r"|model .* has a (pooling) of its own\b"
-    r"|the (prompt) is empty\b",
+    r"|(?:the )?(prompt) is (?:empty|too long)\b"
+    r"|(input) \d+(?: is empty| has|: token)\b"
+    r"|(token) -?\d+ is not in the model's vocabulary",
     re.DOTALL,
 )
 
@@ -192,5 +194,6 @@ def from_status(code: str, message: str) -> SnapLLMError:
     error = _BY_CODE.get(code, SnapLLMError)(message)
     named = _AT_FAULT.match(message)
     if named is not None and isinstance(error, InvalidRequestError):
-        error.param = named[named.lastindex or 0]
+        param = named[named.lastindex or 0]
+        error.param = "prompt" if param == "token" else param
     return error

@@ -15,6 +15,7 @@ from snapllm._embedding import RawEmbeddings
 from snapllm._readers import fold_chat, fold_completion
 from snapllm._requests import chat_request, completion_request, embedding_request
 from snapllm._runner import Answer, Runner
+from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ChatEvent, ChatResult, Completion, CompletionChunk, Embeddings
 from snapllm.params import (
     ChatOptions,
@@ -82,8 +83,12 @@ class Model:
         Raises:
             InvalidRequestError: They are no token ids, or one is not in the vocabulary.
         """
-        text = self._runner.core.detokenize(self.id, token_ids(tokens, "tokens"), special)
-        return text.decode(errors="replace")
+        ids = token_ids(tokens, "tokens")
+        try:
+            return self._runner.core.detokenize(self.id, ids, special).decode(errors="replace")
+        except InvalidRequestError as error:
+            error.param = "tokens"  # elsewhere they are a prompt's
+            raise
 
     @overload
     def generate(

@@ -131,11 +131,13 @@ def test_an_answer_ends_where_the_context_does(model: snapllm.Model) -> None:
 def test_tokens_outside_of_the_vocabulary_are_refused(
     model: snapllm.Model, tokens: list[int]
 ) -> None:
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError) as refusal:
         model.generate(tokens)
+    assert (refusal.value.param or "").startswith("prompt")
     if tokens:
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(InvalidRequestError) as refusal:
             model.detokenize(tokens)
+        assert (refusal.value.param or "").startswith("tokens")
 
 
 def test_a_grammar_that_does_not_parse_is_refused(model: snapllm.Model) -> None:

@@ -8,6 +8,7 @@ import json
 import random
 from typing import Any
 
+import pytest
 from server_process import Server
 
 PATHS = (
@@ -119,6 +120,34 @@ def test_a_connection_ends_with_a_body_that_cannot_be_read(server: Server) -> No
         assert b"cannot be read" in refusal.read()
         connection.request("GET", "/health")
         assert json.load(connection.getresponse())["status"] == "ok"
+
+
+LONG = "many words " * 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}]}, "messages"),
+        ("/v1/completions", {"prompt": LONG}, "prompt"),
+        ("/v1/completions", {"prompt": []}, "prompt"),
+        ("/v1/completions", {"prompt": [[]]}, "prompt"),
+        ("/v1/completions", {"prompt": [1_000_000]}, "prompt"),
+        ("/v1/responses", {"input": LONG}, "input"),
+        ("/v1/embeddings", {"input": LONG}, "input"),
+        ("/v1/embeddings", {"input": [1_000_000]}, "input"),
+        ("/v1/messages", {"messages": [{"role": "user", "content": LONG}]}, "messages"),
+        ("/api/v1/generate", {"prompt": LONG}, "prompt"),
+        ("/api/v1/generate/batch", {"prompts": ["x", LONG]}, "prompts"),
+        ("/api/v1/contexts/ingest", {"content": LONG}, "content"),
+    ],
+)
+def test_a_prompt_that_cannot_be_is_named_as_the_endpoint_names_it(
+    server: Server, path: str, body: dict[str, Any], param: str
+) -> None:
+    named = {"model": "llama", "model_id": "llama", "max_tokens": 1} | body
+    status, answer, _ = server.request("POST", path, named)
+    assert (status, answer["error"]["param"]) == (400, param), answer
 
 
 def test_null_is_as_good_as_nothing_where_a_field_may_be_left_out(server: Server) -> None:

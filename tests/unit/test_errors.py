@@ -1,4 +1,4 @@
-"""What the core refuses names the argument at fault."""
+"""What is refused names the argument at fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from snapllm.errors import from_status
         ("model a is an embedding model: it cannot generate text", "model"),
         ("model a has a pooling of its own; leave it at auto", "pooling"),
         ("the prompt is empty", "prompt"),
-        ("token 7 is not in the model's vocabulary", None),
+        ("prompt is too long: 900 tokens > 511 maximum.", "prompt"),
+        ("input 3 has 99 tokens, but model a embeds at most 64 together", "input"),
+        ("input 0: token 7 is not in the model's vocabulary", "input"),
+        ("token 7 is not in the model's vocabulary", "prompt"),
+        ("not a kind of KV: x", None),
     ],
 )
 def test_a_refusal_of_the_core_names_the_argument(message: str, param: str | None) -> None:

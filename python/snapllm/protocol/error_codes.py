@@ -34,6 +34,20 @@ _CODE_OF_STATUS = {
     _STATUS[code]: code for code in ("not_found", "method_not_allowed", "request_too_large")
 }
 
+# What the engine calls the prompt is a field of each endpoint's own.
+_PROMPT_FIELDS = {
+    "/v1/chat/completions": "messages",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "messages",
+    "/v1/embeddings": "input",
+    "/v1/responses": "input",
+    "/v1/responses/input_tokens": "input",
+    "/api/v1/generate/batch": "prompts",
+    "/api/v1/contexts/ingest": "content",
+    "/api/v1/contexts/{context_id}/append": "content",
+    "/api/v1/contexts/{context_id}/query": "query",
+}
+
 RETRY_AFTER_S = 1
 
 
@@ -64,9 +78,15 @@ def code_of_status(status: int) -> str:
     return _CODE_OF_STATUS.get(status, "invalid_request")
 
 
-def api_error(error: SnapLLMError) -> ApiError:
-    """The API's view of an exception."""
-    return ApiError(error.code, error.message, error.param)
+def api_error(error: SnapLLMError, endpoint: str = "") -> ApiError:
+    """The API's view of an exception.
+
+    Args:
+        error: The exception.
+        endpoint: The path of whoever was asked, as its route has it.
+    """
+    param = _PROMPT_FIELDS.get(endpoint, "prompt") if error.param == "prompt" else error.param
+    return ApiError(error.code, error.message, param)
 
 
 def encode_error(error: ApiError) -> bytes:

@@ -63,7 +63,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except SnapLLMError as error:
-        return refuse(request, api_error(error))
+        return refuse(request, api_error(error, _endpoint(request)))
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -94,6 +94,11 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise  # the answer has begun: all that is left is to cut it off
         log.exception("request %s failed", request["request_id"])
         return refuse(request, explained)
+
+
+def _endpoint(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
 
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:
