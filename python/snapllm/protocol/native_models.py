@@ -6,6 +6,7 @@ The specification fixes the fields of these endpoints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -64,14 +65,17 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     def field_at_fault(self, error: SnapLLMError) -> str:
         """The field that a refusal of the engine's is about; it calls some by other names.
 
-        One that names none is about a file: the last one that it speaks of.
+        One that names none is about a file: the longest path that it speaks of is its.
         """
         if error.param is not None:
             field = "file_path" if error.param == "path" else f"{error.param}_path"
             return field if hasattr(self, field) else error.param
-        files = [name for name in self.__struct_fields__ if name.endswith(("_path", "_dir"))]
-        told = [name for name in files if (path := getattr(self, name)) and path in error.message]
-        return told[-1] if told else "file_path"
+        fields = [name for name in self.__struct_fields__ if name.endswith(("_path", "_dir"))]
+        given = [(path, name) for name in fields if (path := getattr(self, name))]
+        # Some of what reads files shows where they are in full.
+        given += [(str(Path(path).absolute()), name) for path, name in given]
+        told = [(len(path), name) for path, name in given if path in error.message]
+        return max(told, default=(0, "file_path"))[1]
 
     def image_parts(self) -> LoadImageOptions:
         """The files of an image model beside its first, by part."""
