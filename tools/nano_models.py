@@ -45,16 +45,20 @@ def make_nano_model(
     seed: int = 1,
     template: str | None = CHATML_TEMPLATE,
     long_rope_from: int = 0,
+    head_size: int = 16,
 ) -> Path:
     """Writes a model of 0.2 to 0.6 MB; the same arguments give the same file.
 
-    Contexts longer than `long_rope_from`, where it is given, have RoPE factors of their own.
+    KV of type q8_0 takes heads of 32 numbers. Contexts longer than `long_rope_from`, where it
+    is given, have RoPE factors of their own.
     """
     model = ModelFile(path, architecture, kind=gguf.GGMLQuantizationType.F16, seed=seed)
     model.metadata.add_name(f"nano {architecture}")
     model.metadata.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     model.metadata.add_context_length(context_size)
     shape = _Shape()
+    heads = shape.width // head_size
+    shape = replace(shape, heads=heads, kv_heads=heads // 2, head_size=head_size)
     model.add_matrix("token_embd", model.vocab_size, shape.width)
     model.add_matrix("output", model.vocab_size, shape.width)
     {
@@ -165,7 +169,8 @@ def _add_qwen3(model: ModelFile, shape: _Shape) -> None:
 
 def _add_qwen2vl(model: ModelFile, shape: _Shape) -> None:
     """Tokens have a place in two dimensions, which those of a text do not use."""
-    model.metadata.add_rope_dimension_sections([2, 3, 3, 0])
+    part = shape.head_size // 16
+    model.metadata.add_rope_dimension_sections([2 * part, 3 * part, 3 * part, 0])
     _add_llama(model, shape)
 
 
