@@ -271,7 +271,9 @@ class CheckedEngine:
     def _check_counters(self) -> None:
         stats = self._engine.stats()
         [model] = stats.models
-        assert (model.num_failed, model.num_failed_restores) == (0, 0)
+        assert model.num_failed == 0
+        # A piece that is longer than what a prompt takes of it may find no room in a full memory.
+        assert self.setup.is_tight or model.num_failed_restores == 0
         store = stats.kv_store
         assert (store.num_read_failures, store.num_write_failures) == (0, 0)
         self.counts["preemption"] += model.num_preemptions
