@@ -171,6 +171,8 @@ class CheckedEngine:
         result = self.contexts.query(context_id, question, max_tokens=ANSWER_TOKENS, **GREEDY)
         expected = self._reference.answer_about(document, question, self.kv_type)
         self._check(Answer.of(result.answer.logprobs), expected)
+        usage = result.answer.usage
+        self._check_usage(usage, result.answer.cache, usage.num_prompt_tokens - 1)
         self.counts["query"] += 1
         if not result.cache_hit:
             self.change_contexts()  # it was computed again

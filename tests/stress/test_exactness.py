@@ -1,6 +1,6 @@
 """Snapshots never change an answer: generated histories, each answer against its own run.
 
-Environment: SNAPLLM_EXACTNESS_CASES is how many cases are run (default 48, always the same;
+Environment: SNAPLLM_EXACTNESS_CASES is how many cases are run (default 84, always the same;
 `--hypothesis-seed` chooses others).
 """
 
@@ -24,7 +24,7 @@ from nano_models import GEMMA3_WINDOW, Architecture, make_nano_model
 
 ARCHITECTURES = get_args(Architecture)
 CASES = int(os.environ.get("SNAPLLM_EXACTNESS_CASES", "0"))
-DEFAULT_CASES = 48
+DEFAULT_CASES = 84
 MAX_STEPS = 10
 ACTIONS = (
     ["new", "turn"] * 4
@@ -32,6 +32,7 @@ ACTIONS = (
     + ["query", "talk", "move_context"] * 2
     + ["ingest", "again", "leave", "fork", "append", "copy", "delete", "restart", "kill", "reload"]
 )
+LAST_STEPS = [Step("restart"), Step("query"), Step("again")]
 CROWD_ACTIONS = [*ACTIONS, "fork", "outgrow"]
 
 # Around what is kept at all, windows, blocks, physical and logical batches.
@@ -103,7 +104,7 @@ def run_case(path: Path, reference: Reference, setup: Setup, steps: list[Step]) 
         world = World(engine)
         world.new(Step("new", length=300))
         world.ingest(Step("ingest", length=500))
-        for step in steps:
+        for step in [*steps, *LAST_STEPS]:
             getattr(world, step.action)(step)
     finally:
         engine.close()
@@ -147,9 +148,9 @@ def test_alone_in_the_kv_memory_answers_are_the_same_in_bits(
     path: Path, reference: Reference
 ) -> None:
     counts = _run_all(path, reference, _calm_setups, ACTIONS, share=0.5)
-    assert min(counts["warm"], counts["cold"], counts["query"]) > 0
+    assert min(counts["cold"], counts["query"]) > 0
 
 
 def test_in_a_crowd_answers_are_the_same_but_for_rounding(path: Path, reference: Reference) -> None:
     counts = _run_all(path, reference, _crowded_setups, CROWD_ACTIONS, share=0.5)
-    assert min(counts["warm"], counts["cold"], counts["query"]) > 0
+    assert min(counts["cold"], counts["query"]) > 0
