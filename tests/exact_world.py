@@ -136,8 +136,8 @@ class World:
     def move_context(self, step: Step) -> None:
         """A context to another tier."""
         if context_id := self._pick_context(step):
+            self._engine.change_contexts()
             if step.tier == "hot":
-                self._engine.change_contexts()
                 self._engine.claim(context_id)
             with contextlib.suppress(snapllm.ContextTooLargeError, snapllm.OutOfMemoryError):
                 view = self._engine.contexts.move(context_id, step.tier)
