@@ -162,8 +162,8 @@ class CheckedEngine:
         while self._stats().num_running > 0:  # it ends within a step
             time.sleep(0.001)
 
-    def query(self, context_id: str, question: str) -> bool:
-        """Asks a context, checks the answer, and returns whether the document was cached."""
+    def query(self, context_id: str, question: str) -> int:
+        """Asks a context, checks the answer, and returns how many tokens were cached."""
         self.claim(context_id)
         self._is_fresh = False
         document = self.contexts.get(context_id).record.content
@@ -176,7 +176,7 @@ class CheckedEngine:
         self.counts["query"] += 1
         if not result.cache_hit:
             self.change_contexts()  # it was computed again
-        return result.cache_hit
+        return usage.num_cached_tokens
 
     def move(self, tokens: list[int], root: object, tier: Tier) -> None:
         """Moves the KV of tokens, where it is stored and there is room for it."""
