@@ -285,17 +285,15 @@ class FakeTextContext : public TextContext {
                      int32_t num_tokens) override {
     auto& tokens = cells_[sequence];
     CHECK_EQ(tokens.size(), range.begin);
-    if (std::exchange(fail_restore_, false)) {
-      tokens.clear();
-      return false;
-    }
+    if (restores_until_failure_-- == 0) return false;
     REQUIRE(state.size() == sizeof(Token) * static_cast<size_t>(range.end - range.begin));
     const auto* first = reinterpret_cast<const Token*>(state.data());
     tokens.insert(tokens.end(), first, first + num_tokens);
     ++num_restores_;
     return true;
   }
-  void fail_next_restore() { fail_restore_ = true; }
+  // Of the restores from now on one fails, after so many others.
+  void fail_restore_after(int num_restores) { restores_until_failure_ = num_restores; }
   int num_forks() const { return num_forks_; }
   int num_restores() const { return num_restores_; }
   Result<Embedder*> embedder() override { return &embedder_; }
@@ -318,7 +316,7 @@ class FakeTextContext : public TextContext {
   const std::shared_ptr<const FakeTextModel> model_;
   FakeEmbedder embedder_;
   int32_t num_threads_ = 1;
-  bool fail_restore_ = false;
+  int restores_until_failure_ = -1;
   int num_forks_ = 0;
   int num_restores_ = 0;
   std::map<std::vector<Token>, std::vector<Token>> scripts_;

@@ -198,6 +198,31 @@ TEST(kv_tiers, a_short_tail_is_found_though_a_longer_piece_begins_with_it) {
   }
 }
 
+TEST(kv_tiers, a_piece_too_little_of_which_is_there_hides_no_shorter_one) {
+  const Tokens document = tokens_of(1, 2 * kBlockTokens + 1);
+  const Tokens question = document + Tokens(1, 200);
+  Fixture f;
+  f.store->pin(scope_of(), document);
+  f.save(document);
+  f.save(question + Tokens(40, 201));
+  // One token more of the longer piece, but fewer than are worth a restore of it.
+  CHECK_EQ(f.match(question + Tokens(40, 202)), 2 * kBlockTokens + 1);
+  CHECK_EQ(f.store->match(scope_of(), question + Tokens(40, 202), 2000, true).difference.at,
+           2 * kBlockTokens + 2);
+}
+
+TEST(kv_tiers, after_a_flush_no_file_is_left_to_be_removed) {
+  for (int round = 0; round < 20; ++round) {
+    Fixture f(1 << 20, kSmallDisk);
+    for (int seed = 0; seed < 2 * kNumKept; ++seed) f.save(tokens_of(seed, 300));
+    f.store->flush();
+    const auto num_files = f.disk->files.size();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::lock_guard lock(f.disk->mutex);
+    CHECK_EQ(f.disk->files.size(), num_files);
+  }
+}
+
 TEST(kv_tiers, a_demotion_takes_along_what_holds_the_same_tokens) {
   Answered f;
   CHECK_EQ(f.match(f.answer), 340);

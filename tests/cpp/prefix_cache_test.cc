@@ -126,15 +126,17 @@ TEST(prefix_cache, without_room_in_the_kv_memory_the_store_restores) {
   CHECK_EQ(f.context->num_restores(), 2);
 }
 
-TEST(prefix_cache, a_failed_restore_computes_the_prompt) {
-  Fixture f(info_with_hot(0));
-  f.submit(1, kHead + "one", "first");
-  f.run();
-  f.context->fail_next_restore();
-  f.submit(2, kHead + "one", "first");
-  f.run();
-  CHECK_EQ(f.cached(2), 0);
-  CHECK_EQ(f.scheduler.stats().num_failed_restores, 1);
+TEST(prefix_cache, what_a_failed_restore_lacks_is_computed) {
+  for (const int num_restored : {0, 1}) {
+    Fixture f(info_with_hot(0));
+    f.submit(1, kHead + "one", "first");
+    f.run();
+    f.context->fail_restore_after(num_restored);
+    f.submit(2, kHead + "one", "first");
+    f.run();
+    CHECK_EQ(f.cached(2), num_restored * kBlockTokens);
+    CHECK_EQ(f.scheduler.stats().num_failed_restores, 1);
+  }
 }
 
 TEST(prefix_cache, requests_that_come_together_compute_their_common_prefix_once) {

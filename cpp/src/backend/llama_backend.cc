@@ -178,7 +178,7 @@ Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info
                                        const ModelOptions& options, Attention attention) {
   llama_context_params params = llama_context_default_params();
   params.n_ctx = static_cast<uint32_t>(info.kv_cells);
-  params.n_batch = static_cast<uint32_t>(std::min(options.batch_tokens, info.kv_cells));
+  params.n_batch = static_cast<uint32_t>(batch_tokens_of(model, options, info.kv_cells));
   params.n_ubatch = std::min(static_cast<uint32_t>(options.ubatch_tokens), params.n_batch);
   params.n_seq_max = static_cast<uint32_t>(info.num_kv_sequences);
   // One row of logits for each sequence and each guess; the default reserves one for each

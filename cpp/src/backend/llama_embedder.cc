@@ -87,7 +87,7 @@ Result<std::unique_ptr<LlamaEmbedder>> LlamaEmbedder::create(
                        sees_all_tokens(model->get(), info.architecture) ||
                        names_pooling(model->get(), info.architecture);
   limits.max_input_tokens =
-      std::min({info.context_size, std::max(info.train_context_size, 1), model->batch_tokens()});
+      std::min({info.context_size, std::max(info.train_context_size, 1), model->embedding_tokens()});
   const uint64_t row_bytes =
       sizeof(float) * static_cast<uint64_t>(info.vocab_size + info.embedding_size);
   const auto affordable_rows = static_cast<int32_t>(std::min<uint64_t>(

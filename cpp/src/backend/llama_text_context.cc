@@ -147,7 +147,6 @@ bool LlamaTextContext::restore_state(SequenceId sequence, TokenRange range, cons
                         range.begin + num_tokens);
   }
   clear_sequence(scratch());
-  if (!is_set) clear_sequence(sequence);
   return is_set;
 }
 

@@ -16,6 +16,11 @@ KvKind kv_kind_of(const llama_model* model, const LlamaProjector* projector) {
   return is_whole ? KvKind::kCheckpoints : KvKind::kBlocks;
 }
 
+int32_t batch_tokens_of(const llama_model* model, const ModelOptions& options, int32_t kv_cells) {
+  const bool has_window = llama_model_n_swa(model) > 0;
+  return std::min(has_window ? options.ubatch_tokens : options.batch_tokens, kv_cells);
+}
+
 LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
                                std::unique_ptr<LlamaChatFormat> chat_format,
                                std::shared_ptr<LlamaProjector> projector,
@@ -25,8 +30,9 @@ LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
       vocab_(llama_model_get_vocab(model_.get())),
       projector_(std::move(projector)),
       chat_format_(std::move(chat_format)),
-      batch_tokens_(std::min(options.batch_tokens, info.kv_cells)),
+      batch_tokens_(batch_tokens_of(model_.get(), options, info.kv_cells)),
       ubatch_tokens_(std::min(options.ubatch_tokens, batch_tokens_)),
+      embedding_tokens_(std::min(options.batch_tokens, info.kv_cells)),
       fingerprint_(fingerprint),
       info_(std::move(info)) {
   info_.fingerprint = fingerprint_.hex();

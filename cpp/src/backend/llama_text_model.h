@@ -22,6 +22,11 @@ using LlamaModelPtr = std::unique_ptr<llama_model, LlamaModelDeleter>;
 // those that give an image fewer positions than tokens.
 KvKind kv_kind_of(const llama_model* model, const LlamaProjector* projector);
 
+// Tokens of one decode. With a sliding window as many as of a physical batch: llama.cpp finds cells
+// for all physical batches of a decode before it computes the first of them, and where a later one
+// takes a cell that will have left the window, an earlier one misses a token that is still in its.
+int32_t batch_tokens_of(const llama_model* model, const ModelOptions& options, int32_t kv_cells);
+
 class LlamaTextModel : public TextModel {
  public:
   LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_ptr<LlamaChatFormat> chat_format,
@@ -31,6 +36,8 @@ class LlamaTextModel : public TextModel {
   const ModelInfo& info() const override { return info_; }
   int32_t batch_tokens() const override { return batch_tokens_; }
   int32_t ubatch_tokens() const override { return ubatch_tokens_; }
+  // Of one text that is to become a vector.
+  int32_t embedding_tokens() const { return embedding_tokens_; }
   KvKind kv_kind() const override { return kv_kind_of(model_.get(), projector_.get()); }
   Hash128 fingerprint() const override { return fingerprint_; }
   bool is_control(Token token) const override;
@@ -58,6 +65,7 @@ class LlamaTextModel : public TextModel {
   const std::unique_ptr<LlamaChatFormat> chat_format_;
   const int32_t batch_tokens_;
   const int32_t ubatch_tokens_;
+  const int32_t embedding_tokens_;
   const Hash128 fingerprint_;
   size_t longest_token_bytes_ = 1;
   ModelInfo info_;

@@ -88,8 +88,8 @@ class TextContext {
   // REQUIRES: the sequence holds these positions; kCheckpoints: and nothing after them
   virtual Result<StateBytes> save_state(SequenceId sequence, TokenRange range) = 0;
   // Appends the first `num_tokens` tokens of a saved state to the sequence, which must
-  // end where they begin. False when the state does not fit this context: then the
-  // sequence is empty.
+  // end where they begin. False when the state does not fit this context, or there are not
+  // as many cells: then the sequence is as it was, of kind kCheckpoints empty.
   virtual bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
                              int32_t num_tokens) = 0;
   // Made when it is first asked for; the context keeps it.

@@ -174,9 +174,7 @@ int32_t PrefixCache::restore(SequenceId id, const StoredPrefix& stored, int32_t&
   for (const StoredPrefix::Part& part : stored.parts) {
     if (!context_.restore_state(id, part.range, *part.state, part.num_tokens)) {
       ++num_failed_restores_;
-      context_.clear_sequence(id);
-      num_cold = 0;
-      return 0;
+      break;  // what is there already stays
     }
     restored = part.range.begin + part.num_tokens;
     if (part.was_cold) num_cold += part.num_tokens;

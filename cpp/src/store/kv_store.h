@@ -115,7 +115,11 @@ class KvStore {
   // that always stays, since everything is stored by way of RAM.
   void bound_ram(uint64_t bytes);
   KvStoreStats stats() const;
-  void flush() { io_.flush(); }
+  // Waits for all writes, and for the removals that the end of a write leads to.
+  void flush() {
+    io_.flush();
+    io_.flush();
+  }
 
   // Held by whoever ends an answer until its KV is here; held for a moment, it is the wait for the
   // KV of all answers that have ended.

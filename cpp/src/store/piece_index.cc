@@ -16,11 +16,26 @@ bool is_worth(const StoredPiece& piece, int32_t num_tokens) {
   return num_tokens >= std::min(PieceIndex::kMinPartTokens, own_tokens);
 }
 
-// Of two that begin with the same tokens of a prompt.
-bool is_preferred(const StoredPiece& piece, const StoredPiece& other, int32_t num_common) {
-  const bool is_worthy = is_worth(piece, num_common);
-  if (is_worthy != is_worth(other, num_common)) return is_worthy;
-  return piece.state != nullptr && other.state == nullptr;
+// A piece, and how many of its first tokens the rest of a prompt begins with, too.
+struct Candidate {
+  StoredPiece* piece = nullptr;
+  int32_t num_tokens = 0;
+};
+
+// Whether it saves more: of as many tokens what is in RAM.
+bool is_better(const Candidate& one, const Candidate& other) {
+  if (one.num_tokens != other.num_tokens) return one.num_tokens > other.num_tokens;
+  return other.piece != nullptr && one.piece->state != nullptr && other.piece->state == nullptr;
+}
+
+// Where the rest of a prompt, from `begin` on, leaves what is stored; nowhere if one ends first.
+Difference difference_from(const Candidate& closest, const StoredPiece& any, int32_t begin,
+                                std::span<const Token> rest) {
+  if (rest.empty()) return {};
+  const StoredPiece& piece = closest.piece != nullptr ? *closest.piece : any;
+  const auto place = static_cast<size_t>(closest.num_tokens);
+  if (place >= std::min(piece.id.tokens.size(), rest.size())) return {};
+  return {begin + closest.num_tokens, piece.id.tokens[place]};
 }
 
 }  // namespace
@@ -69,31 +84,20 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
     const auto children = children_.find(parent);
     if (children == children_.end()) return match;
     const auto rest = prompt.subspan(static_cast<size_t>(match.num_tokens));
-    StoredPiece* best = nullptr;
-    int32_t best_common = 0;
+    Candidate closest, best;
     for (StoredPiece* child : children->second) {
       const int32_t common = common_prefix(child->id.tokens, rest);
-      if (common > best_common ||
-          (common == best_common && best != nullptr && is_preferred(*child, *best, common))) {
-        best = child;
-        best_common = common;
-      }
+      if (common > closest.num_tokens) closest = {child, common};
+      const int32_t usable = std::min(common, max_tokens - match.num_tokens);
+      if (is_worth(*child, usable) && is_better({child, usable}, best)) best = {child, usable};
     }
-    if (best == nullptr) {
-      if (!rest.empty()) match.difference = {match.num_tokens, children->second.front()->id.tokens[0]};
-      return match;
-    }
-    const auto own_tokens = static_cast<int32_t>(best->id.tokens.size());
-    const int32_t usable = std::min(best_common, max_tokens - match.num_tokens);
-    if (best_common < std::min(own_tokens, static_cast<int32_t>(rest.size()))) {
-      match.difference = {match.num_tokens + best_common,
-                          best->id.tokens[static_cast<size_t>(best_common)]};
-    }
-    if (!is_worth(*best, usable)) return match;
-    match.parts.push_back({best, usable});
-    match.num_tokens += usable;
-    if (usable < own_tokens || !best->id.is_full_block()) return match;
-    parent = best->id.key;
+    match.difference = difference_from(closest, *children->second.front(), match.num_tokens, rest);
+    if (best.piece == nullptr) return match;
+    match.parts.push_back({best.piece, best.num_tokens});
+    match.num_tokens += best.num_tokens;
+    const auto own_tokens = static_cast<int32_t>(best.piece->id.tokens.size());
+    if (best.num_tokens < own_tokens || !best.piece->id.is_full_block()) return match;
+    parent = best.piece->id.key;
   }
 }
 
