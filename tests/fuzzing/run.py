@@ -59,7 +59,10 @@ class Run:
     def send(self, requests: list[Request]) -> None:
         """Sends requests at the same time, and checks their answers."""
         assert self._server.process.poll() is None, f"the server died before {requests}"
+        num_before = self.statuses.total()
         list(self._threads.map(self._send, self._clients, requests))
+        if num_before // 500 < self.statuses.total() // 500:
+            print(f"{self.statuses.total()} requests", flush=True)
         assert self._server.process.poll() is None, f"the server died of {requests}"
 
     def _send(self, client: Client, request: Request) -> None:
