@@ -277,7 +277,7 @@ class CheckedEngine:
         # A piece that is longer than what a prompt takes of it may find no room in a full memory.
         assert self.setup.is_tight or model.num_failed_restores == 0
         store = stats.kv_store
-        assert (store.num_read_failures, store.num_write_failures) == (0, 0)
+        assert (store.num_read_failures, store.num_write_failures, store.num_damaged) == (0, 0, 0)
         self.counts["preemption"] += model.num_preemptions
         self.counts["ram eviction"] += store.num_ram_evictions
         self.counts["disk eviction"] += store.num_disk_evictions

@@ -68,7 +68,7 @@ def wait_for_bounds(engine: snapllm.Engine) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mamba2", "lfm2"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3", "mamba2", "lfm2"])
 def test_each_of_many_conversations_answers_as_it_does_alone(
     tmp_path: Path, architecture: Architecture
 ) -> None:
