@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -69,21 +70,23 @@ def check_text(text: object, field: str) -> str:
 
 
 def path_text(path: str | PathLike[str], field: str) -> str:
-    """The path as text.
+    """The path as text, absolute: the program may go on in another folder. "" stays that.
 
     Raises:
-        InvalidRequestError: It is none.
+        InvalidRequestError: It is none, or holds a NUL.
     """
     text = fspath(path) if isinstance(path, str | PathLike) else path
     if not isinstance(text, str):
         raise InvalidRequestError(
             f"{field}: expected a path, not {type(path).__name__}", param=field
         )
-    return text
+    if "\0" in text:
+        raise InvalidRequestError(f"{field}: {text!r} holds a NUL", param=field)
+    return str(Path(text).absolute()) if text else ""
 
 
 def check_path(path: str | PathLike[str], field: str) -> str:
-    """The path as text, which is UTF-8: a model's is shown in JSON.
+    """`path_text`, which is UTF-8 here: a model's is shown in JSON.
 
     Raises:
         InvalidRequestError: It is not, or is no path.
@@ -124,6 +127,22 @@ def as_list(value: object, field: str) -> list[Any]:
             f"{field}: expected a sequence, not {type(value).__name__}", param=field
         )
     return list(value)
+
+
+def as_images(value: object, field: str) -> list[Any]:
+    """The pictures of a sequence, or a single one; paths are made absolute.
+
+    Raises:
+        InvalidRequestError: It is neither, or a path is none.
+    """
+    # Arrays and Pillow's images. Of an array, three dimensions are one picture's.
+    is_pixels = hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 2) in (2, 3)
+    is_file = isinstance(value, str | PathLike | bytes | bytearray | memoryview)
+    pictures = [value] if is_pixels or is_file else as_list(value, field)
+    return [
+        path_text(each, f"{field}[{i}]") if isinstance(each, str | PathLike) else each
+        for i, each in enumerate(pictures)
+    ]
 
 
 def as_dict(value: object, field: str) -> dict[Any, Any]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from snapllm._checks import as_dict, as_list, check_text, convert, plain_number, token_ids
+from snapllm._checks import (
+    as_dict,
+    as_images,
+    as_list,
+    check_text,
+    convert,
+    plain_number,
+    token_ids,
+)
 from snapllm._json import read_json
 from snapllm._numbers import INT32_MAX, TokenId
 from snapllm._schemas import schema_text
@@ -53,7 +61,7 @@ def chat_request(
     parsed = convert(as_list(messages, "messages"), list[Message], "messages")
     images = [
         MediaPart("image", name=f"images[{i}]", source=source)
-        for i, source in enumerate(as_list(rest.pop("images", ()), "images"))
+        for i, source in enumerate(as_images(rest.pop("images", ()), "images"))
     ]
     add_media(parsed, images)
     tools = convert(as_list(rest.pop("tools", ()), "tools"), list[Tool], "tools")

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Container, Sequence
 from importlib import resources
-from os import PathLike, fsencode, fspath
+from os import PathLike, fsencode
 from pathlib import Path
 from typing import Annotated, TypeAlias, cast
 
@@ -110,10 +110,11 @@ class Engine(_lifetime.ClosedAtExit):
         hosts = convert(image_hosts, tuple[str, ...], "image_hosts")
         for number, host in enumerate(hosts):
             check_host(host, f"image_hosts[{number}]")
-        if workspace is not None and not path_text(workspace, "workspace"):
+        folder = "" if workspace is None else path_text(workspace, "workspace")
+        if workspace is not None and not folder:
             raise InvalidRequestError("workspace is empty", param="workspace")
         # As bytes: names of folders need not be UTF-8.
-        options = _core.EngineOptions(workspace=b"" if workspace is None else fsencode(workspace))
+        options = _core.EngineOptions(workspace=fsencode(folder))
         for name, value, kind in (
             ("num_threads", num_threads, _Threads),
             ("memory_budget_bytes", memory_budget_bytes, _Bytes),
@@ -132,8 +133,7 @@ class Engine(_lifetime.ClosedAtExit):
             from snapllm._fetch import UrlFetcher
 
             self._runner.media_policy = MediaPolicy(fetch=UrlFetcher(hosts))
-        folder = None if workspace is None else Path(workspace) / "contexts"
-        self.contexts = ContextManager(self._runner, folder)
+        self.contexts = ContextManager(self._runner, Path(folder) / "contexts" if folder else None)
         """Documents whose KV is computed once and kept."""
         self._images = ImageModels(
             self.set_external_memory,
@@ -177,11 +177,12 @@ class Engine(_lifetime.ClosedAtExit):
         unknown = options.keys() - set(LoadOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+        path = check_path(path, "path")
         model_id = self._id_for(path, model_id, self._images)
         mmproj_path = options["mmproj_path"] = check_path(
             options.get("mmproj_path", ""), "mmproj_path"
         )
-        core_options = _core.ModelOptions(path=fspath(path))
+        core_options = _core.ModelOptions(path=path)
         for name, value in options.items():
             try:
                 setattr(core_options, name, value)
@@ -195,7 +196,7 @@ class Engine(_lifetime.ClosedAtExit):
             # Its default may be more than the batch, and would be refused.
             core_options.ubatch_tokens = min(core_options.ubatch_tokens, core_options.batch_tokens)
         if mmproj_path:
-            check_projector(fspath(path), mmproj_path)
+            check_projector(path, mmproj_path)
         self._runner.core.load(model_id, core_options)
         return Model(self._runner, model_id)
 
@@ -226,14 +227,14 @@ class Engine(_lifetime.ClosedAtExit):
             OutOfMemoryError: It does not fit.
             InvalidRequestError: An option is wrong, or the id is taken.
         """
+        path = check_path(path, "path")
         model_id = self._id_for(path, model_id, [info.id for info in self._runner.core.models()])
         for part in (*EXTRA_PARTS, "lora_dir"):
             check_path(cast(Path | None, options.get(part)) or "", part)
         return self._images.load(path, model_id, options)
 
     @staticmethod
-    def _id_for(path: str | PathLike[str], model_id: str | None, taken: Container[str]) -> str:
-        check_path(path, "path")
+    def _id_for(path: str, model_id: str | None, taken: Container[str]) -> str:
         model_id = Path(path).stem if model_id is None else check_text(model_id, "model_id")
         if model_id in taken:
             raise InvalidRequestError(

@@ -67,11 +67,15 @@ class Model:
             parse_special: Read the text of special tokens as those tokens.
 
         Raises:
-            InvalidRequestError: It is no text.
+            InvalidRequestError: It is no text, or an argument of the wrong type.
             ContextLengthExceededError: The text cannot fit the context.
         """
-        check_text(text, "text")
-        return self._runner.core.tokenize(self.id, text, add_special, parse_special)
+        return self._runner.core.tokenize(
+            self.id,
+            check_text(text, "text"),
+            convert(add_special, bool, "add_special"),
+            convert(parse_special, bool, "parse_special"),
+        )
 
     def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> str:
         """Returns the text of tokens; broken UTF-8 becomes U+FFFD.
@@ -83,7 +87,7 @@ class Model:
         Raises:
             InvalidRequestError: They are no token ids, or one is not in the vocabulary.
         """
-        ids = token_ids(tokens, "tokens")
+        ids, special = token_ids(tokens, "tokens"), convert(special, bool, "special")
         try:
             return self._runner.core.detokenize(self.id, ids, special).decode(errors="replace")
         except InvalidRequestError as error:

@@ -167,7 +167,8 @@ class ChatOptions(GenerateOptions, total=False):
     Attributes:
         images: Images for the last user message, shown before its text: each a path, the
             bytes of an image file, a Pillow image, or an array of uint8 with the shape
-            (height, width, 3). They need a model that was loaded with its projector.
+            (height, width, 3); or one of these. They need a model that was loaded with its
+            projector.
         tools: Tools the model may call, in the OpenAI form.
         tool_choice: ``"auto"``, ``"required"``, ``"none"`` or a tool's name, which
             asks for one call of it.
@@ -179,7 +180,7 @@ class ChatOptions(GenerateOptions, total=False):
         template_kwargs: Further variables for the chat template.
     """
 
-    images: Sequence[Any]
+    images: Any
     tools: Sequence[Mapping[str, Any]]
     tool_choice: str
     parallel_tool_calls: bool

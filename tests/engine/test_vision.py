@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from nano_models import make_nano_model
 from nano_projectors import IMAGE_SIZE, NUM_TOKENS, Projector, make_nano_projector
+from PIL import Image
 from ties import num_decided
 
 import snapllm
@@ -86,6 +87,21 @@ def test_several_images_count_in_their_order(model: snapllm.Model) -> None:
     a, b = picture(1), picture(2)
     answers = {ask(model, *images).content for images in ((a,), (a, b), (b, a), (a, b, a))}
     assert len(answers) == 4
+
+
+def test_one_picture_needs_no_list(model: snapllm.Model, tmp_path: Path) -> None:
+    """An array of three dimensions is one, and not as many as it is high."""
+    image = picture(5)
+    Image.fromarray(image).save(tmp_path / "p.png")
+    sources = [image, Image.fromarray(image), tmp_path / "p.png", str(tmp_path / "p.png")]
+    sources += [(tmp_path / "p.png").read_bytes(), image[None]]
+    wanted = ask(model, image)
+    for source in sources:
+        answer = model.chat("What is it?", images=source, temperature=0, max_tokens=24)
+        assert answer.usage.num_prompt_tokens == wanted.usage.num_prompt_tokens
+        assert answer.content == wanted.content
+    with pytest.raises(snapllm.InvalidRequestError, match="shape"):
+        model.chat("What is it?", images=np.zeros((2, 8, 9), np.uint8))
 
 
 def test_images_of_any_size_are_taken(model: snapllm.Model) -> None:

@@ -6,13 +6,14 @@ import contextlib
 import secrets
 import time
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 from typing_extensions import Unpack
 
-from snapllm._checks import check_text
+from snapllm._checks import check_text, path_text
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
 from snapllm.contexts.archive import Archive, read_archive, write_archive
@@ -71,7 +72,7 @@ class ContextManager:
         content: str | Sequence[Any],
         model_id: str = "",
         *,
-        images: Sequence[Any] = (),
+        images: Any = (),
         name: str | None = None,
         ttl_seconds: int | None = DEFAULT_TTL_SECONDS,
         cache_namespace: str = "",
@@ -84,7 +85,8 @@ class ContextManager:
             content: The document: a text, or content parts in OpenAI's form, whose pictures
                 are data URLs.
             model_id: The model to compute it with; empty = the active one.
-            images: Pictures to show before the text: paths, bytes, Pillow images or arrays.
+            images: Pictures to show before the text: paths, bytes, Pillow images or arrays, or
+                one of these.
             name: To find it by, besides its id; made from the id by default.
             ttl_seconds: Seconds until it expires; None = never.
             cache_namespace: Only questions of the same namespace find it.
@@ -100,7 +102,7 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         document = make_document(content, images)
-        check_fields(name, ttl_seconds)
+        check_fields(name, ttl_seconds, model_id, cache_namespace)
         with self._gate.working():
             with contextlib.suppress(StorageError):  # whether there is room is seen later
                 self.remove_expired()
@@ -180,7 +182,9 @@ class ContextManager:
             )
             return self._add(record, prompt, cancellation=cancellation)
 
-    def export_file(self, reference: str, path: Path, *, cache_namespace: str = "") -> int:
+    def export_file(
+        self, reference: str, path: str | PathLike[str], *, cache_namespace: str = ""
+    ) -> int:
         """Writes a context with its KV as one file, for `import_file` here or elsewhere.
 
         Returns:
@@ -190,15 +194,16 @@ class ContextManager:
             ContextNotFoundError: There is no such context.
             StorageError: The file cannot be written.
         """
+        file = path_text(path, "path")
         record = self._find(reference, cache_namespace)
         with self._gate.working():
             record = self._keeper.with_kv(record)
             states = self._core.read_prefix(record.prefix())
-            return write_archive(Path(path), Archive(record, states))
+            return write_archive(Path(file), Archive(record, states))
 
     def import_file(
         self,
-        path: Path,
+        path: str | PathLike[str],
         *,
         model_id: str = "",
         name: str | None = None,
@@ -227,10 +232,11 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         start = time.perf_counter()
+        file = path_text(path, "path")
         with self._gate.working():
-            archive = read_archive(Path(path))
+            archive = read_archive(Path(file))
             old = archive.record
-            check_fields(name or old.name, ttl_seconds)
+            check_fields(name or old.name, ttl_seconds, model_id, cache_namespace)
             info = self._core.model_info(model_id or old.model_id)
             prompt = document_prompt(self._core, info.id, old.content)
             computed = old.computed_by(info, prompt.tokens)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from snapllm import _core
-from snapllm._checks import check_text, convert
+from snapllm._checks import as_images, check_text, convert
 from snapllm._lowering import lower_chat
 from snapllm._media import image_data_url
 from snapllm.conversation import (
@@ -39,16 +39,17 @@ class DocumentPrompt(msgspec.Struct, frozen=True):
     """A chat that begins so; knows the pictures that the tokens stand for."""
 
 
-def make_document(content: str | Sequence[Any], images: Sequence[Any] = ()) -> Document:
+def make_document(content: str | Sequence[Any], images: Any = ()) -> Document:
     """Checks a document's content; pictures come before the text.
 
     Args:
         content: A text, or content parts in OpenAI's form.
-        images: Paths, bytes, Pillow images or arrays.
+        images: Paths, bytes, Pillow images or arrays, or one of these.
 
     Raises:
         InvalidRequestError: The content is empty or incomplete, or a picture cannot be read.
     """
+    images = as_images(images, "images")
     if isinstance(content, str):
         check_text(content, "content")
         parts = [ContentPart("text", content)] if content else []

@@ -26,7 +26,9 @@ _NO_NAMES = {".", "..", "stats", "ingest", "import"}
 for its own."""
 
 
-def check_fields(name: str | None, ttl_seconds: int | None) -> None:
+def check_fields(
+    name: str | None, ttl_seconds: int | None, model_id: str = "", cache_namespace: str = ""
+) -> None:
     """Raises `InvalidRequestError` for what a record cannot hold."""
     if name is not None:
         check_text(convert(name, ContextName, "name"), "name")
@@ -34,6 +36,8 @@ def check_fields(name: str | None, ttl_seconds: int | None) -> None:
         raise InvalidRequestError(f"name must not be {name!r}", param="name")
     if ttl_seconds is not None:
         convert(ttl_seconds, TtlSeconds, "ttl_seconds")
+    check_text(model_id, "model_id")
+    check_text(cache_namespace, "cache_namespace")
 
 
 class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
