@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import msgspec
@@ -9,10 +10,14 @@ import msgspec
 from snapllm import _core
 from snapllm._gate import Gate
 from snapllm._threads import Pool
+from snapllm.errors import InvalidRequestError
 from snapllm.params import EmbeddingRequest
 
 # Inputs handed to the core at once: an abandoned request goes on no longer than these.
 _BATCH = 16
+
+
+_OF_INPUT = re.compile(r"input (\d+)(.*)", re.DOTALL)
 
 
 class RawEmbeddings(msgspec.Struct, frozen=True):
@@ -44,23 +49,32 @@ class EmbeddingRunner:
             return self._run(request, threading.Event())
 
     def _run(self, request: EmbeddingRequest, cancelled: threading.Event) -> RawEmbeddings:
-        inputs = [
-            self._core.tokenize(request.model, each, True, False) if isinstance(each, str) else each
-            for each in request.inputs
-        ]
+        inputs = [self._tokens(request, i) for i in range(len(request.inputs))]
         vectors: list[bytes] = []
         for first in range(0, len(inputs), _BATCH):
             if cancelled.is_set():
                 break
-            vectors += self._core.embed(
-                _core.EmbedRequest(
-                    model_id=request.model,
-                    inputs=inputs[first : first + _BATCH],
-                    pooling=request.pooling,
-                    dimensions=request.dimensions,
-                )
+            batch = _core.EmbedRequest(
+                model_id=request.model,
+                inputs=inputs[first : first + _BATCH],
+                pooling=request.pooling,
+                dimensions=request.dimensions,
             )
+            try:
+                vectors += self._core.embed(batch)
+            except InvalidRequestError as error:
+                raise _named(error, request.inputs_field, first) from None
         return RawEmbeddings(vectors, sum(map(len, inputs)))
+
+    def _tokens(self, request: EmbeddingRequest, index: int) -> list[int]:
+        given = request.inputs[index]
+        if not isinstance(given, str):
+            return given
+        try:
+            return self._core.tokenize(request.model, given, True, False)
+        except InvalidRequestError as error:
+            error.param = f"{request.inputs_field}[{index}]"
+            raise
 
     async def arun(self, request: EmbeddingRequest) -> RawEmbeddings:
         """`run` for asyncio. Cancelling the task ends the request soon.
@@ -75,3 +89,12 @@ class EmbeddingRunner:
                 return await self._threads.start(self._run, request, cancelled)
         finally:
             cancelled.set()
+
+
+def _named(error: InvalidRequestError, field: str, first: int) -> InvalidRequestError:
+    """The core's error by the caller's name of the input, which it counts from a batch's first."""
+    found = _OF_INPUT.fullmatch(error.message)
+    if found is None:
+        return error
+    where = f"{field}[{first + int(found[1])}]"
+    return type(error)(where + found[2], param=where)

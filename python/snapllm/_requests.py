@@ -90,44 +90,46 @@ def embedding_request(
     *,
     pooling: str = "auto",
     dimensions: int | None = None,
+    field: str = "inputs",
 ) -> EmbeddingRequest:
     """Builds an embedding request; `inputs` is one text or several, or tokens of them.
 
     Raises:
-        InvalidRequestError: An argument does not fit; `param` names it.
+        InvalidRequestError: An argument does not fit; `param` names it, the inputs by `field`.
     """
     dimensions = cast("int | None", plain_number(dimensions))
     if dimensions == 0:
         raise InvalidRequestError("dimensions must be positive", param="dimensions")
     fields = {
         "model": model,
-        "inputs": _embedding_inputs(inputs),
+        "inputs": _embedding_inputs(inputs, field),
+        "inputs_field": field,
         "pooling": pooling,
         "dimensions": dimensions or 0,
     }
     return convert(fields, EmbeddingRequest)
 
 
-def _embedding_inputs(inputs: EmbeddingInput) -> list[Any]:
-    items = [inputs] if isinstance(inputs, str) else list(map(_plain, as_list(inputs, "input")))
+def _embedding_inputs(inputs: EmbeddingInput, field: str) -> list[Any]:
+    items = [inputs] if isinstance(inputs, str) else list(map(_plain, as_list(inputs, field)))
     if items and all(isinstance(item, int) for item in items):
         items = [items]
     if not 1 <= len(items) <= MAX_EMBEDDING_INPUTS:
         raise InvalidRequestError(
-            f"input must hold 1 to {MAX_EMBEDDING_INPUTS} texts", param="input"
+            f"{field} must hold 1 to {MAX_EMBEDDING_INPUTS} texts", param=field
         )
     for i, item in enumerate(items):
         if not isinstance(item, str):
             continue
         if not item:
-            raise InvalidRequestError(f"input[{i}] is empty", param=f"input[{i}]")
-        check_text(item, f"input[{i}]")
+            raise InvalidRequestError(f"{field}[{i}] is empty", param=f"{field}[{i}]")
+        check_text(item, f"{field}[{i}]")
     if len({isinstance(item, str) for item in items}) > 1:
-        raise InvalidRequestError("input mixes texts and tokens", param="input")
-    tokens: list[str | list[TokenId]] = convert(items, list[str | list[TokenId]], "input")
+        raise InvalidRequestError(f"{field} mixes texts and tokens", param=field)
+    tokens: list[str | list[TokenId]] = convert(items, list[str | list[TokenId]], field)
     for i, item in enumerate(tokens):
         if not item:
-            raise InvalidRequestError(f"input[{i}] is empty", param=f"input[{i}]")
+            raise InvalidRequestError(f"{field}[{i}] is empty", param=f"{field}[{i}]")
     return list(tokens)
 
 

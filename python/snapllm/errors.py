@@ -104,8 +104,8 @@ class JobCancelled(SnapLLMError):
 
     code = "generation_cancelled"
 
-    def __init__(self) -> None:
-        super().__init__("the image was cancelled")
+    def __init__(self, message: str = "the image was cancelled") -> None:
+        super().__init__(message)
 
 
 class EngineClosedError(SnapLLMError, RuntimeError):

@@ -108,6 +108,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: list[str | list[TokenId]]
     """All of one kind."""
+    inputs_field: str = "inputs"
+    """Where the caller gave them."""
     model: str = ""
     pooling: Pooling = "auto"
     dimensions: _Dimensions = 0

@@ -90,15 +90,15 @@ def test_tokens_can_be_given_in_place_of_texts(model: snapllm.Model) -> None:
 @pytest.mark.parametrize(
     ("inputs", "options", "param"),
     [
-        ([], {}, "input"),
-        ("", {}, "input[0]"),
-        (["a", ""], {}, "input[1]"),
-        (["a", [1]], {}, "input"),
-        ([[1], [-1]], {}, "input[1][0]"),
+        ([], {}, "inputs"),
+        ("", {}, "inputs[0]"),
+        (["a", ""], {}, "inputs[1]"),
+        (["a", [1]], {}, "inputs"),
+        ([[1], [-1]], {}, "inputs[1][0]"),
         ("a", {"pooling": "best"}, "pooling"),
         ("a", {"dimensions": 0}, "dimensions"),
         ("a", {"dimensions": -3}, "dimensions"),
-        (["a"] * 2049, {}, "input"),
+        (["a"] * 2049, {}, "inputs"),
     ],
 )
 def test_bad_arguments_are_named(

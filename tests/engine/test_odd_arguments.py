@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import snapllm
+from snapllm import errors
 from snapllm.diffusion.params import image_request
 
 
@@ -146,6 +148,42 @@ def test_the_physical_batch_follows_the_batch_down() -> None:
             with pytest.raises(snapllm.InvalidRequestError) as error:
                 engine.load_demo("b", **wrong)  # type: ignore[arg-type]
             assert error.value.param == next(iter(wrong))
+
+
+def test_every_exception_can_be_sent_to_another_process() -> None:
+    found = [each for each in vars(errors).values() if isinstance(each, type)]
+    for kind in found:
+        if not issubclass(kind, snapllm.SnapLLMError):
+            continue
+        error = kind("why")
+        error.param = "field"
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is kind
+        assert (again.message, again.param, str(again)) == ("why", "field", "why")
+    assert str(pickle.loads(pickle.dumps(snapllm.JobCancelled()))) == "the image was cancelled"
+
+
+def test_what_is_wrong_about_tokens_is_named(model: Any) -> None:
+    for param, call in (
+        ("prompt", lambda: model.generate([])),
+        ("prompt", lambda: model.generate([5, 10**6])),
+        ("tokens", lambda: model.detokenize([10**6])),
+        ("inputs", lambda: model.embed(5)),
+        ("inputs", lambda: model.embed([])),
+        ("inputs[1]", lambda: model.embed(["a", ""])),
+        ("inputs[17]", lambda: model.embed([[5]] * 17 + [[5, 10**6]])),
+    ):
+        with pytest.raises(snapllm.InvalidRequestError) as error:
+            call()
+        assert error.value.param == param
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_the_command_takes_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m snapllm run hi --max-tokens 2 {closed}; echo $? >{tmp_path}/rc"
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (tmp_path / "rc").read_text() == "0\n"
+    assert "Traceback" not in run.stderr
 
 
 def test_every_exception_is_of_one_tree() -> None:

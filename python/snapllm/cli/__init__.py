@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from snapllm import __version__
 from snapllm.cli import contexts, image, models, run, serve
+from snapllm.cli.streams import open_streams
 from snapllm.cli.units import USAGE_ERROR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    open_streams()
     parser = argparse.ArgumentParser(prog="snapllm", description="Local inference for many models")
     parser.add_argument("--version", action="version", version=f"snapllm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -50,7 +50,11 @@ def parse_embeddings(body: bytes) -> Parsed:
     if isinstance(inputs, list) and len({type(item) for item in inputs}) > 1:
         raise InvalidRequestError("input mixes texts and tokens", param="input")
     request = embedding_request(
-        wire.model, inputs, pooling=wire.pooling or "auto", dimensions=wire.dimensions
+        wire.model,
+        inputs,
+        pooling=wire.pooling or "auto",
+        dimensions=wire.dimensions,
+        field="input",
     )
     return Parsed(request, wire.encoding_format == "base64")
 
