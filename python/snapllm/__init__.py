@@ -19,7 +19,8 @@ from snapllm import _main_interpreter as _main_interpreter
 # when libgomp is loaded, so it must be set before the extension is.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from snapllm._core import __version__
+from snapllm._core import EngineStats, ModelInfo, __version__
+from snapllm.contexts import ContextView
 from snapllm.diffusion import ImageModel, ImageResult
 from snapllm.engine import Engine
 from snapllm.errors import (
@@ -51,6 +52,8 @@ from snapllm.outputs import (
     ReasoningDelta,
     TextDelta,
     Timings,
+    TokenAlternative,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     ToolCallStart,
@@ -67,9 +70,11 @@ __all__ = [
     "ContextLengthExceededError",
     "ContextNotFoundError",
     "ContextTooLargeError",
+    "ContextView",
     "Embeddings",
     "Engine",
     "EngineClosedError",
+    "EngineStats",
     "Finish",
     "GenerationFailedError",
     "ImageModel",
@@ -79,6 +84,7 @@ __all__ = [
     "JobCancelled",
     "Model",
     "ModelFileNotFoundError",
+    "ModelInfo",
     "ModelNotFoundError",
     "NoWorkspaceError",
     "OutOfMemoryError",
@@ -89,6 +95,8 @@ __all__ = [
     "StorageError",
     "TextDelta",
     "Timings",
+    "TokenAlternative",
+    "TokenLogprob",
     "ToolCall",
     "ToolCallDelta",
     "ToolCallStart",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from snapllm._numbers import TokenId
+from snapllm._numbers import TokenId, Tokens
 from snapllm.errors import InvalidRequestError
 
 _T = TypeVar("_T")
@@ -175,7 +175,7 @@ def invalid_field(problem: str, field: str = "") -> InvalidRequestError:
     return InvalidRequestError(f"{param}: {what}" if param else what, param=param or None)
 
 
-def token_ids(tokens: Sequence[int], field: str, expected: str = "token ids") -> list[int]:
+def token_ids(tokens: Tokens, field: str, expected: str = "token ids") -> list[int]:
     """The token ids as Python's integers.
 
     Raises:

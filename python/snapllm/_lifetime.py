@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import ctypes
 import os
@@ -21,7 +22,7 @@ from snapllm._gate import Gate
 
 
 class ClosedAtExit(ABC):
-    """A context manager whose end closes it."""
+    """A context manager, also an asynchronous one, whose end closes it."""
 
     def __enter__(self) -> Self:
         return self
@@ -33,6 +34,18 @@ class ClosedAtExit(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # It waits for threads that may wait for the loop.
+        await asyncio.to_thread(self.close)
 
     @abstractmethod
     def close(self, drain_timeout_s: float = 0.0) -> None:

@@ -19,26 +19,27 @@ from snapllm._numbers import INT32_MAX, TokenId
 from snapllm._schemas import schema_text
 from snapllm.conversation import MediaPart, Message, Tool, ToolMode, add_media, offer_tools
 from snapllm.errors import InvalidRequestError
+from snapllm.outputs import ToolCall
 from snapllm.params import (
     DEFAULT_MAX_TOKENS,
     MAX_EMBEDDING_INPUTS,
     UNLIMITED,
+    ChatOptions,
     ChatRequest,
     CompletionRequest,
     EmbeddingInput,
     EmbeddingRequest,
     LogitBiases,
     MaxTokens,
+    Prompt,
     SamplingOptions,
     StopSequences,
 )
 
 
-def completion_request(
-    model: str, prompt: str | Sequence[int], options: Mapping[str, Any]
-) -> CompletionRequest:
+def completion_request(model: str, prompt: Prompt, options: Mapping[str, Any]) -> CompletionRequest:
     """Builds the request of `Model.generate` from its keyword arguments."""
-    rest = dict(options)
+    rest = _given(options)
     common = _common(rest)
     return CompletionRequest(
         model=model,
@@ -54,11 +55,12 @@ def chat_request(
     model: str, messages: str | Sequence[Mapping[str, Any]], options: Mapping[str, Any]
 ) -> ChatRequest:
     """Builds the request of `Model.chat` from its keyword arguments."""
-    rest = dict(options)
+    rest = _given(options)
     common = _common(rest)
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    parsed = convert(as_list(messages, "messages"), list[Message], "messages")
+    plain = [_plain_message(message) for message in as_list(messages, "messages")]
+    parsed = convert(plain, list[Message], "messages")
     images = [
         MediaPart("image", name=f"images[{i}]", source=source)
         for i, source in enumerate(as_images(rest.pop("images", ()), "images"))
@@ -84,11 +86,35 @@ def chat_request(
     )
 
 
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without those that are None, which stands for the default; of `max_tokens` it
+    is a value."""
+    known = ChatOptions.__annotations__.keys() - {"max_tokens"}
+    return {
+        name: value for name, value in options.items() if value is not None or name not in known
+    }
+
+
+def _plain_message(message: object) -> object:
+    """A message whose tool calls are in OpenAI's form, where they are an answer's."""
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    if not isinstance(calls, list | tuple):
+        return message
+    return {**cast("Mapping[str, Any]", message), "tool_calls": list(map(_plain_call, calls))}
+
+
+def _plain_call(call: object) -> object:
+    if not isinstance(call, ToolCall):
+        return call
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
 def embedding_request(
     model: str,
     inputs: EmbeddingInput,
     *,
-    pooling: str = "auto",
+    pooling: str | None = "auto",
     dimensions: int | None = None,
     field: str = "inputs",
 ) -> EmbeddingRequest:
@@ -104,7 +130,7 @@ def embedding_request(
         "model": model,
         "inputs": _embedding_inputs(inputs, field),
         "inputs_field": field,
-        "pooling": pooling,
+        "pooling": "auto" if pooling is None else pooling,
         "dimensions": dimensions or 0,
     }
     return convert(fields, EmbeddingRequest)

@@ -18,12 +18,18 @@ from snapllm._checks import check_host, check_path, check_text, convert, path_te
 from snapllm._media import MediaPolicy
 from snapllm._numbers import INT32_MAX, INT64_MAX
 from snapllm._probe import check_projector
+from snapllm._reprs import add_reprs
 from snapllm._runner import Runner
 from snapllm.contexts import ContextManager
 from snapllm.diffusion import ImageModel
 from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.diffusion.registry import ImageModels, LoadImageOptions
-from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, ModelNotFoundError
+from snapllm.errors import (
+    EngineClosedError,
+    InvalidRequestError,
+    ModelFileNotFoundError,
+    ModelNotFoundError,
+)
 from snapllm.model import Model
 from snapllm.params import MAX_KEEP_ALIVE_S, LoadOptions
 from snapllm.totals import TotalsKeeper
@@ -32,6 +38,8 @@ MAX_THREADS = 512
 MAX_DRAFT_TOKENS = 15  # the core's
 MAX_DRAIN_TIMEOUT_S = 1_000_000
 DEMO_MODEL_ID = "demo"
+
+add_reprs()
 
 _Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
 _Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=INT64_MAX)]
@@ -143,6 +151,15 @@ class Engine(_lifetime.ClosedAtExit):
         images = weakref.ref(self._images)  # the core must not keep alive what keeps it
         core.set_external_holder(lambda: (held := images()) is not None and held.give_back())
         _lifetime.watch(core, self._runner.gate, self._images)
+
+    def __repr__(self) -> str:
+        try:
+            self._runner.gate.check_open()
+        except EngineClosedError:
+            return "<snapllm.Engine, closed>"
+        models = [f"{info.id!r} ({info.state})" for info in self._runner.core.models()]
+        models += [f"{model.id!r} (images)" for model in self._images.all()]
+        return f"<snapllm.Engine of {', '.join(models) or 'no model'}>"
 
     @property
     def runner(self) -> Runner:

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from snapllm import _core
 from snapllm._checks import check_text, convert, token_ids
 from snapllm._embedding import RawEmbeddings
+from snapllm._numbers import Tokens
 from snapllm._readers import fold_chat, fold_completion
 from snapllm._requests import chat_request, completion_request, embedding_request
 from snapllm._runner import Answer, Runner
@@ -23,6 +24,7 @@ from snapllm.params import (
     CompletionRequest,
     EmbeddingInput,
     GenerateOptions,
+    Prompt,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ Messages = str | Sequence[Mapping[str, Any]]
 class Model:
     """A model that an `Engine` has loaded. Any thread may use it, many at once.
 
+    Two are equal that are of one engine and one id.
+
     Attributes:
         id: The id it was loaded under.
     """
@@ -46,6 +50,14 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<snapllm.Model {self.id!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Model):
+            return NotImplemented
+        return self._runner is other._runner and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash((self._runner, self.id))
 
     @property
     def info(self) -> _core.ModelInfo:
@@ -77,7 +89,7 @@ class Model:
             convert(parse_special, bool, "parse_special"),
         )
 
-    def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> str:
+    def detokenize(self, tokens: Tokens, *, special: bool = True) -> str:
         """Returns the text of tokens; broken UTF-8 becomes U+FFFD.
 
         Args:
@@ -97,7 +109,7 @@ class Model:
     @overload
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         *,
         stream: Literal[False] = False,
         **options: Unpack[GenerateOptions],
@@ -105,7 +117,7 @@ class Model:
     @overload
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         *,
         stream: Literal[True],
         **options: Unpack[GenerateOptions],
@@ -113,14 +125,14 @@ class Model:
     @overload
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         *,
         stream: bool,
         **options: Unpack[GenerateOptions],
     ) -> Completion | Generator[CompletionChunk, None, None]: ...
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         *,
         stream: bool = False,
         **options: Unpack[GenerateOptions],
@@ -175,7 +187,8 @@ class Model:
         """Answers a conversation, formatted by the model's own chat template.
 
         Args:
-            messages: Messages in the OpenAI form, or the text of one user message.
+            messages: Messages in the OpenAI form, or the text of one user message. Tool calls
+                may be those of an answer.
             stream: Return a generator of events, of which the last is a `Finish`.
                 Leaving or closing it early cancels the request.
             **options: See `snapllm.params.ChatOptions`.
@@ -194,7 +207,7 @@ class Model:
         self,
         inputs: EmbeddingInput,
         *,
-        pooling: str = "auto",
+        pooling: str | None = "auto",
         dimensions: int | None = None,
     ) -> Embeddings:
         """Turns texts into vectors of length 1, whose dot products say how alike they are.
@@ -218,22 +231,20 @@ class Model:
         self,
         inputs: EmbeddingInput,
         *,
-        pooling: str = "auto",
+        pooling: str | None = "auto",
         dimensions: int | None = None,
     ) -> Embeddings:
         """`embed` for asyncio. Cancelling the task ends the request soon."""
         request = embedding_request(self.id, inputs, pooling=pooling, dimensions=dimensions)
         return _embeddings(await self._runner.embeddings.arun(request))
 
-    async def agenerate(
-        self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
-    ) -> Completion:
+    async def agenerate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Completion:
         """`generate` for asyncio. Cancelling the task cancels the request."""
         request = completion_request(self.id, prompt, options)
         return fold_completion([chunk async for chunk in self._stream_completion(request, False)])
 
     def agenerate_stream(
-        self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
+        self, prompt: Prompt, **options: Unpack[GenerateOptions]
     ) -> AsyncGenerator[CompletionChunk, None]:
         """`generate(..., stream=True)` for asyncio; closing it cancels the request."""
         return self._stream_completion(completion_request(self.id, prompt, options), True)

@@ -6,14 +6,14 @@ The types carry their own limits; `msgspec` checks them and names the field at f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 import msgspec
 from msgspec import Meta
 
-from snapllm._numbers import FLOAT32_MAX, INT32_MAX, INT64_MAX, TokenId
+from snapllm._numbers import FLOAT32_MAX, INT32_MAX, INT64_MAX, TokenId, Tokens
 from snapllm.conversation import Message, Tool, ToolMode
 
 MAX_KEEP_ALIVE_S = 1_000_000_000
@@ -58,6 +58,10 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     grammar: str = ""
 
 
+Prompt: TypeAlias = str | Tokens
+"""Of `Model.generate`: a text, or its tokens."""
+
+
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt to be continued as it is."""
 
@@ -100,7 +104,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 Pooling: TypeAlias = Literal["auto", "mean", "last"]
 _Dimensions: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 MAX_EMBEDDING_INPUTS = 2048
-EmbeddingInput: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
+EmbeddingInput: TypeAlias = str | Iterable[str] | Tokens | Iterable[Tokens]
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +121,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerateOptions(TypedDict, total=False):
-    """Keyword arguments of `Model.generate` and of `Model.chat`.
+    """Keyword arguments of `Model.generate` and of `Model.chat`; None = the default, except for
+    `max_tokens`.
 
     Attributes:
         max_tokens: Tokens to generate at most; None = as many as the context holds.
@@ -145,26 +150,27 @@ class GenerateOptions(TypedDict, total=False):
     """
 
     max_tokens: int | None
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    typical_p: float
-    repeat_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    penalty_last_n: int
-    seed: int
-    stop: str | Sequence[str]
-    ignore_eos: bool
-    num_logprobs: int
-    logit_bias: Mapping[int, float]
-    grammar: str
-    reuse_prefix: bool
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    typical_p: float | None
+    repeat_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    penalty_last_n: int | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    ignore_eos: bool | None
+    num_logprobs: int | None
+    logit_bias: Mapping[int, float] | None
+    grammar: str | None
+    reuse_prefix: bool | None
 
 
 class ChatOptions(GenerateOptions, total=False):
-    """Keyword arguments of `Model.chat`: those of `Model.generate` and these.
+    """Keyword arguments of `Model.chat`: those of `Model.generate` and these; None = the
+    default, except for `max_tokens`.
 
     Attributes:
         images: Images for the last user message, shown before its text: each a path, the
@@ -183,12 +189,12 @@ class ChatOptions(GenerateOptions, total=False):
     """
 
     images: Any
-    tools: Sequence[Mapping[str, Any]]
-    tool_choice: str
-    parallel_tool_calls: bool
-    thinking: bool | int
-    json_schema: Mapping[str, Any] | str
-    template_kwargs: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | None
+    parallel_tool_calls: bool | None
+    thinking: bool | int | None
+    json_schema: Mapping[str, Any] | str | None
+    template_kwargs: Mapping[str, Any] | None
 
 
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]

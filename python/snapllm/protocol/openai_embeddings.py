@@ -52,7 +52,7 @@ def parse_embeddings(body: bytes) -> Parsed:
     request = embedding_request(
         wire.model,
         inputs,
-        pooling=wire.pooling or "auto",
+        pooling=wire.pooling,
         dimensions=wire.dimensions,
         field="input",
     )
