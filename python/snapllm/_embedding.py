@@ -73,7 +73,7 @@ class EmbeddingRunner:
         try:
             return self._core.tokenize(request.model, given, True, False)
         except InvalidRequestError as error:
-            error.param = f"{request.inputs_field}[{index}]"
+            error.param = request.inputs_field
             raise
 
     async def arun(self, request: EmbeddingRequest) -> RawEmbeddings:
@@ -96,5 +96,4 @@ def _named(error: InvalidRequestError, field: str, first: int) -> InvalidRequest
     found = _OF_INPUT.fullmatch(error.message)
     if found is None:
         return error
-    where = f"{field}[{first + int(found[1])}]"
-    return type(error)(where + found[2], param=where)
+    return type(error)(f"{field}[{first + int(found[1])}]{found[2]}", param=field)

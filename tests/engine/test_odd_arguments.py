@@ -170,11 +170,14 @@ def test_what_is_wrong_about_tokens_is_named(model: Any) -> None:
         ("inputs", lambda: model.embed(5)),
         ("inputs", lambda: model.embed([])),
         ("inputs[1]", lambda: model.embed(["a", ""])),
-        ("inputs[17]", lambda: model.embed([[5]] * 17 + [[5, 10**6]])),
+        ("inputs", lambda: model.embed("x " * 100_000)),
     ):
         with pytest.raises(snapllm.InvalidRequestError) as error:
             call()
         assert error.value.param == param
+    with pytest.raises(snapllm.InvalidRequestError, match=r"^inputs\[17\]: token") as error:
+        model.embed([[5]] * 17 + [[5, 10**6]])
+    assert error.value.param == "inputs"
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
