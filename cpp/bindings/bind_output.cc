@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <cerrno>
+#include <system_error>
 
 #include "bindings.h"
 #include "snapllm/output.h"
@@ -28,6 +29,16 @@ py::object error_of(const RequestOutput& output) {
 void check_process(const OutputQueue& queue) {
   if (queue.is_of_this_process()) return;
   throw_status({StatusCode::kClosed, "the engine belongs to the process this one was forked from"});
+}
+
+std::shared_ptr<OutputQueue> make_queue() {
+  try {
+    return std::make_shared<OutputQueue>();
+  } catch (const std::system_error& error) {
+    throw_status({StatusCode::kGenerationFailed,
+                  "nothing can be had to wait for the answer with (" + std::string(error.what()) +
+                      "): raise the limit of open files"});
+  }
 }
 
 // Sleeps until outputs are waiting. A signal ends the sleep, so that Ctrl-C is
@@ -91,7 +102,7 @@ void bind_output(py::module_& module) {
       .def_readonly("timings", &RequestOutput::timings);
 
   py::class_<OutputQueue, std::shared_ptr<OutputQueue>>(module, "OutputQueue")
-      .def(py::init<>())
+      .def(py::init(&make_queue))
       .def_property_readonly("fd", &OutputQueue::fd)
       .def("drain",
            [](OutputQueue& self) {

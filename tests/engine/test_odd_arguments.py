@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -135,9 +139,37 @@ def test_arguments_of_another_type_are_named(engine: snapllm.Engine, model: Any)
 
 def test_a_template_that_cannot_be_read_is_the_arguments_fault() -> None:
     with snapllm.Engine(num_threads=1) as engine:
-        with pytest.raises(snapllm.InvalidRequestError, match="chat_template is no") as error:
-            engine.load_demo(chat_template="{{ bad")
-        assert error.value.param == "chat_template"
+        for template in ("{{", "{{ bad", "{% if %}", "{% for x in y %}"):
+            with pytest.raises(snapllm.InvalidRequestError, match="chat_template is no") as error:
+                engine.load_demo(chat_template=template)
+            assert error.value.param == "chat_template"
+            reason = str(error.value).partition(": ")[2]
+            assert reason and "exception" not in reason
+
+
+def test_without_descriptors_a_request_is_refused_by_an_error_of_our_own(
+    model: snapllm.Model,
+) -> None:
+    @contextmanager
+    def with_none_left() -> Iterator[None]:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    async def ask() -> None:
+        with with_none_left():
+            await model.agenerate("x", max_tokens=1)
+
+    with pytest.raises(snapllm.GenerationFailedError, match="Too many open files"):
+        asyncio.run(ask())
+    with (
+        with_none_left(),
+        pytest.raises(snapllm.GenerationFailedError, match="Too many open files"),
+    ):
+        model.generate("x", max_tokens=1)
 
 
 def test_the_physical_batch_follows_the_batch_down() -> None:

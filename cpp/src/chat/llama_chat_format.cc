@@ -195,13 +195,34 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
       is_generic(templates_.get(), "") && is_generic(templates_.get(), "tool_use");
 }
 
+namespace {
+
+// What is wrong with a template that llama.cpp refused: its exception has lost the reason.
+std::string template_fault(const llama_model* model, const std::string& template_override) {
+  const char* own = llama_model_chat_template(model, /*name=*/nullptr);
+  try {
+    common_chat_template(template_override.empty() && own != nullptr ? own : template_override,
+                         /*bos_token=*/"", /*eos_token=*/"");
+  } catch (const std::exception& e) {
+    const std::string_view reason = e.what();
+    return std::string(reason.substr(0, reason.find('\n')));  // then come lines of the template
+  }
+  return "it cannot be parsed";
+}
+
+}  // namespace
+
 Result<std::unique_ptr<LlamaChatFormat>> LlamaChatFormat::create(
     const llama_model* model, const std::string& template_override,
     std::shared_ptr<const LlamaProjector> projector) {
   using Format = std::unique_ptr<LlamaChatFormat>;
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<Format> {
-    auto templates = common_chat_templates_init(model, template_override);
-    if (!templates) return Status(StatusCode::kInvalidRequest, "chat template cannot be read");
+    common_chat_templates_ptr templates;
+    try {
+      templates = common_chat_templates_init(model, template_override);
+    } catch (const std::exception&) {
+      return Status(StatusCode::kInvalidRequest, template_fault(model, template_override));
+    }
     return Format(new LlamaChatFormat(model, std::move(templates), std::move(projector)));
   });
 }
