@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -36,6 +38,20 @@ std::function<bool()> without_arguments(py::function function) {
     }
     return false;
   };
+}
+
+// Waits in slices, so that Ctrl-C is seen.
+void drain(Engine& self, int64_t timeout_ms) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int64_t kSliceMs = 50;
+  const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  for (;;) {
+    const int64_t left_ms =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    const int64_t slice_ms = std::clamp<int64_t>(left_ms, 0, kSliceMs);
+    if (without_gil([&] { return self.drain(slice_ms); }) || left_ms <= 0) return;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
 }
 
 }  // namespace
@@ -214,8 +230,8 @@ void bind_engine(py::module_& module) {
           py::arg("prefix"), py::arg("states"))
       .def("cancel", &Engine::cancel, py::arg("request_id"),
            py::call_guard<py::gil_scoped_release>())
-      .def("close", &Engine::close, py::arg("drain_timeout_ms") = 0,
-           py::call_guard<py::gil_scoped_release>())
+      .def("drain", &drain, py::arg("timeout_ms"))
+      .def("close", &Engine::close, py::call_guard<py::gil_scoped_release>())
       .def("abandon", &Engine::abandon);
 }
 

@@ -35,10 +35,11 @@ class Engine::Impl {
                                              std::shared_ptr<OutputQueue> outputs);
   Result<std::vector<Embedding>> embed(const EmbedRequest& request);
   bool cancel(uint64_t request_id);
-  void close(int64_t drain_timeout_ms);
+  bool drain(int64_t timeout_ms);
+  void close();
   void abandon() {
     abandoned_ = true;
-    closed_ = true;
+    closed_ = ended_ = true;
     residency_.stop_accepting();
   }
 
@@ -71,7 +72,8 @@ class Engine::Impl {
   ModelRegistry registry_;
   std::atomic<uint64_t> next_request_id_{1};
   std::atomic<uint64_t> num_switches_{0};
-  std::atomic<bool> closed_{false};
+  std::atomic<bool> closed_{false};  // nothing new is let in
+  std::atomic<bool> ended_{false};   // by close or abandon
   std::atomic<bool> abandoned_{false};
   const std::shared_ptr<ComputeThread> compute_ = ComputeThread::shared();
   PrefixService prefixes_{*store_, registry_, *compute_};
@@ -196,9 +198,17 @@ bool Engine::Impl::cancel(uint64_t request_id) {
   return false;
 }
 
-void Engine::Impl::close(int64_t drain_timeout_ms) {
-  if (closed_.exchange(true)) return;
-  residency_.close(std::chrono::steady_clock::now() + std::chrono::milliseconds(drain_timeout_ms));
+bool Engine::Impl::drain(int64_t timeout_ms) {
+  if (abandoned_) return true;
+  closed_ = true;
+  return residency_.drain(std::chrono::steady_clock::now() +
+                          std::chrono::milliseconds(timeout_ms));
+}
+
+void Engine::Impl::close() {
+  closed_ = true;
+  if (ended_.exchange(true)) return;
+  residency_.close();
   residency_.set_external_holder(nullptr);
   store_->flush();
   workspace_lock_.reset();
@@ -227,7 +237,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Engine::~Engine() { impl_->close(0); }
+Engine::~Engine() { impl_->close(); }
 
 Result<ModelInfo> Engine::load(const std::string& model_id, const ModelOptions& options) {
   auto lease = impl_->residency().load(model_id, options);
@@ -367,7 +377,9 @@ Result<std::vector<Embedding>> Engine::embed(const EmbedRequest& request) {
 
 bool Engine::cancel(uint64_t request_id) { return impl_->cancel(request_id); }
 
-void Engine::close(int64_t drain_timeout_ms) { impl_->close(drain_timeout_ms); }
+bool Engine::drain(int64_t timeout_ms) { return impl_->drain(timeout_ms); }
+
+void Engine::close() { impl_->close(); }
 
 void Engine::abandon() { impl_->abandon(); }
 

@@ -26,8 +26,10 @@ class Gate:
             return  # in a forked child the lock may be held for ever
         with self._changed:
             self._is_closing = True
-            self._changed.wait_for(lambda: self._num_working == 0, timeout_s)
-            self._is_shut = True
+            try:
+                self._changed.wait_for(lambda: self._num_working == 0, timeout_s)
+            finally:  # Ctrl-C ends the waiting
+                self._is_shut = True
 
     def abandon(self) -> None:
         """Lets nothing in any more, at once and without a lock; for a forked child."""

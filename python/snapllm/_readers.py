@@ -56,8 +56,6 @@ def _finish(
     elif core_reason == "length" or (core_reason == "stop" and output.num_generated_tokens == 0):
         # Whatever stops an answer is a token: without one, none was allowed.
         reason = "length"
-    elif core_reason == "cancelled":
-        reason = "cancelled"
     else:
         reason = "stop"
     timings, cache = output.timings, output.cache
@@ -209,7 +207,7 @@ def fold_chat(events: Iterable[ChatEvent]) -> ChatResult:
     logprobs: list[TokenLogprob] = []
     starts: list[ToolCallStart] = []
     arguments: list[list[str]] = []
-    finish = Finish(finish_reason="cancelled")
+    finish: Finish | None = None
     for event in events:
         if isinstance(event, TextDelta):
             content.append(event.text)
@@ -223,6 +221,7 @@ def fold_chat(events: Iterable[ChatEvent]) -> ChatResult:
             arguments[event.index].append(event.arguments)
         else:
             finish = event
+    assert finish is not None
     return ChatResult(
         content="".join(content),
         reasoning="".join(reasoning),
@@ -248,12 +247,13 @@ def fold_completion(chunks: Iterable[CompletionChunk]) -> Completion:
     text: list[str] = []
     tokens: list[int] = []
     logprobs: list[TokenLogprob] = []
-    finish = Finish(finish_reason="cancelled")
+    finish: Finish | None = None
     for chunk in chunks:
         text.append(chunk.text)
         tokens.extend(chunk.tokens)
         logprobs.extend(chunk.logprobs)
         finish = chunk.finish or finish
+    assert finish is not None
     return Completion(
         text="".join(text),
         tokens=tokens,

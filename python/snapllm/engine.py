@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Container, Sequence
@@ -367,7 +368,11 @@ class Engine(_lifetime.ClosedAtExit):
         return self._runner.core.stats()
 
     def close(self, drain_timeout_s: float = 0.0) -> None:
-        """Ends the engine; requests and contexts raise `EngineClosedError` from now on.
+        """Ends the engine; requests and contexts raise `EngineClosedError` from now on, and so
+        do those that it cuts off.
+
+        Ctrl-C ends the waiting and then the engine. On the thread of an event loop no embedding
+        or image of that loop can finish meanwhile: call it by `asyncio.to_thread` there.
 
         Args:
             drain_timeout_s: Seconds that requests of all kinds, and contexts that are being
@@ -383,7 +388,7 @@ class Engine(_lifetime.ClosedAtExit):
                 param="drain_timeout_s",
             )
         deadline = time.monotonic() + drain_timeout_s
-        self._runner.gate.close(drain_timeout_s)
-        self._images.close()
-        remaining_s = max(0.0, deadline - time.monotonic())
-        self._runner.core.close(int(remaining_s * 1000))
+        with contextlib.closing(self._runner.core) as core:
+            with contextlib.closing(self._images):
+                self._runner.gate.close(drain_timeout_s)
+            core.drain(int(max(0.0, deadline - time.monotonic()) * 1000))

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 """Why an answer ended: the model was done or a stop string came up, the token limit
 was reached, the model called tools, or the request was cancelled."""
 

@@ -221,7 +221,7 @@ TEST(model_registry, an_unload_takes_a_model_that_drains_with_its_requests) {
   CHECK(!removed->scheduler->is_idle());
   CHECK(taken.get() == nullptr);
   CHECK_EQ(request.get().status().code(), StatusCode::kModelNotFound);
-  removed->scheduler->abort_all({});
+  removed->scheduler->abort_all({StatusCode::kClosed, "closed"});
   registry.end_remove("a");
 }
 
@@ -242,10 +242,10 @@ TEST(model_registry, an_unload_takes_a_victim_whose_eviction_still_waits_for_ano
   const auto later = evict_busy(registry, {"b"});
   CHECK(registry.take_idle("b", eviction, deadline, kNeverCancelled) == nullptr);
   CHECK_EQ(registry.info("b").value().state, "evicting");
-  for (const auto& scheduler : registry.schedulers()) scheduler->abort_all({});
+  for (const auto& scheduler : registry.schedulers()) scheduler->abort_all({StatusCode::kClosed, "closed"});
   CHECK(registry.take_idle("a", eviction, deadline, kNeverCancelled) != nullptr);
   CHECK(registry.take_idle("b", later, deadline, kNeverCancelled) != nullptr);
-  schedulers[1]->abort_all({});
+  schedulers[1]->abort_all({StatusCode::kClosed, "closed"});
 }
 
 TEST(model_registry, removing_the_active_model_passes_the_role_on) {
@@ -288,7 +288,7 @@ TEST(model_registry, an_evicted_model_stays_known_with_its_options_and_counters)
   auto outputs = std::make_shared<OutputQueue>();
   const auto scheduler = registry.schedulers()[0];
   CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
-  scheduler->abort_all({});
+  scheduler->abort_all({StatusCode::kClosed, "closed"});
   evict(registry, "a");
   CHECK_EQ(registry.info("a").value().state, "evicted");
   CHECK(registry.infos()[0].active);
@@ -339,7 +339,7 @@ TEST(model_registry, leases_requests_and_pins_keep_a_model_from_eviction) {
   const auto soon = ModelRegistry::Clock::now() + std::chrono::milliseconds(30);
   CHECK(registry.take_idle("a", *eviction, soon, kNeverCancelled) == nullptr);
   CHECK_EQ(registry.info("a").value().state, "resident");
-  scheduler->abort_all({});
+  scheduler->abort_all({StatusCode::kClosed, "closed"});
   evict(registry, "a");
 }
 
@@ -353,7 +353,7 @@ TEST(model_registry, new_requests_wait_while_a_model_drains) {
   });
   auto request = std::async(std::launch::async, [&] { return registry.claim_use("a"); });
   CHECK(request.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);
-  scheduler->abort_all({});
+  scheduler->abort_all({StatusCode::kClosed, "closed"});
   CHECK(taken.get() != nullptr);
   registry.end_eviction("a");
   CHECK(request.get().value().ticket != nullptr);  // it is to be loaded again
@@ -405,7 +405,7 @@ TEST(model_registry, keep_alive_counts_from_the_end_of_the_last_use) {
   CHECK(scheduler->submit(make_sequence(1, "x", 4, outputs)).ok());
   std::this_thread::sleep_for(std::chrono::milliseconds(60));
   const auto ended = ModelRegistry::Clock::now();
-  scheduler->abort_all({});
+  scheduler->abort_all({StatusCode::kClosed, "closed"});
   using Ids = std::vector<std::string>;
   CHECK_EQ(registry.expired(started + std::chrono::milliseconds(1040), 1.0), Ids{"b"});
   CHECK(*registry.next_expiry(ended, 1.0) < ended + std::chrono::seconds(1));  // b's

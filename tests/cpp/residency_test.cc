@@ -99,7 +99,7 @@ struct Fixture {
                    .max_wait_s = 10.0}) {
     backend.max_alive = static_cast<int>(max_models);
   }
-  ~Fixture() { residency.close(ModelRegistry::Clock::now()); }
+  ~Fixture() { residency.close(); }
 
   Status load(const std::string& id, const std::string& path = "") {
     ModelOptions options;
@@ -296,7 +296,7 @@ TEST(residency, requests_that_wait_for_a_model_at_the_end_hear_that_it_is_the_en
                                   [&] { return f.residency.acquire("a").status().code(); }));
   }
   while (f.state("b") != "evicting") std::this_thread::yield();
-  f.residency.close(ModelRegistry::Clock::now());
+  f.residency.close();
   for (auto& request : requests) CHECK_EQ(request.get(), StatusCode::kClosed);
 }
 
@@ -306,12 +306,13 @@ TEST(residency, closing_ends_loads_and_requests) {
   f.start("a");
   auto load = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
   while (f.backend.num_loads < 2) std::this_thread::yield();
-  f.residency.close(ModelRegistry::Clock::now() + std::chrono::milliseconds(20));
+  CHECK(!f.residency.drain(ModelRegistry::Clock::now() + std::chrono::milliseconds(20)));
+  f.residency.close();
   CHECK_EQ(load.get().code(), StatusCode::kClosed);
   CHECK_EQ(f.backend.num_alive(), 0);
   const auto outputs = f.outputs->drain();
   REQUIRE(!outputs.empty());
-  CHECK(outputs.back().finished());
+  CHECK_EQ(outputs.back().error.code(), StatusCode::kClosed);
   CHECK_EQ(f.load("b").code(), StatusCode::kClosed);
   CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kClosed);
 }

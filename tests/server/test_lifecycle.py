@@ -42,9 +42,9 @@ def open_stream(server: Server, body: dict[str, Any]) -> http.client.HTTPConnect
     return connection
 
 
-def number_running(server: Server) -> int:
+def number_running(server: Server, state: str = "running") -> int:
     text = server.get("/metrics")
-    lines = [line for line in text.splitlines() if line.startswith("snapllm_requests_running{")]
+    lines = [line for line in text.splitlines() if line.startswith(f"snapllm_requests_{state}{{")]
     assert lines, text
     return int(sum(float(line.split()[-1]) for line in lines))
 
@@ -171,6 +171,39 @@ def test_an_answer_that_a_shutdown_cuts_off_does_not_claim_to_be_complete(
             error = answer["error"]
             assert status == 503
         assert error["code"] == "closed"
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_a_stream_of_any_kind_that_a_shutdown_cuts_off_ends_with_an_error(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "llama.gguf", context_size=32768)
+    server = Server("--model", f"llama={path}", "--drain-timeout", "0").start(1)
+    ingest = {"content": "A document.", "model_id": "llama"}
+    context_id = server.post("/api/v1/contexts/ingest", ingest)["context_id"]
+    # Their prompts take long, not their answers: those of some kinds cannot be kept from ending.
+    words = "Hello " * 4000
+    chat = LONG | {"messages": [{"role": "user", "content": words}]}
+    text = {"model": "llama", "prompt": words, "stream": True}
+    bodies = {
+        "/v1/chat/completions": chat,
+        "/v1/completions": text,
+        "/v1/responses": {"model": "llama", "input": words, "stream": True},
+        "/v1/messages": chat,
+        "/api/v1/generate": text,
+        f"/api/v1/contexts/{context_id}/query": {"query": words, "stream": True},
+    }
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        asked = {
+            path: threads.submit(server.request, "POST", path, body)
+            for path, body in bodies.items()
+        }
+        while sum(number_running(server, each) for each in ("running", "waiting")) < len(bodies):
+            time.sleep(0.01)
+        assert server.stop() == 0
+    for path, each in asked.items():
+        status, answer, _ = each.result()
+        assert status == 200, path
+        last = json.loads(answer.strip().rpartition("data: ")[2])
+        assert "was closed before the request was done" in json.dumps(last["error"]), path
     assert not any("Traceback" in line for line in server.lines)
 
 

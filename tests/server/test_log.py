@@ -107,7 +107,7 @@ def test_a_stream_that_a_shutdown_cuts_off_is_no_success(tmp_path: Path, path: s
         asked.result(10)
     line = wait_for(server, f"path={path}")
     facts = dict(each.split("=", 1) for each in line.split() if "=" in each)
-    assert (facts["finish"], facts["error"]) == ("cancelled", "closed")
+    assert (facts["finish"], facts["error"]) == ("error", "closed")
     assert int(facts["prompt_tokens"]) > 0 and int(facts["generated_tokens"]) > 0
 
 

@@ -9,45 +9,40 @@ import pytest
 
 from snapllm._runner import Answer
 from snapllm.errors import EngineClosedError
-from snapllm.outputs import CompletionChunk, Finish, TextDelta
+from snapllm.outputs import Finish, TextDelta
 from snapllm.server.answers import collect, collect_all, merge
-
-CANCELLED = Finish(finish_reason="cancelled")
 
 
 class FakeAnswer:
-    """An answer whose events are known."""
+    """An answer whose events are known, and how it ends after them."""
 
-    def __init__(self, *batches: list[Any]) -> None:
-        self._batches = list(batches)
+    def __init__(self, *batches: list[Any], failure: Exception | None = None) -> None:
+        self._batches, self._failure = list(batches), failure
 
     async def next(self) -> list[Any]:
+        if not self._batches and self._failure is not None:
+            raise self._failure
         return self._batches.pop(0) if self._batches else []
 
 
-def fake(*batches: list[Any]) -> Answer[Any]:
-    return cast("Answer[Any]", FakeAnswer(*batches))
+def fake(*batches: list[Any], failure: Exception | None = None) -> Answer[Any]:
+    return cast("Answer[Any]", FakeAnswer(*batches, failure=failure))
 
 
-@pytest.mark.parametrize(
-    "batches",
-    [
-        [[TextDelta("Hel")], [CANCELLED]],
-        [[TextDelta("Hel"), CANCELLED]],
-        [[CompletionChunk(text="Hel")], [CompletionChunk(finish=CANCELLED)]],
-    ],
-)
-def test_an_answer_that_the_engine_cut_off_is_an_error(batches: list[list[Any]]) -> None:
+def test_an_answer_that_the_engine_cut_off_is_an_error_beside_others_too() -> None:
+    def cut_off() -> Answer[Any]:
+        return fake([TextDelta("Hel")], failure=EngineClosedError("closed"))
+
     async def merged(*answers: Answer[Any]) -> None:
         async for _ in merge(answers):
             pass
 
     whole = [TextDelta("Hello"), Finish(finish_reason="stop")]
     for read in (
-        lambda: collect(fake(*batches)),
-        lambda: collect_all([fake(whole), fake(*batches)]),
-        lambda: merged(fake(*batches)),
-        lambda: merged(fake(whole), fake(*batches)),
+        lambda: collect(cut_off()),
+        lambda: collect_all([fake(whole), cut_off()]),
+        lambda: merged(cut_off()),
+        lambda: merged(fake(whole), cut_off()),
     ):
         with pytest.raises(EngineClosedError):
             asyncio.run(read())

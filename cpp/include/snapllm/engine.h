@@ -102,9 +102,11 @@ class Engine {
   Result<PrefixStates> read_prefix(const PrefixRef& prefix);
   Status write_prefix(const PrefixRef& prefix, std::vector<StateBytes> states);
 
-  // Waits up to `drain_timeout_ms` for running requests, cancels the rest and
-  // unloads everything. Later calls fail with kClosed.
-  void close(int64_t drain_timeout_ms);
+  // Refuses what is new (kClosed) from now on and waits up to `timeout_ms` for what runs.
+  // Returns whether nothing runs any more. `close` is still to be called.
+  bool drain(int64_t timeout_ms);
+  // Ends what runs (kClosed) and unloads everything. Later calls fail with kClosed.
+  void close();
   // In a forked child, where the engine's threads are not and its mutexes may be held for ever:
   // later calls fail with kClosed, or find nothing, at once, and the engine must not be
   // destroyed.

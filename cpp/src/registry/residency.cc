@@ -199,7 +199,8 @@ bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
       all_gone = false;
       continue;
     }
-    (void)drop(std::move(lease), {});  // take_idle has counted it
+    // take_idle has counted it, and nothing runs that would hear of the reason.
+    (void)drop(std::move(lease), {StatusCode::kClosed, "model " + id + " was evicted"});
     registry_.end_eviction(id);
     num_evictions_.fetch_add(1, std::memory_order_relaxed);
   }
@@ -354,24 +355,33 @@ void Residency::watch_keep_alive() {
   }
 }
 
-void Residency::close(Clock::time_point drain_deadline) {
+bool Residency::drain(Clock::time_point deadline) {
   closed_ = true;
-  std::vector<std::string> ids = registry_.cancel_loads();
+  registry_.cancel_loads();
   {
     const auto schedulers = registry_.schedulers();
     for (const auto& scheduler : schedulers) scheduler->close();
-    for (const auto& scheduler : schedulers) scheduler->wait_idle(drain_deadline);
+    for (const auto& scheduler : schedulers) scheduler->wait_idle(deadline);
   }
-  const auto is_in_use = [](const Holding& holding) { return holding.in_use; };  // by embeddings
-  while (Clock::now() < drain_deadline && std::ranges::any_of(registry_.holdings(), is_in_use)) {
+  const auto any_in_use = [&] {  // by embeddings
+    return std::ranges::any_of(registry_.holdings(), &Holding::in_use);
+  };
+  while (any_in_use()) {
+    if (Clock::now() >= deadline) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+  return true;
+}
+
+void Residency::close() {
+  closed_ = true;
+  const Status reason(StatusCode::kClosed, "the engine was closed before the request was done");
   // Until nothing is left: a load that was about to begin may still come and go.
-  for (; !ids.empty(); ids = registry_.cancel_loads()) {
+  for (auto ids = registry_.cancel_loads(); !ids.empty(); ids = registry_.cancel_loads()) {
     for (const std::string& id : ids) {
       auto removed = registry_.begin_remove(id);
       if (!removed.ok()) continue;  // leaving, or gone already
-      finish_removal(id, std::move(removed).value(), {});
+      finish_removal(id, std::move(removed).value(), reason);
     }
     registry_.wait_unless_empty(Clock::now() + std::chrono::milliseconds(5));
   }

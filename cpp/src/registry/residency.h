@@ -68,8 +68,11 @@ class Residency {
 
   // Refuses everything from now on.
   void stop_accepting() { closed_ = true; }
-  // Waits until `drain_deadline` for running requests, cancels the rest, unloads all.
-  void close(Clock::time_point drain_deadline);
+  // Refuses everything from now on, ends loads, and waits for running requests, or for the
+  // deadline. Returns whether none runs any more.
+  bool drain(Clock::time_point deadline);
+  // Ends running requests and loads, and unloads all.
+  void close();
 
  private:
   enum class Patience { kNone, kWaitForBusy };

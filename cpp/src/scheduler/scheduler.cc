@@ -430,13 +430,12 @@ void Scheduler::count_finished(const Sequence& sequence) {
 }
 
 void Scheduler::abort_all(const Status& status) {
-  end_status_ = status.ok() ? Status(StatusCode::kClosed, "the engine is closed") : status;
+  end_status_ = status;
   take_arrivals();
-  const FinishReason reason = status.ok() ? FinishReason::kCancelled : FinishReason::kError;
-  for (const auto& sequence : running_) sequence->finish(reason, status);
+  for (const auto& sequence : running_) sequence->finish(FinishReason::kError, status);
   hand_over();
   for (const auto& sequence : waiting_) {
-    sequence->finish(reason, status);
+    sequence->finish(FinishReason::kError, status);
     count_finished(*sequence);
     queue_.note_finished(sequence->request_id(), /*was_waiting=*/true);
     sequence->outputs().push({sequence->take_output()});

@@ -52,7 +52,7 @@ class Scheduler : public Steppable {
   // Compute thread only.
   bool has_work() const override;
   void step(bool others_wait) override;
-  // Ends every request, with `status` as its error, or as cancelled when it is ok.
+  // Ends every request, with `status` as its error. REQUIRES: !status.ok()
   void abort_all(const Status& status);
   // Ok until abort_all; then why nothing of the model is to be computed any more.
   const Status& end_status() const { return end_status_; }

@@ -16,7 +16,7 @@ from snapllm.contexts.record import ContextRecord
 from snapllm.contexts.room import explain_not_kept, not_in_ram
 from snapllm.contexts.tiers import TierLimits
 from snapllm.contexts.views import ContextView, Tier
-from snapllm.errors import ContextNotFoundError, EngineClosedError, SnapLLMError, StorageError
+from snapllm.errors import ContextNotFoundError, SnapLLMError, StorageError
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the tokens computed so far and all of them."""
@@ -114,7 +114,6 @@ class KvKeeper:
                     raise output.error
                 if output.finish_reason == "cancelled":
                     cancellation.check()
-                    raise EngineClosedError("the engine is closed")
                 num_cached = output.num_cached_tokens
                 if progress is not None:
                     progress(output.num_computed_prompt_tokens, len(record.tokens))

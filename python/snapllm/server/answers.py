@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from snapllm._runner import Answer, finish_of
-from snapllm.errors import EngineClosedError
+from snapllm._runner import Answer
 from snapllm.server.log_lines import note_started
 
 _Event = TypeVar("_Event")
@@ -30,26 +29,10 @@ def answering(
             answer.close()
 
 
-async def next_events(answer: Answer[_Event]) -> list[_Event]:
-    """Waits for the next events of an answer; an empty list after the last.
-
-    Raises:
-        SnapLLMError: The request failed.
-        EngineClosedError: The engine ended before the answer did.
-    """
-    events = await answer.next()
-    finish = finish_of(events[-1]) if events else None
-    # A client that leaves takes its handler along: of those that still read, only the
-    # engine's end cancels a request.
-    if finish is not None and finish.finish_reason == "cancelled":
-        raise EngineClosedError("the server is shutting down: the answer is not complete")
-    return events
-
-
 async def collect(answer: Answer[_Event]) -> list[_Event]:
     """All events of an answer."""
     events: list[_Event] = []
-    while batch := await next_events(answer):
+    while batch := await answer.next():
         events.extend(batch)
     return events
 
@@ -64,10 +47,10 @@ async def collect_all(answers: Sequence[Answer[_Event]]) -> list[list[_Event]]:
 async def merge(answers: Sequence[Answer[_Event]]) -> AsyncIterator[tuple[int, list[_Event]]]:
     """Yields the events of all answers as they come, with the answer's index."""
     if len(answers) == 1:
-        while batch := await next_events(answers[0]):
+        while batch := await answers[0].next():
             yield 0, batch
         return
-    waiting = {asyncio.ensure_future(next_events(answer)): i for i, answer in enumerate(answers)}
+    waiting = {asyncio.ensure_future(answer.next()): i for i, answer in enumerate(answers)}
     try:
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -75,7 +58,7 @@ async def merge(answers: Sequence[Answer[_Event]]) -> AsyncIterator[tuple[int, l
                 index = waiting.pop(task)
                 if batch := task.result():
                     yield index, batch
-                    waiting[asyncio.ensure_future(next_events(answers[index]))] = index
+                    waiting[asyncio.ensure_future(answers[index].next())] = index
     finally:
         for task in waiting:
             task.cancel()

@@ -11,7 +11,6 @@ from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, ChatResult, Finish
 from snapllm.protocol.error_codes import api_error
 from snapllm.protocol.native_stream import last_piece, text_pieces
-from snapllm.server.answers import next_events
 from snapllm.server.sse import DONE, EventStream
 
 
@@ -29,7 +28,7 @@ async def send_answer(
     """
     events: list[ChatEvent] = []
     try:
-        while batch := await next_events(answer):
+        while batch := await answer.next():
             events += batch
             pieces = text_pieces(batch)
             if isinstance(batch[-1], Finish):

@@ -18,7 +18,7 @@ from snapllm.protocol.anthropic_answers import (
     error_object,
 )
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import answering, collect, next_events
+from snapllm.server.answers import answering, collect
 from snapllm.server.keys import OPTIONS, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import EventStream, event_stream, stream_response
@@ -62,7 +62,7 @@ async def _send(
     finish: Finish | None = None
     start: bytes | None = None
     try:
-        while batch := await next_events(events):
+        while batch := await events.next():
             data = b"".join(blocks.events(event) for event in batch)
             if start is None:
                 start = answer.start(events.num_prompt_tokens, events.num_cached_tokens)

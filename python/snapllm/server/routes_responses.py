@@ -19,7 +19,7 @@ from snapllm.protocol.responses_items import (
     output_to_keep,
     read_list_query,
 )
-from snapllm.server.answers import answering, collect, next_events
+from snapllm.server.answers import answering, collect
 from snapllm.server.kept_responses import OwnResponses
 from snapllm.server.keys import STATE, cache_namespace_of, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
@@ -87,7 +87,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         async with event_stream(request) as stream:
             await stream.send_raw(answer.start())
             try:
-                while events := await next_events(answers[0]):
+                while events := await answers[0].next():
                     await stream.send_raw(answer.write(events))
             except SnapLLMError as error:
                 await stream.fail(api_error(error))
