@@ -145,7 +145,7 @@ class Engine(_lifetime.ClosedAtExit):
         self.contexts = ContextManager(self._runner, Path(folder) / "contexts" if folder else None)
         """Documents whose KV is computed once and kept."""
         self._images = ImageModels(
-            self.set_external_memory,
+            core.set_external_memory,
             options.num_threads or _core.available_cpus(),
             self._runner.gate,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
 
 from typing_extensions import Unpack
@@ -26,11 +27,18 @@ class SingleModel(Model, ClosedAtExit):
 
 def load(path: str | PathLike[str], **options: Unpack[LoadOptions]) -> SingleModel:
     """Loads one model in an engine of its own; see `Engine.load`."""
-    engine = Engine()
-    return SingleModel(engine, engine.load(path, **options))
+    return _single(lambda engine: engine.load(path, **options))
 
 
 def load_demo() -> SingleModel:
     """Loads the demo model in an engine of its own."""
+    return _single(Engine.load_demo)
+
+
+def _single(load_into: Callable[[Engine], Model]) -> SingleModel:
     engine = Engine()
-    return SingleModel(engine, engine.load_demo())
+    try:
+        return SingleModel(engine, load_into(engine))
+    except BaseException:
+        engine.close()
+        raise

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,13 @@ LONG: dict[str, Any] = {"max_tokens": 30_000, "ignore_eos": True}
 def long_path(model_dir: Path) -> Path:
     """A model that takes long over an answer, where it may."""
     return make_nano_model(model_dir / "long.gguf", context_size=32768)
+
+
+@pytest.fixture
+def without_gc() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def wait_until_running(engine: snapllm.Engine) -> None:
@@ -116,3 +126,40 @@ def test_ctrl_c_ends_the_wait_for_contexts_and_then_the_engine(long_path: Path) 
         with pytest.raises(snapllm.EngineClosedError):
             engine.runner.gate.check_not_shut()
     assert not engine.models()
+
+
+@pytest.mark.usefixtures("without_gc")
+def test_an_engine_that_is_dropped_leaves_its_workspace_at_once(
+    llama_path: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        engine = snapllm.Engine(num_threads=1, workspace=tmp_path)
+        model = engine.load(llama_path, "m")
+        engine.contexts.ingest("A document.", name="doc")
+        model.chat("Hello", max_tokens=2)
+        asyncio.run(model.achat("Hello", max_tokens=2))
+        engine.contexts.query("doc", "What?", max_tokens=2)
+        engine.contexts.delete("doc")
+        core = weakref.ref(engine.runner.core)
+        del engine, model
+        assert core() is None
+
+
+@pytest.mark.usefixtures("without_gc")
+def test_a_model_whose_engine_is_dropped_goes_on(llama_path: Path) -> None:
+    model = snapllm.Engine(num_threads=1).load(llama_path)
+    assert model.generate("a", max_tokens=2).tokens
+
+
+@pytest.mark.usefixtures("without_gc")
+@pytest.mark.parametrize("load", [lambda: snapllm.load("/"), lambda: snapllm.load(__file__)])
+def test_a_load_that_fails_leaves_no_engine(load: Callable[[], snapllm.SingleModel]) -> None:
+    def num_threads() -> int:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    before = num_threads()
+    for _ in range(5):
+        with contextlib.suppress(snapllm.SnapLLMError):
+            load()
+            pytest.fail("it was loaded")
+    assert num_threads() <= before + 1  # the compute thread, which is all engines'

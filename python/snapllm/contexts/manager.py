@@ -52,11 +52,12 @@ class ContextManager:
         self._gate = runner.gate
         self._catalog = ContextCatalog(folder, self._gate.check_not_shut)
         self._keeper = KvKeeper(self._core, self._catalog)
-        self.questions = Questions(runner, self._keeper, self._find)
+        self.questions = Questions(runner, self._keeper, self._catalog.find)
         """Makes chats of questions; for the server."""
         self.transfers = TransferFolder(folder)
         """For the files that a server takes in and gives out."""
         self._keeper.pin_all()
+        # It does not know the runner in its turn: an engine that is dropped ends at once.
         runner.resolve = self.questions.resolve
 
     @property
