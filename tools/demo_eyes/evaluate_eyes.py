@@ -78,8 +78,8 @@ def main() -> None:
     wrong: list[tuple[Question, str]] = []
     for row in dict.fromkeys(case[0] for case in cases):
         rows = [(c[2], a) for c, a in zip(cases, answers, strict=True) if c[0] == row]
-        wrong += [(question, answer) for question, answer in rows if question.span not in answer]
-        right = sum(question.span in answer for question, answer in rows)
+        wrong += [(question, answer) for question, answer in rows if not question.is_right(answer)]
+        right = sum(question.is_right(answer) for question, answer in rows)
         print(f"| {row} | {right} | {len(rows)} | {100 * right / len(rows):.1f} |")
     for question, answer in wrong[: args.show_wrong]:
         print(f"\n{question.text}\n  wanted: {question.answer}\n  got:    {answer}")

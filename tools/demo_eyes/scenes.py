@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -163,11 +164,15 @@ def _sentence(text: str) -> str:
 
 @dataclass(frozen=True)
 class Question:
-    """A question on one or more pictures; the answer is right when it holds `span`."""
+    """A question on one or more pictures, and its answer, of which `span` is what counts."""
 
     text: str
     answer: str
     span: str
+
+    def is_right(self, answer: str) -> bool:
+        """Whether an answer holds the span, and not as part of a longer word."""
+        return re.search(rf"(?<!\w){re.escape(self.span)}(?!\w)", answer) is not None
 
 
 _WHAT = (
@@ -193,8 +198,8 @@ _COUNT = ("How many shapes are there?", "How many shapes are in this image?", "C
 
 
 def what_question(rng: random.Random, scene: Scene) -> Question:
-    listing = _listing(scene)
-    return Question(rng.choice(_WHAT), _sentence(listing), listing[1:])
+    answer = _sentence(_listing(scene))
+    return Question(rng.choice(_WHAT), answer, answer)
 
 
 def _color_question(rng: random.Random, scene: Scene) -> Question | None:
@@ -296,4 +301,4 @@ def ask_both(rng: random.Random, first: Scene, second: Scene) -> Question:
     )
     one, two = _listing(first), _listing(second)
     answer = f"The first image shows {one}. The second image shows {two}."
-    return Question(text, answer, f"The second image shows {two}")
+    return Question(text, answer, answer)

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from chatml import Dialogue, Turn
-from pools import ITEMS, Pools
+from pools import ITEMS, Pools, is_held_out
 
 SPEEDS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 
@@ -126,9 +126,17 @@ def drill_dialogue(p: Pools) -> Dialogue:
     return Dialogue((Turn("user", question), Turn("assistant", answer)), skill="drill", expected=(answer,))
 
 
+def _problem(p: Pools) -> Problem:
+    """A problem that only the training draws, or only the evaluation."""
+    while True:
+        problem = p.rng.choice((_speed, _sum, _price, _difference))(p)
+        if is_held_out(problem.question) == p.held_out:
+            return problem
+
+
 def arithmetic_dialogue(p: Pools, thinking: bool) -> Dialogue:
     """One problem; with `thinking` its steps stand in the think block."""
-    problem = p.rng.choice((_speed, _sum, _price, _difference))(p)
+    problem = _problem(p)
     question = p.pick(["{}", "{}", "{}", "Solve this step by step: {}", "Solve this: {}",
                        "Think and answer: {}"]).format(problem.question)
     turns = (Turn("user", question),

@@ -1,8 +1,10 @@
-"""Measures the shipped file through the shipped engine, on cases training never saw.
+"""Measures the shipped file through the shipped engine.
 
-`python evaluate.py [--model demo.gguf] [--num 300]` prints a Markdown table. Every
-random word in the cases is held out, and every answer is asked for with the right
-answers to the earlier questions as its history.
+`python evaluate.py [--model demo.gguf] [--num 300]` prints a Markdown table. What a pool
+draws at random (pools.py) and word problems (arithmetic.py) are ones that training never
+draws; listed names, plain numbers and the fixed questions of knowledge.py are the same in
+both. Every answer is asked for with the right answers to the earlier questions as its
+history.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,6 +54,13 @@ def cases_of(row: str, dialogue: Dialogue) -> Iterator[Case]:
             yield Case(row, dialogue, number, next(spans))
 
 
+def holds(text: str, span: str) -> bool:
+    """Whether the text has the span, and not as part of a longer word, number or code."""
+    before = r"(?<![\w@$-])(?<!\w[.,:/@])"
+    after = r"(?![\w@%-]|[.,:/]\w)"
+    return re.search(before + re.escape(span) + after, text) is not None
+
+
 def is_right(case: Case, result: snapllm.ChatResult) -> bool:
     """Calls must be exactly right; other answers must hold the right span."""
     wanted = case.wanted
@@ -64,7 +74,7 @@ def is_right(case: Case, result: snapllm.ChatResult) -> bool:
         return True
     if case.row.startswith(("Knowledge", "Tool result", "No tool")):
         return result.content.strip() == wanted.content
-    return case.span in result.content
+    return holds(result.content, case.span)
 
 
 def ask(model: snapllm.Model, case: Case) -> tuple[bool, int, str]:
@@ -135,7 +145,8 @@ def _knowledge_cases(pools: Pools, num: int) -> Iterator[Case]:
 
 
 def all_cases(num: int) -> list[Case]:
-    """The evaluation set: always the same for the same `num`."""
+    """The evaluation set: the same for the same `num` and the same Python, whose own documentation
+    is around the agent's requests (prose.py)."""
     pools = Pools(random.Random(SEED), held_out=True)
     makers: list[Callable[[], Iterator[Case]]] = [
         *(lambda n=n: _document_cases(pools, num, n) for n in (4, 16, 64, 128)),

@@ -1,7 +1,9 @@
-"""Words and values the dialogues are filled with, split into training and held-out.
+"""Words and values the dialogues are filled with.
 
 Most names and codes are random: a model that has seen every value can remember
-them, one that has not must copy.
+them, one that has not must copy. Random words, codes, phone numbers, prices and dates are
+split into those of training and those of the evaluation; what is listed here, plain numbers,
+years and times are not.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import random
 import string
 import zlib
+from collections.abc import Callable
+from functools import wraps
 
 FIRST_NAMES = """Anna Ben Carla David Elena Felix Grace Henry Irene Jack Karen Liam Maria Nina Oscar Paula
 Quinn Rosa Samuel Tina Uma Victor Wendy Xavier Yara Zoe Alice Bob Charles Diana Emma Frank George Hannah Ivan
@@ -62,13 +66,26 @@ _VOWELS = "a e i o u ai ea oo".split()
 _CODAS = ["", "", "", "n", "r", "l", "s", "m", "k", "t", "x"]
 
 
-def is_held_out(word: str) -> bool:
-    """Whether a random word is kept for the evaluation (one in eight)."""
-    return zlib.crc32(word.encode()) % 8 == 0
+def is_held_out(value: str) -> bool:
+    """Whether a word, a value or a question is kept for the evaluation (one in eight)."""
+    return zlib.crc32(value.encode()) % 8 == 0
+
+
+def _split(draw: Callable[[Pools], str]) -> Callable[[Pools], str]:
+    """Draws again until the value is one of the training's, or of the evaluation's."""
+
+    @wraps(draw)
+    def drawn(p: Pools) -> str:
+        while True:
+            value = draw(p)
+            if is_held_out(value) == p.held_out:
+                return value
+
+    return drawn
 
 
 class Pools:
-    """Draws values. With `held_out`, random words are ones training never used."""
+    """Draws values. With `held_out`, those that are split are ones training never draws."""
 
     def __init__(self, rng: random.Random, held_out: bool = False) -> None:
         self.rng = rng
@@ -77,15 +94,13 @@ class Pools:
     def pick(self, options: list[str]) -> str:
         return self.rng.choice(options)
 
+    @_split
     def word(self) -> str:
         """A word of random syllables, lower case."""
-        while True:
-            count = self.rng.choice((2, 2, 3))
-            word = "".join(
-                self.pick(_ONSETS) + self.pick(_VOWELS) + self.pick(_CODAS) for _ in range(count)
-            )
-            if is_held_out(word) == self.held_out:
-                return word
+        count = self.rng.choice((2, 2, 3))
+        return "".join(
+            self.pick(_ONSETS) + self.pick(_VOWELS) + self.pick(_CODAS) for _ in range(count)
+        )
 
     def name(self) -> str:
         """A person's first name, often with a last name."""
@@ -107,6 +122,7 @@ class Pools:
             high = min(high, 99)
         return str(self.rng.randint(low, high))
 
+    @_split
     def code(self) -> str:
         kind = self.rng.random()
         letters = "".join(self.rng.choices(string.ascii_uppercase, k=self.rng.randint(1, 3)))
@@ -117,6 +133,7 @@ class Pools:
             return f"{letters}{digits}"
         return digits
 
+    @_split
     def phone(self) -> str:
         groups = [3, 4] if self.rng.random() < 0.5 else [3, 3, 4]
         return "-".join("".join(self.rng.choices(string.digits, k=size)) for size in groups)
@@ -124,11 +141,13 @@ class Pools:
     def email(self) -> str:
         return f"{self.word()}@{self.word()}.{self.pick(['com', 'org', 'net'])}"
 
+    @_split
     def price(self) -> str:
         if self.rng.random() < 0.6:
             return f"{self.number(2, 500)} dollars"
         return f"${self.number(1, 99)}.{self.rng.randint(0, 99):02d}"
 
+    @_split
     def date(self) -> str:
         day = f"{self.pick(MONTHS)} {self.rng.randint(1, 28)}"
         return f"{day}, {self.rng.randint(1990, 2035)}" if self.rng.random() < 0.4 else day
