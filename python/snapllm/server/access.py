@@ -12,6 +12,7 @@ from aiohttp import web
 from snapllm.protocol.error_codes import ApiError
 from snapllm.server.keys import OPTIONS
 from snapllm.server.middleware import refuse
+from snapllm.server.request_facts import facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OPEN_PATHS = {"/", "/health"}
@@ -43,7 +44,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     matches = [hmac.compare_digest(given, key.encode()) for key in keys]
     if not any(matches):
         return refuse(request, ApiError("unauthorized", "a valid API key is required"))
-    request["cache_namespace"] = hashlib.sha256(given).hexdigest()[:16]
+    facts_of(request).cache_namespace = hashlib.sha256(given).hexdigest()[:16]
     return await handler(request)
 
 
@@ -54,7 +55,7 @@ async def allow_origins(request: web.Request, handler: Handler) -> web.StreamRes
     origin = request.headers.get("Origin")
     if not origins or origin is None or not (origin in origins or "*" in origins):
         return await handler(request)
-    request["cors_origin"] = origin
+    facts_of(request).cors_origin = origin
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         # Clients send headers of their own (x-stainless-..., anthropic-...): all that is asked
         # for, where it is a list of names.
@@ -74,12 +75,12 @@ async def allow_origins(request: web.Request, handler: Handler) -> web.StreamRes
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Signal handler: puts the request's id and its allowed origin on every response."""
-    request_id = request.get("request_id")
-    if request_id is not None:
-        response.headers["x-request-id"] = response.headers["request-id"] = request_id
-    if "cache_header" in request:
-        response.headers["x-snapllm-cache"] = request["cache_header"]
-    if "cors_origin" in request:
-        response.headers["Access-Control-Allow-Origin"] = request["cors_origin"]
+    facts = facts_of(request)
+    if facts.request_id:
+        response.headers["x-request-id"] = response.headers["request-id"] = facts.request_id
+    if facts.cache_header is not None:
+        response.headers["x-snapllm-cache"] = facts.cache_header
+    if facts.cors_origin is not None:
+        response.headers["Access-Control-Allow-Origin"] = facts.cors_origin
         response.headers["Access-Control-Expose-Headers"] = "x-request-id, x-snapllm-cache"
         response.headers.add("Vary", "Origin")

@@ -18,6 +18,7 @@ from snapllm.server.cache_reports import CacheReports
 from snapllm.server.coming import ComingModels, model_of
 from snapllm.server.kept_responses import KeptResponses
 from snapllm.server.options import AppOptions
+from snapllm.server.request_facts import facts_of
 
 
 class ServerState:
@@ -75,8 +76,7 @@ def threads_of(request: web.Request) -> Threads:
 
 def cache_namespace_of(request: web.Request) -> str:
     """Whose prompts may be reused for a request: those of the same API key."""
-    namespace: str = request.get("cache_namespace", "")
-    return namespace
+    return facts_of(request).cache_namespace
 
 
 def loaded_ids(engine: Engine) -> set[str]:

@@ -7,13 +7,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from snapllm._runner import Answer
 from snapllm.protocol.error_codes import ApiError
+from snapllm.server.request_facts import RequestFacts, facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 access_log = logging.getLogger("snapllm.access")
@@ -31,31 +32,30 @@ def quoted(value: object) -> str:
 
 def note_error(request: web.Request, error: ApiError) -> None:
     """Has the request's line say what went wrong."""
-    request["error"] = error
+    facts_of(request).error = error
 
 
 def note_started(request: web.Request, model_id: str, answers: Sequence[Answer[Any]]) -> None:
     """Has the request's line count these answers too, however far they get."""
-    request["facts"] = {"model": model_id}
-    request.setdefault("answers", []).extend(answers)
+    facts = facts_of(request)
+    facts.logged = {"model": model_id}
+    facts.answers += answers
 
 
-def _facts(request: web.Request) -> Mapping[str, object]:
-    facts: dict[str, object] = {**request.get("facts", {})}
-    answers: list[Answer[Any]] = request.get("answers", [])
+def _logged(facts: RequestFacts) -> dict[str, object]:
+    logged, answers = dict(facts.logged), facts.answers
     if answers:
-        facts |= {
+        logged |= {
             "prompt_tokens": sum(answer.num_prompt_tokens for answer in answers),
             "cached_tokens": sum(answer.num_cached_tokens for answer in answers),
             "generated_tokens": sum(answer.num_generated_tokens for answer in answers),
             "finish": ",".join(answer.finish_reason or "cancelled" for answer in answers),
         }
-    error: ApiError | None = request.get("error")
-    if error is not None:
-        facts["error"] = error.code
-        if error.param is not None:
-            facts["param"] = error.param
-    return facts
+    if facts.error is not None:
+        logged["error"] = facts.error.code
+        if facts.error.param is not None:
+            logged["param"] = facts.error.param
+    return logged
 
 
 @web.middleware
@@ -63,23 +63,24 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
     """Gives the request an id, or keeps the client's, and logs one line at its end."""
     given = request.headers.get("x-request-id", "")
     request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-    request["request_id"] = request_id
+    facts = facts_of(request)
+    facts.request_id = request_id
     start = time.perf_counter()
     status = CLIENT_LEFT
     try:
         response = await handler(request)
-        if "client_left" not in request:
+        if not facts.has_client_left:
             status = response.status
         return response
     finally:
-        if status == CLIENT_LEFT and "error" in request:
-            status = request["error"].status  # what cut the answer off was no client
+        if status == CLIENT_LEFT and facts.error is not None:
+            status = facts.error.status  # what cut the answer off was no client
         line = {
             "method": request.method,
             "path": request.rel_url.raw_path,
             "status": status,
             "ms": f"{(time.perf_counter() - start) * 1000:.1f}",
             "id": request_id,
-            **_facts(request),
+            **_logged(facts),
         }
         access_log.info(" ".join(f"{name}={quoted(value)}" for name, value in line.items()))

@@ -18,8 +18,9 @@ from snapllm.protocol.error_codes import (
     encode_error,
 )
 from snapllm.server.cache_reports import Ended, cache_header
-from snapllm.server.keys import STATE, cache_namespace_of
+from snapllm.server.keys import STATE
 from snapllm.server.log_lines import note_error
+from snapllm.server.request_facts import facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger("snapllm.server")
@@ -38,7 +39,7 @@ def refuse(request: web.Request, error: ApiError) -> web.Response:
     """An error as its HTTP response, in the shape of the request's protocol."""
     note_error(request, error)
     if _is_anthropic(request):
-        body = msgspec.json.encode(error_object(error, request["request_id"]))
+        body = msgspec.json.encode(error_object(error, facts_of(request).request_id))
     else:
         body = encode_error(error)
     response = json_response(body, error.status)
@@ -49,10 +50,11 @@ def refuse(request: web.Request, error: ApiError) -> web.Response:
 
 def note_answers(request: web.Request, model_id: str, answers: Sequence[Ended]) -> None:
     """Makes the request's cache report and header."""
+    facts = facts_of(request)
     request.app[STATE].cache_reports.note(
-        cache_namespace_of(request), request["request_id"], model_id, answers
+        facts.cache_namespace, facts.request_id, model_id, answers
     )
-    request["cache_header"] = cache_header(answers)
+    facts.cache_header = cache_header(answers)
 
 
 @web.middleware
@@ -82,17 +84,17 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return refusal
     except ConnectionError:
         # The client left: nobody to answer.
-        if "response" not in request:
+        facts = facts_of(request)
+        if facts.begun is None:
             raise
-        request["client_left"] = True
-        begun: web.StreamResponse = request["response"]
-        return begun
+        facts.has_client_left = True
+        return facts.begun
     except Exception:
         explained = ApiError("internal_error", "internal error; see the server's log")
-        if "response" in request:
+        if facts_of(request).begun is not None:
             note_error(request, explained)
             raise  # the answer has begun: all that is left is to cut it off
-        log.exception("request %s failed", request["request_id"])
+        log.exception("request %s failed", facts_of(request).request_id)
         return refuse(request, explained)
 
 

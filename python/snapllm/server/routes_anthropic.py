@@ -21,6 +21,7 @@ from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
 from snapllm.server.keys import OPTIONS, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.request_facts import facts_of
 from snapllm.server.sse import EventStream, event_stream, stream_response
 
 
@@ -74,7 +75,7 @@ async def _send(
                 await stream.send_raw(data)
     except SnapLLMError as error:
         explained = api_error(error)
-        body = error_object(explained, request["request_id"])
+        body = error_object(explained, facts_of(request).request_id)
         await stream.fail(explained, encode_event("error", body))
     return finish
 

@@ -30,6 +30,7 @@ from snapllm.server.keys import (
     threads_of,
 )
 from snapllm.server.middleware import json_response, refuse
+from snapllm.server.request_facts import facts_of
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
 JOBS: web.AppKey[ImageJobs] = web.AppKey("image_jobs", ImageJobs)
@@ -43,7 +44,7 @@ async def _model_for(request: web.Request, wire: DiffusionRequest) -> ImageModel
 
 
 def _note(request: web.Request, model: ImageModel, job: ImageJob) -> None:
-    request["facts"] = {"model": model.id, "job": job.id, "seed": job.request.seed}
+    facts_of(request).logged = {"model": model.id, "job": job.id, "seed": job.request.seed}
 
 
 async def _last(events: asyncio.Queue[JobEvent]) -> ImageResult:

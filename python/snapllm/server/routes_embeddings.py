@@ -8,6 +8,7 @@ from aiohttp import web
 from snapllm.protocol.openai_embeddings import embeddings_object, parse_embeddings
 from snapllm.server.keys import engine_of, model_ready, resolve_model
 from snapllm.server.middleware import json_response
+from snapllm.server.request_facts import facts_of
 
 
 async def embeddings(request: web.Request) -> web.Response:
@@ -17,7 +18,7 @@ async def embeddings(request: web.Request) -> web.Response:
     await model_ready(request, model_id)
     wanted = msgspec.structs.replace(parsed.request, model=model_id)
     found = await engine_of(request).runner.embeddings.arun(wanted)
-    request["facts"] = {"model": model_id, "prompt_tokens": found.num_tokens}
+    facts_of(request).logged = {"model": model_id, "prompt_tokens": found.num_tokens}
     body = embeddings_object(
         parsed.request.model, found.vectors, found.num_tokens, as_base64=parsed.as_base64
     )

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from snapllm.protocol.error_codes import ApiError, encode_error
 from snapllm.server.log_lines import note_error
+from snapllm.server.request_facts import facts_of
 
 KEEP_ALIVE_S = 10.0
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -73,7 +74,7 @@ async def event_stream(
     """Opens a stream and keeps it alive; the handler returns `stream_response`."""
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
-    request["response"] = response
+    facts_of(request).begun = response
     stream = EventStream(request, response, keep_alive)
     keeper = asyncio.create_task(stream.keep_alive())
     try:
@@ -87,5 +88,6 @@ async def event_stream(
 
 def stream_response(request: web.Request) -> web.StreamResponse:
     """The response that `event_stream` opened."""
-    response: web.StreamResponse = request["response"]
+    response = facts_of(request).begun
+    assert response is not None, "no stream was opened"
     return response

@@ -1,0 +1,41 @@
+"""What is noted about a request while it is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from snapllm._runner import Answer
+from snapllm.protocol.error_codes import ApiError
+
+
+@dataclass
+class RequestFacts:
+    """One request's; event loop only."""
+
+    request_id: str = ""
+    cache_namespace: str = ""
+    """Whose prompts may be reused: those of the same API key."""
+    cors_origin: str | None = None
+    cache_header: str | None = None
+    logged: dict[str, object] = field(default_factory=dict)
+    """What the request's line says beside what its answers come to."""
+    answers: list[Answer[Any]] = field(default_factory=list)
+    error: ApiError | None = None
+    begun: web.StreamResponse | None = None
+    """The stream of the answer, from when it is open."""
+    has_client_left: bool = False
+
+
+# aiohttp warns of keys that are strings from the version on that has others.
+_KEY: Any = web.RequestKey("facts", RequestFacts) if hasattr(web, "RequestKey") else "facts"
+
+
+def facts_of(request: web.Request) -> RequestFacts:
+    """The request's facts, which begin empty."""
+    if _KEY not in request:
+        request[_KEY] = RequestFacts()
+    facts: RequestFacts = request[_KEY]
+    return facts
