@@ -93,10 +93,11 @@ def main() -> None:
     print(f"{sum(p.numel() for p in eyes.parameters())} parameters see, on {device}", flush=True)
 
     tokenizer = str(args.run / "tokenizer.json")
+    seed = args.seed + state.get("seed", 0)
     count = max(1, args.producers // 2)
-    next_batch, stop_pictures = start_producers(tokenizer, args.seed, args.rows, count)
+    next_batch, stop_pictures = start_producers(tokenizer, seed, args.rows, count)
     next_text, stop_text = start_text_producers(
-        tokenizer, args.seed, args.text_tokens, args.max_row_tokens, count
+        tokenizer, seed, args.text_tokens, args.max_row_tokens, count
     )
     right, asked, average, text_average = 0, 0, 0.0, 0.0
     start = time.monotonic()

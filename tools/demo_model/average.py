@@ -28,7 +28,10 @@ def main() -> None:
     shutil.copy(args.runs[0] / "tokenizer.json", args.out)
     states = [torch.load(run / "checkpoint.pt", map_location="cpu") for run in args.runs]
     merged = average(*(state["model"] for state in states))
-    torch.save({"model": merged, "step": 0, "trained_s": 0.0, "num_tokens": 0}, args.out / "checkpoint.pt")
+    # Where the second run ended, so that no dialogue of its is drawn again.
+    seed = states[1].get("seed", 0) + states[1]["step"]
+    torch.save({"model": merged, "seed": seed, "step": 0, "trained_s": 0.0, "num_tokens": 0},
+               args.out / "checkpoint.pt")
     if all((run / "eyes.pt").exists() for run in args.runs):
         eyes = [torch.load(run / "eyes.pt", map_location="cpu") for run in args.runs]
         torch.save(average(*eyes), args.out / "eyes.pt")

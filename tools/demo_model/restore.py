@@ -7,6 +7,7 @@ from which `train.py --out DIR --start-progress 0.5` goes on.
 from __future__ import annotations
 
 import argparse
+import zlib
 from pathlib import Path
 
 import gguf
@@ -47,7 +48,9 @@ def main() -> None:
     tokenizer = make_tokenizer(vocab, [tuple(m.split(" ")) for m in merges])
     assert [tokenizer.id_to_token(i) for i in range(len(tokens))] == tokens, "the vocabulary's order differs"
     tokenizer.save(str(args.out / "tokenizer.json"))
-    torch.save({"model": read_weights(reader), "step": 0, "trained_s": 0.0, "num_tokens": 0},
+    # Of the weights: a run that goes on from a file draws other dialogues than the one that made it.
+    seed = zlib.crc32(args.gguf.read_bytes())
+    torch.save({"model": read_weights(reader), "seed": seed, "step": 0, "trained_s": 0.0, "num_tokens": 0},
                args.out / "checkpoint.pt")
 
 

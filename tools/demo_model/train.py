@@ -1,7 +1,8 @@
 """Trains the demo model: `python train.py --out DIR --minutes N`.
 
 Resumes from DIR/checkpoint.pt (restore.py makes one of a GGUF). The schedule follows the minutes trained so far, so
-that a run on a faster machine sees more data and ends at the same time.
+that a run on a faster machine sees more data and ends at the same time. No two runs are the same for that reason,
+whatever their seed.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--eval-minutes", type=float, default=5.0)
     parser.add_argument("--start-progress", type=float, default=0.0,
                         help="where in the schedule a run from restored weights begins (0 to 1)")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=7, help="of a run from the start; others keep theirs")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,7 +102,7 @@ def main() -> None:
     model = DemoModel(Config()).to(device)
     optimizers = make_optimizers(model, MUON_LR, ADAM_LR)
     base_lrs = [MUON_LR, ADAM_LR]
-    step, trained_s, num_tokens = 0, 0.0, 0
+    seed, step, trained_s, num_tokens = args.seed, 0, 0.0, 0
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device)
@@ -109,10 +110,11 @@ def main() -> None:
         for optimizer, saved in zip(optimizers, state.get("optimizers", ()), strict="optimizers" in state):
             optimizer.load_state_dict(saved)
         step, trained_s, num_tokens = state["step"], state["trained_s"], state["num_tokens"]
+        seed = state.get("seed", seed)
     print(f"{sum(p.numel() for p in model.parameters())} parameters on {device}", flush=True)
 
     next_batch, stop_producers = start_producers(
-        str(tokenizer_path), args.seed + step, args.batch_tokens, args.max_row_tokens, args.producers)
+        str(tokenizer_path), seed + step, args.batch_tokens, args.max_row_tokens, args.producers)
     next_eval_s = trained_s + args.eval_minutes * 60
     average = torch.zeros(())
     while trained_s < args.minutes * 60:
@@ -139,7 +141,7 @@ def main() -> None:
             next_eval_s = trained_s + args.eval_minutes * 60
             counts = exact_answers(model, tokenizer, 1000 + step, max(progress, 0.3), 120, device)
             print("eval " + "  ".join(f"{k} {a}/{b}" for k, (a, b) in sorted(counts.items())), flush=True)
-            save(checkpoint, {"model": model.state_dict(), "step": step, "trained_s": trained_s,
+            save(checkpoint, {"model": model.state_dict(), "seed": seed, "step": step, "trained_s": trained_s,
                               "optimizers": [o.state_dict() for o in optimizers],
                               "num_tokens": num_tokens})
     stop_producers()
