@@ -60,7 +60,7 @@ _cores: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _others: weakref.WeakSet[_Closable] = weakref.WeakSet()
 _PACKAGE = str(Path(__file__).parent) + os.sep
-_RETURN_S = 1.0
+_RETURN_S = 10.0
 
 
 def watch(core: _core.Engine, gate: Gate, *others: _Closable) -> None:

@@ -173,7 +173,11 @@ def test_log_probabilities_come_with_the_content(client: openai.OpenAI) -> None:
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"max_tokens": -1}, openai.BadRequestError, "max_tokens"),
-        ({"messages": [{"role": "user", "content": "a" * 100_000}]}, openai.BadRequestError, None),
+        (
+            {"messages": [{"role": "user", "content": "a" * 100_000}]},
+            openai.BadRequestError,
+            "messages",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             openai.BadRequestError,
