@@ -12,12 +12,12 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Protocol
 
 from typing_extensions import Self
 
-from snapllm import _core
+from snapllm import _core, _workers
 from snapllm._gate import Gate
 
 
@@ -92,12 +92,20 @@ def _close() -> None:
 
 
 def _is_anybody_inside() -> bool:
-    """Whether another thread runs the package's code, from which alone the C++ is called."""
+    """Whether another thread has work in the package, from which alone the C++ is called: what it
+    is in just now, an import perhaps, will go on there."""
     own = threading.get_ident()
-    return any(
-        thread != own and frame.f_code.co_filename.startswith(_PACKAGE)
-        for thread, frame in sys._current_frames().items()
-    )
+    frames = [frame for thread, frame in sys._current_frames().items() if thread != own]
+    return any(map(_has_work, frames))
+
+
+def _has_work(frame: FrameType | None) -> bool:
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_PACKAGE) and name != _workers.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 if hasattr(os, "register_at_fork"):

@@ -325,27 +325,28 @@ def tokens():
 threading.excepthook = lambda arguments: None
 endless = {"max_tokens": 20_000, "ignore_eos": True}
 threading.Thread(target=lambda: %s, daemon=True).start()
-time.sleep(0.5)
+time.sleep(float(sys.argv[2]))
 """
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "after_s"),
     [
-        "list(model.generate('x', stream=True, **endless))",
-        "model.chat('x', **endless)",
-        "model.embed([[5] * 1000] * 2000)",
-        "asyncio.run(model.aembed([[5] * 1000] * 2000))",
-        "asyncio.run(model.achat('x', **endless))",
-        "tokens()",
-        "images()",
+        ("list(model.generate('x', stream=True, **endless))", 0.5),
+        ("model.chat('x', **endless)", 0.5),
+        ("model.embed([[5] * 1000] * 2000)", 0.5),
+        ("asyncio.run(model.aembed([[5] * 1000] * 2000))", 0.5),
+        ("asyncio.run(model.achat('x', **endless))", 0.5),
+        ("tokens()", 0.5),
+        ("images()", 0.5),
+        ("images()", 0.2),  # while it imports
     ],
 )
 def test_the_interpreter_ends_while_a_thread_computes(
-    call: str, image_files: dict[str, Path]
+    call: str, after_s: float, image_files: dict[str, Path]
 ) -> None:
     folder = image_files["diffusion_model"].parent
-    command = [sys.executable, "-c", _AT_THE_END % call, str(folder)]
+    command = [sys.executable, "-c", _AT_THE_END % call, str(folder), str(after_s)]
     run = subprocess.run(command, timeout=60, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
 
