@@ -38,9 +38,11 @@ class SnapLLMError(Exception):
         code: The error's name in the HTTP API, for example ``"model_not_found"``.
         message: What went wrong, for a human.
         param: The argument or request field at fault, where one is known.
+        is_of_prompt: Whether `param` is the prompt, by whatever name the caller has for it.
     """
 
     code: ClassVar[str] = "internal_error"
+    is_of_prompt = False
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -196,4 +198,5 @@ def from_status(code: str, message: str) -> SnapLLMError:
     if named is not None and isinstance(error, InvalidRequestError):
         param = named[named.lastindex or 0]
         error.param = "prompt" if param == "token" else param
+        error.is_of_prompt = error.param == "prompt"
     return error

@@ -85,7 +85,7 @@ def api_error(error: SnapLLMError, endpoint: str = "") -> ApiError:
         error: The exception.
         endpoint: The path of whoever was asked, as its route has it.
     """
-    param = _PROMPT_FIELDS.get(endpoint, "prompt") if error.param == "prompt" else error.param
+    param = _PROMPT_FIELDS.get(endpoint, error.param) if error.is_of_prompt else error.param
     return ApiError(error.code, error.message, param)
 
 
