@@ -99,7 +99,7 @@ def test_a_second_question_finds_the_picture_computed() -> None:
     assert second.usage.num_cached_tokens > 16  # what the picture takes
 
 
-def test_questions_on_pictures_it_never_saw_are_answered(demo_server: Server) -> None:
+def test_questions_on_pictures_that_are_drawn_anew_are_answered(demo_server: Server) -> None:
     rng = random.Random(HELD_OUT_SEED)
     cases: list[tuple[str, Question]] = []
     for i in range(80):
