@@ -56,6 +56,11 @@ void evict(ModelRegistry& registry, const std::string& id) {
   registry.end_eviction(id);
 }
 
+// Returns once somebody else waits for the load: whoever does holds its ticket, too.
+void until_waited_for(const Claim& claim) {
+  while (claim.ticket.use_count() < 3) std::this_thread::yield();  // the entry's and the claim's
+}
+
 // Begins the eviction of models with a request each, which nobody computes.
 ModelRegistry::EvictionId evict_busy(ModelRegistry& registry, const std::vector<std::string>& ids) {
   auto outputs = std::make_shared<OutputQueue>();
@@ -121,7 +126,7 @@ TEST(model_registry, whoever_waits_for_a_load_fails_with_it) {
   auto claim = registry.claim_load("a", options_of("a"));
   auto second = std::async(std::launch::async,
                            [&] { return registry.claim_load("a", options_of("a")); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  until_waited_for(claim.value());
   registry.end_load("a", *claim.value().ticket, Status(StatusCode::kOutOfMemory, "too large"));
   CHECK_EQ(second.get().status().code(), StatusCode::kOutOfMemory);
   CHECK_EQ(registry.active(), "");
@@ -192,7 +197,7 @@ TEST(model_registry, an_unload_ends_the_loads_that_wait_and_not_those_after_it) 
   auto claim = registry.claim_load("a", options_of("a"));
   const auto load_again = [&] { return registry.claim_load("a", options_of("a")); };
   auto waiting = std::async(std::launch::async, load_again);
-  CHECK(waiting.wait_for(std::chrono::milliseconds(30)) == std::future_status::timeout);
+  until_waited_for(claim.value());
   auto removal = std::async(std::launch::async, [&] { return registry.begin_remove("a"); });
   while (!claim.value().ticket->cancelled) std::this_thread::yield();
   auto later = std::async(std::launch::async, load_again);
