@@ -36,7 +36,7 @@ def test_nodes_client_runs_its_examples(
     node_folder: Path, demo_server: Server, name: str, num_examples: int
 ) -> None:
     result = subprocess.run(
-        ["node", "--test", f"{name}.test.mjs"],
+        ["node", "--test", "--test-reporter=tap", f"{name}.test.mjs"],
         cwd=node_folder,
         env={**os.environ, "SNAPLLM_URL": demo_server.url, "SNAPLLM_PICTURE": red_circle()},
         capture_output=True,

@@ -1,6 +1,7 @@
 // The official OpenAI client for Node against a server with the demo model.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import OpenAI, { BadRequestError, NotFoundError } from "openai";
 
 const client = new OpenAI({
@@ -22,6 +23,11 @@ const WEATHER = {
     },
   },
 };
+
+async function stats() {
+  const response = await fetch(`${process.env.SNAPLLM_URL}/api/v1/models/cache/stats`);
+  return (await response.json()).stats.models.find((model) => model.id === "demo");
+}
 
 test("models are listed and found", async () => {
   const ids = [];
@@ -112,10 +118,20 @@ test("errors are of the client's own classes", async () => {
 });
 
 test("a stream that is left ends its request", async () => {
-  const options = { model: "demo", messages: HELLO, max_tokens: 4000, stream: true };
-  const stream = await client.chat.completions.create(options);
+  const { requests_cancelled: before } = await stats();
+  const stream = await client.chat.completions.create({
+    ...GREEDY,
+    messages: HELLO,
+    max_tokens: 30_000, // far more than anybody waits for
+    ignore_eos: true,
+    stream: true,
+  });
   for await (const _ of stream) break;
   assert.ok(stream.controller.signal.aborted);
-  const after = await client.chat.completions.create({ ...GREEDY, messages: HELLO });
-  assert.ok(after.choices[0].message.content);
+  const deadline = Date.now() + 30_000;
+  while ((await stats()).requests_running > 0) {
+    assert.ok(Date.now() < deadline, "the request is still running");
+    await setTimeout(20);
+  }
+  assert.equal((await stats()).requests_cancelled, before + 1);
 });
