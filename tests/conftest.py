@@ -8,8 +8,19 @@ from pathlib import Path
 import pytest
 from nano_image_model import make_nano_image_model
 from nano_models import make_nano_model
+from server_process import Server
 
 import snapllm
+
+
+@pytest.fixture(autouse=True)
+def no_server_is_left_running() -> Iterator[None]:
+    """Kills the servers that a test started and, where it failed, did not stop."""
+    before = len(Server.started)
+    yield
+    for server in Server.started[before:]:
+        server.kill()
+    del Server.started[before:]
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +57,12 @@ def engine(llama_path: Path, qwen_path: Path) -> Iterator[snapllm.Engine]:
 @pytest.fixture(scope="session")
 def model(engine: snapllm.Engine) -> snapllm.Model:
     return engine.model("llama")
+
+
+@pytest.fixture(scope="session")
+def long_model(engine: snapllm.Engine, model_dir: Path) -> snapllm.Model:
+    """A model for answers so long that only a cancellation ends them in time."""
+    return engine.load(make_nano_model(model_dir / "long.gguf", context_size=32768), "long")
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,20 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, ClassVar
 
 START_TIMEOUT_S = 60.0
+LINE_TIMEOUT_S = 20.0
 
 
 class Server:
     """A server process on a free port; its log lines are kept."""
+
+    started: ClassVar[list[Server]] = []
+    """All of them, so that none outlives the test that started it."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -30,8 +35,10 @@ class Server:
         )
         self.lines: list[str] = []
         self._new_lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.url = ""
+        self.started.append(self)
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -49,12 +56,29 @@ class Server:
             if match := re.search(pattern, line):
                 return match
 
+    def line_with(self, *words: str) -> str:
+        """The first log line of all with these words; waits for it.
+
+        An answer can be here before the line that the server writes about it.
+        """
+        deadline = time.monotonic() + LINE_TIMEOUT_S
+        while True:
+            for line in list(self.lines):
+                if all(word in line for word in words):
+                    return line
+            assert time.monotonic() < deadline, (words, self.lines[-5:])
+            time.sleep(0.02)
+
     def start(self, num_models: int) -> Server:
-        """Waits until it listens and has loaded its models."""
-        while num_models > 0 or not self.url:
-            line = self.wait_for_line(r"listening on (http://\S+)|loaded \S+")
-            self.url = line[1] or self.url
-            num_models -= line[1] is None
+        """Waits until it listens and has loaded its models; ends it where it does not."""
+        try:
+            while num_models > 0 or not self.url:
+                line = self.wait_for_line(r"listening on (http://\S+)|loaded \S+")
+                self.url = line[1] or self.url
+                num_models -= line[1] is None
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def request(
@@ -87,6 +111,16 @@ class Server:
         return answer
 
     def stop(self) -> int:
-        """Ends the process as a service manager does; returns its exit status."""
+        """Ends the process as a service manager does; returns its exit status.
+
+        All that it said is among the lines then.
+        """
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        status = self.process.wait(timeout=90)
+        self._reader.join(10)
+        return status
+
+    def kill(self) -> None:
+        """Ends the process at once, if it still runs."""
+        self.process.kill()
+        self.process.wait(timeout=30)

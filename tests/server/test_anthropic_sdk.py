@@ -405,8 +405,11 @@ def guarded() -> Iterator[Server]:
         *("--api-key", "first", "--api-key", "second", "--alias", "claude-*=demo"),
         *("--cors-origin", "https://page.example"),
     ).start(1)
-    yield server
-    assert server.stop() == 0
+    try:
+        yield server
+        assert server.stop() == 0
+    finally:
+        server.kill()
 
 
 def test_keys_are_required_where_there_are_keys(guarded: Server) -> None:

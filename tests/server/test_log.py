@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from nano_models import make_nano_model
 from server_process import Server
+from waiting import wait_until
 
 LONG = {
     "model": "llama",
@@ -25,17 +26,6 @@ LONG = {
 }
 
 
-def wait_for(server: Server, *words: str) -> str:
-    """The first log line with all of the words."""
-    deadline = time.monotonic() + 10
-    while True:
-        for line in server.lines:
-            if all(word in line for word in words):
-                return line
-        assert time.monotonic() < deadline, (words, server.lines[-5:])
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def log_of(server: Server) -> Callable[..., str]:
     """Asks the shared server, and returns the request's line."""
@@ -44,15 +34,14 @@ def log_of(server: Server) -> Callable[..., str]:
     def ask(method: str, path: str, body: Any = None) -> str:
         request_id = f"log-{next(numbers)}-{time.monotonic_ns()}"
         server.request(method, path, body, {"x-request-id": request_id})
-        return wait_for(server, "snapllm.access", request_id)
+        return server.line_with("snapllm.access", request_id)
 
     return ask
 
 
 def test_an_answer_is_counted(log_of: Callable[..., str]) -> None:
-    body = {"model": "llama", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     for stream in (False, True):
-        line = log_of("POST", "/v1/chat/completions", body | {"stream": stream})
+        line = log_of("POST", "/v1/chat/completions", LONG | {"max_tokens": 4, "stream": stream})
         assert "status=200" in line and " model=llama " in line
         assert " generated_tokens=4 finish=length" in line and "prompt_tokens=0" not in line
         assert "error=" not in line
@@ -85,7 +74,7 @@ def test_a_stream_whose_client_leaves_is_counted_so_far(tmp_path: Path) -> None:
     assert connection.sock is not None
     connection.sock.recv(10)
     connection.close()
-    line = wait_for(server, "status=499", "model=llama", "finish=cancelled")
+    line = server.line_with("status=499", "model=llama", "finish=cancelled")
     assert "prompt_tokens=0 " not in line
     assert server.stop() == 0
 
@@ -94,18 +83,17 @@ def test_a_stream_whose_client_leaves_is_counted_so_far(tmp_path: Path) -> None:
 def test_a_stream_that_a_shutdown_cuts_off_is_no_success(tmp_path: Path, path: str) -> None:
     model = make_nano_model(tmp_path / "llama.gguf", context_size=32768)
     server = Server("--model", f"llama={model}", "--drain-timeout", "0").start(1)
+    first_token = 'snapllm_time_to_first_token_seconds_count{model="llama"} 1'
     body = dict(LONG)
     if path != "/v1/chat/completions":
         del body["messages"]
         body["prompt"] = "Hello"
     with ThreadPoolExecutor() as threads:
         asked = threads.submit(server.request, "POST", path, body)
-        while not server.get("/api/v1/models/cache/stats")["stats"]["models"][0]["kv_cells_used"]:
-            time.sleep(0.01)
-        time.sleep(0.3)
+        wait_until(lambda: first_token in server.get("/metrics"))
         assert server.stop() == 0
         asked.result(10)
-    line = wait_for(server, f"path={path}")
+    line = server.line_with(f"path={path}")
     facts = dict(each.split("=", 1) for each in line.split() if "=" in each)
     assert (facts["finish"], facts["error"]) == ("error", "closed")
     assert int(facts["prompt_tokens"]) > 0 and int(facts["generated_tokens"]) > 0
@@ -128,8 +116,8 @@ def test_a_name_cannot_end_its_line_or_make_up_facts(
     empty_server.post("/api/v1/models/load", {"model_id": name, "file_path": str(llama_path)})
     body = {"model": name, "prompt": "x", "max_tokens": 2}
     empty_server.post("/v1/completions", body)
-    assert json.dumps(name) in wait_for(empty_server, "snapllm.models", "loaded ")
-    assert f"model={json.dumps(name)} " in wait_for(empty_server, "path=/v1/completions")
+    assert json.dumps(name) in empty_server.line_with("snapllm.models", "loaded ")
+    assert f"model={json.dumps(name)} " in empty_server.line_with("path=/v1/completions")
     assert not any(line.startswith("2026 ERROR") for line in empty_server.lines)
 
 
@@ -137,12 +125,12 @@ def test_each_change_of_a_model_has_a_line(empty_server: Server, llama_path: Pat
     post = empty_server.post
     for model_id in ("one", "two"):
         body = {"model_id": model_id, "file_path": str(llama_path)}
-        post("/api/v1/models/load", body | {"keep_alive_s": 0.2})
-        post("/api/v1/models/load", body | {"keep_alive_s": 0.2})
-    wait_for(empty_server, "INFO snapllm.models: evicted two from memory")
+        for seconds in (1000, 1000, 0.2):  # the first loads it, the last lets it expire
+            post("/api/v1/models/load", body | {"keep_alive_s": seconds})
+    empty_server.line_with("INFO snapllm.models: evicted two from memory")
     post("/api/v1/models/switch", {"model_id": "two"})
     post("/api/v1/generate", {"model": "two", "prompt": "x", "max_tokens": 1})
-    wait_for(empty_server, "INFO snapllm.models: two is back in memory")
+    empty_server.line_with("INFO snapllm.models: two is back in memory")
     post("/api/v1/models/unload", {"model_id": "two"})
     time.sleep(1.2)
     events = [line.partition("snapllm.models: ")[2] for line in empty_server.lines]
@@ -166,8 +154,8 @@ def test_damaged_files_are_counted_and_said(tmp_path: Path, llama_path: Path) ->
         path.write_bytes(b"nothing")
     server = Server(*arguments).start(1)
     try:
-        wait_for(server, "WARNING", str(damaged.with_suffix(".damaged")))
-        line = wait_for(server, "WARNING", "damaged files of KV were removed")
+        server.line_with("WARNING", str(damaged.with_suffix(".damaged")))
+        line = server.line_with("WARNING", "damaged files of KV were removed")
         count = int(line.partition("workspace: ")[2].split()[0])
         stats = server.get("/api/v1/models/cache/stats")["stats"]
         assert count == stats["kv_files_damaged"] > 0
@@ -188,7 +176,7 @@ def test_files_that_cannot_be_written_are_said(tmp_path: Path, llama_path: Path)
         body = {"content": "The badge color is green.", "model_id": "llama"}
         status, answer, _ = server.request("POST", "/api/v1/contexts/ingest", body)
         assert (status, answer["error"]["code"]) == (500, "storage_failed")
-        wait_for(server, "WARNING snapllm.store: files of KV could not be written")
+        server.line_with("WARNING snapllm.store: files of KV could not be written")
         assert server.get("/api/v1/models/cache/stats")["stats"]["kv_write_failures"] > 0
     finally:
         assert server.stop() == 0

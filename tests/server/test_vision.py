@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,8 +70,9 @@ def test_the_native_stream_is_the_answer(seeing: Server) -> None:
     _, whole = generate(seeing)
     status, text = generate(seeing, stream=True)
     assert status == 200
-    assert text.count("data: ") > 2 and text.rstrip().endswith("data: [DONE]")
-    assert whole["response"][:1] in text
+    *events, last = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert last == "[DONE]" and len(events) > 2
+    assert "".join(json.loads(event).get("token", "") for event in events) == whole["response"]
 
 
 def bomb() -> str:
