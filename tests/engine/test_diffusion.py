@@ -328,15 +328,17 @@ def test_image_models_are_found_switched_and_listed(
     assert painting.active_image_model == "pix"
 
 
-def test_the_same_in_this_process(painting: snapllm.Engine, image_files: dict[str, Path]) -> None:
-    model = load(painting, image_files, "here", isolated=False)
-    assert model.worker_pid is None
-    assert np.array_equal(pixels(model), pixels(painting.image_model("pix")))
+def test_the_same_in_this_process(
+    painting: snapllm.Engine, image_files: dict[str, Path], model: ImageModel
+) -> None:
+    here = load(painting, image_files, "here", isolated=False)
+    assert here.worker_pid is None
+    assert np.array_equal(pixels(here), pixels(model))
     painting.unload("here")
 
 
 def test_wrong_files_are_refused(
-    painting: snapllm.Engine, image_files: dict[str, Path], tmp_path: Path
+    painting: snapllm.Engine, image_files: dict[str, Path], model: ImageModel, tmp_path: Path
 ) -> None:
     language = make_nano_model(tmp_path / "l.gguf")
     with pytest.raises(snapllm.InvalidModelError, match="not an image model"):

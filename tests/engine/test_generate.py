@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from nano_models import Architecture, make_nano_model
 from ties import decided_tokens
+from waiting import wait_until
 
 import snapllm
 from snapllm import ContextLengthExceededError, InvalidRequestError
@@ -148,17 +148,22 @@ def test_a_grammar_that_does_not_parse_is_refused(model: snapllm.Model) -> None:
 
 
 def test_leaving_a_stream_early_frees_its_sequence(
-    engine: snapllm.Engine, model: snapllm.Model
+    engine: snapllm.Engine, long_model: snapllm.Model
 ) -> None:
-    stream = model.generate(PROMPT, stream=True, max_tokens=1500, ignore_eos=True)
+    def stats() -> Any:
+        return next(each for each in engine.stats().models if each.id == long_model.id)
+
+    num_cancelled = stats().num_cancelled
+    stream = long_model.generate(PROMPT, stream=True, max_tokens=30_000, ignore_eos=True)
     next(stream)
     del stream
-    deadline = time.monotonic() + 10
-    while any(
-        s.num_running or s.num_kv_cells_used > s.num_hot_tokens for s in engine.stats().models
-    ):
-        assert time.monotonic() < deadline, "the abandoned request is still running"
-        time.sleep(0.005)
+
+    def is_free() -> bool:
+        now = stats()
+        return now.num_running == 0 and now.num_kv_cells_used <= now.num_hot_tokens
+
+    wait_until(is_free, "the abandoned request is still running")
+    assert stats().num_cancelled == num_cancelled + 1
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))

@@ -150,9 +150,9 @@ def test_a_worker_that_does_not_read_holds_up_neither_a_cancel_nor_an_unload(
 def test_a_worker_that_does_not_read_is_killed_after_its_silence(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    model = load()  # whose worker has all the time it needs to start
     monkeypatch.setattr(worker_process, "PING_S", 0.1)
     monkeypatch.setattr(worker_process, "SILENCE_S", 0.5)
-    model = load()
     job = job_that_a_stopped_worker_does_not_read(model)
     with pytest.raises(snapllm.GenerationFailedError, match="does not answer"):
         job.result(20)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pytest
 from ties import decided_tokens
 
 import snapllm
@@ -59,26 +61,30 @@ def test_asyncio_callers_get_their_own_answers(model: snapllm.Model) -> None:
 
 
 def test_cancelling_a_task_cancels_its_request(
-    engine: snapllm.Engine, model: snapllm.Model
+    engine: snapllm.Engine, long_model: snapllm.Model
 ) -> None:
-    before = next(s for s in engine.stats().models if s.id == "llama").num_cancelled
+    def stats() -> Any:
+        return next(each for each in engine.stats().models if each.id == long_model.id)
+
+    async def until_running(number: int) -> None:
+        for _ in range(3000):
+            if stats().num_running == number and stats().num_waiting == 0:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"there are not {number} requests")
 
     async def main() -> None:
-        task = asyncio.create_task(
-            model.agenerate("x", max_tokens=1500, ignore_eos=True, temperature=0)
-        )
-        await asyncio.sleep(0.02)
+        answer = long_model.agenerate("x", max_tokens=30_000, ignore_eos=True, temperature=0)
+        task = asyncio.create_task(answer)
+        await until_running(1)
         task.cancel()
-        for _ in range(1000):
-            stats = next(s for s in engine.stats().models if s.id == "llama")
-            if stats.num_running == stats.num_waiting == 0:
-                return
-            await asyncio.sleep(0.005)
-        raise AssertionError("the cancelled request is still running")
+        await until_running(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
+    before = stats().num_cancelled
     asyncio.run(main())
-    after = next(s for s in engine.stats().models if s.id == "llama").num_cancelled
-    assert after <= before + 1  # it may have been quicker than the cancellation
+    assert stats().num_cancelled == before + 1
 
 
 def test_more_requests_than_sequences_all_get_answered(engine: snapllm.Engine) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 import snapllm
 from snapllm import _core, _runner
@@ -33,14 +33,14 @@ def finish(queue: _core.OutputQueue, request_id: int) -> None:
 
 
 def test_a_model_that_has_to_come_back_is_not_waited_for(llama_path: Path) -> None:
-    with snapllm.Engine(num_threads=1, keep_alive_s=0.2) as engine:
+    with snapllm.Engine(num_threads=1) as engine:
         core, queue = engine.runner.core, _core.OutputQueue()
         model = engine.load(llama_path, "llama")
         request_id = core.try_submit(request([5, 6]), queue)
         assert request_id is not None
         finish(queue, request_id)
-        while model.info.state != "evicted":
-            time.sleep(0.01)
+        engine.load(llama_path, "llama", keep_alive_s=0.05)
+        wait_until(lambda: model.info.state == "evicted")
         assert core.try_submit(request([5, 6]), queue) is None
         assert model.info.state == "evicted"
         finish(queue, core.submit(request([5, 6]), queue))
@@ -87,16 +87,15 @@ def test_a_model_that_left_again_before_the_loop_hears_of_it_is_waited_for_elsew
         await engine.runner.lower(ChatRequest(model="llama", messages=[Message("user", "Hi")]))
 
     monkeypatch.setattr(_runner, "lower_chat", lower)
-    with snapllm.Engine(num_threads=1, keep_alive_s=0.2) as engine:
+    # Far longer than from a use to the next one below.
+    with snapllm.Engine(num_threads=1, keep_alive_s=3) as engine:
         model = engine.load(llama_path, "llama")
         asyncio.run(count(engine))
-        while model.info.state != "evicted":
-            time.sleep(0.01)
+        wait_until(lambda: model.info.state == "evicted")
         with monkeypatch.context() as patch:
             patch.setattr(_runner.Runner, "bring_back", come_and_go)
             asyncio.run(count(engine))
         assert used == [True, False]
-        while model.info.state != "evicted":
-            time.sleep(0.01)
+        wait_until(lambda: model.info.state == "evicted")
         asyncio.run(count(engine))  # once it is back it takes no thread
         assert used == [True, False, True]

@@ -280,6 +280,6 @@ SAID = {"role": "assistant", "content": [marked("x")]}
     ],
 )
 def test_many_marks_take_little_time(fields: dict[str, Any]) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert parse(**fields).breakpoint is not None
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
