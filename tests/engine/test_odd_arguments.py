@@ -352,23 +352,6 @@ def test_the_interpreter_ends_while_a_thread_computes(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "a=x.gguf", "--model", "a=y.gguf"], "two models have this id"),
-        (["--api-key", ""], "--api-key is empty"),
-        (["--part", "x.vae=y"], "no --model has this id"),
-        (["--lora-dir", "x=y"], "no --model has this id"),
-        (["--kv-ram", "99999999999999999999"], "expected a number"),
-    ],
-)
-def test_the_server_names_options_that_cannot_be(arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "snapllm.serve", "--port", "0", *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert run.returncode in (1, 2)
-    assert message in run.stderr and "Traceback" not in run.stderr
-
-
-@pytest.mark.parametrize(
     ("options", "param"),
     [
         ({"keep_alive_s": float("nan")}, "keep_alive_s"),
