@@ -93,15 +93,12 @@ def test_a_deleted_context_does_not_come_back_with_an_append(engine: snapllm.Eng
     contexts = engine.contexts
     context_id = contexts.ingest("Start.").record.id
 
-    def append() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with submission(engine):
+            append = threads.submit(contexts.append, context_id, "Fact number one. " * 400)
+        contexts.delete(context_id)
         with pytest.raises(snapllm.SnapLLMError):
-            contexts.append(context_id, "Fact number one. " * 400)
-
-    thread = threading.Thread(target=append)
-    with submission(engine):
-        thread.start()
-    contexts.delete(context_id)
-    thread.join()
+            append.result()
     with pytest.raises(snapllm.SnapLLMError, match="not found"):
         contexts.get(context_id)
 
