@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from greedy_proxy import GreedyProxy, greedy
 from npm_packages import installed
 from server_process import Server
 
@@ -30,12 +33,19 @@ def codex(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "node_modules" / ".bin" / "codex"
 
 
+@pytest.fixture
+def proxy(demo_server: Server) -> Iterator[GreedyProxy]:
+    """Codex names no temperature."""
+    with greedy(demo_server.url) as proxy:
+        yield proxy
+
+
 @pytest.mark.slow
-def test_codex_answers_and_runs_a_command(codex: Path, demo_server: Server, tmp_path: Path) -> None:
+def test_codex_answers_and_runs_a_command(codex: Path, proxy: GreedyProxy, tmp_path: Path) -> None:
     project, home = tmp_path / "project", tmp_path / "home"
     project.mkdir()
     (home / ".codex").mkdir(parents=True)
-    (home / ".codex" / "config.toml").write_text(CONFIG.format(url=demo_server.url))
+    (home / ".codex" / "config.toml").write_text(CONFIG.format(url=proxy.url))
     (project / "notes.txt").write_text("The magic word is tulip.\n")
 
     def ask(prompt: str) -> subprocess.CompletedProcess[str]:
@@ -56,4 +66,6 @@ def test_codex_answers_and_runs_a_command(codex: Path, demo_server: Server, tmp_
     done = ask("Run the command: cat notes.txt")
     assert done.returncode == 0, done.stderr
     assert "'cat notes.txt'" in done.stderr and "succeeded" in done.stderr
+    outputs = [item for item in proxy.bodies[-1]["input"] if "output" in item]
+    assert "The magic word is tulip." in json.dumps(outputs)  # it came back to the model
     assert "tulip" in done.stdout
