@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BESIDE_UPSTREAM = ("decode", "documents", "serve", "agent", "memory", "images")
 
 
 @pytest.mark.slow
@@ -34,6 +36,10 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     command = [sys.executable, "-m", "benchmarks", *names, "--rounds", "1", "--tokens", "4"]
     command += ["--threads", "1", "--prompt-tokens", "300", "--lengths", "200"]
+    command += ["--streams", "1,4"]
+    upstream = os.environ.get("SNAPLLM_UPSTREAM_BIN")
+    if upstream:
+        command += ["--upstream", upstream]
     run = subprocess.run(
         [*command, "--json", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
@@ -42,6 +48,9 @@ def test_every_benchmark_runs_on_the_demo_model(tmp_path: Path) -> None:
     assert list(results["benchmarks"]) == names
     for name, rows in results["benchmarks"].items():
         assert rows and all(row["median"] >= 0 for row in rows), name
+    for name in BESIDE_UPSTREAM if upstream else ():
+        names_of_rows = [row["name"] for row in results["benchmarks"][name]]
+        assert any(each.endswith("ratio") for each in names_of_rows), names_of_rows
     equal = results["benchmarks"]["agent"][-1]
     assert equal["name"].startswith("first answers equal") and equal["median"] > 2
     rows = {row["name"]: row["median"] for row in results["benchmarks"]["switch"]}
