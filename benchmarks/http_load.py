@@ -98,8 +98,10 @@ async def chat(
                     last = now
                     answer.text += text
     answer.total_ms = (time.perf_counter() - start) * 1000
-    if not is_whole or answer.num_tokens == 0:
+    if not is_whole:
         raise RuntimeError(f"{url}: a stream ended without its end")
+    if answer.num_tokens == 0:  # llama-cpp-python does not say; it has an event for each token
+        answer.num_tokens = len(answer.gaps_ms) + 1
     if not answer.text:  # its tokens are no text: they came with its end
         answer.ttft_ms = answer.total_ms
     return answer
