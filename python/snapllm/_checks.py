@@ -43,9 +43,12 @@ def convert(value: object, type_: type[_T], field: str = "", *, strict: bool = T
 
 
 def plain_number(value: object) -> object:
-    """A number of another library's, as NumPy's, as one of Python's; all else as it is."""
+    """A number of another library's, as NumPy's, or its truth value, as one of Python's; all else
+    as it is."""
     if isinstance(value, int):
         return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
     if isinstance(value, Integral):
         return int(value)
     try:
@@ -82,7 +85,10 @@ def path_text(path: str | PathLike[str], field: str) -> str:
         )
     if "\0" in text:
         raise InvalidRequestError(f"{field}: {text!r} holds a NUL", param=field)
-    return str(Path(text).absolute()) if text else ""
+    try:
+        return str(Path(text).absolute()) if text else ""
+    except OSError:  # the folder that it is relative to is gone: so is what it names
+        return text
 
 
 def check_path(path: str | PathLike[str], field: str) -> str:

@@ -101,8 +101,8 @@ def _is_anybody_inside() -> bool:
 
 def _has_work(frame: FrameType | None) -> bool:
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(_PACKAGE) and name != _workers.__file__:
+        code = frame.f_code
+        if code.co_filename.startswith(_PACKAGE) and code not in _workers.IDLE_CODE:
             return True
         frame = frame.f_back
     return False

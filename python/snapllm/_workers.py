@@ -58,8 +58,9 @@ class Workers:
         except BaseException:
             with self._changed:
                 self._num_started -= 1
-                if work in self._waiting:
-                    self._waiting.remove(work)
+                if work not in self._waiting:
+                    return  # a thread that became free has it
+                self._waiting.remove(work)
             raise
 
     def _work(self) -> None:
@@ -76,6 +77,10 @@ class Workers:
                 return self._waiting.popleft()
             self._num_started -= 1
             return None
+
+
+IDLE_CODE = frozenset({Workers._work.__code__, Workers._next.__code__})
+"""What a thread without a call is in."""
 
 
 def _run(future: Future[_T], call: Callable[[], _T]) -> None:

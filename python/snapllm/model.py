@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from typing_extensions import Unpack
 
 from snapllm import _core
-from snapllm._checks import check_text, convert, token_ids
+from snapllm._checks import check_text, convert, plain_number, token_ids
 from snapllm._embedding import RawEmbeddings
 from snapllm._numbers import Tokens
 from snapllm._readers import fold_chat, fold_completion
@@ -85,8 +85,8 @@ class Model:
         return self._runner.core.tokenize(
             self.id,
             check_text(text, "text"),
-            convert(add_special, bool, "add_special"),
-            convert(parse_special, bool, "parse_special"),
+            convert(plain_number(add_special), bool, "add_special"),
+            convert(plain_number(parse_special), bool, "parse_special"),
         )
 
     def detokenize(self, tokens: Tokens, *, special: bool = True) -> str:
@@ -99,7 +99,8 @@ class Model:
         Raises:
             InvalidRequestError: They are no token ids, or one is not in the vocabulary.
         """
-        ids, special = token_ids(tokens, "tokens"), convert(special, bool, "special")
+        ids = token_ids(tokens, "tokens")
+        special = convert(plain_number(special), bool, "special")
         try:
             return self._runner.core.detokenize(self.id, ids, special).decode(errors="replace")
         except InvalidRequestError as error:

@@ -11,7 +11,7 @@ import msgspec
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 """Why an answer ended: the model was done or a stop string came up, the token limit
-was reached, the model called tools, or the request was cancelled."""
+was reached, or the model called tools."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

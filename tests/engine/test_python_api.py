@@ -128,3 +128,12 @@ def test_what_is_in_a_history_is_json(demo: Any) -> None:
         with pytest.raises(snapllm.InvalidRequestError) as error:
             demo.chat("Hello", tools=[{"type": "function", "function": function}])
         assert error.value.param == f"tools[0].function.{name}"
+
+
+def test_truth_values_of_numpy_are_pythons(demo: snapllm.Model) -> None:
+    for flag in (True, False):
+        assert demo.tokenize("<s>", parse_special=np.bool_(flag)) == demo.tokenize(
+            "<s>", parse_special=flag
+        )
+    answer = demo.generate("Hello", max_tokens=2, ignore_eos=np.bool_(True))
+    assert len(answer.tokens) == 2

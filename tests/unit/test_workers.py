@@ -6,11 +6,12 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
 
-from snapllm import _workers
+from snapllm import _lifetime, _workers
 from snapllm._workers import Workers
 
 
@@ -91,3 +92,40 @@ def test_a_call_for_which_no_thread_can_be_had_is_refused(monkeypatch: pytest.Mo
         with pytest.raises(RuntimeError, match="new thread"):
             workers.submit(lambda: pytest.fail("it was refused"))
     assert workers.submit(lambda: 3).result(10) == 3
+
+
+def test_a_call_that_a_free_thread_took_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, go_on = Workers("test", 2), threading.Event()
+    first = workers.submit(lambda: go_on.wait(10))
+
+    def refuse(thread: threading.Thread) -> None:
+        go_on.set()
+        first.result(10)
+        deadline = time.monotonic() + 10
+        while workers._waiting and time.monotonic() < deadline:
+            time.sleep(0.001)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert workers.submit(lambda: 3).result(10) == 3
+
+
+def test_the_interpreters_end_waits_for_calls_but_not_for_idle_threads() -> None:
+    workers = Workers("test", 1)
+    workers.submit(int).result(10)
+    assert wait_until(lambda: not _lifetime._is_anybody_inside())
+    lock = threading.Lock()
+    with lock:
+        # A call in C, as the core's are: no frame of Python's is of it.
+        future = workers.submit(lock.acquire)
+        assert wait_until(_lifetime._is_anybody_inside)
+    assert future.result(10)
+    assert wait_until(lambda: not _lifetime._is_anybody_inside())
+
+
+def wait_until(is_so: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return is_so()
