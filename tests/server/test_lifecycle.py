@@ -120,7 +120,7 @@ def test_a_client_that_leaves_before_the_first_token_is_cancelled_too(long_serve
 
 
 def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
-    server = Server("--model", f"llama={llama_path}").start(1)
+    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "60").start(1)
     answers: list[bytes] = []
 
     def read() -> None:
@@ -168,7 +168,7 @@ def post_while_it_ends(
 
 def test_sigterm_lets_running_embeddings_finish(llama_path: Path) -> None:
     """They go to the engine in parts."""
-    server = Server("--model", f"llama={llama_path}").start(1)
+    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "60").start(1)
     body = {"model": "llama", "input": [[5] * 1000] * 120}
     status, answer = post_while_it_ends(
         server, "/v1/embeddings", body, lambda: requests(server, "running")
