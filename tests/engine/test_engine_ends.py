@@ -100,6 +100,15 @@ def test_a_stream_has_what_came_before_it_was_cut_off(long_path: Path) -> None:
             assert piece.finish is None
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is Python's own, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_wait_for_requests_and_then_the_engine(long_path: Path) -> None:
     engine = snapllm.Engine(num_threads=1)
     pieces = engine.load(long_path).generate("a", stream=True, **LONG)
@@ -115,6 +124,7 @@ def test_ctrl_c_ends_the_wait_for_requests_and_then_the_engine(long_path: Path) 
     engine.close(600)  # it is over
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_wait_for_contexts_and_then_the_engine(long_path: Path) -> None:
     engine = snapllm.Engine(num_threads=1)
     engine.load(long_path)

@@ -67,6 +67,7 @@ PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   // What another request has stored since, or else what was read when this one came.
   StoredPrefix stored = store_->match(scope_of(sequence.root()), prompt, sequence.max_reusable(),
                                       /*load_cold=*/false);
+  plan.difference = stored.difference;
   if (sequence.prefetched().num_tokens >= stored.num_tokens) stored = sequence.prefetched();
   const int32_t num_stored = sequence.cut_before_span(stored.num_tokens);
   if (num_stored < stored.num_tokens) {
@@ -165,7 +166,7 @@ void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
     const int32_t restored = restore(sequence.id(), *plan.stored, num_cold);
     sequence.begin_from({0, restored - num_cold, num_cold}, nullptr, 0);
   }
-  sequence.note_difference(plan.stored ? plan.stored->difference : sequence.prefetched().difference);
+  sequence.note_difference(plan.difference.value_or(sequence.prefetched().difference));
   sequence.forget_prefetched();
 }
 

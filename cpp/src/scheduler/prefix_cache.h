@@ -23,6 +23,8 @@ struct PrefixPlan {
   const Sequence* running = nullptr;   // ... or off this running sequence ...
   std::optional<StoredPrefix> stored;  // ... or restored from this
   int32_t num_tokens = 0;
+  // Of the prompt and what is stored by now; none where the store was not asked.
+  std::optional<Difference> difference;
 
   int32_t num_shared_cells() const { return hot != nullptr || running != nullptr ? num_tokens : 0; }
 };

@@ -73,8 +73,8 @@ async def event_stream(
 ) -> AsyncIterator[EventStream]:
     """Opens a stream and keeps it alive; the handler returns `stream_response`."""
     response = web.StreamResponse(headers=_HEADERS)
+    facts_of(request).begun = response  # also for a client that leaves while it is being sent
     await response.prepare(request)
-    facts_of(request).begun = response
     stream = EventStream(request, response, keep_alive)
     keeper = asyncio.create_task(stream.keep_alive())
     try:
