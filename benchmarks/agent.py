@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> list[Row]:
         context_size=options.prompt_tokens * 3 + 8192,
     )
     rows = _side_by_side(settings, options, "", 0, 4)
-    budget = _bytes_of_one(settings) * 3 // 2
+    budget = _bytes_of_one(settings) * 7 // 4  # a load asks for more beforehand than it takes
     return rows + _side_by_side(settings, options, ", room for one", budget, 1)
 
 
