@@ -336,6 +336,7 @@ TEST(kv_store, what_is_shared_counts_for_the_warmest_of_those_that_share_it) {
   second.back() += 1;
   f.save(first);
   f.save(second);
+  f.store->flush();  // what is on disk stays the same from here
   const auto usage = [&](Tier of_first, Tier of_second) {
     return f.store->usage(std::vector<ScopedTokens>{{scope_of(), first, of_first},
                                                     {scope_of(), second, of_second}});
