@@ -1,15 +1,19 @@
-"""Streams of chat requests to a server, and what they took."""
+"""Streams of chat requests to a server, and what they took.
+
+The clients only note what arrives and when, and it is read after the clock has stopped: they run
+on the cores that the server computes with.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
 import numpy as np
 
 
@@ -53,53 +57,116 @@ def percentile(values: Sequence[float], share: float) -> float:
     return float(np.quantile(values, share)) if len(values) else 0.0
 
 
-async def chat(
-    session: aiohttp.ClientSession, url: str, messages: Sequence[dict[str, Any]], **options: Any
-) -> Answer:
-    """One streamed chat request, without thinking, which servers have other defaults of.
+class _Arrivals(asyncio.Protocol):
+    """Notes what arrives on a connection and when."""
 
-    Raises:
-        RuntimeError: The server refused it, or its stream failed or did not end.
+    def __init__(self) -> None:
+        self.pieces: list[tuple[float, bytes]] = []
+        self.is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append((time.perf_counter(), data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self.is_over.set_exception(exc)
+        else:
+            self.is_over.set_result(None)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What came of one request, not yet read."""
+
+    url: str
+    sent_at: float
+    pieces: list[tuple[float, bytes]]
+
+    def lines(self) -> Iterator[tuple[float, bytes]]:
+        """The lines of the body, each with when it was whole.
+
+        Raises:
+            RuntimeError: The answer is no stream in chunks.
+        """
+        rest = b""
+        for at, data in _without_chunks(self._body()):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield at, line
+
+    def _body(self) -> Iterator[tuple[float, bytes]]:
+        head, is_body = b"", False
+        for at, data in self.pieces:
+            if not is_body:
+                head, end, data = (head + data).partition(b"\r\n\r\n")
+                is_body = bool(end)
+                if is_body and not _is_stream(head):
+                    break
+            if is_body:
+                yield at, data
+        else:
+            return
+        text = b"".join(data for _, data in self.pieces).decode(errors="replace")
+        raise RuntimeError(f"{self.url}: {text}")
+
+
+def _is_stream(head: bytes) -> bool:
+    return b" 200 " in head[:16] and b"\ntransfer-encoding: chunked" in head.lower()
+
+
+def _without_chunks(pieces: Iterable[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
+    """A body's bytes without the sizes that its chunks begin with (RFC 9112, section 7.1)."""
+    rest, num_left = b"", 0
+    for at, data in pieces:
+        data, found = rest + data, b""
+        while data:
+            if num_left:
+                found += data[:num_left]
+                data, num_left = data[num_left:], max(0, num_left - len(data))
+                continue
+            size, newline, after = data.partition(b"\r\n")
+            if not newline:
+                break
+            num_left = int(size, 16) if size else 0  # the end of the chunk before
+            data = after
+        rest = data
+        yield at, found
+
+
+def _read(stream: _Stream) -> Answer:
     """
-    body = {
-        "messages": list(messages),
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "chat_template_kwargs": {"enable_thinking": False},
-    }
+    Raises:
+        RuntimeError: The server refused the request, or its stream failed or did not end.
+    """
     answer = Answer()
     is_whole = False
-    start = last = time.perf_counter()
-    async with session.post(url + "/v1/chat/completions", json=body | options) as response:
-        if response.status != 200:
-            raise RuntimeError(f"{response.status}: {await response.text()}")
-        async for line in response.content:
-            is_whole = is_whole or line.startswith(b"data: [DONE]")
-            if not line.startswith(b"data: {"):
-                continue
-            event = json.loads(line[6:])
-            if "error" in event:
-                raise RuntimeError(f"{url}: {event['error']}")
-            usage = event.get("usage")
-            if usage:
-                answer.num_prompt = usage["prompt_tokens"]
-                answer.num_tokens = usage["completion_tokens"]
-                details = usage.get("prompt_tokens_details") or {}
-                answer.num_cached = details.get("cached_tokens", 0)
-            for choice in event.get("choices", ()):
-                delta = choice["delta"]
-                text = (delta.get("content") or "") + (delta.get("reasoning_content") or "")
-                if text:
-                    now = time.perf_counter()
-                    if answer.text:
-                        answer.gaps_ms.append((now - last) * 1000)
-                    else:
-                        answer.ttft_ms = (now - start) * 1000
-                    last = now
-                    answer.text += text
-    answer.total_ms = (time.perf_counter() - start) * 1000
+    last = stream.sent_at
+    for at, line in stream.lines():
+        answer.total_ms = (at - stream.sent_at) * 1000
+        is_whole = is_whole or line.startswith(b"data: [DONE]")
+        if not line.startswith(b"data: {"):
+            continue
+        event = json.loads(line[6:])
+        if "error" in event:
+            raise RuntimeError(f"{stream.url}: {event['error']}")
+        usage = event.get("usage")
+        if usage:
+            answer.num_prompt = usage["prompt_tokens"]
+            answer.num_tokens = usage["completion_tokens"]
+            details = usage.get("prompt_tokens_details") or {}
+            answer.num_cached = details.get("cached_tokens", 0)
+        for choice in event.get("choices", ()):
+            delta = choice["delta"]
+            text = (delta.get("content") or "") + (delta.get("reasoning_content") or "")
+            if text:
+                if answer.text:
+                    answer.gaps_ms.append((at - last) * 1000)
+                else:
+                    answer.ttft_ms = (at - stream.sent_at) * 1000
+                last = at
+                answer.text += text
     if not is_whole:
-        raise RuntimeError(f"{url}: a stream ended without its end")
+        raise RuntimeError(f"{stream.url}: a stream ended without its end")
     if answer.num_tokens == 0:  # llama-cpp-python does not say; it has an event for each token
         answer.num_tokens = len(answer.gaps_ms) + 1
     if not answer.text:  # its tokens are no text: they came with its end
@@ -107,25 +174,51 @@ async def chat(
     return answer
 
 
+async def _chat(url: str, messages: Sequence[dict[str, Any]], **options: Any) -> _Stream:
+    """One streamed chat request, without thinking, which servers have other defaults of.
+
+    It has a connection of its own: llama-server closes those that it has used.
+    """
+    defaults = {
+        "messages": list(messages),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    body = json.dumps(defaults | options).encode()
+    address = urlsplit(url)
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    loop = asyncio.get_running_loop()
+    sent_at = time.perf_counter()
+    transport, arrivals = await loop.create_connection(
+        _Arrivals, address.hostname or "", address.port or 80
+    )
+    try:
+        transport.write(head.encode() + body)
+        await arrivals.is_over
+    finally:
+        transport.abort()
+    return _Stream(url, sent_at, arrivals.pieces)
+
+
 async def closed_loop(
     url: str, num_streams: int, requests: Sequence[Sequence[dict[str, Any]]], **options: Any
 ) -> Load:
     """Keeps so many streams open until all requests are answered."""
     waiting = list(requests)
-    answers: list[Answer] = []
-    timeout = aiohttp.ClientTimeout(total=None)
-    # A connection for each request: llama-server closes those that it has used.
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+    streams: list[_Stream] = []
 
-        async def client() -> None:
-            while waiting:
-                answers.append(await chat(session, url, waiting.pop(0), **options))
+    async def client() -> None:
+        while waiting:
+            streams.append(await _chat(url, waiting.pop(0), **options))
 
-        start = time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(num_streams)))
-        seconds = time.perf_counter() - start
-    return Load(answers, seconds)
+    start = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(num_streams)))
+    seconds = time.perf_counter() - start
+    return Load([_read(stream) for stream in streams], seconds)
 
 
 def ask(url: str, messages: Sequence[dict[str, Any]], **options: Any) -> Answer:

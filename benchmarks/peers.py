@@ -125,13 +125,19 @@ def llama_cpp_python(settings: Settings, port: int, python: Path) -> list[str]:
     ]
 
 
+def environment() -> dict[str, str]:
+    """For child processes: Python keeps the bytecode of this checkout, as it does of a package
+    that is installed."""
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return env
+
+
 @contextmanager
 def running(name: str, command: Sequence[str], log: Path, port: int) -> Iterator[Peer]:
     """Starts a server, waits until it can answer, and ends it."""
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment())
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(url, process, log)

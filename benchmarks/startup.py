@@ -10,21 +10,18 @@ import urllib.error
 import urllib.request
 
 import snapllm
-from benchmarks.peers import START_TIMEOUT_S, Settings, free_port, ours
+from benchmarks.peers import START_TIMEOUT_S, Settings, environment, free_port, ours
 from benchmarks.report import Row, row
 
 
 def run(options: argparse.Namespace) -> list[Row]:
-    """Processes of their own, but for the load; the file is in the page cache."""
+    """Processes of their own, but for the load; files are in the page cache."""
     imports, healths, loads = [], [], []
     settings = Settings((("m", options.model),), options.threads or options.cores, 1, 2048)
+    _health_ms(settings, options)  # warms up: bytecode, and the model's calibration
     for _ in range(options.rounds):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
-        bare = time.perf_counter() - start
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import snapllm"], check=True)
-        imports.append((time.perf_counter() - start - bare) * 1000)
+        bare, whole = _run_ms("pass"), _run_ms("import snapllm")
+        imports.append(whole - bare)
         healths.append(_health_ms(settings, options))
         with snapllm.Engine() as engine:
             loads.append(engine.load(options.model).info.load_ms)
@@ -35,11 +32,18 @@ def run(options: argparse.Namespace) -> list[Row]:
     ]
 
 
+def _run_ms(code: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+    return (time.perf_counter() - start) * 1000
+
+
 def _health_ms(settings: Settings, options: argparse.Namespace) -> float:
     port = free_port()
     start = time.perf_counter()
     with options.log("startup").open("wb") as log:
-        process = subprocess.Popen(ours(settings, port, options.scratch / "w"), stderr=log)
+        command = ours(settings, port, options.scratch / "w")
+        process = subprocess.Popen(command, stderr=log, env=environment())
     try:
         while process.poll() is None and time.perf_counter() < start + START_TIMEOUT_S:
             try:

@@ -104,6 +104,13 @@ class Submission:
         return self._pump.take(self)
 
 
+# Handing outputs out takes the loop so long; what comes in so many times that long waits, and goes
+# out together: a token that comes with others costs a fraction of one that wakes its reader alone,
+# and the computing threads have their cores meanwhile.
+_REST = 3
+_MAX_REST_S = 0.01
+
+
 class AsyncPump:
     """Carries the outputs of all requests of one event loop.
 
@@ -124,6 +131,8 @@ class AsyncPump:
         self._submissions: set[Submission] = set()
         self._num_unfinished = 0  # of those subscribed to or left
         self._is_watched = False
+        self._is_resting = False  # the loop watches again by itself
+        self._reader_number = 0  # of the reader in use, which the loop alone holds
 
     @property
     def is_over(self) -> bool:
@@ -171,9 +180,9 @@ class AsyncPump:
             self._num_unfinished -= output.finish_reason is not None
         self._watch()
 
-    def end(self) -> None:
-        """The loop has let go of its reader: unless the pump wished so, it is closed."""
-        if not self._is_watched:
+    def end(self, reader: _Reader) -> None:
+        """The loop has let go of a reader: unless the pump wished so, it is closed."""
+        if not self._is_watched or self._reader_number != reader.number:
             return
         self._is_watched = False
         open_ids = [key for key, each in self._subscriptions.items() if not each.is_finished]
@@ -193,23 +202,53 @@ class AsyncPump:
         """Has the loop watch the queue as long as something is to come."""
         loop = self._loop()
         is_wanted = self._num_unfinished > 0 or bool(self._submissions)
-        if is_wanted == self._is_watched or loop is None:
+        if is_wanted == self._is_watched or loop is None or loop.is_closed():
             return
         self._is_watched = is_wanted
+        if self._is_resting:
+            return
         if is_wanted:
-            loop.add_reader(self.queue.fd, _Reader(self))
+            self._reader_number += 1
+            loop.add_reader(self.queue.fd, _Reader(self, self._reader_number))
         else:
             loop.remove_reader(self.queue.fd)
+
+    def rest(self, reader: _Reader) -> bool:
+        """Has the loop not call a reader until `resume`; False where it does not anyway."""
+        loop = self._loop()
+        if not self._is_watched or self._reader_number != reader.number or loop is None:
+            return False
+        self._is_resting = True
+        loop.remove_reader(self.queue.fd)
+        return True
+
+    def resume(self, reader: _Reader) -> None:
+        """Ends the rest of a reader."""
+        loop = self._loop()
+        self._is_resting = False
+        if self._is_watched and loop is not None:
+            loop.add_reader(self.queue.fd, reader)
 
 
 class _Reader:
     """What a loop calls when outputs wait. It alone holds it, and no longer than until its end."""
 
-    def __init__(self, pump: AsyncPump) -> None:
+    def __init__(self, pump: AsyncPump, number: int) -> None:
         self._pump = pump
+        self.number = number
 
     def __call__(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         self._pump.drain()
+        # Behind all those that were woken.
+        loop.call_soon(self._rest, began_at)
+
+    def _rest(self, began_at: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pump.rest(self):
+            took_s = loop.time() - began_at
+            loop.call_later(min(_REST * took_s, _MAX_REST_S), self._pump.resume, self)
 
     def __del__(self) -> None:
-        self._pump.end()
+        self._pump.end(self)

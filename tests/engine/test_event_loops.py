@@ -15,7 +15,8 @@ import pytest
 from nano_models import make_nano_model
 
 import snapllm
-from snapllm import _runner
+from snapllm import _pump, _runner
+from snapllm.params import CompletionRequest, SamplingOptions
 
 LONG = {"max_tokens": 20_000, "ignore_eos": True, "temperature": 0.0}
 
@@ -83,6 +84,50 @@ def test_a_loop_that_is_closed_ends_its_requests(
     loop.close()
     wait_until(lambda: count(own_engine, "num_cancelled") == 1)
     del task
+
+
+@pytest.fixture
+def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop looks for outputs a few times a second only."""
+    monkeypatch.setattr(_pump, "_REST", 1e6)
+    monkeypatch.setattr(_pump, "_MAX_REST_S", 0.25)
+
+
+@pytest.mark.usefixtures("long_rests")
+def test_outputs_that_come_while_the_loop_rests_go_out_together(
+    own_engine: snapllm.Engine,
+) -> None:
+    async def run() -> tuple[list[int], str]:
+        request = CompletionRequest(
+            model=own_engine.model().id,
+            prompt="a",
+            max_tokens=2000,
+            sampling=SamplingOptions(ignore_eos=True),
+        )
+        [answer] = await own_engine.runner.start_completion(request, stream=True)
+        sizes = []
+        while chunks := await answer.next():
+            sizes.append(sum(len(chunk.tokens) for chunk in chunks))
+        # Another request may begin in a rest, and after one that nothing followed.
+        text = (await own_engine.model().agenerate("b", max_tokens=3, temperature=0)).text
+        await asyncio.sleep(0.5)
+        assert text == (await own_engine.model().agenerate("b", max_tokens=3, temperature=0)).text
+        return sizes, text
+
+    sizes, text = asyncio.run(run())
+    assert sum(sizes) == 2000
+    assert len(sizes) < 200
+    assert text == own_engine.model().generate("b", max_tokens=3, temperature=0).text
+
+
+@pytest.mark.usefixtures("long_rests")
+def test_a_loop_that_is_closed_while_it_rests_ends_its_requests(
+    own_engine: snapllm.Engine, loop: asyncio.AbstractEventLoop
+) -> None:
+    stream = own_engine.model().agenerate_stream("a", **LONG)
+    loop.run_until_complete(anext(stream))  # the first output goes out at once
+    loop.close()
+    wait_until(lambda: count(own_engine, "num_cancelled") == 1)
 
 
 @pytest.mark.parametrize("is_submitted_first", [False, True])

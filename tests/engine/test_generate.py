@@ -140,6 +140,12 @@ def test_tokens_outside_of_the_vocabulary_are_refused(
         assert (refusal.value.param or "").startswith("tokens")
 
 
+def test_an_answer_that_is_not_to_end_ends_where_its_grammar_does(model: snapllm.Model) -> None:
+    answer = model.generate(PROMPT, grammar='root ::= "yes"', ignore_eos=True, max_tokens=64)
+    assert (answer.text, answer.finish_reason) == ("yes", "stop")
+    assert model.generate(PROMPT, ignore_eos=True, max_tokens=64).finish_reason == "length"
+
+
 def test_a_grammar_that_does_not_parse_is_refused(model: snapllm.Model) -> None:
     for grammar in ("root ::= (", "nonsense", 'start ::= "a"'):
         with pytest.raises(InvalidRequestError, match="grammar"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import openai
 import pytest
+from server_process import Server
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -36,6 +37,21 @@ def test_a_completion_continues_the_prompt(client: openai.OpenAI) -> None:
     assert reasons[-1] == whole.choices[0].finish_reason
     cut = client.completions.create(max_tokens=1, **options)
     assert cut.choices[0].finish_reason == "length"
+
+
+def test_an_answer_goes_on_beyond_its_end_where_it_is_told_to(
+    demo_client: openai.OpenAI, demo_server: Server
+) -> None:
+    options: dict[str, Any] = {"model": "demo", "temperature": 0, "max_tokens": 60}
+    hello: Any = [{"role": "user", "content": "Hello"}]
+    on = {"ignore_eos": True}
+    chat = demo_client.chat.completions.create(messages=hello, extra_body=on, **options)
+    assert chat.choices[0].finish_reason == "length"
+    completion = demo_client.completions.create(prompt="Hello", extra_body=on, **options)
+    assert completion.usage is not None and completion.usage.completion_tokens == 60
+    answer = demo_server.post("/api/v1/generate", options | on | {"prompt": "Hello"})
+    assert answer["usage"]["generated_tokens"] == 60
+    assert demo_client.chat.completions.create(messages=hello, **options).usage != chat.usage
 
 
 def test_many_prompts_and_choices_come_in_order(client: openai.OpenAI) -> None:

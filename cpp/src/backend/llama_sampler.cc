@@ -81,8 +81,7 @@ uint32_t chosen_seed(int64_t seed) {
   return value == LLAMA_DEFAULT_SEED ? 0 : value;  // that value asks for a random one
 }
 
-common_params_sampling to_common(const SamplingParams& params, const llama_vocab* vocab,
-                                 int32_t context_size) {
+common_params_sampling to_common(const SamplingParams& params, int32_t context_size) {
   common_params_sampling common;
   common.no_perf = true;
   common.seed = chosen_seed(params.seed);
@@ -100,13 +99,14 @@ common_params_sampling to_common(const SamplingParams& params, const llama_vocab
       params.penalty_last_n < 0 ? context_size : std::min(params.penalty_last_n, context_size);
   common.samplers = sampler_chain(params);
   for (const auto& [token, bias] : params.logit_bias) common.logit_bias.push_back({token, bias});
-  if (params.ignore_eos) {
-    for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
-      if (llama_vocab_is_eog(vocab, token)) common.logit_bias.push_back({token, -INFINITY});
-    }
-  }
   if (!params.grammar.empty()) common.grammar = {COMMON_GRAMMAR_TYPE_USER, params.grammar};
   return common;
+}
+
+void ban_end_of_generation(common_params_sampling& common, const llama_vocab* vocab) {
+  for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
+    if (llama_vocab_is_eog(vocab, token)) common.logit_bias.push_back({token, -INFINITY});
+  }
 }
 
 // Whether the chain does no more than choose the likeliest token. `common` copies
@@ -166,10 +166,12 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
   }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::unique_ptr<Sampler>> {
     if (Status status = check_grammar(vocab, params.grammar); !status.ok()) return status;
-    common_params_sampling common = to_common(params, vocab, context_size);
+    common_params_sampling common = to_common(params, context_size);
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
       format->constrain(common, vocab);
     }
+    // Where a grammar ends nothing but the end may come.
+    if (params.ignore_eos && common.grammar.grammar.empty()) ban_end_of_generation(common, vocab);
     common_sampler_ptr sampler(common_sampler_init(model, common));
     if (!sampler) return invalid("the sampling parameters cannot be used with this model");
     if (has_penalties(params)) {

@@ -49,6 +49,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     frequency_penalty: Penalty = 0.0
     presence_penalty: Penalty = 0.0
     seed: Seed = -1
+    ignore_eos: bool = False
     stop: StopSequence | list[StopSequence] = []
     thinking: bool = False
 
@@ -125,6 +126,7 @@ def _sampling(wire: SamplingFields) -> SamplingOptions:
         frequency_penalty=wire.frequency_penalty,
         presence_penalty=wire.presence_penalty,
         seed=wire.seed,
+        ignore_eos=wire.ignore_eos,
     )
 
 

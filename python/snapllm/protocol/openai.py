@@ -185,7 +185,7 @@ class Encoder:
         self._no_usage = {"usage": None} if include_usage else {}
         self._custom_tools = custom_tools
         self._calls: dict[int, CallStream] = {}
-        self._with_content: set[int] = set()
+        self._around_content: dict[int, tuple[bytes, bytes]] = {}
         self._created = int(time.time())
 
     def response(self, results: list[ChatResult]) -> bytes:
@@ -210,15 +210,14 @@ class Encoder:
     def chunks(self, index: int, event: ChatEvent) -> list[bytes]:
         """The chunks of an event; an event may bring nothing that can be written yet."""
         if isinstance(event, TextDelta):
-            self._with_content.add(index)
-            return [self._chunk(index, {"content": event.text}, list(event.logprobs))]
+            return [self._text_chunk(index, event)]
         if isinstance(event, ReasoningDelta):
             return [self._chunk(index, {"reasoning_content": event.text})]
         calls = self._calls.setdefault(index, CallStream(self._custom_tools))
         pieces = calls.rest() if isinstance(event, Finish) else calls.pieces(event)
         chunks = [self._chunk(index, {"tool_calls": [piece]}) for piece in pieces]
         if isinstance(event, Finish):
-            is_empty = index not in self._with_content and not calls.has_begun
+            is_empty = index not in self._around_content and not calls.has_begun
             delta = {"content": ""} if is_empty else {}
             chunks.append(self._chunk(index, delta, reason=event.finish_reason))
         return chunks
@@ -238,6 +237,18 @@ class Encoder:
             "model": self._model,
             "system_fingerprint": None,
         }
+
+    def _text_chunk(self, index: int, event: TextDelta) -> bytes:
+        """The chunk of a piece of content. Those of one choice differ in nothing else: most are
+        not encoded anew."""
+        around = self._around_content.get(index)
+        if around is None:
+            mark = b'"content":""'  # not in a string, whose quotes are escaped
+            before, _, after = self._chunk(index, {"content": ""}).partition(mark)
+            around = self._around_content[index] = (before + b'"content":', after)
+        if event.logprobs:
+            return self._chunk(index, {"content": event.text}, list(event.logprobs))
+        return around[0] + _encode(event.text) + around[1]
 
     def _chunk(
         self,

@@ -61,6 +61,7 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
+    ignore_eos: bool | None = None
     stop: StopSequence | list[StopSequence] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

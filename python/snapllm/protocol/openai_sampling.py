@@ -16,6 +16,7 @@ _FIELDS = (
     "frequency_penalty",
     "presence_penalty",
     "seed",
+    "ignore_eos",
 )
 
 

@@ -1,7 +1,7 @@
 """The fields of OpenAI's chat completions API that SnapLLM reads.
 
 Reference: OpenAI API, "Create chat completion". Fields not listed are ignored;
-`min_p`, `top_k`, `repeat_penalty` and `chat_template_kwargs` are extensions.
+`min_p`, `top_k`, `repeat_penalty`, `ignore_eos` and `chat_template_kwargs` are extensions.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
+    ignore_eos: bool | None = None
     stop: StopSequence | list[StopSequence] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
