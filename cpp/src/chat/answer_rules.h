@@ -1,6 +1,7 @@
 // What a chat's format says of its answer: how it is constrained and read back.
 #pragma once
 
+#include <bitset>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -24,6 +25,9 @@ struct AnswerRules {
   std::vector<llama_token> banned;  // never to be generated
   bool must_call;                   // the answer says nothing
   common_chat_parser_params parser_params;
+  // What the markup that ends a text begins with. Text without these bytes is more of what it
+  // follows, where that is text.
+  std::bitset<256> markup_bytes;
 };
 
 // Rules of the requests before, by what they follow from. Making them takes longer than

@@ -43,10 +43,25 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
   text_ += output.text;
   token_ends_.insert(token_ends_.end(), output.token_ends.begin(), output.token_ends.end());
   std::vector<ChatDelta> deltas;
+  const bool is_plain = !final && !has_markup(output.text);
+  // llama.cpp reads an answer from its beginning each time: of a long one that takes longer than
+  // computing its next token.
+  if (is_plain && open_.has_value()) {
+    if (output.text.empty()) return deltas;
+    text_of(*open_) += output.text;
+    num_parsed_bytes_ = text_.size();
+    deltas.push_back(text_delta(*open_, output.text));
+    return deltas;
+  }
+  open_.reset();
   try {
     const common_chat_msg message = common_chat_parse(text_, !final, rules_->parser_params);
     append_deltas(message, final, deltas);
     num_parsed_bytes_ = text_.size();
+    if (is_plain && deltas.size() == 1 && deltas[0].kind != ChatDelta::Kind::kToolCall &&
+        deltas[0].text == output.text) {
+      open_ = deltas[0].kind;
+    }
   } catch (const std::exception&) {
     // Formats fail in the middle of a construct that the next piece completes;
     // only at the end it is decided that the text is not in the format.
@@ -57,6 +72,16 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
   }
   if (final && !reasoning_.empty()) num_reasoning_tokens_ = count_reasoning_tokens();
   return deltas;
+}
+
+bool LlamaChatParser::has_markup(const std::string& piece) const {
+  return std::any_of(piece.begin(), piece.end(), [this](char c) {
+    return rules_->markup_bytes[static_cast<unsigned char>(c)];
+  });
+}
+
+std::string& LlamaChatParser::text_of(ChatDelta::Kind kind) {
+  return kind == ChatDelta::Kind::kReasoning ? reasoning_ : content_;
 }
 
 int32_t LlamaChatParser::count_reasoning_tokens() const {

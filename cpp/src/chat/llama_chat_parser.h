@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ class LlamaChatParser : public ChatStreamParser {
   int32_t num_reasoning_tokens() const override { return num_reasoning_tokens_; }
 
  private:
+  bool has_markup(const std::string& piece) const;
+  std::string& text_of(ChatDelta::Kind kind);
   // Of the whole answer, the tokens that stand in what the format says is reasoning.
   int32_t count_reasoning_tokens() const;
   // Adds what `message` says more than the answer so far.
@@ -30,6 +33,9 @@ class LlamaChatParser : public ChatStreamParser {
   std::string reasoning_;          // ... as reasoning
   std::vector<std::string> arguments_;  // ... as each announced tool call's arguments
   size_t num_parsed_bytes_ = 0;    // of text_, when it last parsed
+  // What the answer is in the midst of, nothing of which is held back: what follows without
+  // markup is more of it.
+  std::optional<ChatDelta::Kind> open_;
   std::vector<size_t> token_ends_;  // in text_, of everything generated so far
   int32_t num_reasoning_tokens_ = 0;
 };

@@ -1,0 +1,143 @@
+#include "chat/llama_chat_parser.h"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <set>
+
+#include "chat-peg-parser.h"
+#include "check.h"
+#include "log.h"
+
+namespace snapllm {
+namespace {
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The formats of every family that llama.cpp has a template of, with and without tools; empty
+// in a checkout without its sources.
+std::vector<std::shared_ptr<AnswerRules>> formats() {
+  std::vector<std::shared_ptr<AnswerRules>> found;
+  if (!std::filesystem::exists(SNAPLLM_TEMPLATES)) return found;
+  for (const auto& entry : std::filesystem::directory_iterator(SNAPLLM_TEMPLATES)) {
+    if (entry.path().extension() != ".jinja") continue;
+    for (const bool with_tool : {false, true}) {
+      common_chat_templates_inputs inputs;
+      inputs.messages = common_chat_msgs_parse_oaicompat(
+          common_json::parse(R"([{"role": "user", "content": "x"}])"));
+      if (with_tool) {
+        inputs.tools.push_back(
+            {"weather", "x", R"({"type": "object", "properties": {"city": {"type": "string"}}})"});
+      }
+      inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
+      try {
+        const auto templates = common_chat_templates_init(nullptr, read_file(entry.path()));
+        common_chat_params params = common_chat_templates_apply(templates.get(), inputs);
+        params.preserved_tokens.clear();  // there is no vocabulary
+        found.push_back(std::make_shared<AnswerRules>(std::move(params), nullptr,
+                                                      std::vector<llama_token>(), false));
+      } catch (const std::exception&) {
+        // It takes no such conversation.
+      }
+    }
+  }
+  return found;
+}
+
+// What the format's markup is made of, and what text is.
+std::vector<std::string> words_of(const AnswerRules& rules) {
+  std::set<std::string> words = {" ",  "a",  "hello", "\n", "\n\n", "<",  "</", ">", "{", "}",
+                                 "\"", "[",  "]",     ":",  ", ",   "\\", "|",  "é", "日", "weather",
+                                 " x", "\t", "{\"city\": \"Rome\"}", "```"};
+  const common_peg_arena& arena = rules.parser_params.parser;
+  for (size_t id = 0; id < arena.size(); ++id) {
+    if (const auto* literal = std::get_if<common_peg_literal_parser>(&arena.get(id))) {
+      words.insert(literal->literal);
+    } else if (const auto* until = std::get_if<common_peg_until_parser>(&arena.get(id))) {
+      words.insert(until->delimiters.begin(), until->delimiters.end());
+    }
+  }
+  return {words.begin(), words.end()};
+}
+
+std::string random_answer(const std::vector<std::string>& words, std::mt19937& generator) {
+  std::string text;
+  const size_t count = generator() % 12;
+  for (size_t i = 0; i < count; ++i) {
+    // Half of it is text: markup at every word is no answer.
+    text += generator() % 2 == 0 ? " plain text" : words[generator() % words.size()];
+  }
+  return text;
+}
+
+// In pieces that end between characters, as answers come.
+std::vector<std::string> cut(const std::string& text, std::mt19937& generator) {
+  std::vector<std::string> pieces(1);
+  const size_t most = 1 + generator() % 8;
+  for (const char c : text) {
+    const bool begins_character = (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+    if (begins_character && pieces.back().size() >= most) pieces.emplace_back();
+    pieces.back() += c;
+  }
+  return pieces;
+}
+
+std::string as_text(const std::vector<ChatDelta>& deltas) {
+  std::string text;
+  for (const ChatDelta& delta : deltas) {
+    text += std::to_string(static_cast<int>(delta.kind)) + std::to_string(delta.tool_index) +
+            delta.tool_name + '(' + delta.text + ')';  // the id of a call may be a random one
+  }
+  return text;
+}
+
+TEST(chat_parser, an_answer_reads_as_if_it_were_read_from_its_beginning_each_time) {
+  common_log_set_verbosity_thold(-1);  // most of these answers fit no format
+  std::mt19937 generator(7);
+  size_t num_formats = 0;
+  for (const std::shared_ptr<AnswerRules>& rules : formats()) {
+    ++num_formats;
+    const std::vector<std::string> words = words_of(*rules);
+    const auto each_time = std::make_shared<AnswerRules>(*rules);
+    each_time->markup_bytes.set();
+    for (int number = 0; number < 40; ++number) {
+      const std::string answer = random_answer(words, generator);
+      LlamaChatParser parser(rules), reference(each_time);
+      const std::vector<std::string> pieces = cut(answer, generator);
+      std::string read, expected;
+      for (size_t i = 0; i < pieces.size(); ++i) {
+        RequestOutput output;
+        output.text = pieces[i];
+        if (i + 1 == pieces.size()) output.finish_reason = FinishReason::kStop;
+        read += as_text(parser.push(output)) + '|';
+        expected += as_text(reference.push(output)) + '|';
+      }
+      CHECK_EQ(read, expected);
+    }
+  }
+  if (num_formats == 0) throw testing::TestSkipped{"this checkout has no upstream sources"};
+  CHECK(num_formats > 50);
+}
+
+TEST(chat_parser, plain_text_is_not_read_again) {
+  common_chat_params params;
+  const auto rules =
+      std::make_shared<AnswerRules>(params, nullptr, std::vector<llama_token>(), false);
+  CHECK(rules->markup_bytes.none());
+  LlamaChatParser parser(rules);
+  RequestOutput output;
+  output.text = std::string(100, 'x');
+  size_t num_bytes = 0;
+  // From the beginning each time these would be ten gigabytes, and minutes.
+  for (int i = 0; i < 14'000; ++i) {
+    for (const ChatDelta& delta : parser.push(output)) num_bytes += delta.text.size();
+  }
+  CHECK_EQ(num_bytes, 1'400'000u);
+}
+
+}  // namespace
+}  // namespace snapllm
