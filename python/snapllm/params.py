@@ -140,8 +140,8 @@ class GenerateOptions(TypedDict, total=False):
         penalty_last_n: Tokens the penalties look back on; -1 = all. Default 64.
         seed: Makes sampling repeatable; below 0 = random. Default -1.
         stop: A string or several; the answer ends before the first that comes up.
-        ignore_eos: Go on when the model says it is done; what a grammar, a schema or tools rule
-            ends all the same. Default False.
+        ignore_eos: Go on when the model says it is done, up to where a grammar or schema
+            allows nothing more. Default False.
         num_logprobs: Alternatives returned with each token's log probability, 0 to
             20; -1 = no log probabilities. Default -1.
         logit_bias: Added to the logits of tokens: token id to bias; -inf = never.

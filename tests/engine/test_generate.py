@@ -143,6 +143,8 @@ def test_tokens_outside_of_the_vocabulary_are_refused(
 def test_an_answer_that_is_not_to_end_ends_where_its_grammar_does(model: snapllm.Model) -> None:
     answer = model.generate(PROMPT, grammar='root ::= "yes"', ignore_eos=True, max_tokens=64)
     assert (answer.text, answer.finish_reason) == ("yes", "stop")
+    again = model.generate(PROMPT, grammar='root ::= "yes"+', ignore_eos=True, max_tokens=64)
+    assert (again.text[:12], again.finish_reason) == ("yesyesyesyes", "length")
     assert model.generate(PROMPT, ignore_eos=True, max_tokens=64).finish_reason == "length"
 
 

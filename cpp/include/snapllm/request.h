@@ -24,7 +24,7 @@ struct SamplingParams {
   float presence_penalty = 0.0f;
   int32_t penalty_last_n = 64;  // tokens the penalties look back on; -1 = all of the context
   int64_t seed = -1;            // -1 = random
-  bool ignore_eos = false;      // an answer that a grammar rules ends all the same
+  bool ignore_eos = false;      // up to where a grammar allows nothing more
   // Alternatives whose log probabilities are returned with each token; -1 = none.
   int32_t num_logprobs = -1;
   std::vector<std::pair<Token, float>> logit_bias;

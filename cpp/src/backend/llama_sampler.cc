@@ -103,10 +103,13 @@ common_params_sampling to_common(const SamplingParams& params, int32_t context_s
   return common;
 }
 
-void ban_end_of_generation(common_params_sampling& common, const llama_vocab* vocab) {
+// The tokens that end an answer.
+std::vector<llama_token> ends_of(const llama_vocab* vocab) {
+  std::vector<llama_token> ends;
   for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
-    if (llama_vocab_is_eog(vocab, token)) common.logit_bias.push_back({token, -INFINITY});
+    if (llama_vocab_is_eog(vocab, token)) ends.push_back(token);
   }
+  return ends;
 }
 
 // Whether the chain does no more than choose the likeliest token. `common` copies
@@ -121,12 +124,13 @@ bool is_plain_greedy(const common_params_sampling& params) {
 }  // namespace
 
 LlamaSampler::LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,
-                           int32_t num_logprobs)
+                           int32_t num_logprobs, Token end)
     : sampler_(std::move(sampler)),
       is_greedy_(is_plain_greedy(params)),
       logit_bias_(params.logit_bias),
       seed_(params.seed),
-      num_logprobs_(num_logprobs) {}
+      num_logprobs_(num_logprobs),
+      end_(end) {}
 
 Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
   Token token = -1;
@@ -137,7 +141,7 @@ Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
     token = common_sampler_sample(sampler_.get(), context, batch_index);
     const auto* candidates = common_sampler_get_candidates(sampler_.get(), /*do_sort=*/false);
     // Where everything is banned, what was chosen is too.
-    if (candidates->data[candidates->selected].logit == -INFINITY) token = -1;
+    if (candidates->data[candidates->selected].logit == -INFINITY) token = end_;
   }
   if (token >= 0) common_sampler_accept(sampler_.get(), token, /*is_generated=*/true);
   return token;
@@ -170,8 +174,12 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
       format->constrain(common, vocab);
     }
-    // Where a grammar ends nothing but the end may come.
-    if (params.ignore_eos && common.grammar.grammar.empty()) ban_end_of_generation(common, vocab);
+    Token end = -1;
+    if (params.ignore_eos) {
+      const std::vector<llama_token> ends = ends_of(vocab);
+      for (const llama_token token : ends) common.logit_bias.push_back({token, -INFINITY});
+      if (!ends.empty() && !common.grammar.grammar.empty()) end = ends.front();
+    }
     common_sampler_ptr sampler(common_sampler_init(model, common));
     if (!sampler) return invalid("the sampling parameters cannot be used with this model");
     if (has_penalties(params)) {
@@ -180,7 +188,7 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
       }
     }
     return std::unique_ptr<Sampler>(
-        std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs));
+        std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs, end));
   });
 }
 
