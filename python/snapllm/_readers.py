@@ -28,6 +28,9 @@ from snapllm.outputs import (
 
 
 def _logprobs(output: _core.RequestOutput) -> tuple[TokenLogprob, ...]:
+    entries = output.logprobs
+    if not entries:  # as a rule
+        return ()
     return tuple(
         TokenLogprob(
             entry.token,
@@ -35,7 +38,7 @@ def _logprobs(output: _core.RequestOutput) -> tuple[TokenLogprob, ...]:
             entry.logprob,
             tuple(TokenAlternative(a.token, a.bytes, a.logprob) for a in entry.top),
         )
-        for entry in output.logprobs
+        for entry in entries
     )
 
 
@@ -149,11 +152,12 @@ class ChatReader:
         self._logprobs.add(_logprobs(output))
         events: list[ChatEvent] = []
         for delta in self._parser.push(output):
-            if delta.kind == "content":
-                events.append(TextDelta(delta.text, self._logprobs.take(delta.text)))
-            elif delta.kind == "reasoning":
-                self._logprobs.take(delta.text)
-                events.append(ReasoningDelta(delta.text))
+            kind, text = delta.kind, delta.text
+            if kind == "content":
+                events.append(TextDelta(text, self._logprobs.take(text)))
+            elif kind == "reasoning":
+                self._logprobs.take(text)
+                events.append(ReasoningDelta(text))
             else:
                 events.extend(self._tool_events(delta))
         if output.finish_reason is not None:

@@ -63,11 +63,8 @@ class Answer(Generic[_Event]):
     def _count(self, outputs: list[_core.RequestOutput]) -> None:
         last = outputs[-1]
         self.num_cached_tokens = last.num_cached_tokens
-        if last.finish_reason is None:
-            self.num_generated_tokens += sum(len(output.tokens) for output in outputs)
-        else:
-            self.num_generated_tokens = last.num_generated_tokens
-            self.finish_reason = last.finish_reason
+        self.num_generated_tokens = last.num_generated_tokens
+        self.finish_reason = last.finish_reason
 
     def close(self) -> None:
         """Ends the answer; cancels its request if it still runs."""

@@ -59,6 +59,7 @@ struct RequestOutput {
   std::vector<TokenLogprobs> logprobs;
   int32_t num_computed_prompt_tokens = 0;  // so far, with the reused ones
   int32_t num_cached_tokens = 0;           // of the prompt, not computed but reused
+  int32_t num_generated_tokens = 0;        // so far
 
   FinishReason finish_reason = FinishReason::kNone;
   // Below: set in the last output only.
@@ -66,7 +67,6 @@ struct RequestOutput {
   Status error;               // with kError
   int32_t num_prompt_tokens = 0;
   CacheReport cache;
-  int32_t num_generated_tokens = 0;
   int64_t seed = 0;
   RequestTimings timings;
 

@@ -185,6 +185,7 @@ RequestOutput Sequence::take_output() {
   RequestOutput output = std::exchange(output_, {});
   output.num_computed_prompt_tokens = std::min(num_computed_, num_prompt_tokens_);
   output.num_cached_tokens = cache_.num_tokens();
+  output.num_generated_tokens = num_generated_;
   output_.request_id = request_id_;
   if (finish_reason_ != FinishReason::kNone) fill_final(output);
   return output;
@@ -200,7 +201,6 @@ void Sequence::fill_final(RequestOutput& output) const {
   output.stop_sequence = stops_.match();
   output.error = error_;
   output.num_prompt_tokens = num_prompt_tokens();
-  output.num_generated_tokens = num_generated_;
   output.cache = cache_;
   output.seed = sampler_->seed();
   const bool was_admitted = admitted_at_ != Clock::time_point{};
