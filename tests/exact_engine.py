@@ -159,7 +159,8 @@ class CheckedEngine:
         for _ in range(num_chunks):
             next(stream, None)
         stream.close()
-        while self._stats().num_running > 0:  # it ends within a step
+        # It ends within a step, but may not have been taken up yet.
+        while (stats := self._stats()).num_running + stats.num_waiting > 0:
             time.sleep(0.001)
 
     def query(self, context_id: str, question: str) -> int:

@@ -179,6 +179,7 @@ class FakeTextContext : public TextContext {
   void slow_next_decode(std::chrono::milliseconds time) { delay_ = time; }
   // Of more media the embeddings are not kept.
   void keep_encoded(size_t most) { max_encoded_ = most; }
+  std::function<void()> on_decode;
   // Fails the sampling of sequences whose KV memory begins with `prompt`.
   void fail_samples_of(const std::string& prompt) { failing_prompt_ = to_tokens(prompt); }
 
@@ -192,6 +193,7 @@ class FakeTextContext : public TextContext {
 
   Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override {
     batches_.push_back(batch);
+    if (on_decode) on_decode();
     CHECK(!batch.empty());
     CHECK(static_cast<int32_t>(batch.size()) <= model_->batch_tokens());
     if (decode_failure_) return *std::exchange(decode_failure_, std::nullopt);

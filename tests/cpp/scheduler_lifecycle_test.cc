@@ -25,6 +25,19 @@ TEST(scheduler_lifecycle, cancelled_in_the_queue_is_never_computed) {
   CHECK_EQ(f.answers[1].text, "abc");
 }
 
+TEST(scheduler_lifecycle, a_request_counts_as_running_from_its_first_step_on) {
+  Fixture f;
+  f.context->script("a", to_tokens("x"));
+  CHECK(f.submit(1, "a").ok());
+  CHECK_EQ(f.scheduler.stats().num_waiting, 1);
+  f.context->on_decode = [&] {
+    CHECK_EQ(f.scheduler.stats().num_running, 1);
+    CHECK_EQ(f.scheduler.stats().num_waiting, 0);
+  };
+  f.run();
+  CHECK_EQ(f.scheduler.stats().num_running, 0);
+}
+
 TEST(scheduler_lifecycle, cancelled_before_its_first_step_ends_in_that_step) {
   Fixture f;
   CHECK(f.submit(1, "no script").ok());

@@ -68,7 +68,7 @@ def states(engine: snapllm.Engine) -> dict[str, str]:
 
 def until_idle(engine: snapllm.Engine) -> None:
     deadline = time.monotonic() + 30
-    while any(stats.num_running for stats in engine.stats().models):
+    while any(stats.num_running or stats.num_waiting for stats in engine.stats().models):
         assert time.monotonic() < deadline, "an abandoned request is still running"
         time.sleep(0.002)
 

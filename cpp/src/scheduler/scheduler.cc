@@ -43,11 +43,13 @@ Status Scheduler::submit(std::unique_ptr<Sequence> sequence) {
 
 ModelStats Scheduler::stats() const {
   ModelStats stats;
+  // First: who is admitted in between is found both waiting and running, never neither.
+  const int32_t num_waiting = queue_.num_waiting();
   {
     std::lock_guard lock(stats_mutex_);
     stats = stats_;
   }
-  stats.num_waiting = queue_.num_waiting();
+  stats.num_waiting = num_waiting;
   embed_counts_.add_to(stats);
   return stats;
 }
@@ -117,7 +119,12 @@ void Scheduler::admit() {
     ++count;
     start(std::move(sequence), std::move(plan));
   }
-  if (count > 0) queue_.note_admitted(count);
+  if (count == 0) return;
+  {
+    std::lock_guard lock(stats_mutex_);
+    stats_.num_running = static_cast<int32_t>(running_.size());
+  }
+  queue_.note_admitted(count);
 }
 
 void Scheduler::grant_cells() {
