@@ -39,13 +39,18 @@ std::vector<std::shared_ptr<AnswerRules>> formats() {
         common_chat_params params = common_chat_templates_apply(templates.get(), inputs);
         params.preserved_tokens.clear();  // there is no vocabulary
         found.push_back(std::make_shared<AnswerRules>(std::move(params), nullptr,
-                                                      std::vector<llama_token>(), false));
+                                                      std::vector<llama_token>(), false, false));
       } catch (const std::exception&) {
         // It takes no such conversation.
       }
     }
   }
   return found;
+}
+
+std::string whole_characters(const std::string& text, size_t num_bytes) {
+  while ((static_cast<unsigned char>(text[num_bytes]) & 0xC0) == 0x80) --num_bytes;
+  return text.substr(0, num_bytes);
 }
 
 // What the format's markup is made of, and what text is.
@@ -58,7 +63,10 @@ std::vector<std::string> words_of(const AnswerRules& rules) {
     if (const auto* literal = std::get_if<common_peg_literal_parser>(&arena.get(id))) {
       words.insert(literal->literal);
     } else if (const auto* until = std::get_if<common_peg_until_parser>(&arena.get(id))) {
-      words.insert(until->delimiters.begin(), until->delimiters.end());
+      for (const std::string& delimiter : until->delimiters) {
+        words.insert(delimiter);
+        words.insert(whole_characters(delimiter, delimiter.size() / 2));  // looks like it at first
+      }
     }
   }
   return {words.begin(), words.end()};
@@ -126,7 +134,7 @@ TEST(chat_parser, an_answer_reads_as_if_it_were_read_from_its_beginning_each_tim
 TEST(chat_parser, plain_text_is_not_read_again) {
   common_chat_params params;
   const auto rules =
-      std::make_shared<AnswerRules>(params, nullptr, std::vector<llama_token>(), false);
+      std::make_shared<AnswerRules>(params, nullptr, std::vector<llama_token>(), false, false);
   CHECK(rules->markup_bytes.none());
   LlamaChatParser parser(rules);
   RequestOutput output;

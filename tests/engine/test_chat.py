@@ -151,6 +151,19 @@ def test_stops_are_looked_for_in_what_is_said_only(demo: snapllm.Model, stream: 
             assert json.loads(called.tool_calls[0].arguments) == {"city": "Paris"}
 
 
+def test_what_follows_json_is_no_content_streamed_or_not(model: snapllm.Model) -> None:
+    """Blanks behind a number: the grammar allows them."""
+    num_blank = 0
+    for seed in range(20):
+        options: dict[str, Any] = {"json_schema": {"type": "integer"}, "max_tokens": 24}
+        options |= {"temperature": 1, "seed": seed}
+        whole = model.chat("hi", num_logprobs=0, **options)
+        streamed = fold_chat(model.chat("hi", stream=True, **options))
+        assert streamed.content == whole.content
+        num_blank += whole.usage.num_generated_tokens > len(whole.content) + 1
+    assert num_blank > 0
+
+
 def test_a_json_schema_shapes_the_answer(model: snapllm.Model) -> None:
     schema = {
         "type": "object",

@@ -14,7 +14,7 @@ from ties import decided_tokens
 from waiting import wait_until
 
 import snapllm
-from snapllm import ContextLengthExceededError, InvalidRequestError
+from snapllm import ContextLengthExceededError, GenerationFailedError, InvalidRequestError
 
 PROMPT = "the cat in the hat and"
 LENGTH = {"max_tokens": 24, "ignore_eos": True}
@@ -143,6 +143,10 @@ def test_tokens_outside_of_the_vocabulary_are_refused(
 def test_an_answer_that_is_not_to_end_ends_where_its_grammar_does(model: snapllm.Model) -> None:
     answer = model.generate(PROMPT, grammar='root ::= "yes"', ignore_eos=True, max_tokens=64)
     assert (answer.text, answer.finish_reason) == ("yes", "stop")
+    # Stuck in the midst of it is no end.
+    with pytest.raises(GenerationFailedError):
+        banned = {token: -math.inf for token in range(256) if model.detokenize([token])[:1] == "e"}
+        model.generate(PROMPT, grammar='root ::= "e"', ignore_eos=True, logit_bias=banned)
     again = model.generate(PROMPT, grammar='root ::= "yes"+', ignore_eos=True, max_tokens=64)
     assert (again.text[:12], again.finish_reason) == ("yesyesyesyes", "length")
     assert model.generate(PROMPT, ignore_eos=True, max_tokens=64).finish_reason == "length"

@@ -103,13 +103,12 @@ common_params_sampling to_common(const SamplingParams& params, int32_t context_s
   return common;
 }
 
-// The tokens that end an answer.
-std::vector<llama_token> ends_of(const llama_vocab* vocab) {
-  std::vector<llama_token> ends;
+// Where there is a grammar the end is not banned: it may be all that the grammar allows.
+void make_endless(common_params_sampling& common, const llama_vocab* vocab) {
+  const float bias = common.grammar.grammar.empty() ? -INFINITY : -1e9f;
   for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
-    if (llama_vocab_is_eog(vocab, token)) ends.push_back(token);
+    if (llama_vocab_is_eog(vocab, token)) common.logit_bias.push_back({token, bias});
   }
-  return ends;
 }
 
 // Whether the chain does no more than choose the likeliest token. `common` copies
@@ -124,13 +123,12 @@ bool is_plain_greedy(const common_params_sampling& params) {
 }  // namespace
 
 LlamaSampler::LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,
-                           int32_t num_logprobs, Token end)
+                           int32_t num_logprobs)
     : sampler_(std::move(sampler)),
       is_greedy_(is_plain_greedy(params)),
       logit_bias_(params.logit_bias),
       seed_(params.seed),
-      num_logprobs_(num_logprobs),
-      end_(end) {}
+      num_logprobs_(num_logprobs) {}
 
 Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
   Token token = -1;
@@ -141,7 +139,7 @@ Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
     token = common_sampler_sample(sampler_.get(), context, batch_index);
     const auto* candidates = common_sampler_get_candidates(sampler_.get(), /*do_sort=*/false);
     // Where everything is banned, what was chosen is too.
-    if (candidates->data[candidates->selected].logit == -INFINITY) token = end_;
+    if (candidates->data[candidates->selected].logit == -INFINITY) token = -1;
   }
   if (token >= 0) common_sampler_accept(sampler_.get(), token, /*is_generated=*/true);
   return token;
@@ -174,12 +172,7 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
       format->constrain(common, vocab);
     }
-    Token end = -1;
-    if (params.ignore_eos) {
-      const std::vector<llama_token> ends = ends_of(vocab);
-      for (const llama_token token : ends) common.logit_bias.push_back({token, -INFINITY});
-      if (!ends.empty() && !common.grammar.grammar.empty()) end = ends.front();
-    }
+    if (params.ignore_eos) make_endless(common, vocab);
     common_sampler_ptr sampler(common_sampler_init(model, common));
     if (!sampler) return invalid("the sampling parameters cannot be used with this model");
     if (has_penalties(params)) {
@@ -188,7 +181,7 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
       }
     }
     return std::unique_ptr<Sampler>(
-        std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs, end));
+        std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs));
   });
 }
 

@@ -12,9 +12,8 @@ namespace snapllm {
 
 class LlamaSampler : public Sampler {
  public:
-  // `end` is what is chosen where all else is banned; -1 = nothing.
   LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,
-               int32_t num_logprobs, Token end);
+               int32_t num_logprobs);
 
   // Refuses what `common` would abort on or could not sample with.
   static Result<std::unique_ptr<Sampler>> create(const llama_model* model,
@@ -38,7 +37,6 @@ class LlamaSampler : public Sampler {
   const std::vector<llama_logit_bias> logit_bias_;
   const int64_t seed_;
   const int32_t num_logprobs_;
-  const Token end_;
 };
 
 }  // namespace snapllm

@@ -15,42 +15,51 @@ constexpr size_t kMaxEntries = 32;
 // More is no agent's, and not to be kept that many times.
 constexpr size_t kMaxKeyBytes = size_t{1} << 20;
 
-void add_first_byte(const std::string& text, std::bitset<256>& bytes) {
-  if (!text.empty()) bytes.set(static_cast<unsigned char>(text.front()));
-}
+struct Markup {
+  std::bitset<256> first_bytes;
+  size_t longest = 0;
 
-// A text goes on until a delimiter, or while something does not come (with a negation, which may be of
-// any literal), or as long as its characters are of a class.
-std::bitset<256> find_markup_bytes(const common_peg_arena& arena) {
-  std::bitset<256> delimiters, literals;
+  void add(const std::string& text) {
+    if (!text.empty()) first_bytes.set(static_cast<unsigned char>(text.front()));
+    longest = std::max(longest, text.size());
+  }
+};
+
+// A text goes on until a delimiter, or while something does not come (with a negation, which may be
+// of any literal), or up to a character that is of no negated class.
+Markup find_markup(const common_peg_arena& arena) {
+  Markup delimiters, literals;
   bool has_negation = false;
   for (size_t id = 0; id < arena.size(); ++id) {
     const common_peg_parser_variant& parser = arena.get(id);
     if (const auto* until = std::get_if<common_peg_until_parser>(&parser)) {
-      for (const std::string& delimiter : until->delimiters) add_first_byte(delimiter, delimiters);
+      for (const std::string& delimiter : until->delimiters) delimiters.add(delimiter);
     } else if (const auto* automaton = std::get_if<common_peg_ac_parser>(&parser)) {
-      for (const std::string& delimiter : automaton->delimiters) {
-        add_first_byte(delimiter, delimiters);
-      }
+      for (const std::string& delimiter : automaton->delimiters) delimiters.add(delimiter);
     } else if (const auto* literal = std::get_if<common_peg_literal_parser>(&parser)) {
-      add_first_byte(literal->literal, literals);
+      literals.add(literal->literal);
     } else if (const auto* chars = std::get_if<common_peg_chars_parser>(&parser)) {
       for (const auto& range : chars->ranges) {
         for (uint32_t byte = 0; byte < 256; ++byte) {
-          if (chars->negated && range.contains(byte)) delimiters.set(byte);
+          if (chars->negated && range.contains(byte)) delimiters.first_bytes.set(byte);
         }
       }
     } else if (std::holds_alternative<common_peg_not_parser>(parser)) {
       has_negation = true;
     }
   }
-  return has_negation ? delimiters | literals : delimiters;
+  if (has_negation) {
+    delimiters.first_bytes |= literals.first_bytes;
+    delimiters.longest = std::max(delimiters.longest, literals.longest);
+  }
+  return delimiters;
 }
 
 }  // namespace
 
 AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
-                         std::vector<llama_token> banned_tokens, bool is_call_forced)
+                         std::vector<llama_token> banned_tokens, bool is_call_forced,
+                         bool has_schema)
     : params(std::move(chat_params)),
       banned(std::move(banned_tokens)),
       must_call(is_call_forced),
@@ -62,7 +71,10 @@ AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* voca
   }
   parser_params.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
   if (!params.parser.empty()) parser_params.parser.load(params.parser);
-  markup_bytes = find_markup_bytes(parser_params.parser);
+  const Markup markup = find_markup(parser_params.parser);
+  markup_bytes = markup.first_bytes;
+  longest_markup = markup.longest;
+  if (has_schema) markup_bytes.set();
 }
 
 std::shared_ptr<const AnswerRules> AnswerRulesCache::find(const std::string& key) {

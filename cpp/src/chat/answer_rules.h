@@ -18,16 +18,18 @@ namespace snapllm {
 struct AnswerRules {
   // May throw what llama.cpp's parsers and tokeniser throw.
   AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
-              std::vector<llama_token> banned, bool must_call);
+              std::vector<llama_token> banned, bool must_call, bool has_schema);
 
   common_chat_params params;  // without the prompt
   std::set<llama_token> preserved;
   std::vector<llama_token> banned;  // never to be generated
   bool must_call;                   // the answer says nothing
   common_chat_parser_params parser_params;
-  // What the markup that ends a text begins with. Text without these bytes is more of what it
-  // follows, where that is text.
+  // What the markup that ends a text begins with. What follows a text is more of it up to such a
+  // byte, unless it has one among its last `longest_markup` bytes. All bytes where an answer is
+  // JSON, which ends by itself.
   std::bitset<256> markup_bytes;
+  size_t longest_markup = 0;
 };
 
 // Rules of the requests before, by what they follow from. Making them takes longer than

@@ -343,7 +343,7 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
   if (request.tool_choice == ToolChoice::kNone) banned = call_tokens();
   const bool must_call = !request.tools_json.empty() && request.tool_choice == ToolChoice::kRequired;
   auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_, std::move(banned),
-                                                   must_call);
+                                                   must_call, !request.json_schema.empty());
   if (has_cacheable_rules_) rules_cache_.add(std::move(key), rules);
   return {std::move(text), std::move(rules)};
 }

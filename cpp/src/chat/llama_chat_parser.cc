@@ -43,10 +43,10 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
   text_ += output.text;
   token_ends_.insert(token_ends_.end(), output.token_ends.begin(), output.token_ends.end());
   std::vector<ChatDelta> deltas;
-  const bool is_plain = !final && !has_markup(output.text);
+  const bool plain = is_plain(output.text) && !final;
   // llama.cpp reads an answer from its beginning each time: of a long one that takes longer than
   // computing its next token.
-  if (is_plain && open_.has_value()) {
+  if (plain && open_.has_value()) {
     if (output.text.empty()) return deltas;
     text_of(*open_) += output.text;
     num_parsed_bytes_ = text_.size();
@@ -58,8 +58,9 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
     const common_chat_msg message = common_chat_parse(text_, !final, rules_->parser_params);
     append_deltas(message, final, deltas);
     num_parsed_bytes_ = text_.size();
-    if (is_plain && deltas.size() == 1 && deltas[0].kind != ChatDelta::Kind::kToolCall &&
-        deltas[0].text == output.text) {
+    // What may be the beginning of markup is only held back by some formats.
+    if (plain && num_plain_bytes_ >= rules_->longest_markup && deltas.size() == 1 &&
+        deltas[0].kind != ChatDelta::Kind::kToolCall && deltas[0].text == output.text) {
       open_ = deltas[0].kind;
     }
   } catch (const std::exception&) {
@@ -74,10 +75,14 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
   return deltas;
 }
 
-bool LlamaChatParser::has_markup(const std::string& piece) const {
-  return std::any_of(piece.begin(), piece.end(), [this](char c) {
+bool LlamaChatParser::is_plain(const std::string& piece) {
+  const auto is_markup = [this](char c) {
     return rules_->markup_bytes[static_cast<unsigned char>(c)];
-  });
+  };
+  const auto last = std::find_if(piece.rbegin(), piece.rend(), is_markup);
+  const auto num_after = static_cast<size_t>(last - piece.rbegin());
+  num_plain_bytes_ = last == piece.rend() ? num_plain_bytes_ + num_after : num_after;
+  return last == piece.rend();
 }
 
 std::string& LlamaChatParser::text_of(ChatDelta::Kind kind) {

@@ -18,7 +18,8 @@ class LlamaChatParser : public ChatStreamParser {
   int32_t num_reasoning_tokens() const override { return num_reasoning_tokens_; }
 
  private:
-  bool has_markup(const std::string& piece) const;
+  // Counts on from the last byte of markup; false where the piece has one.
+  bool is_plain(const std::string& piece);
   std::string& text_of(ChatDelta::Kind kind);
   // Of the whole answer, the tokens that stand in what the format says is reasoning.
   int32_t count_reasoning_tokens() const;
@@ -33,6 +34,7 @@ class LlamaChatParser : public ChatStreamParser {
   std::string reasoning_;          // ... as reasoning
   std::vector<std::string> arguments_;  // ... as each announced tool call's arguments
   size_t num_parsed_bytes_ = 0;    // of text_, when it last parsed
+  size_t num_plain_bytes_ = 0;     // since the last that markup may begin with
   // What the answer is in the midst of, nothing of which is held back: what follows without
   // markup is more of it.
   std::optional<ChatDelta::Kind> open_;
