@@ -31,6 +31,9 @@ _STATUSES = {
 }
 """The codes that a client may cause, with their statuses. Others are faults."""
 
+_DEPENDS_ON = {"tool_choice": "tools"}
+"""Fields that name what another field holds: they are at fault where that is gone."""
+
 MAX_JSON_DEPTH = 100
 
 
@@ -117,7 +120,7 @@ def _check_named(request: Request, message: str, param: str | None) -> None:
     assert param, f"no field is named: {message}"
     # Which models and answers there are is a matter of other requests.
     if request.changed and param not in ("previous_response_id", "model_id"):
-        told = f"{param} {message}"
+        told = f"{param} {message} {_DEPENDS_ON.get(param, '')}"
         assert any(name.removesuffix("_path") in told for name in request.changed), (
             f"{'.'.join(request.changed)} was changed, but {param} is refused: {message}"
         )
