@@ -320,21 +320,30 @@ TEST(attention, sizes_that_are_no_vectors_are_not_taken) {
 }
 
 TEST(attention, visible_cells_of_a_row) {
-  std::vector<uint16_t> row(100, kHiddenCell);
-  std::vector<int32_t> cells(100);
-  CHECK_EQ(visible_end(row), 0);
-  CHECK_EQ(num_visible(row), 0);
-  CHECK_EQ(list_visible(row, cells.data()), 0);
-  for (const size_t cell : {3U, 40U, 64U, 98U}) row[cell] = kPlainCell;
-  CHECK_EQ(visible_end(row), 99);
-  CHECK_EQ(num_visible(row), 4);
-  CHECK(!has_bias(row));
-  REQUIRE(list_visible(row, cells.data()) == 4);
-  CHECK((std::vector<int32_t>(cells.begin(), cells.begin() + 4) ==
-         std::vector<int32_t>{3, 40, 64, 98}));
-  row[7] = half(-500);
-  CHECK(has_bias(row));
-  CHECK_EQ(num_visible(row), 5);
+  for (const size_t size : {100U, 99U, 128U}) {
+    std::vector<uint16_t> row(size, kHiddenCell);
+    std::vector<int32_t> cells(size);
+    const auto expect = [&](const std::vector<int32_t>& visible, bool has_bias) {
+      const VisibleCells found = visible_cells(row);
+      CHECK_EQ(found.count, static_cast<int32_t>(visible.size()));
+      CHECK_EQ(found.end, visible.empty() ? 0 : visible.back() + 1);
+      CHECK_EQ(found.has_bias, has_bias);
+      REQUIRE(list_visible(row, cells.data()) == found.count);
+      CHECK(std::equal(visible.begin(), visible.end(), cells.begin()));
+    };
+    expect({}, false);
+    for (const size_t cell : {3U, 40U, 64U, 98U}) row[cell] = kPlainCell;
+    expect({3, 40, 64, 98}, false);
+    row[7] = half(-500);
+    expect({3, 7, 40, 64, 98}, true);
+    row[7] = kPlainCell;
+    row[98] = half(-2);
+    expect({3, 7, 40, 64, 98}, true);
+    std::fill(row.begin(), row.end(), kPlainCell);
+    std::vector<int32_t> all(size);
+    std::iota(all.begin(), all.end(), 0);
+    expect(all, false);
+  }
 }
 
 }  // namespace

@@ -49,30 +49,33 @@ class Worker {
   }
 
   // Whether the cells of `query` begin with all those of the query before it.
-  bool follows(int32_t batch, int32_t query) const {
+  bool follows(int32_t batch, int32_t query, const VisibleCells& before) const {
     if (args_.mask.data == nullptr) return true;
-    const auto before = mask_row(batch, query - 1);
-    const auto row = mask_row(batch, query);
-    if (has_bias(row)) return false;
-    const auto end = static_cast<size_t>(visible_end(before));
-    return std::memcmp(before.data(), row.data(), end * sizeof(uint16_t)) == 0;
+    return std::memcmp(mask_row(batch, query - 1).data(), mask_row(batch, query).data(),
+                       static_cast<size_t>(before.end) * sizeof(uint16_t)) == 0;
+  }
+
+  VisibleCells cells_of(int32_t batch, int32_t query) const {
+    if (args_.mask.data == nullptr) return {shape_.num_cells, shape_.num_cells, false};
+    return visible_cells(mask_row(batch, query));
   }
 
   void find_tiles() {
     const int32_t most = max_tile_queries(shape_);
     for (int32_t batch = 0; batch < shape_.num_batches; ++batch) {
+      VisibleCells before;
       for (int32_t query = 0; query < shape_.num_queries; ++query) {
-        const int32_t count = args_.mask.data == nullptr ? shape_.num_cells
-                                                         : num_visible(mask_row(batch, query));
-        scratch_.counts()[batch * shape_.num_queries + query] = count;
-        QueryTile* last = num_tiles_ == 0 ? nullptr : &scratch_.tiles()[num_tiles_ - 1];
-        if (last != nullptr && last->batch == batch && last->num_queries < most &&
-            follows(batch, query)) {
+        const VisibleCells visible = cells_of(batch, query);
+        scratch_.counts()[batch * shape_.num_queries + query] = visible.count;
+        QueryTile* last = query == 0 ? nullptr : &scratch_.tiles()[num_tiles_ - 1];
+        if (last != nullptr && last->num_queries < most && !visible.has_bias &&
+            follows(batch, query, before)) {
           ++last->num_queries;
-          last->num_cells = count;
+          last->num_cells = visible.count;
         } else {
-          scratch_.tiles()[num_tiles_++] = {batch, query, 1, count};
+          scratch_.tiles()[num_tiles_++] = {batch, query, 1, visible.count, visible.has_bias};
         }
+        before = visible;
       }
     }
   }
@@ -205,7 +208,7 @@ class Worker {
     }
     const auto row = mask_row(tile.batch, tile.first_query + tile.num_queries - 1);
     list_visible(row, cells);
-    if (!has_bias(row)) return;
+    if (!tile.has_bias) return;
     biases_ = scratch_.biases();
     for (int32_t i = 0; i < tile.num_cells; ++i) biases_[i] = simd::half_to_float(row[cells[i]]);
   }

@@ -19,7 +19,7 @@ struct Bfloat16 {
 };
 
 inline Vec load_number(const uint16_t* from) { return simd::load_half(from); }
-inline Vec load_number(const float* from) { return simd::load(from); }
+inline Vec load_number(const float* from) { return simd::in_register(simd::load(from)); }
 inline Vec load_number(const Bfloat16* from) {
   return simd::load_upper_half(reinterpret_cast<const uint16_t*>(from));
 }
@@ -32,12 +32,25 @@ void dot_block(const float* x, size_t stride, const Number* const* y, int32_t si
                size_t out_stride) {
   static_assert(kRows * kColumns == kLanes);
   Vec sums[kLanes] = {};
+  const auto row_at = [&](int r, int32_t d) {
+    return simd::in_register(simd::load(x + static_cast<size_t>(r) * stride + d));
+  };
   for (int32_t d = 0; d < size; d += kLanes) {
-    Vec column[kColumns];
-    for (int c = 0; c < kColumns; ++c) column[c] = load_number(y[c] + d);
-    for (int r = 0; r < kRows; ++r) {
-      const Vec row = simd::load(x + static_cast<size_t>(r) * stride + d);
-      for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += row * column[c];
+    // The fewer are held in registers, and each of the others is used at once.
+    if constexpr (kRows < kColumns) {
+      Vec rows[kRows];
+      for (int r = 0; r < kRows; ++r) rows[r] = row_at(r, d);
+      for (int c = 0; c < kColumns; ++c) {
+        const Vec column = load_number(y[c] + d);
+        for (int r = 0; r < kRows; ++r) sums[r * kColumns + c] += rows[r] * column;
+      }
+    } else {
+      Vec columns[kColumns];
+      for (int c = 0; c < kColumns; ++c) columns[c] = load_number(y[c] + d);
+      for (int r = 0; r < kRows; ++r) {
+        const Vec row = row_at(r, d);
+        for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += row * columns[c];
+      }
     }
   }
   float block[kLanes];

@@ -43,19 +43,24 @@ class Product {
   // Rows [row, end) of `num_columns` columns.
   void compute_block(int32_t row, int32_t end, int32_t column, int32_t num_columns,
                      const Number* const* weights) const {
-    constexpr int kColumns = kLanes / 4;
-    const size_t stride = args_.x_stride / sizeof(float);
-    float block[4 * kLanes];
-    for (; row + 4 <= end; row += 4) {
-      for (int c = 0; c < kLanes; c += kColumns) {
-        dot_block<4, kColumns>(x_of(row), stride, weights + c, args_.size, block + c, kLanes);
-      }
-      for (int r = 0; r < 4; ++r) put(row + r, column, num_columns, block + r * kLanes);
+    for (; row + 4 <= end; row += 4) compute_rows<4>(row, column, num_columns, weights);
+    if (row + 2 <= end) {
+      compute_rows<2>(row, column, num_columns, weights);
+      row += 2;
     }
-    for (; row < end; ++row) {
-      dot_block<1, kLanes>(x_of(row), stride, weights, args_.size, block, kLanes);
-      put(row, column, num_columns, block);
+    if (row < end) compute_rows<1>(row, column, num_columns, weights);
+  }
+
+  template <int kRows>
+  void compute_rows(int32_t row, int32_t column, int32_t num_columns,
+                    const Number* const* weights) const {
+    constexpr int kColumns = kLanes / kRows;
+    float block[kRows * kLanes];
+    for (int c = 0; c < kLanes; c += kColumns) {
+      dot_block<kRows, kColumns>(x_of(row), args_.x_stride / sizeof(float), weights + c, args_.size,
+                                 block + c, kLanes);
     }
+    for (int r = 0; r < kRows; ++r) put(row + r, column, num_columns, block + r * kLanes);
   }
 
   void put(int32_t row, int32_t column, int32_t num_columns, const float* numbers) const {

@@ -89,6 +89,34 @@ inline Vec load_upper_half(const uint16_t* from) {
   return x;
 }
 
+// The same vector, which the compiler does not load again for each use.
+inline Vec in_register(Vec x) {
+#if defined(__GNUC__) && defined(__x86_64__)
+  asm("" : "+v"(x));
+#endif
+  return x;
+}
+
+// Bit i says whether the i-th of kBits numbers of 16 bits differs from `value`.
+inline constexpr int kBits = 32;
+inline uint32_t bits_unlike(const uint16_t* numbers, uint16_t value) {
+#if defined(__AVX512BW__)
+  return _mm512_cmpneq_epi16_mask(_mm512_loadu_si512(numbers),
+                                  _mm512_set1_epi16(static_cast<int16_t>(value)));
+#elif defined(__AVX2__)
+  const __m256i values = _mm256_set1_epi16(static_cast<int16_t>(value));
+  const auto* at = reinterpret_cast<const __m256i*>(numbers);
+  const __m256i low = _mm256_cmpeq_epi16(_mm256_loadu_si256(at), values);
+  const __m256i high = _mm256_cmpeq_epi16(_mm256_loadu_si256(at + 1), values);
+  const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(low, high), 0xd8);
+  return ~static_cast<uint32_t>(_mm256_movemask_epi8(bytes));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kBits; ++i) bits |= static_cast<uint32_t>(numbers[i] != value) << i;
+  return bits;
+#endif
+}
+
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
 // From the lanes of a and b in groups of kGroup, each group's two halves added: the sums

@@ -1,56 +1,51 @@
 #include "kernels/visible_cells.h"
 
 #include <algorithm>
-#include <cstring>
+#include <array>
+#include <bit>
+
+#include "kernels/simd.h"
 
 namespace snapllm {
 namespace {
 
-// Wide enough for the compiler to test it in one or two instructions.
-constexpr int32_t kGroup = 32;
-
-bool all_hidden(const uint16_t* cells) {
-  uint16_t other = 0;
-  for (int32_t i = 0; i < kGroup; ++i) other |= cells[i] ^ kHiddenCell;
-  return other == 0;
+// Calls `work(first, bits)` for each group of simd::kBits cells in which some are visible; their
+// bits are set. Rows of many sequences are hidden for the most part.
+template <typename Work>
+void for_each_group(std::span<const uint16_t> row, Work&& work) {
+  constexpr auto kGroup = static_cast<size_t>(simd::kBits);
+  size_t first = 0;
+  for (; first + kGroup <= row.size(); first += kGroup) {
+    const uint32_t bits = simd::bits_unlike(&row[first], kHiddenCell);
+    if (bits != 0) work(static_cast<int32_t>(first), bits, &row[first]);
+  }
+  if (first == row.size()) return;
+  std::array<uint16_t, kGroup> rest;
+  rest.fill(kHiddenCell);
+  std::ranges::copy(row.subspan(first), rest.begin());
+  const uint32_t bits = simd::bits_unlike(rest.data(), kHiddenCell);
+  if (bits != 0) work(static_cast<int32_t>(first), bits, rest.data());
 }
 
 }  // namespace
 
-int32_t visible_end(std::span<const uint16_t> row) {
-  auto end = static_cast<int32_t>(row.size());
-  while (end >= kGroup && all_hidden(&row[end - kGroup])) end -= kGroup;
-  while (end > 0 && row[end - 1] == kHiddenCell) --end;
-  return end;
-}
-
-int32_t num_visible(std::span<const uint16_t> row) {
-  int32_t count = 0;
-  for (const uint16_t cell : row) count += cell != kHiddenCell;
-  return count;
-}
-
-bool has_bias(std::span<const uint16_t> row) {
-  int32_t count = 0;
-  for (const uint16_t cell : row) count += cell != kHiddenCell && cell != kPlainCell;
-  return count > 0;
+VisibleCells visible_cells(std::span<const uint16_t> row) {
+  VisibleCells visible;
+  uint32_t biased = 0;
+  for_each_group(row, [&](int32_t first, uint32_t bits, const uint16_t* cells) {
+    visible.count += std::popcount(bits);
+    visible.end = first + std::bit_width(bits);
+    biased |= bits & simd::bits_unlike(cells, kPlainCell);
+  });
+  visible.has_bias = biased != 0;
+  return visible;
 }
 
 int32_t list_visible(std::span<const uint16_t> row, int32_t* cells) {
-  const auto size = static_cast<int32_t>(row.size());
   int32_t count = 0;
-  int32_t i = 0;
-  while (i < size) {
-    if (i + kGroup <= size && all_hidden(&row[i])) {
-      i += kGroup;
-      continue;
-    }
-    const int32_t end = std::min(i + kGroup, size);
-    for (; i < end; ++i) {
-      cells[count] = i;
-      count += row[i] != kHiddenCell;
-    }
-  }
+  for_each_group(row, [&](int32_t first, uint32_t bits, const uint16_t*) {
+    for (; bits != 0; bits &= bits - 1) cells[count++] = first + std::countr_zero(bits);
+  });
   return count;
 }
 

@@ -18,16 +18,17 @@ struct QueryTile {
   int32_t first_query = 0;
   int32_t num_queries = 0;
   int32_t num_cells = 0;  // that the last query attends to
+  bool has_bias = false;  // then it has one query
 };
 
-// The end of the last visible cell of a row, and 0 where there is none.
-int32_t visible_end(std::span<const uint16_t> row);
+// What a row of the mask shows.
+struct VisibleCells {
+  int32_t count = 0;
+  int32_t end = 0;        // of the last one
+  bool has_bias = false;  // one of them is not plain
+};
 
-// How many cells of a row are visible.
-int32_t num_visible(std::span<const uint16_t> row);
-
-// Whether a row has a visible cell that is not plain.
-bool has_bias(std::span<const uint16_t> row);
+VisibleCells visible_cells(std::span<const uint16_t> row);
 
 // Writes the indices of the visible cells, in order; `cells` has room for all of the row.
 // Returns their number.
