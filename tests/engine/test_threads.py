@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from nano_models import Architecture, make_nano_model
 from ties import decided_tokens
 
 import snapllm
@@ -110,3 +111,21 @@ def test_all_engines_compute_on_one_thread_and_eyes_leave_none_behind() -> None:
             own = num_process_threads() - before
             second.load_demo(**options).generate("Hello", **OPTIONS)
             assert num_process_threads() - before == own
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_how_many_threads_compute_changes_no_bit(
+    architecture: Architecture, tmp_path: Path
+) -> None:
+    """Which is why the engine may choose their number anew for each step."""
+    path = make_nano_model(tmp_path / "m.gguf", architecture)
+    answers = []
+    for num_threads in (1, 2):
+        with snapllm.Engine(num_threads=num_threads) as engine:
+            model = engine.load(path, context_size=2048)
+            result = model.generate(
+                prompt_of(9) * 5, max_tokens=300, num_logprobs=3, ignore_eos=True, temperature=0
+            )
+            answers.append((result.tokens, result.logprobs))
+    assert len(answers[0][0]) == 300
+    assert answers[0] == answers[1]

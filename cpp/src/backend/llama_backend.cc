@@ -328,17 +328,20 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
                                                std::move(chat_format).value(),
                                                std::move(projector), options,
                                                fingerprint.value(), std::move(info));
-    const int32_t threads = std::min(options.num_threads, available_cpus());
+    const bool is_fixed = options.num_threads > 0;
+    const int32_t threads =
+        is_fixed ? std::min(options.num_threads, available_cpus()) : max_threads_;
     if (model->info().supports_generation) {
+      // llama.cpp's flash attention may share a query out among threads; a GPU needs one.
+      const bool tunes = !is_fixed && attention != Attention::kFlash && !uses_gpu(options);
       return LoadedModel{model, std::make_unique<LlamaTextContext>(
-                                    model, std::move(context).value(), threads, max_threads_)};
+                                    model, std::move(context).value(), threads, tunes)};
     }
     context.value().reset();
-    const int32_t embed_threads = threads > 0 ? threads : max_threads_;
-    auto embedder = LlamaEmbedder::create(model, embed_threads);
+    auto embedder = LlamaEmbedder::create(model, threads);
     if (!embedder.ok()) return embedder.status();
-    return LoadedModel{model, std::make_unique<EmbeddingOnlyContext>(std::move(embedder).value(),
-                                                                     embed_threads)};
+    return LoadedModel{
+        model, std::make_unique<EmbeddingOnlyContext>(std::move(embedder).value(), threads)};
   });
 }
 

@@ -14,21 +14,41 @@
 #include "llama-ext.h"
 
 namespace snapllm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double microseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+}  // namespace
 
 LlamaTextContext::LlamaTextContext(std::shared_ptr<const LlamaTextModel> model,
-                                   LlamaContextPtr context, int32_t num_threads,
-                                   int32_t max_threads)
+                                   LlamaContextPtr context, int32_t max_threads, bool tunes)
     : model_(std::move(model)),
       context_(std::move(context)),
-      prefill_threads_(num_threads == 0 ? max_threads : num_threads),
-      num_threads_(prefill_threads_),
+      max_threads_(max_threads),
+      num_threads_(max_threads),
       batch_(llama_batch_init(model_->batch_tokens(), /*embd=*/0, /*n_seq_max=*/1)) {
-  llama_set_n_threads(context_.get(), num_threads_, prefill_threads_);
+  if (tunes && max_threads > 1) tuner_.emplace(max_threads);
+  llama_set_n_threads(context_.get(), max_threads_, max_threads_);
 }
 
 LlamaTextContext::~LlamaTextContext() { llama_batch_free(batch_); }
 
 Result<DecodeOutcome> LlamaTextContext::decode(const std::vector<BatchEntry>& batch) {
+  if (!tuner_ || batch.empty()) return compute(batch);
+  const int32_t num_threads = tuner_->choose(static_cast<int32_t>(batch.size()));
+  llama_set_n_threads(context_.get(), num_threads, num_threads);
+  const auto start = Clock::now();
+  auto outcome = compute(batch);
+  const bool is_done = outcome.ok() && outcome.value() == DecodeOutcome::kDone;
+  if (is_done) tuner_->note(microseconds_since(start));
+  return outcome;
+}
+
+Result<DecodeOutcome> LlamaTextContext::compute(const std::vector<BatchEntry>& batch) {
   if (batch.empty() || batch.size() > static_cast<size_t>(model_->batch_tokens())) {
     return Status(StatusCode::kGenerationFailed, "a batch is empty or too large");
   }
@@ -62,6 +82,7 @@ Status LlamaTextContext::encode_media(const MediaChunk& chunk) {
 Result<DecodeOutcome> LlamaTextContext::decode_media(const MediaChunk& chunk, SequenceId sequence,
                                                      int32_t position) {
   LlamaLogCapture log;
+  if (tuner_) llama_set_n_threads(context_.get(), max_threads_, max_threads_);
   const auto result = model_->projector()->decode(static_cast<const LlamaMediaChunk&>(chunk),
                                                   context_.get(), sequence, position);
   if (!result.ok()) return result.status();
@@ -177,7 +198,7 @@ TokenLogprobs LlamaTextContext::logprobs_of(Token token, int32_t batch_index,
 
 Result<Embedder*> LlamaTextContext::embedder() {
   if (embedder_ == nullptr) {
-    auto created = LlamaEmbedder::create(model_, prefill_threads_);
+    auto created = LlamaEmbedder::create(model_, max_threads_);
     if (!created.ok()) return created.status();
     embedder_ = std::move(created).value();
   }
@@ -185,20 +206,20 @@ Result<Embedder*> LlamaTextContext::embedder() {
 }
 
 double LlamaTextContext::time_decode(int32_t num_threads) {
-  using Clock = std::chrono::steady_clock;
-  llama_set_n_threads(context_.get(), num_threads, prefill_threads_);
+  llama_set_n_threads(context_.get(), num_threads, max_threads_);
   const auto start = Clock::now();
-  const bool done = decode({{0, 0, 0, true}}).ok();
+  const bool is_done = compute({{0, 0, 0, true}}).ok();
   llama_synchronize(context_.get());
-  const double us = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+  const double us = microseconds_since(start);
   clear_sequence(0);
-  llama_set_n_threads(context_.get(), num_threads_, prefill_threads_);
-  return done ? us : std::numeric_limits<double>::max();
+  llama_set_n_threads(context_.get(), num_threads_, max_threads_);
+  return is_done ? us : std::numeric_limits<double>::max();
 }
 
 void LlamaTextContext::set_num_threads(int32_t num_threads) {
   num_threads_ = num_threads;
-  llama_set_n_threads(context_.get(), num_threads_, prefill_threads_);
+  llama_set_n_threads(context_.get(), num_threads_, max_threads_);
+  if (tuner_) tuner_->begin_with(num_threads);
 }
 
 ContextMemory LlamaTextContext::memory() const {

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backend/llama_text_model.h"
 #include "backend/text_backend.h"
+#include "backend/thread_tuner.h"
 #include "llama.h"
 
 namespace snapllm {
@@ -17,9 +19,10 @@ using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
 
 class LlamaTextContext : public TextContext {
  public:
-  // Decodes with `num_threads`, 0 = max_threads, and computes prompts with max_threads.
+  // Computes with that many threads; with `tunes`, with no more than these.
+  // REQUIRES: with `tunes`, results that do not depend on the number of threads
   LlamaTextContext(std::shared_ptr<const LlamaTextModel> model, LlamaContextPtr context,
-                   int32_t num_threads, int32_t max_threads);
+                   int32_t max_threads, bool tunes);
   ~LlamaTextContext() override;
 
   Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override;
@@ -41,6 +44,7 @@ class LlamaTextContext : public TextContext {
   ContextMemory memory() const override;
 
  private:
+  Result<DecodeOutcome> compute(const std::vector<BatchEntry>& batch);
   // Sets an empty sequence to the state and checks what came of it.
   bool set_state(SequenceId sequence, TokenRange range, const StateBytes& state);
   // The sequence id that states are cut and joined through (kBlocks only).
@@ -49,8 +53,9 @@ class LlamaTextContext : public TextContext {
 
   const std::shared_ptr<const LlamaTextModel> model_;  // outlives context_
   const LlamaContextPtr context_;
-  const int32_t prefill_threads_;
-  int32_t num_threads_;
+  const int32_t max_threads_;
+  int32_t num_threads_;  // of steps of one token, or what the tuner begins with there
+  std::optional<ThreadTuner> tuner_;
   llama_batch batch_;
   std::unique_ptr<Embedder> embedder_;
 };

@@ -1,0 +1,73 @@
+// How many threads to compute a step with, learned from what steps take.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace snapllm {
+
+// The threads of a step wait for each other many times. Where something else wants one of their
+// cores (the server itself, a client, another program), a step is done sooner with fewer of them;
+// how many are best depends on the size of the step and changes from second to second. Steps of
+// about one size are a class of their own. They are computed as was fastest lately, and now and then
+// a few with twice or half as many threads: the dearer that is, the more seldom. Slow steps are
+// always computed with the most: they can wait for a core. Not thread-safe.
+class ThreadTuner {
+ public:
+  // Chooses among max_threads and halves of them, down to one.
+  // REQUIRES: max_threads > 0
+  explicit ThreadTuner(int32_t max_threads);
+
+  // How many threads to compute the next step with, which has so many tokens.
+  // REQUIRES: num_tokens > 0
+  int32_t choose(int32_t num_tokens);
+  // What that step took.
+  void note(double us);
+  // Takes the number for the best of single tokens, until steps show another.
+  void begin_with(int32_t num_threads);
+
+ private:
+  // What a token takes, as an average of steps.
+  class Cost {
+   public:
+    // Starts anew. Each step counts no more than the limit; 0 = follows from the shortest.
+    void restart(double limit_us);
+    void add(double us);
+    double average_us() const { return sum_us_ / count_; }
+    double least_us() const { return least_us_; }
+
+   private:
+    double limit_us_ = 0.0;
+    double sum_us_ = 0.0;
+    double least_us_ = 0.0;
+    int count_ = 0;
+  };
+  struct Level {
+    int32_t num_threads = 1;
+    double log_cost = 0.0;  // the logarithm of its cost in times of the best level's
+    bool is_known = false;
+  };
+  struct Class {
+    std::vector<Level> levels;  // ever fewer threads
+    size_t best = 0;
+    size_t tried = 0;        // = best outside of a trial
+    bool tried_fewer = false;  // in the last trial
+    int num_steps_left = 0;  // until the trial ends, or the next one begins
+    bool is_new = true;      // no step has been computed with this number of threads yet
+    Cost cost;               // of the best, since the last trial
+    Cost trial_cost;
+  };
+
+  static size_t next_trial(const Class& steps);
+  void begin_trial(Class& steps);
+  static void end_trial(Class& steps);
+
+  static constexpr size_t kNumClasses = 8;  // 1, 2 to 3, 4 to 7, ..., 128 tokens and more
+  std::array<Class, kNumClasses> classes_;
+  Class* current_ = nullptr;
+  int32_t num_tokens_ = 0;
+};
+
+}  // namespace snapllm

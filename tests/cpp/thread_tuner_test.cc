@@ -1,0 +1,113 @@
+#include "backend/thread_tuner.h"
+
+#include <functional>
+#include <map>
+
+#include "check.h"
+
+namespace snapllm {
+namespace {
+
+// What a step takes with a number of threads, and which step it is.
+using Machine = std::function<double(int32_t num_threads, int step)>;
+
+struct Run {
+  std::map<int32_t, int> num_steps;  // by number of threads
+  double us = 0.0;
+};
+
+Run run(ThreadTuner& tuner, int32_t num_tokens, int num_steps, const Machine& machine) {
+  Run done;
+  for (int step = 0; step < num_steps; ++step) {
+    const int32_t threads = tuner.choose(num_tokens);
+    const double us = machine(threads, step);
+    tuner.note(us);
+    ++done.num_steps[threads];
+    done.us += us;
+  }
+  return done;
+}
+
+double idle(int32_t threads, int) { return 40.0 + 300.0 / threads; }
+double busy(int32_t threads, int step) {
+  return threads > 1 && step % 5 == 0 ? 4000.0 : idle(threads, step);
+}
+
+TEST(thread_tuner, on_an_idle_machine_nearly_all_steps_have_the_most_threads) {
+  ThreadTuner tuner(2);
+  const Run done = run(tuner, 1, 10'000, idle);
+  CHECK(done.us < 10'000 * idle(2, 0) * 1.03);
+}
+
+TEST(thread_tuner, on_a_busy_machine_it_soon_takes_fewer) {
+  ThreadTuner tuner(2);
+  run(tuner, 1, 200, busy);
+  const Run done = run(tuner, 1, 10'000, busy);
+  CHECK(done.us < 10'000 * idle(1, 0) * 1.05);
+}
+
+TEST(thread_tuner, it_goes_down_and_up_by_halves) {
+  ThreadTuner tuner(8);
+  const auto best_is_two = [](int32_t threads, int) {
+    return threads == 1 ? 200.0 : 50.0 * threads;
+  };
+  run(tuner, 1, 500, best_is_two);
+  CHECK(run(tuner, 1, 1000, best_is_two).num_steps[2] > 900);
+  run(tuner, 1, 5000, idle);
+  CHECK(run(tuner, 1, 1000, idle).num_steps[8] > 900);
+}
+
+TEST(thread_tuner, what_was_learned_is_unlearned) {
+  ThreadTuner tuner(2);
+  run(tuner, 1, 1000, busy);
+  run(tuner, 1, 3000, idle);
+  CHECK(run(tuner, 1, 1000, idle).num_steps[2] > 950);
+}
+
+TEST(thread_tuner, a_single_hiccup_changes_nothing) {
+  for (int hiccup = 2; hiccup < 400; ++hiccup) {
+    ThreadTuner tuner(2);
+    const Run done = run(tuner, 1, 400, [&](int32_t threads, int step) {
+      return step == hiccup ? 50'000.0 : idle(threads, step);
+    });
+    CHECK(done.num_steps.at(2) > 360);
+  }
+}
+
+TEST(thread_tuner, fewer_threads_win_a_near_tie) {
+  ThreadTuner tuner(2);
+  const auto tie = [](int32_t threads, int) { return threads == 2 ? 100.0 : 102.0; };
+  run(tuner, 1, 200, tie);
+  CHECK(run(tuner, 1, 1000, tie).num_steps[1] > 900);
+}
+
+TEST(thread_tuner, slow_steps_always_have_the_most) {
+  ThreadTuner tuner(4);
+  const auto slow = [](int32_t threads, int) { return 80'000.0 / threads; };
+  CHECK_EQ(run(tuner, 512, 1000, slow).num_steps[4], 1000);
+}
+
+TEST(thread_tuner, sizes_of_steps_are_learned_apart) {
+  ThreadTuner tuner(2);
+  run(tuner, 1, 1000, busy);
+  run(tuner, 32, 1000, idle);
+  CHECK(run(tuner, 1, 100, busy).num_steps[1] > 90);
+  CHECK(run(tuner, 32, 100, idle).num_steps[2] > 90);
+}
+
+TEST(thread_tuner, it_begins_with_what_was_measured_before) {
+  ThreadTuner tuner(8);
+  tuner.begin_with(2);
+  CHECK_EQ(tuner.choose(1), 2);
+  CHECK_EQ(tuner.choose(2), 8);
+  tuner.begin_with(3);  // what is not tried is the next lower number
+  CHECK_EQ(tuner.choose(1), 2);
+}
+
+TEST(thread_tuner, one_thread_is_never_more) {
+  ThreadTuner tuner(1);
+  CHECK_EQ(run(tuner, 4, 1000, idle).num_steps[1], 1000);
+}
+
+}  // namespace
+}  // namespace snapllm
