@@ -90,7 +90,8 @@ void bind_request(py::module_& module) {
       .def_readwrite("thinking_budget_tokens", &ChatFormatRequest::thinking_budget_tokens)
       .def_property("media", &media_of, &set_media)
       .def_readwrite("media_marker", &ChatFormatRequest::media_marker)
-      .def_readwrite("template_kwargs", &ChatFormatRequest::template_kwargs);
+      .def_readwrite("template_kwargs", &ChatFormatRequest::template_kwargs)
+      .def_readwrite("cache_namespace", &ChatFormatRequest::cache_namespace);
 
   py::class_<GenerateRequest>(module, "GenerateRequest")
       .def(keyword_constructor<GenerateRequest>())

@@ -77,6 +77,7 @@ class ChatFormatRequest:
     media: list[MediaInput]
     media_marker: str
     template_kwargs: list[tuple[str, str]]
+    cache_namespace: str
     def __init__(self, **attributes: Any) -> None: ...
 
 class GenerateRequest:

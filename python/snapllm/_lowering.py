@@ -125,6 +125,7 @@ def _format(
             (name, _template_value(value, f"template_kwargs.{name}"))
             for name, value in request.template_kwargs.items()
         ],
+        cache_namespace=request.cache_namespace,
     )
     if request.sampling.grammar and request.json_schema:
         raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")

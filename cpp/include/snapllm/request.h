@@ -54,6 +54,8 @@ struct ChatFormatRequest {
   std::string media_marker;
   // Variables handed to the template as they are: name and JSON value.
   std::vector<std::pair<std::string, std::string>> template_kwargs;
+  // Prompts are tokenised faster that begin as others of the same namespace did.
+  std::string cache_namespace;
 };
 
 class ChatPrompt;  // chat_prompt.h

@@ -51,7 +51,8 @@ void ThreadTuner::begin_with(int32_t num_threads) {
   Class& steps = classes_.front();
   const auto found = std::ranges::find_if(
       steps.levels, [&](const Level& level) { return level.num_threads <= num_threads; });
-  steps.best = steps.tried = std::min<size_t>(found - steps.levels.begin(), steps.levels.size() - 1);
+  steps.best = std::min<size_t>(found - steps.levels.begin(), steps.levels.size() - 1);
+  steps.tried = steps.best;
 }
 
 int32_t ThreadTuner::choose(int32_t num_tokens) {
@@ -117,9 +118,8 @@ void ThreadTuner::end_trial(Class& steps) {
   steps.cost.restart(kMaxHold * least_us);
   const Level& next = steps.levels[next_trial(steps)];
   const double extra_steps = kTrialSteps * std::max(0.0, std::exp(next.log_cost) - 1.0);
-  steps.num_steps_left =
-      next.is_known ? std::max(kMinStepsBetweenTrials, static_cast<int>(kTimesTrialCost * extra_steps))
-                    : kStepsBeforeFirstTrial;
+  const int num_steps = std::max(kMinStepsBetweenTrials, static_cast<int>(kTimesTrialCost * extra_steps));
+  steps.num_steps_left = next.is_known ? num_steps : kStepsBeforeFirstTrial;
 }
 
 }  // namespace snapllm

@@ -185,7 +185,8 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
                                  std::shared_ptr<const LlamaProjector> projector)
     : vocab_(llama_model_get_vocab(model)),
       projector_(std::move(projector)),
-      templates_(std::move(templates)) {
+      templates_(std::move(templates)),
+      tokenizer_(make_prompt_tokenizer(model)) {
   has_template_ = common_chat_templates_was_explicit(templates_.get());
   supports_thinking_ = common_chat_templates_support_enable_thinking(templates_.get());
   const auto caps = common_chat_templates_get_caps(templates_.get());
@@ -232,8 +233,7 @@ Result<MediaPrompt> LlamaChatFormat::tokenize(const std::string& text,
   if (!request.media.empty()) {
     return projector_->tokenize(text, request.media_marker, request.media);
   }
-  return MediaPrompt{common_tokenize(vocab_, text, /*add_special=*/true, /*parse_special=*/true),
-                     {}};
+  return MediaPrompt{tokenizer_->tokenize(text, request.cache_namespace), {}};
 }
 
 Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatFormatRequest& request,

@@ -9,6 +9,7 @@
 #include "backend/prompt_limit.h"
 #include "chat.h"
 #include "chat/answer_rules.h"
+#include "chat/prompt_tokenizer.h"
 #include "snapllm/chat_prompt.h"
 #include "snapllm/status.h"
 
@@ -85,6 +86,7 @@ class LlamaChatFormat {
   const llama_vocab* const vocab_;
   const std::shared_ptr<const LlamaProjector> projector_;
   const common_chat_templates_ptr templates_;
+  const std::unique_ptr<PromptTokenizer> tokenizer_;
   mutable AnswerRulesCache rules_cache_;
   // Whether the rules follow from the request without its messages: not where llama.cpp
   // has code of its own for the template.

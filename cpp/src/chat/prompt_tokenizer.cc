@@ -1,0 +1,146 @@
+#include "chat/prompt_tokenizer.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <utility>
+
+#include "common.h"
+#include "llama.h"
+
+namespace snapllm {
+namespace {
+
+constexpr size_t kMaxPrompts = 16;
+// Shorter ones are tokenised as fast as looked for; longer ones would take much memory.
+constexpr size_t kMinBytes = 512;
+constexpr size_t kMaxBytes = 1 << 20;
+
+// Whether `other`, where it begins before the end of `text`, can end after it.
+bool can_straddle(std::string_view other, std::string_view text) {
+  const size_t at = other.find(text);
+  if (at != std::string_view::npos && at + text.size() < other.size()) return true;
+  for (size_t size = 1; size < text.size() && size < other.size(); ++size) {
+    if (text.substr(text.size() - size) == other.substr(0, size)) return true;
+  }
+  return false;
+}
+
+size_t num_common(std::string_view a, std::string_view b) {
+  return static_cast<size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
+}
+
+}  // namespace
+
+PromptTokenizer::PromptTokenizer(SpecialTokens specials, Tokenize tokenize)
+    : specials_(std::move(specials)), tokenize_(std::move(tokenize)) {}
+
+std::vector<Token> PromptTokenizer::tokenize(const std::string& text,
+                                             const std::string& cache_namespace) const {
+  if (specials_.empty() || text.size() < kMinBytes || text.size() > kMaxBytes) {
+    return tokenize_(text, /*is_whole=*/true);
+  }
+  std::vector<Token> tokens;
+  const auto [known, cut] = longest(text, cache_namespace);
+  if (known == nullptr) {
+    tokens = tokenize_(text, /*is_whole=*/true);
+  } else {
+    const auto begin = known->tokens.begin();
+    tokens.assign(begin, begin + static_cast<ptrdiff_t>(cut.num_tokens));
+    const auto rest = tokenize_(text.substr(cut.end), /*is_whole=*/false);
+    tokens.insert(tokens.end(), rest.begin(), rest.end());
+  }
+  keep({cache_namespace, text, tokens, cuts_of(text, tokens)});
+  return tokens;
+}
+
+std::pair<std::shared_ptr<const PromptTokenizer::Prompt>, PromptTokenizer::Cut>
+PromptTokenizer::longest(const std::string& text, const std::string& cache_namespace) const {
+  std::vector<std::shared_ptr<const Prompt>> prompts;
+  {
+    std::lock_guard lock(mutex_);
+    prompts.assign(prompts_.begin(), prompts_.end());
+  }
+  std::pair<std::shared_ptr<const Prompt>, Cut> best;
+  for (const auto& prompt : prompts) {
+    if (prompt->cache_namespace != cache_namespace) continue;
+    const size_t common = num_common(prompt->text, text);
+    const auto after = std::ranges::upper_bound(prompt->cuts, common, {}, &Cut::end);
+    if (after == prompt->cuts.begin()) continue;
+    const Cut cut = *std::prev(after);
+    if (cut.end > best.second.end) best = {prompt, cut};
+  }
+  return best;
+}
+
+// A special token is where its text is, unless another took a part of it: then there are
+// fewer of the one than of the other, and no cut is made behind any of them.
+std::vector<PromptTokenizer::Cut> PromptTokenizer::cuts_of(const std::string& text,
+                                                           const std::vector<Token>& tokens) const {
+  std::map<Token, std::vector<Cut>> found;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (is_separator(tokens[i])) found[tokens[i]].push_back({0, i + 1});
+  }
+  std::vector<Cut> cuts;
+  for (auto& [token, of_token] : found) {
+    const std::string& separator = specials_.at(token).text;
+    size_t count = 0;
+    for (size_t at = text.find(separator); at != std::string::npos;
+         at = text.find(separator, at + separator.size())) {
+      if (count < of_token.size()) of_token[count].end = at + separator.size();
+      ++count;
+    }
+    if (count == of_token.size()) cuts.insert(cuts.end(), of_token.begin(), of_token.end());
+  }
+  std::ranges::sort(cuts, {}, &Cut::end);
+  return cuts;
+}
+
+bool PromptTokenizer::is_separator(Token token) const {
+  const auto special = specials_.find(token);
+  if (special == specials_.end() || !special->second.parts) return false;
+  std::lock_guard lock(mutex_);
+  const auto [found, is_new] = separators_.try_emplace(token, false);
+  if (is_new) {
+    found->second = std::ranges::none_of(specials_, [&](const auto& other) {
+      return can_straddle(other.second.text, special->second.text);
+    });
+  }
+  return found->second;
+}
+
+void PromptTokenizer::keep(Prompt prompt) const {
+  auto kept = std::make_shared<const Prompt>(std::move(prompt));
+  std::lock_guard lock(mutex_);
+  std::erase_if(prompts_, [&](const auto& other) {
+    return other->cache_namespace == kept->cache_namespace && kept->text == other->text;
+  });
+  prompts_.push_front(std::move(kept));
+  if (prompts_.size() > kMaxPrompts) prompts_.pop_back();
+}
+
+std::unique_ptr<PromptTokenizer> make_prompt_tokenizer(const llama_model* model) {
+  const llama_vocab* vocab = llama_model_get_vocab(model);
+  std::array<char, 32> kind{};
+  llama_model_meta_val_str(model, "tokenizer.ggml.model", kind.data(), kind.size());
+  const std::string_view name = kind.data();
+  SpecialTokens specials;
+  if ((name == "gpt2" || name == "llama") && !llama_vocab_get_add_eos(vocab)) {
+    for (Token id = 0; id < llama_vocab_n_tokens(vocab); ++id) {
+      const int attributes = llama_vocab_get_attr(vocab, id);
+      constexpr int kSpecial =
+          LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN;
+      constexpr int kStrips = LLAMA_TOKEN_ATTR_LSTRIP | LLAMA_TOKEN_ATTR_RSTRIP;
+      const std::string text = llama_vocab_get_text(vocab, id);
+      if ((attributes & kSpecial) == 0 || text.empty()) continue;
+      const bool is_control = (attributes & LLAMA_TOKEN_ATTR_CONTROL) != 0;
+      specials[id] = {text, is_control && (attributes & kStrips) == 0};
+    }
+  }
+  return std::make_unique<PromptTokenizer>(
+      std::move(specials), [vocab](const std::string& text, bool is_whole) {
+        return common_tokenize(vocab, text, /*add_special=*/is_whole, /*parse_special=*/true);
+      });
+}
+
+}  // namespace snapllm
