@@ -81,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
         "--prompt-tokens", type=int, default=1800, help="of the agent's prompt (%(default)s)"
     )
     parser.add_argument(
+        "--turn-tokens", type=int, default=150, help="of the agent's tool results (%(default)s)"
+    )
+    parser.add_argument(
+        "--one-room",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the agent's session also with room for one model",
+    )
+    parser.add_argument(
         "--lengths", type=_numbers, default=[512, 2048, 6000], help="tokens of the contexts"
     )
     parser.add_argument(

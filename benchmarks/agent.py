@@ -26,7 +26,20 @@ from benchmarks.report import Row, in_turn, ratio_row, row
 NUM_TURNS = 20
 SWAP_AT, RESTART_AT = 7, 13
 ANSWER_TOKENS = 24
+TEMPLATE_TOKENS = 64
+"""What the template puts around a turn, at most."""
 FIRST, NEXT, ROUTER = "snapllm, first session", "snapllm, next session", "llama-server router"
+
+
+@dataclass(frozen=True)
+class _Script:
+    """What the agent says."""
+
+    system: str
+    results: list[str]
+    """Of its tools, one for each turn."""
+    num_tokens: int
+    """Of all of it."""
 
 
 @dataclass
@@ -42,15 +55,18 @@ def run(options: argparse.Namespace) -> list[Row]:
     """The same session with both; ours a second time, as on the next day."""
     side = options.scratch / "side.gguf"
     shutil.copyfile(options.model, side)
+    script = _script(options)
     settings = Settings(
         models=(("main", options.model), ("side", side)),
         num_threads=options.threads or options.cores,
         num_slots=1,
-        context_size=options.prompt_tokens * 3 + 8192,
+        context_size=script.num_tokens + NUM_TURNS * (ANSWER_TOKENS + TEMPLATE_TOKENS) + 1024,
     )
-    rows = _side_by_side(settings, options, "", 0, 4)
+    rows = _side_by_side(settings, options, script, "", 0, 4)
+    if not options.one_room:
+        return rows
     budget = _bytes_of_one(settings) * 7 // 4  # a load asks for more beforehand than it takes
-    return rows + _side_by_side(settings, options, ", room for one", budget, 1)
+    return rows + _side_by_side(settings, options, script, ", room for one", budget, 1)
 
 
 def _bytes_of_one(settings: Settings) -> int:
@@ -63,12 +79,11 @@ def _bytes_of_one(settings: Settings) -> int:
 def _side_by_side(
     settings: Settings,
     options: argparse.Namespace,
+    script: _Script,
     kind: str,
     budget_bytes: int,
     max_models: int,
 ) -> list[Row]:
-    system = _system_prompt(options.prompt_tokens)
-    num_lines = min(20, options.prompt_tokens // 150)
     binary = options.upstream and options.upstream / "llama-server"
     preset = options.scratch / "preset.ini"
     found = {name: _Sessions() for name in (FIRST, NEXT, *([ROUTER] if binary else []))}
@@ -84,15 +99,15 @@ def _side_by_side(
             for name in names:
                 if name in commands:
                     log = options.log(f"{name.replace(' ', '-')}-{max_models}")
-                    _note(found[name], commands[name], log, system, num_lines)
+                    _note(found[name], commands[name], log, script)
     return list(_rows(found, kind))
 
 
 def _note(
-    sessions: _Sessions, command: Callable[[int], list[str]], log: Path, system: str, num_lines: int
+    sessions: _Sessions, command: Callable[[int], list[str]], log: Path, script: _Script
 ) -> None:
     start = time.perf_counter()
-    answers = _session(command, log, system, num_lines)
+    answers = _session(command, log, script)
     sessions.seconds.append(time.perf_counter() - start)
     sessions.ttft_ms += [answer.ttft_ms for answer in answers]
     sessions.texts.append([answer.text for answer in answers])
@@ -121,15 +136,13 @@ def _equal(whose: str, kind: str, first: _Sessions, other: _Sessions) -> Row:
     return row(f"first answers equal to {whose}{kind}", counts, f"of {NUM_TURNS + 1}")
 
 
-def _session(
-    command: Callable[[int], list[str]], log: Path, system: str, num_lines: int
-) -> list[Answer]:
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
+def _session(command: Callable[[int], list[str]], log: Path, script: _Script) -> list[Answer]:
+    messages: list[dict[str, Any]] = [{"role": "system", "content": script.system}]
     answers: list[Answer] = []
 
     def turns(first: int, last: int, url: str) -> None:
         for turn in range(first, last):
-            messages.append({"role": "user", "content": _tool_result(turn, num_lines)})
+            messages.append({"role": "user", "content": script.results[turn]})
             answers.append(_ask(url, "main", messages))
             messages.append({"role": "assistant", "content": answers[-1].text})
 
@@ -148,11 +161,24 @@ def _ask(url: str, model: str, messages: list[dict[str, Any]]) -> Answer:
     return ask(url, messages, model=model, temperature=0, max_tokens=ANSWER_TOKENS)
 
 
-def _system_prompt(num_tokens: int) -> str:
-    """Tools with their schemas, as agents send them; about four characters a token."""
+def _script(options: argparse.Namespace) -> _Script:
+    with snapllm.Engine() as engine:
+        model = engine.load(options.model, context_size=512)
+
+        def count(text: str) -> int:
+            return len(model.tokenize(text))
+
+        system = _system_prompt(options.prompt_tokens, count)
+        results = [_tool_result(turn, options.turn_tokens, count) for turn in range(NUM_TURNS)]
+        return _Script(system, results, count(system) + sum(map(count, results)))
+
+
+def _system_prompt(num_tokens: int, count: Callable[[str], int]) -> str:
+    """Tools with their schemas, as agents send them."""
     rng = random.Random(5)
     parts = ["You are a coding agent. Use the tools below."]
-    while sum(map(len, parts)) < 4 * num_tokens:
+    found = 0
+    while found < num_tokens:
         number = len(parts)
         schema = {
             "name": f"tool_{number}",
@@ -166,10 +192,13 @@ def _system_prompt(num_tokens: int) -> str:
             },
         }
         parts.append(json.dumps(schema))
+        found += count(parts[-1])
     return "\n".join(parts)
 
 
-def _tool_result(turn: int, num_lines: int) -> str:
+def _tool_result(turn: int, num_tokens: int, count: Callable[[str], int]) -> str:
     rng = random.Random(turn)
-    lines = [f"{i}: value_{rng.randrange(1000)} = {rng.randrange(1000)}" for i in range(num_lines)]
-    return f"Result of step {turn}:\n" + "\n".join(lines) + "\nGo on."
+    lines = [f"Result of step {turn}:"]
+    while count("\n".join(lines)) < num_tokens:
+        lines.append(f"{len(lines)}: value_{rng.randrange(1000)} = {rng.randrange(1000)}")
+    return "\n".join(lines) + "\nGo on."

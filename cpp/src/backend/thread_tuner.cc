@@ -22,7 +22,7 @@ constexpr double kMaxLogCost = 4.0;
 // A step that was held up counts no more than so many of the shortest: one hiccup of the
 // machine changes nothing, several do.
 constexpr double kMaxHold = 8.0;
-// Steps that take longer are not tried with other numbers of threads.
+// Steps that take longer always get all threads.
 constexpr double kSlowStepUs = 10'000.0;
 
 }  // namespace
@@ -57,9 +57,13 @@ void ThreadTuner::begin_with(int32_t num_threads) {
 
 int32_t ThreadTuner::choose(int32_t num_tokens) {
   const auto index = static_cast<size_t>(std::bit_width(static_cast<uint32_t>(num_tokens)) - 1);
-  current_ = &classes_[std::min(index, kNumClasses - 1)];
+  Class& steps = classes_[std::min(index, kNumClasses - 1)];
+  if (steps.levels.size() == 1 || steps.cost.least_us() * num_tokens > kSlowStepUs) {
+    current_ = nullptr;
+    return steps.levels.front().num_threads;
+  }
+  current_ = &steps;
   num_tokens_ = num_tokens;
-  Class& steps = *current_;
   if (steps.num_steps_left == 0) {
     if (steps.tried == steps.best) {
       begin_trial(steps);
@@ -71,6 +75,7 @@ int32_t ThreadTuner::choose(int32_t num_tokens) {
 }
 
 void ThreadTuner::note(double us) {
+  if (current_ == nullptr) return;
   Class& steps = *current_;
   --steps.num_steps_left;
   // What has just changed wakes threads and fills caches first.
@@ -86,17 +91,11 @@ size_t ThreadTuner::next_trial(const Class& steps) {
 }
 
 void ThreadTuner::begin_trial(Class& steps) {
-  const double least_us = steps.cost.least_us();
-  if (steps.levels.size() == 1 || least_us * num_tokens_ > kSlowStepUs) {
-    steps.cost.restart(kMaxHold * least_us);
-    steps.num_steps_left = kMinStepsBetweenTrials;
-    return;
-  }
   steps.tried = next_trial(steps);
   steps.tried_fewer = steps.tried > steps.best;
   steps.num_steps_left = kTrialSteps;
   steps.is_new = true;
-  steps.trial_cost.restart(kMaxHold * least_us);
+  steps.trial_cost.restart(kMaxHold * steps.cost.least_us());
 }
 
 void ThreadTuner::end_trial(Class& steps) {
@@ -117,9 +116,13 @@ void ThreadTuner::end_trial(Class& steps) {
   steps.is_new = true;
   steps.cost.restart(kMaxHold * least_us);
   const Level& next = steps.levels[next_trial(steps)];
-  const double extra_steps = kTrialSteps * std::max(0.0, std::exp(next.log_cost) - 1.0);
-  const int num_steps = std::max(kMinStepsBetweenTrials, static_cast<int>(kTimesTrialCost * extra_steps));
-  steps.num_steps_left = next.is_known ? num_steps : kStepsBeforeFirstTrial;
+  if (next.is_known) {
+    const double extra_steps = kTrialSteps * std::max(0.0, std::exp(next.log_cost) - 1.0);
+    const auto wanted = static_cast<int>(kTimesTrialCost * extra_steps);
+    steps.num_steps_left = std::max(kMinStepsBetweenTrials, wanted);
+  } else {
+    steps.num_steps_left = kStepsBeforeFirstTrial;
+  }
 }
 
 }  // namespace snapllm

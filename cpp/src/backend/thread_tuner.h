@@ -52,21 +52,21 @@ class ThreadTuner {
   struct Class {
     std::vector<Level> levels;  // ever fewer threads
     size_t best = 0;
-    size_t tried = 0;        // = best outside of a trial
+    size_t tried = 0;          // = best outside of a trial
     bool tried_fewer = false;  // in the last trial
-    int num_steps_left = 0;  // until the trial ends, or the next one begins
-    bool is_new = true;      // no step has been computed with this number of threads yet
-    Cost cost;               // of the best, since the last trial
+    int num_steps_left = 0;    // until the trial ends, or the next one begins
+    bool is_new = true;        // no step has been computed with this number of threads yet
+    Cost cost;                 // of the best, since the last trial
     Cost trial_cost;
   };
 
   static size_t next_trial(const Class& steps);
-  void begin_trial(Class& steps);
+  static void begin_trial(Class& steps);
   static void end_trial(Class& steps);
 
   static constexpr size_t kNumClasses = 8;  // 1, 2 to 3, 4 to 7, ..., 128 tokens and more
   std::array<Class, kNumClasses> classes_;
-  Class* current_ = nullptr;
+  Class* current_ = nullptr;  // of the last step, unless that was a slow one
   int32_t num_tokens_ = 0;
 };
 
