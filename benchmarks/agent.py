@@ -163,10 +163,10 @@ def _ask(url: str, model: str, messages: list[dict[str, Any]]) -> Answer:
 
 def _script(options: argparse.Namespace) -> _Script:
     with snapllm.Engine() as engine:
-        model = engine.load(options.model, context_size=512)
+        model = engine.load(options.model, context_size=2048)
 
         def count(text: str) -> int:
-            return len(model.tokenize(text))
+            return sum(len(model.tokenize(line)) + 1 for line in text.splitlines())
 
         system = _system_prompt(options.prompt_tokens, count)
         results = [_tool_result(turn, options.turn_tokens, count) for turn in range(NUM_TURNS)]

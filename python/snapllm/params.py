@@ -215,7 +215,8 @@ class LoadOptions(TypedDict, total=False):
         max_sequences: Sequences decoded together at most, 1 to 64.
         batch_tokens: Tokens of one decode call.
         ubatch_tokens: Tokens of one physical batch; by default no more than `batch_tokens`.
-        num_threads: Threads for this model; 0 = calibrated when it is loaded.
+        num_threads: Threads for this model; 0 = for each step as many as compute it fastest, at
+            most the engine's.
         draft_tokens: Tokens guessed ahead from the text so far (prompt lookup) and checked in
             one batch, at most 15; 0 = none. Answers that quote get faster, none gets another.
         flash_attention: ``"auto"`` (on wherever answers do not come to depend on their batch by

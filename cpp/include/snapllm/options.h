@@ -46,10 +46,11 @@ struct ModelOptions {
   // Tokens of one decode call and of one physical batch.
   int32_t batch_tokens = 2048;
   int32_t ubatch_tokens = 512;
-  // Threads for this model; 0 = calibrated when it is loaded.
+  // Threads for this model; 0 = for each step as many as compute it fastest, at most the
+  // engine's.
   int32_t num_threads = 0;
-  // kAuto: off on a CPU (faster at depth, bitwise stable under batching), the
-  // backend's own choice on a GPU.
+  // kAuto: on wherever answers do not come to depend on their batch by it; on a GPU the
+  // backend's own choice.
   FlashAttention flash_attention = FlashAttention::kAuto;
   // KV cache type: "f16", "q8_0" or "f32".
   std::string kv_type = "f16";

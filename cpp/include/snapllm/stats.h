@@ -30,7 +30,7 @@ struct ModelInfo {
   int32_t num_kv_sequences = 0;   // sequence ids of the KV memory, scratch included
   std::string fingerprint;        // what its KV is stored under
   std::string kv_kind;            // "blocks", or "checkpoints" where it cannot be cut
-  int32_t num_threads = 0;
+  int32_t num_threads = 0;  // that decode one token fastest, as measured when it was loaded
   int32_t gpu_layers = 0;  // as asked for; -1 = all
   bool flash_attention = false;
   int32_t draft_tokens = 0;    // guessed ahead at most

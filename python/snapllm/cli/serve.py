@@ -163,7 +163,7 @@ def add_parser(commands: Any) -> None:
         "--threads",
         type=functools.partial(_at_most, MAX_THREADS),
         default=0,
-        help="compute threads at most; 0 = as many as decode each model fastest (measured)",
+        help="compute threads at most; 0 = as many as there are physical cores",
     )
     parser.add_argument(
         "--context-size", type=_count, default=0, help="tokens per request; 0 = as the model allows"
