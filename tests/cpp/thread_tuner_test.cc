@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <random>
 
 #include "check.h"
 
@@ -53,7 +54,7 @@ TEST(thread_tuner, it_goes_down_and_up_by_halves) {
   };
   run(tuner, 1, 500, best_is_two);
   CHECK(run(tuner, 1, 1000, best_is_two).num_steps[2] > 900);
-  run(tuner, 1, 5000, idle);
+  run(tuner, 1, 20'000, idle);
   CHECK(run(tuner, 1, 1000, idle).num_steps[8] > 900);
 }
 
@@ -81,10 +82,62 @@ TEST(thread_tuner, fewer_threads_win_a_near_tie) {
   CHECK(run(tuner, 1, 1000, tie).num_steps[1] > 900);
 }
 
-TEST(thread_tuner, slow_steps_always_have_the_most) {
+TEST(thread_tuner, trials_of_slow_steps_cost_as_little) {
   ThreadTuner tuner(4);
   const auto slow = [](int32_t threads, int) { return 80'000.0 / threads; };
-  CHECK_EQ(run(tuner, 512, 1000, slow).num_steps[4], 1000);
+  CHECK(run(tuner, 512, 1000, slow).us < 1000 * slow(4, 0) * 1.03);
+}
+
+TEST(thread_tuner, threads_that_hold_up_every_step_are_given_up) {
+  ThreadTuner tuner(2);
+  const auto trapped = [](int32_t threads, int step) {
+    return threads > 1 ? 60'000.0 : idle(threads, step);
+  };
+  run(tuner, 1, 40, trapped);
+  CHECK(run(tuner, 1, 20'000, trapped).num_steps[1] > 19'900);
+}
+
+TEST(thread_tuner, steps_that_are_held_up_for_long_are_not_slow_ones) {
+  double us = 0.0;
+  for (unsigned seed = 0; seed < 50; ++seed) {
+    std::mt19937 random(seed);
+    ThreadTuner tuner(2);
+    const auto held_up = [&](int32_t threads, int step) {
+      return threads > 1 && random() % 5 == 0 ? 12'000.0 : idle(threads, step);
+    };
+    run(tuner, 1, 1000, held_up);
+    us += run(tuner, 1, 10'000, held_up).us;
+  }
+  CHECK(us < 50 * 10'000 * idle(1, 0) * 1.1);
+}
+
+TEST(thread_tuner, slow_steps_are_forgotten_when_they_are_short_again) {
+  ThreadTuner tuner(2);
+  run(tuner, 1, 1000, busy);
+  run(tuner, 1, 500, [](int32_t threads, int) { return threads > 1 ? 20'000.0 : 40'000.0; });
+  run(tuner, 1, 1000, busy);
+  CHECK(run(tuner, 1, 1000, busy).num_steps[1] > 950);
+}
+
+TEST(thread_tuner, slow_steps_of_one_token_have_what_was_measured_before) {
+  ThreadTuner tuner(4);
+  tuner.begin_with(2);
+  const auto slow = [](int32_t threads, int) { return threads == 2 ? 12'000.0 : 16'000.0; };
+  CHECK(run(tuner, 1, 1000, slow).num_steps[2] > 970);
+}
+
+TEST(thread_tuner, trials_go_on_whatever_happens) {
+  for (unsigned seed = 0; seed < 10; ++seed) {
+    std::mt19937 random(seed);
+    ThreadTuner tuner(8);
+    const std::map<int32_t, double> costs = {{8, 300.0}, {4, 310.0}, {2, 300.0}, {1, 600.0}};
+    const auto noisy = [&](int32_t threads, int) {
+      return random() % 10 == 0 ? 3000.0 : costs.at(threads);
+    };
+    run(tuner, 1, 200'000, noisy);
+    run(tuner, 1, 20'000, idle);
+    CHECK(run(tuner, 1, 1000, idle).num_steps[8] > 900);
+  }
 }
 
 TEST(thread_tuner, sizes_of_steps_are_learned_apart) {

@@ -10,32 +10,37 @@ namespace {
 
 // Fewer threads win a near-tie: they leave cores to the server.
 constexpr double kTie = 0.05;  // of a logarithm of costs, so 5 %
-constexpr int kTrialSteps = 4;
-constexpr int kMinStepsBetweenTrials = 64;
+constexpr int kTrialSteps = 8;
+constexpr int kMinStepsBetweenTrials = 128;
 constexpr int kStepsBeforeFirstTrial = 32;
-// So many times what a trial costs is computed between two of them.
+// So many times what a trial cost is computed until the next.
 constexpr double kTimesTrialCost = 50.0;
-// The weight of what the last trial found; the rest is of those before.
-constexpr double kWeight = 0.5;
-// Costs differ by no more than this, as logarithms: the next trial is not put off for minutes.
+// The weight of what the last trial found and took; the rest is of those before.
+constexpr double kWeight = 0.25;
+// Costs differ by no more than this, as logarithms, and trials cost no more steps than this: the
+// next one is not put off for minutes.
 constexpr double kMaxLogCost = 4.0;
+constexpr double kMaxTrialCost = 1000.0;
 // A step that was held up counts no more than so many of the shortest: one hiccup of the
 // machine changes nothing, several do.
 constexpr double kMaxHold = 8.0;
-// Steps that take longer always get all threads.
+// Where even the shortest step takes longer, a trial is short and all of it counts.
 constexpr double kSlowStepUs = 10'000.0;
+constexpr int kSlowTrialSteps = 2;
 
 }  // namespace
-
-void ThreadTuner::Cost::add(double us) {
-  least_us_ = count_ == 0 ? us : std::min(least_us_, us);
-  sum_us_ += std::min(us, limit_us_ > 0.0 ? limit_us_ : kMaxHold * least_us_);
-  ++count_;
-}
 
 void ThreadTuner::Cost::restart(double limit_us) {
   *this = Cost();
   limit_us_ = limit_us;
+}
+
+void ThreadTuner::Cost::add(double us, int32_t num_tokens) {
+  const double token_us = us / num_tokens;
+  least_step_us_ = count_ == 0 ? us : std::min(least_step_us_, us);
+  least_us_ = count_ == 0 ? token_us : std::min(least_us_, token_us);
+  sum_us_ += std::min(token_us, limit_us_ > 0.0 ? limit_us_ : kMaxHold * least_us_);
+  ++count_;
 }
 
 ThreadTuner::ThreadTuner(int32_t max_threads) {
@@ -57,13 +62,9 @@ void ThreadTuner::begin_with(int32_t num_threads) {
 
 int32_t ThreadTuner::choose(int32_t num_tokens) {
   const auto index = static_cast<size_t>(std::bit_width(static_cast<uint32_t>(num_tokens)) - 1);
-  Class& steps = classes_[std::min(index, kNumClasses - 1)];
-  if (steps.levels.size() == 1 || steps.cost.least_us() * num_tokens > kSlowStepUs) {
-    current_ = nullptr;
-    return steps.levels.front().num_threads;
-  }
-  current_ = &steps;
+  current_ = &classes_[std::min(index, kNumClasses - 1)];
   num_tokens_ = num_tokens;
+  Class& steps = *current_;
   if (steps.num_steps_left == 0) {
     if (steps.tried == steps.best) {
       begin_trial(steps);
@@ -75,12 +76,13 @@ int32_t ThreadTuner::choose(int32_t num_tokens) {
 }
 
 void ThreadTuner::note(double us) {
-  if (current_ == nullptr) return;
   Class& steps = *current_;
   --steps.num_steps_left;
+  const bool is_trial = steps.tried != steps.best;
+  if (is_trial) steps.trial_us += us / num_tokens_;
   // What has just changed wakes threads and fills caches first.
   if (std::exchange(steps.is_new, false)) return;
-  (steps.tried == steps.best ? steps.cost : steps.trial_cost).add(us / num_tokens_);
+  (is_trial ? steps.trial_cost : steps.cost).add(us, num_tokens_);
 }
 
 size_t ThreadTuner::next_trial(const Class& steps) {
@@ -91,38 +93,53 @@ size_t ThreadTuner::next_trial(const Class& steps) {
 }
 
 void ThreadTuner::begin_trial(Class& steps) {
+  if (steps.levels.size() == 1) {
+    steps.num_steps_left = kMinStepsBetweenTrials;
+    return;
+  }
+  const bool is_slow = steps.cost.least_step_us() > kSlowStepUs;
   steps.tried = next_trial(steps);
   steps.tried_fewer = steps.tried > steps.best;
-  steps.num_steps_left = kTrialSteps;
-  steps.is_new = true;
+  steps.trial_steps = is_slow ? kSlowTrialSteps : kTrialSteps;
+  steps.num_steps_left = steps.trial_steps;
+  steps.is_new = !is_slow;
+  steps.trial_us = 0.0;
   steps.trial_cost.restart(kMaxHold * steps.cost.least_us());
 }
 
 void ThreadTuner::end_trial(Class& steps) {
   Level& tried = steps.levels[steps.tried];
-  const double found = std::log(steps.trial_cost.average_us() / steps.cost.average_us());
-  const double before = tried.is_known ? tried.log_cost : found;
-  tried.log_cost = std::clamp(std::lerp(before, found, kWeight), -kMaxLogCost, kMaxLogCost);
+  const double best_us = steps.cost.average_us();
+  const double found = std::log(steps.trial_cost.average_us() / best_us);
+  const double took = std::min(steps.trial_us / best_us - steps.trial_steps, kMaxTrialCost);
+  const double weight = tried.is_known ? kWeight : 1.0;
+  tried.log_cost =
+      std::clamp(std::lerp(tried.log_cost, found, weight), -kMaxLogCost, kMaxLogCost);
+  tried.trial_cost = std::max(0.0, std::lerp(tried.trial_cost, took, weight));
   tried.is_known = true;
   double least_us = steps.cost.least_us();
   if (tried.log_cost < (steps.tried_fewer ? kTie : -kTie)) {
-    const double shift = tried.log_cost;
-    for (Level& level : steps.levels) level.log_cost -= shift;
-    steps.levels[steps.best].is_known = true;
-    steps.best = steps.tried;
     least_us = steps.trial_cost.least_us();
+    become_best(steps, steps.tried);
   }
   steps.tried = steps.best;
   steps.is_new = true;
   steps.cost.restart(kMaxHold * least_us);
   const Level& next = steps.levels[next_trial(steps)];
-  if (next.is_known) {
-    const double extra_steps = kTrialSteps * std::max(0.0, std::exp(next.log_cost) - 1.0);
-    const auto wanted = static_cast<int>(kTimesTrialCost * extra_steps);
-    steps.num_steps_left = std::max(kMinStepsBetweenTrials, wanted);
-  } else {
-    steps.num_steps_left = kStepsBeforeFirstTrial;
+  const auto wanted = static_cast<int>(kTimesTrialCost * next.trial_cost);
+  steps.num_steps_left =
+      next.is_known ? std::max(kMinStepsBetweenTrials, wanted) : kStepsBeforeFirstTrial;
+}
+
+void ThreadTuner::become_best(Class& steps, size_t level) {
+  const double shift = steps.levels[level].log_cost;
+  for (Level& each : steps.levels) {
+    each.log_cost = std::clamp(each.log_cost - shift, -kMaxLogCost, kMaxLogCost);
+    const double cost = steps.trial_steps * (std::exp(each.log_cost) - 1.0);
+    each.trial_cost = std::clamp(cost, 0.0, kMaxTrialCost);
   }
+  steps.levels[steps.best].is_known = true;
+  steps.best = level;
 }
 
 }  // namespace snapllm

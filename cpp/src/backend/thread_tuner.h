@@ -12,8 +12,7 @@ namespace snapllm {
 // cores (the server itself, a client, another program), a step is done sooner with fewer of them;
 // how many are best depends on the size of the step and changes from second to second. Steps of
 // about one size are a class of their own. They are computed as was fastest lately, and now and then
-// a few with twice or half as many threads: the dearer that is, the more seldom. Slow steps are
-// always computed with the most: they can wait for a core. Not thread-safe.
+// a few with twice or half as many threads: the dearer that is, the more seldom. Not thread-safe.
 class ThreadTuner {
  public:
   // Chooses among max_threads and halves of them, down to one.
@@ -34,19 +33,22 @@ class ThreadTuner {
    public:
     // Starts anew. Each step counts no more than the limit; 0 = follows from the shortest.
     void restart(double limit_us);
-    void add(double us);
+    void add(double us, int32_t num_tokens);
     double average_us() const { return sum_us_ / count_; }
     double least_us() const { return least_us_; }
+    double least_step_us() const { return least_step_us_; }  // of a whole step
 
    private:
     double limit_us_ = 0.0;
     double sum_us_ = 0.0;
     double least_us_ = 0.0;
+    double least_step_us_ = 0.0;
     int count_ = 0;
   };
   struct Level {
     int32_t num_threads = 1;
-    double log_cost = 0.0;  // the logarithm of its cost in times of the best level's
+    double log_cost = 0.0;    // the logarithm of its cost in times of the best level's
+    double trial_cost = 0.0;  // steps of the best that its trials took more than their own
     bool is_known = false;
   };
   struct Class {
@@ -58,15 +60,18 @@ class ThreadTuner {
     bool is_new = true;        // no step has been computed with this number of threads yet
     Cost cost;                 // of the best, since the last trial
     Cost trial_cost;
+    double trial_us = 0.0;     // a token: of all steps of the trial, however long
+    int trial_steps = 0;       // their number
   };
 
   static size_t next_trial(const Class& steps);
   static void begin_trial(Class& steps);
   static void end_trial(Class& steps);
+  static void become_best(Class& steps, size_t level);
 
   static constexpr size_t kNumClasses = 8;  // 1, 2 to 3, 4 to 7, ..., 128 tokens and more
   std::array<Class, kNumClasses> classes_;
-  Class* current_ = nullptr;  // of the last step, unless that was a slow one
+  Class* current_ = nullptr;
   int32_t num_tokens_ = 0;
 };
 

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <map>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "common.h"
@@ -15,6 +18,8 @@ constexpr size_t kMaxPrompts = 16;
 // Shorter ones are tokenised as fast as looked for; longer ones would take much memory.
 constexpr size_t kMinBytes = 512;
 constexpr size_t kMaxBytes = 1 << 20;
+// Of the special tokens of a text, cuts are made behind so many kinds, the last ones.
+constexpr size_t kMaxSeparators = 16;
 
 // Whether `other`, where it begins before the end of `text`, can end after it.
 bool can_straddle(std::string_view other, std::string_view text) {
@@ -25,6 +30,8 @@ bool can_straddle(std::string_view other, std::string_view text) {
   }
   return false;
 }
+
+bool is_blank(char byte) { return std::isspace(static_cast<unsigned char>(byte)) != 0; }
 
 size_t num_common(std::string_view a, std::string_view b) {
   return static_cast<size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
@@ -40,18 +47,22 @@ std::vector<Token> PromptTokenizer::tokenize(const std::string& text,
   if (specials_.empty() || text.size() < kMinBytes || text.size() > kMaxBytes) {
     return tokenize_(text, /*is_whole=*/true);
   }
-  std::vector<Token> tokens;
+  Prompt prompt{cache_namespace, text, {}, {}};
   const auto [known, cut] = longest(text, cache_namespace);
-  if (known == nullptr) {
-    tokens = tokenize_(text, /*is_whole=*/true);
-  } else {
+  if (known != nullptr) {
     const auto begin = known->tokens.begin();
-    tokens.assign(begin, begin + static_cast<ptrdiff_t>(cut.num_tokens));
-    const auto rest = tokenize_(text.substr(cut.end), /*is_whole=*/false);
-    tokens.insert(tokens.end(), rest.begin(), rest.end());
+    prompt.tokens.assign(begin, begin + static_cast<ptrdiff_t>(cut.num_tokens));
+    prompt.cuts.assign(known->cuts.begin(), std::ranges::find(known->cuts, cut.end, &Cut::end) + 1);
   }
-  keep({cache_namespace, text, tokens, cuts_of(text, tokens)});
-  return tokens;
+  const std::string rest = text.substr(cut.end);
+  const auto tokens = tokenize_(rest, /*is_whole=*/known == nullptr);
+  for (const Cut& found : cuts_of(rest, tokens)) {
+    prompt.cuts.push_back({cut.end + found.end, cut.num_tokens + found.num_tokens});
+  }
+  prompt.tokens.insert(prompt.tokens.end(), tokens.begin(), tokens.end());
+  auto result = prompt.tokens;
+  keep(std::move(prompt));
+  return result;
 }
 
 std::pair<std::shared_ptr<const PromptTokenizer::Prompt>, PromptTokenizer::Cut>
@@ -78,11 +89,17 @@ PromptTokenizer::longest(const std::string& text, const std::string& cache_names
 std::vector<PromptTokenizer::Cut> PromptTokenizer::cuts_of(const std::string& text,
                                                            const std::vector<Token>& tokens) const {
   std::map<Token, std::vector<Cut>> found;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (is_separator(tokens[i])) found[tokens[i]].push_back({0, i + 1});
+  std::set<Token> met;
+  for (size_t i = tokens.size(); i-- > 0;) {
+    const auto special = specials_.find(tokens[i]);
+    if (special == specials_.end() || !special->second.parts) continue;
+    if (met.size() == kMaxSeparators && !met.contains(tokens[i])) continue;
+    met.insert(tokens[i]);
+    if (is_separator(*special)) found[tokens[i]].push_back({0, i + 1});
   }
   std::vector<Cut> cuts;
   for (auto& [token, of_token] : found) {
+    std::ranges::reverse(of_token);
     const std::string& separator = specials_.at(token).text;
     size_t count = 0;
     for (size_t at = text.find(separator); at != std::string::npos;
@@ -96,14 +113,12 @@ std::vector<PromptTokenizer::Cut> PromptTokenizer::cuts_of(const std::string& te
   return cuts;
 }
 
-bool PromptTokenizer::is_separator(Token token) const {
-  const auto special = specials_.find(token);
-  if (special == specials_.end() || !special->second.parts) return false;
+bool PromptTokenizer::is_separator(const SpecialTokens::value_type& special) const {
   std::lock_guard lock(mutex_);
-  const auto [found, is_new] = separators_.try_emplace(token, false);
+  const auto [found, is_new] = separators_.try_emplace(special.first, false);
   if (is_new) {
     found->second = std::ranges::none_of(specials_, [&](const auto& other) {
-      return can_straddle(other.second.text, special->second.text);
+      return can_straddle(other.second.text, special.second.text);
     });
   }
   return found->second;
@@ -133,8 +148,12 @@ std::unique_ptr<PromptTokenizer> make_prompt_tokenizer(const llama_model* model)
       constexpr int kStrips = LLAMA_TOKEN_ATTR_LSTRIP | LLAMA_TOKEN_ATTR_RSTRIP;
       const std::string text = llama_vocab_get_text(vocab, id);
       if ((attributes & kSpecial) == 0 || text.empty()) continue;
+      // The token that is put before a whole prompt has no text there; and a blank at an end may
+      // be another token's, which strips.
+      const bool has_place = id != llama_vocab_bos(vocab) || !llama_vocab_get_add_bos(vocab);
+      const bool has_ends = !is_blank(text.front()) && !is_blank(text.back());
       const bool is_control = (attributes & LLAMA_TOKEN_ATTR_CONTROL) != 0;
-      specials[id] = {text, is_control && (attributes & kStrips) == 0};
+      specials[id] = {text, is_control && has_place && has_ends && (attributes & kStrips) == 0};
     }
   }
   return std::make_unique<PromptTokenizer>(

@@ -20,7 +20,9 @@ namespace snapllm {
 // A token whose text is looked for in a prompt before all else.
 struct SpecialToken {
   std::string text;
-  bool parts = false;  // a control token, which takes no blanks beside it
+  // A control token with a text of its own wherever it is, which takes no blanks beside it and
+  // neither begins nor ends with one.
+  bool parts = false;
 };
 using SpecialTokens = std::unordered_map<Token, SpecialToken>;
 
@@ -56,7 +58,7 @@ class PromptTokenizer {
   std::pair<std::shared_ptr<const Prompt>, Cut> longest(const std::string& text,
                                                         const std::string& cache_namespace) const;
   std::vector<Cut> cuts_of(const std::string& text, const std::vector<Token>& tokens) const;
-  bool is_separator(Token token) const;
+  bool is_separator(const SpecialTokens::value_type& special) const;
   void keep(Prompt prompt) const;
 
   const SpecialTokens specials_;
