@@ -11,7 +11,7 @@ namespace snapllm {
 // The threads of a step wait for each other many times. Where something else wants one of their
 // cores (the server itself, a client, another program), a step is done sooner with fewer of them;
 // how many are best depends on the size of the step and changes from second to second. Steps of
-// about one size are a class of their own. They are computed as was fastest lately, and now and then
+// about one size are a class of their own. They are computed as was fastest lately, now and then
 // a few with twice or half as many threads: the dearer that is, the more seldom. Not thread-safe.
 class ThreadTuner {
  public:
