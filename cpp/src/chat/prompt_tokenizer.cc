@@ -146,8 +146,9 @@ std::unique_ptr<PromptTokenizer> make_prompt_tokenizer(const llama_model* model)
       constexpr int kSpecial =
           LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN;
       constexpr int kStrips = LLAMA_TOKEN_ATTR_LSTRIP | LLAMA_TOKEN_ATTR_RSTRIP;
+      if ((attributes & kSpecial) == 0) continue;
       const std::string text = llama_vocab_get_text(vocab, id);
-      if ((attributes & kSpecial) == 0 || text.empty()) continue;
+      if (text.empty()) continue;
       // The token that is put before a whole prompt has no text there; and a blank at an end may
       // be another token's, which strips.
       const bool has_place = id != llama_vocab_bos(vocab) || !llama_vocab_get_add_bos(vocab);
