@@ -115,7 +115,7 @@ void ThreadTuner::end_trial(Class& steps) {
   const double weight = tried.is_known ? kWeight : 1.0;
   tried.log_cost =
       std::clamp(std::lerp(tried.log_cost, found, weight), -kMaxLogCost, kMaxLogCost);
-  tried.trial_cost = std::max(0.0, std::lerp(tried.trial_cost, took, weight));
+  tried.extra_steps = std::max(0.0, std::lerp(tried.extra_steps, took, weight));
   tried.is_known = true;
   double least_us = steps.cost.least_us();
   if (tried.log_cost < (steps.tried_fewer ? kTie : -kTie)) {
@@ -126,7 +126,7 @@ void ThreadTuner::end_trial(Class& steps) {
   steps.is_new = true;
   steps.cost.restart(kMaxHold * least_us);
   const Level& next = steps.levels[next_trial(steps)];
-  const auto wanted = static_cast<int>(kTimesTrialCost * next.trial_cost);
+  const auto wanted = static_cast<int>(kTimesTrialCost * next.extra_steps);
   steps.num_steps_left =
       next.is_known ? std::max(kMinStepsBetweenTrials, wanted) : kStepsBeforeFirstTrial;
 }
@@ -135,8 +135,8 @@ void ThreadTuner::become_best(Class& steps, size_t level) {
   const double shift = steps.levels[level].log_cost;
   for (Level& each : steps.levels) {
     each.log_cost = std::clamp(each.log_cost - shift, -kMaxLogCost, kMaxLogCost);
-    const double cost = steps.trial_steps * (std::exp(each.log_cost) - 1.0);
-    each.trial_cost = std::clamp(cost, 0.0, kMaxTrialCost);
+    const double extra = steps.trial_steps * (std::exp(each.log_cost) - 1.0);
+    each.extra_steps = std::clamp(extra, 0.0, kMaxTrialCost);
   }
   steps.levels[steps.best].is_known = true;
   steps.best = level;

@@ -47,8 +47,8 @@ class ThreadTuner {
   };
   struct Level {
     int32_t num_threads = 1;
-    double log_cost = 0.0;    // the logarithm of its cost in times of the best level's
-    double trial_cost = 0.0;  // steps of the best that its trials took more than their own
+    double log_cost = 0.0;     // the logarithm of its cost in times of the best level's
+    double extra_steps = 0.0;  // of the best, that its trials took more than their own number
     bool is_known = false;
   };
   struct Class {
