@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
-from gguf.quants import quant_shape_to_byte_shape, quantize
+from gguf.quants import dequantize, quant_shape_to_byte_shape, quantize
 
 CHATML_TEMPLATE = """\
 {%- if tools %}{{- '<|im_start|>system\\n# Tools\\n<tools>' }}
@@ -50,12 +50,20 @@ def _byte_characters() -> list[str]:
 
 _MERGES = ("t h", "th e", "i n", "a n", "Ġ the", "Ġ a")
 
-# Of a block of 256 numbers: its bytes, and where in it the 16-bit scales lie, of the numbers and,
-# where there is one, of the minima. Format: ggml-common.h.
-_K_BLOCKS = {Kind.Q4_K: (144, 0, 2), Kind.Q5_K: (176, 0, 2), Kind.Q6_K: (210, 208, None)}
+# Of a block of 256 numbers: its bytes, where in it the 16-bit scale of the numbers lies, and of
+# numbers without sign where that of the minima, and their mean. Format: ggml-common.h.
+_K_BLOCKS = {
+    Kind.Q2_K: (84, 80, (82, 1.5)),
+    Kind.Q3_K: (110, 108, None),
+    Kind.Q4_K: (144, 0, (2, 7.5)),
+    Kind.Q5_K: (176, 0, (2, 15.5)),
+    Kind.Q6_K: (210, 208, None),
+    Kind.IQ4_XS: (136, 0, None),
+}
 
 _BLOCK_SIZE = 32
 _MAX_DRAWN = 1 << 18
+_SAMPLE = 256
 
 
 def _vocabulary(size: int) -> tuple[list[str], list[gguf.TokenType]]:
@@ -87,15 +95,17 @@ def _random_k_blocks(
     random: np.random.Generator, shape: tuple[int, ...], kind: Kind, deviation: float
 ) -> np.ndarray:
     """K-quants, which gguf can only read: any bytes are some, but for the scales."""
-    size, scale_at, minimum_at = _K_BLOCKS[kind]
+    size, scale_at, minimum = _K_BLOCKS[kind]
     blocks = random.integers(0, 256, (prod(shape) // 256, size), dtype=np.uint8)
-    # Scales of 6 bits times numbers of 4 or 5, or scales of 8 times numbers of 6, both signed.
-    spread = {Kind.Q4_K: 190, Kind.Q5_K: 390, Kind.Q6_K: 1370}[kind]
-    scale = deviation / spread
-    blocks[:, scale_at : scale_at + 2] = np.array([scale], np.float16).view(np.uint8)
-    if minimum_at is not None:
-        mean = scale * {Kind.Q4_K: 7.5, Kind.Q5_K: 15.5}[kind]
-        blocks[:, minimum_at : minimum_at + 2] = np.array([mean], np.float16).view(np.uint8)
+
+    def put_scale(scale: float) -> None:
+        blocks[:, scale_at : scale_at + 2] = np.array([scale], np.float16).view(np.uint8)
+        if minimum is not None:
+            at, mean = minimum
+            blocks[:, at : at + 2] = np.array([mean * scale], np.float16).view(np.uint8)
+
+    put_scale(1)
+    put_scale(deviation / float(dequantize(blocks[:_SAMPLE], kind).std()))
     return blocks.reshape(*shape[:-1], -1)
 
 

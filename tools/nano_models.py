@@ -17,7 +17,8 @@ import numpy as np
 from model_files import CHATML_TEMPLATE, ModelFile
 
 Architecture = Literal["llama", "qwen3", "qwen2vl", "gemma3", "mamba2", "lfm2"]
-Quant = Literal["q4_0", "q8_0", "f16"]
+KQuant = Literal["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs"]
+Quant = Literal["q4_0", "q8_0", "f16"] | KQuant
 
 GEMMA3_WINDOW = 64
 """How many tokens the window layers of the gemma3 model see."""
@@ -119,9 +120,9 @@ def make_embedding_model(
     return path
 
 
-def make_kquant_model(path: Path, kind: Literal["Q4_K", "Q5_K", "Q6_K"]) -> Path:
+def make_kquant_model(path: Path, kind: KQuant) -> Path:
     """Writes a llama model of about 1 MB whose matrices are K-quants."""
-    model = ModelFile(path, "llama", kind=gguf.GGMLQuantizationType[kind], seed=1)
+    model = ModelFile(path, "llama", kind=gguf.GGMLQuantizationType[kind.upper()], seed=1)
     model.metadata.add_name(f"nano llama {kind}")
     model.metadata.add_context_length(2048)
     model.add_matrix("token_embd", model.vocab_size, _KQUANT_SHAPE.width)
@@ -137,7 +138,8 @@ def make_shape_model(path: Path, shape: Literal["1b"] = "1b", quant: Quant = "q4
     kind = gguf.GGMLQuantizationType[quant.upper()]
     model = ModelFile(path, "llama", kind=kind, seed=1, vocab_size=128256)
     model.metadata.add_name(f"random llama {shape} {quant}")
-    model.metadata.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant.upper()}"])
+    suffix = "_S" if quant in ("q3_k", "q4_k", "q5_k") else ""
+    model.metadata.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant.upper()}{suffix}"])
     model.metadata.add_context_length(131072)
     model.add_matrix("token_embd", model.vocab_size, _SHAPES[shape].width)
     _add_llama(model, _SHAPES[shape])

@@ -239,6 +239,21 @@ TEST(attention, a_query_alone_has_the_same_bits_as_in_a_batch) {
   }
 }
 
+TEST(attention, however_many_queries_are_computed_together_each_has_the_same_bits) {
+  for (const int32_t size : {16, 32, 64}) {
+    for (const int32_t num_heads : {1, 2, 3}) {
+      for (int32_t num_queries = 2; num_queries <= 13; ++num_queries) {
+        Problem problem = make_problem({size, size, num_queries, num_heads, 1, 290}, 7);
+        make_causal(problem, 0);
+        const auto all = attend_with(problem, 1);
+        for (int32_t query = 0; query < num_queries; ++query) {
+          CHECK(attend_with(only_query(problem, query), 1) == out_of_query(problem, all, query));
+        }
+      }
+    }
+  }
+}
+
 TEST(attention, the_number_of_threads_changes_nothing) {
   for (const int32_t num_queries : {1, 3, 50}) {
     Problem problem = make_problem({64, 64, num_queries, 8, 2, 1500}, 7);

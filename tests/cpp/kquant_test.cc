@@ -22,8 +22,9 @@ struct Format {
   std::vector<size_t> scales_at;  // of the 16-bit scales
 };
 
-const Format kFormats[] = {
-    {KQuantType::kQ4K, 144, {0, 2}}, {KQuantType::kQ5K, 176, {0, 2}}, {KQuantType::kQ6K, 210, {208}}};
+const Format kFormats[] = {{KQuantType::kQ2K, 84, {80, 82}},  {KQuantType::kQ3K, 110, {108}},
+                           {KQuantType::kQ4K, 144, {0, 2}},   {KQuantType::kQ5K, 176, {0, 2}},
+                           {KQuantType::kQ6K, 210, {208}},    {KQuantType::kIq4Xs, 136, {0}}};
 
 std::mt19937& random_bits() {
   static std::mt19937 random(1);
@@ -69,6 +70,30 @@ std::vector<double> numbers_of(const Format& format, const std::byte* data) {
   };
   std::vector<double> numbers;
   for (int i = 0; i < 256; ++i) {
+    const int s = i / 32;
+    if (format.type == KQuantType::kQ2K) {
+      const uint8_t scales = b[i / 16];
+      const int number = b[16 + i / 128 * 32 + i % 32] >> (s % 4 * 2) & 3;
+      numbers.push_back(half(80) * (scales & 15) * number - half(82) * (scales >> 4));
+      continue;
+    }
+    if (format.type == KQuantType::kQ3K) {
+      const uint8_t* q = b + 96;
+      const int k = i / 16;
+      const int scale = (q[k % 8] >> (k / 8 * 4) & 15) | (q[8 + k % 4] >> (k / 4 * 2) & 3) << 4;
+      const int number = (b[32 + i / 128 * 32 + i % 32] >> (s % 4 * 2) & 3) - (b[i % 32] >> s & 1 ? 0 : 4);
+      numbers.push_back(half(108) * (scale - 32) * number);
+      continue;
+    }
+    if (format.type == KQuantType::kIq4Xs) {
+      constexpr int kValues[] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                 1,    13,   25,  38,  53,  69,  89,  113};
+      const int high = b[2] | b[3] << 8;
+      const int scale = (b[4 + s / 2] >> (s % 2 * 4) & 15) | (high >> (2 * s) & 3) << 4;
+      const int index = b[8 + s * 16 + i % 16] >> (i % 32 / 16 * 4) & 15;
+      numbers.push_back(half(0) * (scale - 32) * kValues[index]);
+      continue;
+    }
     if (format.type == KQuantType::kQ6K) {
       const int part = i % 128 / 32;
       const int low = b[i / 128 * 64 + part % 2 * 32 + i % 32] >> (part / 2 * 4) & 15;
@@ -78,7 +103,6 @@ std::vector<double> numbers_of(const Format& format, const std::byte* data) {
       continue;
     }
     const bool is_q5 = format.type == KQuantType::kQ5K;
-    const int s = i / 32;
     const uint8_t* q = b + 4;
     const int scale = s < 4 ? q[s] & 63 : (q[s + 4] & 15) | q[s - 4] >> 6 << 4;
     const int minimum = s < 4 ? q[s + 4] & 63 : q[s + 4] >> 4 | q[s] >> 6 << 4;
@@ -109,7 +133,7 @@ std::vector<float> multiply_rows(const Format& format, const std::vector<std::by
 }
 
 TEST(kquant, products_are_those_of_the_numbers_that_the_format_means) {
-  if (!has_kquant_kernel()) SKIP("the kernel needs AVX-512 VNNI");
+  if (!has_kquant_kernel()) SKIP("the kernel needs AVX2");
   for (const Format& format : kFormats) {
     const auto weights = make_weights(format);
     const auto x = make_activations(2);
@@ -137,7 +161,7 @@ TEST(kquant, products_are_those_of_the_numbers_that_the_format_means) {
 }
 
 TEST(kquant, a_row_has_the_same_bits_beside_others_and_on_any_number_of_threads) {
-  if (!has_kquant_kernel()) SKIP("the kernel needs AVX-512 VNNI");
+  if (!has_kquant_kernel()) SKIP("the kernel needs AVX2");
   for (const Format& format : kFormats) {
     const auto weights = make_weights(format);
     const auto x = make_activations(11);

@@ -2,11 +2,10 @@
 
 #include <cstring>
 
+#include "backend/cpu_products.h"
 #include "kernels/attention.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
-#include "kernels/kquant.h"
-#include "kernels/matmul.h"
 #include "traits.h"
 
 namespace snapllm {
@@ -53,136 +52,6 @@ bool is_our_attention(const ggml_tensor* op) {
 
 void wait_for_all(void* threadpool) { ggml_barrier(static_cast<ggml_threadpool*>(threadpool)); }
 
-bool is_our_product(const ggml_tensor* op) {
-  const ggml_tensor* weights = op->src[0];
-  const ggml_tensor* x = op->src[1];
-  switch (weights->type) {
-    case GGML_TYPE_F32:
-    case GGML_TYPE_F16:
-    case GGML_TYPE_BF16: break;
-    default: return false;
-  }
-  if (ggml_get_op_params_i32(op, 1) != 0) return false;  // a hint at a special matrix
-  return weights->ne[2] == 1 && weights->ne[3] == 1 && x->type == GGML_TYPE_F32 &&
-         op->type == GGML_TYPE_F32 && weights->nb[0] == ggml_type_size(weights->type) &&
-         x->nb[0] == sizeof(float) && op->nb[0] == sizeof(float) && can_multiply(x->ne[0]) &&
-         x->ne[1] <= INT32_MAX && weights->ne[1] <= INT32_MAX;
-}
-
-class ProductTraits final : public ggml::cpu::tensor_traits {
- public:
-  bool work_size(int, const ggml_tensor*, size_t& size) override {
-    size = 0;
-    return true;
-  }
-
-  bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
-    const ggml_tensor* weights = op->src[0];
-    const ggml_tensor* x = op->src[1];
-    MatmulArgs args;
-    args.weights = static_cast<const std::byte*>(weights->data);
-    args.weights_stride = weights->nb[1];
-    args.weights_type = weights->type == GGML_TYPE_F32   ? NumberType::kFloat
-                        : weights->type == GGML_TYPE_F16 ? NumberType::kHalf
-                                                         : NumberType::kBfloat16;
-    args.x_stride = x->nb[1];
-    args.out_stride = op->nb[1];
-    args.size = static_cast<int32_t>(x->ne[0]);
-    args.num_rows = static_cast<int32_t>(x->ne[1]);
-    args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
-      for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
-        const auto at = [&](const ggml_tensor* tensor) {
-          return static_cast<size_t>(i2) * tensor->nb[2] + static_cast<size_t>(i3) * tensor->nb[3];
-        };
-        args.x = static_cast<const std::byte*>(x->data) + at(x);
-        args.out = reinterpret_cast<float*>(static_cast<std::byte*>(op->data) + at(op));
-        multiply(args, params->ith, params->nth);
-      }
-    }
-    return true;
-  }
-};
-
-// From so many rows on ggml computes K-quants by its kernel for many rows.
-constexpr int64_t kFirstTiledRows = 8;
-
-bool is_our_kquant_product(const ggml_tensor* op) {
-  const ggml_tensor* weights = op->src[0];
-  const ggml_tensor* x = op->src[1];
-  if (!has_kquant_kernel() || weights->extra != nullptr || x->ne[1] >= kFirstTiledRows) return false;
-  switch (weights->type) {
-    case GGML_TYPE_Q4_K:
-    case GGML_TYPE_Q5_K:
-    case GGML_TYPE_Q6_K: break;
-    default: return false;
-  }
-  return weights->ne[2] == 1 && weights->ne[3] == 1 && x->type == GGML_TYPE_F32 &&
-         op->type == GGML_TYPE_F32 && weights->nb[0] == ggml_type_size(weights->type) &&
-         x->nb[0] == sizeof(float) && op->nb[0] == sizeof(float) && weights->ne[1] <= INT32_MAX;
-}
-
-class KQuantProductTraits final : public ggml::cpu::tensor_traits {
- public:
-  bool work_size(int, const ggml_tensor* op, size_t& size) override {
-    size = row_bytes(op) * static_cast<size_t>(ggml_nrows(op->src[1]));
-    return true;
-  }
-
-  bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
-    quantize(params, op->src[1], row_bytes(op));
-    ggml_barrier(params->threadpool);
-    const ggml_tensor* weights = op->src[0];
-    const ggml_tensor* x = op->src[1];
-    KQuantArgs args;
-    args.weights = static_cast<const std::byte*>(weights->data);
-    args.weights_stride = weights->nb[1];
-    args.type = weights->type == GGML_TYPE_Q4_K   ? KQuantType::kQ4K
-                : weights->type == GGML_TYPE_Q5_K ? KQuantType::kQ5K
-                                                  : KQuantType::kQ6K;
-    args.x = static_cast<const std::byte*>(params->wdata);
-    args.x_stride = row_bytes(op);
-    args.out_stride = op->nb[1];
-    args.num_blocks = static_cast<int32_t>(x->ne[0] / ggml_blck_size(weights->type));
-    args.num_rows = static_cast<int32_t>(x->ne[1]);
-    args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
-      for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
-        args.out = reinterpret_cast<float*>(static_cast<std::byte*>(op->data) +
-                                            static_cast<size_t>(i2) * op->nb[2] +
-                                            static_cast<size_t>(i3) * op->nb[3]);
-        multiply_kquant(args, params->ith, params->nth);
-        args.x += args.x_stride * static_cast<size_t>(args.num_rows);
-      }
-    }
-    return true;
-  }
-
- private:
-  static size_t row_bytes(const ggml_tensor* op) {
-    return ggml_row_size(GGML_TYPE_Q8_K, op->src[1]->ne[0]);
-  }
-
-  // This thread's share of the blocks of every row.
-  static void quantize(const ggml_compute_params* params, const ggml_tensor* x, size_t bytes) {
-    const auto from_float = ggml_get_type_traits_cpu(GGML_TYPE_Q8_K)->from_float;
-    const int64_t block_size = ggml_blck_size(GGML_TYPE_Q8_K);
-    const int64_t num_blocks = x->ne[0] / block_size;
-    const int64_t begin = num_blocks * params->ith / params->nth;
-    const int64_t end = num_blocks * (params->ith + 1) / params->nth;
-    auto* to = static_cast<std::byte*>(params->wdata) + ggml_row_size(GGML_TYPE_Q8_K, begin * block_size);
-    for (int64_t row = 0; row < ggml_nrows(x); ++row, to += bytes) {
-      const int64_t i1 = row % x->ne[1];
-      const int64_t i2 = row / x->ne[1] % x->ne[2];
-      const int64_t i3 = row / x->ne[1] / x->ne[2];
-      const auto* from = reinterpret_cast<const float*>(
-          static_cast<const std::byte*>(x->data) + static_cast<size_t>(i1) * x->nb[1] +
-          static_cast<size_t>(i2) * x->nb[2] + static_cast<size_t>(i3) * x->nb[3]);
-      from_float(from + begin * block_size, to, (end - begin) * block_size);
-    }
-  }
-};
-
 class AttentionTraits final : public ggml::cpu::tensor_traits {
  public:
   bool work_size(int num_threads, const ggml_tensor* op, size_t& size) override {
@@ -216,15 +85,11 @@ class KernelBufferType final : public ggml::cpu::extra_buffer_type {
   bool supports_op(ggml_backend_dev_t, const ggml_tensor*) override { return false; }
   ggml::cpu::tensor_traits* get_tensor_traits(const ggml_tensor* op) override {
     if (op->op == GGML_OP_FLASH_ATTN_EXT) return is_our_attention(op) ? &attention_ : nullptr;
-    if (op->op == GGML_OP_MUL_MAT && is_our_product(op)) return &product_;
-    if (op->op == GGML_OP_MUL_MAT && is_our_kquant_product(op)) return &kquant_product_;
-    return nullptr;
+    return op->op == GGML_OP_MUL_MAT ? product_kernel(op) : nullptr;
   }
 
  private:
   AttentionTraits attention_;
-  ProductTraits product_;
-  KQuantProductTraits kquant_product_;
 };
 
 }  // namespace
@@ -243,8 +108,6 @@ void install_cpu_kernels() {
   list_types(type.device);
   ggml_backend_cpu_get_extra_buffer_types().push_back(&type);
 }
-
-bool has_cpu_kquants() { return has_kquant_kernel(); }
 
 bool has_cpu_attention(int32_t key_size, int32_t value_size) {
   return can_attend({key_size, value_size, 1, 1, 1, 1, 1});

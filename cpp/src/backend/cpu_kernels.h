@@ -6,14 +6,11 @@
 namespace snapllm {
 
 // From now on ggml's CPU backend computes flash attention over KV in binary16 by `attend`
-// (kernels/attention.h), and products with weights that are not quantized by `multiply`
-// (kernels/matmul.h). To be called once in a process, before a model is loaded.
+// (kernels/attention.h), and products with the weights that `cpu_products.h` names by kernels
+// of ours. To be called once in a process, before a model is loaded.
 void install_cpu_kernels();
 
 // Whether `attend` takes heads of these sizes; others are left to ggml.
 bool has_cpu_attention(int32_t key_size, int32_t value_size);
-
-// Whether products of a few rows with weights of Q4_K, Q5_K and Q6_K are ours.
-bool has_cpu_kquants();
 
 }  // namespace snapllm

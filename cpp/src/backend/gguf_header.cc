@@ -48,13 +48,11 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
         file.integer(prefix + "rope.scaling.original_context_length", header.train_context_size),
         INT32_MAX));
   }
-  const auto has_any = [&](std::initializer_list<ggml_type> types) {
-    return std::any_of(types.begin(), types.end(), [&](auto type) { return file.has_tensor_of(type); });
-  };
-  header.has_kquants = has_any({GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K});
-  header.has_q4_k_alone =
-      has_any({GGML_TYPE_Q4_K}) &&
-      !has_any({GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL, GGML_TYPE_MXFP4, GGML_TYPE_Q2_K});
+  for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+    const auto type = static_cast<ggml_type>(i);
+    if (file.has_tensor_of(type)) header.types.push_back(type);
+  }
+  header.has_experts = file.integer(prefix + "expert_count", 0) > 0;
   header.kv_elements_per_token = layers * kv_heads * (key_size + value_size);
   return header;
 }

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "ggml.h"
 #include "snapllm/status.h"
 
 namespace snapllm {
@@ -24,9 +26,8 @@ struct GgufHeader {
   uint64_t kv_elements_per_token = 0;
   // Contexts that are longer than this rotate positions otherwise; 0 = all of them alike.
   int32_t short_context_size = 0;
-  bool has_kquants = false;  // weights of Q4_K, Q5_K or Q6_K
-  // Weights of Q4_K, and none of the other types that llama.cpp reorders for kernels of its own.
-  bool has_q4_k_alone = false;
+  std::vector<ggml_type> types;  // of its tensors, each once
+  bool has_experts = false;
 };
 
 // Reads and checks a text model's header. Errors: kFileNotFound, kInvalidModel.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backend/cpu_kernels.h"
+#include "backend/cpu_products.h"
 #include "backend/fingerprint.h"
 #include "backend/gguf_header.h"
 #include "backend/llama_embedder.h"
@@ -96,8 +97,26 @@ bool uses_gpu(const ModelOptions& options) {
   return llama_supports_gpu_offload() && options.gpu_layers != 0;
 }
 
-bool uses_kquant_kernel(const ModelOptions& options) {
-  return !uses_gpu(options) && has_cpu_kquants();
+// Whether products with the weights of some type are ours.
+bool has_own_products(const ModelOptions& options, const GgufHeader& header) {
+  return !uses_gpu(options) &&
+         std::any_of(header.types.begin(), header.types.end(), has_product_kernel);
+}
+
+// Whether what llama.cpp would copy into an order for kernels of its own, ours take as it lies in
+// the file, mapped into memory.
+bool keeps_weights_as_they_lie(const ModelOptions& options, const GgufHeader& header) {
+  const auto reordered = [](ggml_type type) {
+    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q2_K ||
+           type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4;
+  };
+  const auto is_llamas = [&](ggml_type type) {
+    const bool is_of_experts = type == GGML_TYPE_Q4_0 && header.has_experts;
+    return reordered(type) && (is_of_experts || !has_product_kernel(type));
+  };
+  return !uses_gpu(options) &&
+         std::any_of(header.types.begin(), header.types.end(), reordered) &&
+         std::none_of(header.types.begin(), header.types.end(), is_llamas);
 }
 
 // What computes a model's attention: llama.cpp without flash attention, llama.cpp with
@@ -125,11 +144,11 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options, Attentio
 }
 
 // KV that one of them computed differs in its last bits from that of another.
-std::string fingerprint_name(Attention attention, bool has_kquant_kernel, bool is_long) {
-  std::string name = "own 1";
+std::string fingerprint_name(Attention attention, bool has_own_products, bool is_long) {
+  std::string name = "own 2";
   if (attention == Attention::kPlain) name = "plain";
   if (attention == Attention::kFlash) name = "flash";
-  if (has_kquant_kernel) name += " kquants 1";
+  if (has_own_products) name += " products 2";
   if (is_long) name += " long";
   return name;
 }
@@ -147,8 +166,7 @@ ProjectorOptions projector_options(const ModelOptions& options, int32_t num_thre
 Result<LlamaModelPtr> load_weights(const ModelOptions& options, const GgufHeader& header,
                                    const std::atomic<bool>& cancelled) {
   llama_model_params params = llama_model_default_params();
-  // Our kernel takes K-quants as they lie in the file, mapped into memory.
-  if (uses_kquant_kernel(options) && header.has_q4_k_alone) params.use_extra_bufts = false;
+  if (keeps_weights_as_they_lie(options, header)) params.use_extra_bufts = false;
   params.n_gpu_layers = options.gpu_layers;
   params.progress_callback = [](float, void* flag) {
     return !static_cast<const std::atomic<bool>*>(flag)->load();
@@ -316,10 +334,10 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
                               weights.value().get(), projector.get());
     auto context = create_context(weights.value().get(), info, options, attention);
     if (!context.ok()) return context.status();
-    const bool has_kquants = uses_kquant_kernel(options) && header.value().has_kquants;
+    const bool own_products = has_own_products(options, header.value());
     const bool is_long = rotates_as_long(header.value(), context.value().get());
     const auto fingerprint =
-        kv_fingerprint(options, fingerprint_name(attention, has_kquants, is_long));
+        kv_fingerprint(options, fingerprint_name(attention, own_products, is_long));
     if (!fingerprint.ok()) return fingerprint.status();
     // Without a KV memory there is nothing to generate from.
     info.supports_generation = llama_get_memory(context.value().get()) != nullptr;

@@ -35,6 +35,10 @@ void dot_block(const float* x, size_t stride, const Number* const* y, int32_t si
   const auto row_at = [&](int r, int32_t d) {
     return simd::in_register(simd::load(x + static_cast<size_t>(r) * stride + d));
   };
+  const auto add = [&](int r, int c, Vec row, Vec column) {
+    Vec& sum = sums[r * kColumns + c];
+    sum = simd::multiply_add(row, column, sum);
+  };
   for (int32_t d = 0; d < size; d += kLanes) {
     // The fewer are held in registers, and each of the others is used at once.
     if constexpr (kRows < kColumns) {
@@ -42,14 +46,14 @@ void dot_block(const float* x, size_t stride, const Number* const* y, int32_t si
       for (int r = 0; r < kRows; ++r) rows[r] = row_at(r, d);
       for (int c = 0; c < kColumns; ++c) {
         const Vec column = load_number(y[c] + d);
-        for (int r = 0; r < kRows; ++r) sums[r * kColumns + c] += rows[r] * column;
+        for (int r = 0; r < kRows; ++r) add(r, c, rows[r], column);
       }
     } else {
       Vec columns[kColumns];
       for (int c = 0; c < kColumns; ++c) columns[c] = load_number(y[c] + d);
       for (int r = 0; r < kRows; ++r) {
         const Vec row = row_at(r, d);
-        for (int c = 0; c < kColumns; ++c) sums[r * kColumns + c] += row * columns[c];
+        for (int c = 0; c < kColumns; ++c) add(r, c, row, columns[c]);
       }
     }
   }

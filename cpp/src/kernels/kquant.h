@@ -1,9 +1,9 @@
-// Products of a few rows of activations with a matrix of K-quants (Q4_K, Q5_K, Q6_K).
+// Products of a few rows of activations with a matrix of K-quants (Q2_K to Q6_K, IQ4_XS).
 //
 // llama.cpp computes many rows by another kernel than a few, with other sums, so that a token
 // differs alone and in a batch. Both add exact integers up within a block of 256 numbers; this
 // one then does with floats what the kernel for many rows (ggml's "tiled") does, so that both
-// give the same bits. Formats: ggml-common.h, block_q4_K, block_q5_K, block_q6_K, block_q8_K.
+// give the same bits. Formats: ggml-common.h, block_q2_K to block_q6_K, block_iq4_xs, block_q8_K.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace snapllm {
 
-enum class KQuantType { kQ4K, kQ5K, kQ6K };
+enum class KQuantType { kQ2K, kQ3K, kQ4K, kQ5K, kQ6K, kIq4Xs };
 
 // Rows of blocks; the stride from one to the next is in bytes.
 struct KQuantArgs {
@@ -27,7 +27,7 @@ struct KQuantArgs {
   int32_t num_columns = 0;
 };
 
-// Whether this build has the kernel; it is made for AVX-512 with VNNI.
+// Whether this build has the kernel; it needs AVX2, and is faster with AVX-512 VNNI.
 bool has_kquant_kernel();
 
 // The share of thread `thread` of `num_threads`, each of which makes the same call.

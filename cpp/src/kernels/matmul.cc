@@ -77,7 +77,7 @@ class Product {
 bool can_multiply(int64_t size) { return size > 0 && size % kLanes == 0; }
 
 void multiply(const MatmulArgs& args, int thread, int num_threads) {
-  const auto [first, last] = column_share(args.num_columns, thread, num_threads);
+  const auto [first, last] = column_share(args.num_columns, kLanes, thread, num_threads);
   switch (args.weights_type) {
     case NumberType::kFloat: return Product<float>(args).compute(first, last);
     case NumberType::kHalf: return Product<uint16_t>(args).compute(first, last);

@@ -43,6 +43,21 @@ inline Vec broadcast(float x) {
   return broadcast_lanes(x, std::make_integer_sequence<int, kLanes>());
 }
 
+// a * b + c, rounded once where the CPU can. Compilers fuse products and sums in one instance of a
+// template and not in another (GCC for Zen not where sums wait for each other): what is to have the
+// same bits everywhere is written with this, and compiled with -ffp-contract=off.
+inline Vec multiply_add(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
 // IEEE 754 binary16 to binary32.
 inline float half_to_float(uint16_t half) {
   const uint32_t sign = (half & 0x8000U) << 16;
@@ -89,8 +104,9 @@ inline Vec load_upper_half(const uint16_t* from) {
   return x;
 }
 
-// The same vector, which the compiler does not load again for each use.
-inline Vec in_register(Vec x) {
+// The same vector, which the compiler has computed here, and does not load again for each use.
+template <typename V>
+inline V in_register(V x) {
 #if defined(__GNUC__) && defined(__x86_64__)
   asm("" : "+v"(x));
 #endif
@@ -131,37 +147,39 @@ inline V add_halves(V a, V b, std::integer_sequence<int, kLane...>) {
 }
 
 // Lane i of the result is the sum over the lanes of x[i], always in the same order.
-template <int kGroup = kLanes, typename V>
+template <typename V, int kGroup = sizeof(V) / sizeof(float)>
 inline V sums_of_lanes(V* x) {
   if constexpr (kGroup == 1) {
     return x[0];
   } else {
     for (int i = 0; i < kGroup / 2; ++i) {
       x[i] = add_halves<kGroup>(x[2 * i], x[2 * i + 1],
-                                std::make_integer_sequence<int, kLanes>());
+                                std::make_integer_sequence<int, sizeof(V) / sizeof(float)>());
     }
-    return sums_of_lanes<kGroup / 2>(x);
+    return sums_of_lanes<V, kGroup / 2>(x);
   }
 }
 
-// The lanes of a and b in turn, of their lower or upper halves.
-template <bool kUpper, int... kLane>
-inline Vec interleave(Vec a, Vec b, std::integer_sequence<int, kLane...>) {
-  constexpr int kFirst = kUpper ? kLanes / 2 : 0;
-  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * kLanes)...);
+// Of a and b, in blocks of kStep lanes: a's even blocks and b's, or the odd ones, in turn.
+template <int kStep, bool kOdd, int... kLane>
+inline Vec take_blocks(Vec a, Vec b, std::integer_sequence<int, kLane...>) {
+  constexpr int kFirst = kOdd ? kStep : 0;
+  return __builtin_shufflevector(
+      a, b, (kFirst + (kLane & ~kStep) + ((kLane & kStep) != 0 ? kLanes : 0))...);
 }
 
-// Makes lane j of x[i] lane i of x[j].
+// Makes lane j of x[i] lane i of x[j]: exchanges quarters of ever smaller squares.
+template <int kStep = kLanes / 2>
 inline void transpose(Vec* x) {
   constexpr auto kAll = std::make_integer_sequence<int, kLanes>();
-  for (int step = 1; step < kLanes; step *= 2) {
-    Vec y[kLanes];
-    for (int i = 0; i < kLanes / 2; ++i) {
-      y[2 * i] = interleave<false>(x[i], x[i + kLanes / 2], kAll);
-      y[2 * i + 1] = interleave<true>(x[i], x[i + kLanes / 2], kAll);
-    }
-    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
+  for (int i = 0; i < kLanes; ++i) {
+    if ((i & kStep) != 0) continue;
+    const Vec a = x[i];
+    const Vec b = x[i + kStep];
+    x[i] = take_blocks<kStep, false>(a, b, kAll);
+    x[i + kStep] = take_blocks<kStep, true>(a, b, kAll);
   }
+  if constexpr (kStep > 1) transpose<kStep / 2>(x);
 }
 
 inline float sum_of_lanes(Vec x) {
@@ -190,16 +208,17 @@ inline Vec exp(Vec x) {
   constexpr float kRound = 0x1.8p23F;  // adding it rounds to an integer in the low bits
   const Vec lowest = broadcast(-87.0F);
   const Vec clamped = lowest > x ? lowest : x;
-  const Vec shifted = clamped * kLog2E + kRound;
+  const auto step = [](Vec a, Vec b, float c) { return multiply_add(a, b, broadcast(c)); };
+  const Vec shifted = step(clamped, broadcast(kLog2E), kRound);
   const Vec n = shifted - kRound;
-  const Vec r = (clamped - n * kLn2High) - n * kLn2Low;
-  Vec p = r * (1.0F / 5040) + 1.0F / 720;
-  p = p * r + 1.0F / 120;
-  p = p * r + 1.0F / 24;
-  p = p * r + 1.0F / 6;
-  p = p * r + 0.5F;
-  p = p * r + 1.0F;
-  p = p * r + 1.0F;
+  const Vec r = multiply_add(n, broadcast(-kLn2Low), multiply_add(n, broadcast(-kLn2High), clamped));
+  Vec p = step(r, broadcast(1.0F / 5040), 1.0F / 720);
+  p = step(p, r, 1.0F / 120);
+  p = step(p, r, 1.0F / 24);
+  p = step(p, r, 1.0F / 6);
+  p = step(p, r, 0.5F);
+  p = step(p, r, 1.0F);
+  p = step(p, r, 1.0F);
   IntVec power;
   std::memcpy(&power, &shifted, sizeof(power));
   IntVec bits;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/attention_scratch.h"
 #include "kernels/dot_block.h"
@@ -80,58 +81,93 @@ void pack_across(const CellRows& keys, int32_t first, int32_t last, int32_t size
   }
 }
 
-// The sums, for kRows queries and kLanes keys, over lanes kLane, kLane + kStep, ... of what
-// dot_block would have in its lanes, added up in its order.
-template <int kRows, int kLane, int kStep>
-void sum_lanes_across(const float* q, int32_t size, const float* packed, Vec* sums) {
+// Queries and groups of kLanes keys whose scores are computed together: as many sums as there are
+// registers for, in the form that loads least.
+constexpr int kScoreRows = 4;
+constexpr int kScoreGroups = kLanes == 16 ? 1 : 2;
+
+// The sums, for kRows queries and kGroups groups of keys, over lanes kLane, kLane + kStep, ... of
+// what dot_block would have in its lanes, added up in its order.
+template <int kRows, int kGroups, int kLane, int kStep>
+void sum_lanes_across(const float* q, int32_t size, const float* packed, Vec (*sums)[kGroups]) {
   if constexpr (kStep < kLanes) {
-    Vec others[kRows];
-    sum_lanes_across<kRows, kLane, 2 * kStep>(q, size, packed, sums);
-    sum_lanes_across<kRows, kLane + kStep, 2 * kStep>(q, size, packed, others);
-    for (int r = 0; r < kRows; ++r) sums[r] += others[r];
+    Vec others[kRows][kGroups];
+    sum_lanes_across<kRows, kGroups, kLane, 2 * kStep>(q, size, packed, sums);
+    sum_lanes_across<kRows, kGroups, kLane + kStep, 2 * kStep>(q, size, packed, others);
+    for (int r = 0; r < kRows; ++r) {
+      for (int g = 0; g < kGroups; ++g) sums[r][g] += others[r][g];
+    }
   } else {
-    for (int r = 0; r < kRows; ++r) sums[r] = Vec{};
+    for (int r = 0; r < kRows; ++r) std::fill_n(sums[r], kGroups, Vec{});
     for (int32_t d = kLane; d < size; d += kLanes) {
-      const Vec column = simd::load(packed + d * kLanes);
-      for (int r = 0; r < kRows; ++r) sums[r] += simd::broadcast(q[r * size + d]) * column;
+      Vec columns[kGroups];
+      for (int g = 0; g < kGroups; ++g) columns[g] = simd::load(packed + (g * size + d) * kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        const Vec x = simd::broadcast(q[r * size + d]);
+        for (int g = 0; g < kGroups; ++g) {
+          sums[r][g] = simd::multiply_add(x, columns[g], sums[r][g]);
+        }
+      }
     }
   }
 }
 
-// Scores of `num_rows` queries with kLanes keys that `pack_across` packed: bit for bit those of
-// dot_block, without its sums over lanes.
+// Scores of `num_rows` queries with kGroups groups of keys that `pack_across` packed one after the
+// other: bit for bit those of dot_block, without its sums over lanes.
+template <int kRows, int kGroups>
+int32_t score_rows_across(const float* q, int32_t row, int32_t num_rows, const float* packed,
+                          int32_t size, float* scores) {
+  for (; row + kRows <= num_rows; row += kRows) {
+    Vec sums[kRows][kGroups];
+    sum_lanes_across<kRows, kGroups, 0, 1>(q + row * size, size, packed, sums);
+    for (int r = 0; r < kRows; ++r) {
+      for (int g = 0; g < kGroups; ++g) {
+        simd::store(scores + (row + r) * kSpanCells + g * kLanes, sums[r][g]);
+      }
+    }
+  }
+  return row;
+}
+
+template <int kGroups>
 void score_across(const float* q, int32_t num_rows, const float* packed, int32_t size,
                   float* scores) {
-  constexpr int kRows = kLanes == 16 ? 4 : 2;  // as many sums as there are registers for
-  int32_t row = 0;
-  for (; row + kRows <= num_rows; row += kRows) {
-    Vec sums[kRows];
-    sum_lanes_across<kRows, 0, 1>(q + row * size, size, packed, sums);
-    for (int r = 0; r < kRows; ++r) simd::store(scores + (row + r) * kSpanCells, sums[r]);
-  }
-  for (; row < num_rows; ++row) {
-    Vec sum;
-    sum_lanes_across<1, 0, 1>(q + row * size, size, packed, &sum);
-    simd::store(scores + row * kSpanCells, sum);
-  }
+  const int32_t row = score_rows_across<kScoreRows, kGroups>(q, 0, num_rows, packed, size, scores);
+  score_rows_across<1, kGroups>(q, row, num_rows, packed, size, scores);
 }
 
 // Scores of `num_rows` queries with the keys of [first, last), and after them up to the
 // next multiple of kLanes whatever comes out.
 void score_span(const float* q, int32_t num_rows, const CellRows& keys, int32_t first,
                 int32_t last, int32_t size, float* packed, float* scores) {
-  for (int32_t cell = first; cell < last; cell += kLanes) {
-    const int32_t end = std::min(cell + kLanes, last);
+  const auto prefetch = [&](int32_t cell, int32_t end) {
     for (int32_t i = cell; i < end; ++i) keys.prefetch(std::min(i + kCellsAhead, last - 1), size);
-    if (num_rows >= kMinPackedRows) {
-      pack_across(keys, cell, end, size, packed);
-      score_across(q, num_rows, packed, size, scores + (cell - first));
-    } else {
+  };
+  int32_t cell = first;
+  if (num_rows < kMinPackedRows) {
+    for (; cell < last; cell += kLanes) {
+      const int32_t end = std::min(cell + kLanes, last);
+      prefetch(cell, end);
       const uint16_t* rows[kLanes];
       for (int i = 0; i < kLanes; ++i) rows[i] = keys[std::min(cell + i, end - 1)];
       score_columns(q, num_rows, rows, size, scores + (cell - first));
     }
+    return;
   }
+  const auto score = [&]<int kGroups>(std::integral_constant<int, kGroups>) {
+    for (int g = 0; g < kGroups; ++g) {
+      const int32_t begin = cell + g * kLanes;
+      const int32_t end = std::min(begin + kLanes, last);
+      prefetch(begin, end);
+      pack_across(keys, begin, end, size, packed + g * size * kLanes);
+    }
+    score_across<kGroups>(q, num_rows, packed, size, scores + (cell - first));
+    cell += kGroups * kLanes;
+  };
+  while (last - cell > (kScoreGroups - 1) * kLanes) {
+    score(std::integral_constant<int, kScoreGroups>());
+  }
+  while (cell < last) score(std::integral_constant<int, 1>());
 }
 
 // Values in the rows that a list of cells points to, or one row after the other.
@@ -156,7 +192,7 @@ void weigh_block(const float* weights, const Rows& values, int32_t first, int32_
     for (int i = 0; i < kVecs; ++i) x[i] = load_number(row + i * kLanes);
     for (int r = 0; r < kRows; ++r) {
       const Vec weight = simd::broadcast(weights[r * kSpanCells + cell]);
-      for (int i = 0; i < kVecs; ++i) sums[r][i] += weight * x[i];
+      for (int i = 0; i < kVecs; ++i) sums[r][i] = simd::multiply_add(weight, x[i], sums[r][i]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -245,13 +281,15 @@ void merge(SoftmaxState& total, float* values, const SoftmaxState& span, const f
     const float keep = std::exp(total.max - span.max);
     total = {span.max, total.sum * keep + span.sum};
     for (int32_t d = 0; d < size; d += kLanes) {
-      simd::store(values + d, simd::load(values + d) * keep + simd::load(span_values + d));
+      simd::store(values + d, simd::multiply_add(simd::load(values + d), simd::broadcast(keep),
+                                                 simd::load(span_values + d)));
     }
   } else {
     const float take = std::exp(span.max - total.max);
     total.sum += span.sum * take;
     for (int32_t d = 0; d < size; d += kLanes) {
-      simd::store(values + d, simd::load(span_values + d) * take + simd::load(values + d));
+      simd::store(values + d, simd::multiply_add(simd::load(span_values + d),
+                                                 simd::broadcast(take), simd::load(values + d)));
     }
   }
 }

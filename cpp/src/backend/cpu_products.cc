@@ -1,0 +1,247 @@
+#include "backend/cpu_products.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "ggml-cpu.h"
+#include "kernels/kquant.h"
+#include "kernels/matmul.h"
+#include "kernels/q4_0.h"
+
+namespace snapllm {
+namespace {
+
+void wait_for_all(const ggml_compute_params* params) { ggml_barrier(params->threadpool); }
+
+// One matrix of weights times rows of floats.
+bool is_plain_product(const ggml_tensor* op) {
+  const ggml_tensor* weights = op->src[0];
+  const ggml_tensor* x = op->src[1];
+  if (ggml_get_op_params_i32(op, 1) != 0) return false;  // a hint at a special matrix
+  return weights->ne[2] == 1 && weights->ne[3] == 1 && x->type == GGML_TYPE_F32 &&
+         op->type == GGML_TYPE_F32 && weights->nb[0] == ggml_type_size(weights->type) &&
+         weights->extra == nullptr && x->nb[0] == sizeof(float) && op->nb[0] == sizeof(float) &&
+         x->ne[1] <= INT32_MAX && weights->ne[1] <= INT32_MAX;
+}
+
+int32_t num_blocks_of(const ggml_tensor* weights) {
+  return static_cast<int32_t>(weights->ne[0] / ggml_blck_size(weights->type));
+}
+
+// Where matrix (i2, i3) of a tensor begins.
+std::byte* matrix_of(const ggml_tensor* tensor, int64_t i2, int64_t i3) {
+  return static_cast<std::byte*>(tensor->data) + static_cast<size_t>(i2) * tensor->nb[2] +
+         static_cast<size_t>(i3) * tensor->nb[3];
+}
+
+// Row number `row` of all of a tensor's rows.
+const float* row_of(const ggml_tensor* tensor, int64_t row) {
+  const int64_t i1 = row % tensor->ne[1];
+  const int64_t i2 = row / tensor->ne[1] % tensor->ne[2];
+  const int64_t i3 = row / tensor->ne[1] / tensor->ne[2];
+  return reinterpret_cast<const float*>(matrix_of(tensor, i2, i3) +
+                                        static_cast<size_t>(i1) * tensor->nb[1]);
+}
+
+// Calls `compute(first_row, out)` for each matrix of the product.
+template <typename Compute>
+void for_each_matrix(const ggml_tensor* op, Compute&& compute) {
+  const ggml_tensor* x = op->src[1];
+  int64_t row = 0;
+  for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
+    for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
+      compute(static_cast<size_t>(row), reinterpret_cast<float*>(matrix_of(op, i2, i3)));
+      row += x->ne[1];
+    }
+  }
+}
+
+// The blocks of each row that are this thread's to quantize.
+struct BlockShare {
+  int64_t begin;
+  int64_t end;
+
+  BlockShare(const ggml_compute_params* params, int64_t num_blocks)
+      : begin(num_blocks * params->ith / params->nth),
+        end(num_blocks * (params->ith + 1) / params->nth) {}
+};
+
+bool is_float_product(const ggml_tensor* op) {
+  switch (op->src[0]->type) {
+    case GGML_TYPE_F32:
+    case GGML_TYPE_F16:
+    case GGML_TYPE_BF16: return can_multiply(op->src[1]->ne[0]);
+    default: return false;
+  }
+}
+
+class FloatProduct final : public ggml::cpu::tensor_traits {
+ public:
+  bool work_size(int, const ggml_tensor*, size_t& size) override {
+    size = 0;
+    return true;
+  }
+
+  bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
+    const ggml_tensor* weights = op->src[0];
+    const ggml_tensor* x = op->src[1];
+    MatmulArgs args;
+    args.weights = static_cast<const std::byte*>(weights->data);
+    args.weights_stride = weights->nb[1];
+    args.weights_type = weights->type == GGML_TYPE_F32   ? NumberType::kFloat
+                        : weights->type == GGML_TYPE_F16 ? NumberType::kHalf
+                                                         : NumberType::kBfloat16;
+    args.x_stride = x->nb[1];
+    args.out_stride = op->nb[1];
+    args.size = static_cast<int32_t>(x->ne[0]);
+    args.num_rows = static_cast<int32_t>(x->ne[1]);
+    args.num_columns = static_cast<int32_t>(weights->ne[1]);
+    for_each_matrix(op, [&](size_t first_row, float* out) {
+      args.x = reinterpret_cast<const std::byte*>(row_of(x, static_cast<int64_t>(first_row)));
+      args.out = out;
+      multiply(args, params->ith, params->nth);
+    });
+    return true;
+  }
+};
+
+std::optional<KQuantType> kquant_type_of(ggml_type type) {
+  switch (type) {
+    case GGML_TYPE_Q2_K: return KQuantType::kQ2K;
+    case GGML_TYPE_Q3_K: return KQuantType::kQ3K;
+    case GGML_TYPE_Q4_K: return KQuantType::kQ4K;
+    case GGML_TYPE_Q5_K: return KQuantType::kQ5K;
+    case GGML_TYPE_Q6_K: return KQuantType::kQ6K;
+    case GGML_TYPE_IQ4_XS: return KQuantType::kIq4Xs;
+    default: return std::nullopt;
+  }
+}
+
+// From so many rows on ggml computes K-quants by its kernel for many rows.
+constexpr int64_t kFirstTiledRows = 8;
+
+class KQuantProduct final : public ggml::cpu::tensor_traits {
+ public:
+  bool work_size(int, const ggml_tensor* op, size_t& size) override {
+    size = row_bytes(op) * static_cast<size_t>(ggml_nrows(op->src[1]));
+    return true;
+  }
+
+  bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
+    quantize(params, op);
+    wait_for_all(params);
+    const ggml_tensor* weights = op->src[0];
+    KQuantArgs args;
+    args.weights = static_cast<const std::byte*>(weights->data);
+    args.weights_stride = weights->nb[1];
+    args.type = *kquant_type_of(weights->type);
+    args.x_stride = row_bytes(op);
+    args.out_stride = op->nb[1];
+    args.num_blocks = num_blocks_of(weights);
+    args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
+    args.num_columns = static_cast<int32_t>(weights->ne[1]);
+    for_each_matrix(op, [&](size_t first_row, float* out) {
+      args.x = static_cast<const std::byte*>(params->wdata) + args.x_stride * first_row;
+      args.out = out;
+      multiply_kquant(args, params->ith, params->nth);
+    });
+    return true;
+  }
+
+ private:
+  static size_t row_bytes(const ggml_tensor* op) {
+    return ggml_row_size(GGML_TYPE_Q8_K, op->src[1]->ne[0]);
+  }
+
+  static void quantize(const ggml_compute_params* params, const ggml_tensor* op) {
+    const auto from_float = ggml_get_type_traits_cpu(GGML_TYPE_Q8_K)->from_float;
+    const int64_t size = ggml_blck_size(GGML_TYPE_Q8_K);
+    const BlockShare share(params, num_blocks_of(op->src[0]));
+    auto* to = static_cast<std::byte*>(params->wdata) +
+               ggml_row_size(GGML_TYPE_Q8_K, share.begin * size);
+    for (int64_t row = 0; row < ggml_nrows(op->src[1]); ++row, to += row_bytes(op)) {
+      from_float(row_of(op->src[1], row) + share.begin * size, to, (share.end - share.begin) * size);
+    }
+  }
+};
+
+class Q40Product final : public ggml::cpu::tensor_traits {
+ public:
+  bool work_size(int num_threads, const ggml_tensor* op, size_t& size) override {
+    size = kAlignment + rows_bytes(op) + scratch_bytes(op) * static_cast<size_t>(num_threads);
+    return true;
+  }
+
+  bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
+    const ggml_tensor* weights = op->src[0];
+    const auto address = reinterpret_cast<uintptr_t>(params->wdata);
+    auto* rows = reinterpret_cast<std::byte*>((address + kAlignment - 1) / kAlignment * kAlignment);
+    std::byte* scratch =
+        rows + rows_bytes(op) + scratch_bytes(op) * static_cast<size_t>(params->ith);
+    quantize(params, op, rows, scratch);
+    wait_for_all(params);
+    Q40Args args;
+    args.weights = static_cast<const std::byte*>(weights->data);
+    args.weights_stride = weights->nb[1];
+    args.out_stride = op->nb[1];
+    args.num_blocks = num_blocks_of(weights);
+    args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
+    args.num_columns = static_cast<int32_t>(weights->ne[1]);
+    for_each_matrix(op, [&](size_t first_row, float* out) {
+      args.x = rows + q40_row_bytes(args.num_blocks) * first_row;
+      args.out = out;
+      multiply_q40(args, params->ith, params->nth, scratch);
+    });
+    return true;
+  }
+
+ private:
+  static constexpr size_t kAlignment = 64;
+
+  static size_t rows_bytes(const ggml_tensor* op) {
+    return q40_row_bytes(num_blocks_of(op->src[0])) * static_cast<size_t>(ggml_nrows(op->src[1]));
+  }
+
+  // It holds a row's blocks first, as ggml quantizes them.
+  static size_t scratch_bytes(const ggml_tensor* op) {
+    const int32_t num_blocks = num_blocks_of(op->src[0]);
+    return std::max(q40_scratch_bytes(num_blocks), q40_row_bytes(num_blocks));
+  }
+
+  static void quantize(const ggml_compute_params* params, const ggml_tensor* op, std::byte* rows,
+                       std::byte* scratch) {
+    const auto from_float = ggml_get_type_traits_cpu(GGML_TYPE_Q8_0)->from_float;
+    const int64_t size = ggml_blck_size(GGML_TYPE_Q8_0);
+    const int32_t num_blocks = num_blocks_of(op->src[0]);
+    const BlockShare share(params, num_blocks);
+    for (int64_t row = 0; row < ggml_nrows(op->src[1]); ++row, rows += q40_row_bytes(num_blocks)) {
+      from_float(row_of(op->src[1], row) + share.begin * size, scratch,
+                 (share.end - share.begin) * size);
+      prepare_q40_blocks(scratch, static_cast<int32_t>(share.begin),
+                         static_cast<int32_t>(share.end), rows);
+    }
+  }
+};
+
+}  // namespace
+
+ggml::cpu::tensor_traits* product_kernel(const ggml_tensor* op) {
+  static FloatProduct float_product;
+  static KQuantProduct kquant_product;
+  static Q40Product q40_product;
+  if (!is_plain_product(op)) return nullptr;
+  if (is_float_product(op)) return &float_product;
+  const ggml_type type = op->src[0]->type;
+  if (!has_product_kernel(type)) return nullptr;
+  if (type == GGML_TYPE_Q4_0) return &q40_product;
+  return op->src[1]->ne[1] < kFirstTiledRows ? &kquant_product : nullptr;
+}
+
+bool has_product_kernel(ggml_type quantization) {
+  if (quantization == GGML_TYPE_Q4_0) return has_q40_kernel();
+  return has_kquant_kernel() && kquant_type_of(quantization).has_value();
+}
+
+}  // namespace snapllm
