@@ -17,8 +17,7 @@ import numpy as np
 from model_files import CHATML_TEMPLATE, ModelFile
 
 Architecture = Literal["llama", "qwen3", "qwen2vl", "gemma3", "mamba2", "lfm2"]
-KQuant = Literal["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs"]
-Quant = Literal["q4_0", "q8_0", "f16"] | KQuant
+Quant = Literal["f16", "q8_0", "q4_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs"]
 
 GEMMA3_WINDOW = 64
 """How many tokens the window layers of the gemma3 model see."""
@@ -34,7 +33,7 @@ class _Shape:
     layers: int = 2
 
 
-_KQUANT_SHAPE = _Shape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
+_WIDE_SHAPE = _Shape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
 _SHAPES = {"1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16)}
 
 
@@ -120,14 +119,14 @@ def make_embedding_model(
     return path
 
 
-def make_kquant_model(path: Path, kind: KQuant) -> Path:
-    """Writes a llama model of about 1 MB whose matrices are K-quants."""
+def make_quantized_model(path: Path, kind: Quant) -> Path:
+    """Writes a llama model of about 1 MB whose matrices are of that type."""
     model = ModelFile(path, "llama", kind=gguf.GGMLQuantizationType[kind.upper()], seed=1)
     model.metadata.add_name(f"nano llama {kind}")
     model.metadata.add_context_length(2048)
-    model.add_matrix("token_embd", model.vocab_size, _KQUANT_SHAPE.width)
-    model.add_matrix("output", model.vocab_size, _KQUANT_SHAPE.width)
-    _add_llama(model, _KQUANT_SHAPE)
+    model.add_matrix("token_embd", model.vocab_size, _WIDE_SHAPE.width)
+    model.add_matrix("output", model.vocab_size, _WIDE_SHAPE.width)
+    _add_llama(model, _WIDE_SHAPE)
     model.add_tokenizer(CHATML_TEMPLATE)
     model.write()
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from nano_models import GEMMA3_WINDOW, Architecture, KQuant, make_kquant_model, make_nano_model
+from nano_models import GEMMA3_WINDOW, Architecture, Quant, make_nano_model, make_quantized_model
 
 import snapllm
 from snapllm import _core
@@ -195,12 +195,12 @@ def test_what_is_restored_goes_on_with_the_very_bits_of_what_was_computed(
 
 
 @pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="it needs AVX2")
-@pytest.mark.parametrize("kind", get_args(KQuant))
-def test_k_quants_have_the_same_bits_alone_in_batches_and_restored(
-    tmp_path: Path, kind: KQuant
+@pytest.mark.parametrize("kind", get_args(Quant))
+def test_every_kind_of_weights_has_the_same_bits_alone_in_batches_and_restored(
+    tmp_path: Path, kind: Quant
 ) -> None:
-    """One row is computed by our kernel, a batch of rows by ggml's."""
-    engine, model = open_engine(make_kquant_model(tmp_path / "m.gguf", kind))
+    """A few rows are computed by one kernel, a batch of rows by another."""
+    engine, model = open_engine(make_quantized_model(tmp_path / "m.gguf", kind))
     with engine, ThreadPoolExecutor(6) as threads:
         for length in (17, 257, 700):
             prompt = random_tokens(length, length)
