@@ -24,6 +24,9 @@ namespace snapllm {
 
 namespace {
 
+// Threads share whole vectors of columns, of any format.
+constexpr int32_t kShareColumns = 16;
+
 #ifdef SNAPLLM_HAS_WIDE_KQUANTS
 using Q4K = Q4KAvx512;
 using Q5K = Q5KAvx512;
@@ -39,7 +42,7 @@ using Q6K = Q6KAvx2;
 bool has_kquant_kernel() { return true; }
 
 void multiply_kquant(const KQuantArgs& args, int thread, int num_threads) {
-  const auto [first, last] = column_share(args.num_columns, simd::kLanes, thread, num_threads);
+  const auto [first, last] = column_share(args.num_columns, kShareColumns, thread, num_threads);
   switch (args.type) {
     case KQuantType::kQ2K: return KQuantProduct<Q2KAvx2>(args).compute(first, last);
     case KQuantType::kQ3K: return KQuantProduct<Q3KAvx2>(args).compute(first, last);

@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "kernels/kquant_product.h"
-#include "kernels/simd.h"
 
 namespace snapllm {
 namespace {
@@ -37,8 +36,21 @@ struct Avx2 {
   static Floats subtract_product(Floats from, Floats a, Floats b) {
     return _mm256_fnmadd_ps(a, b, from);
   }
-  static Floats add_up(Ints* sums) {
-    return _mm256_cvtepi32_ps(reinterpret_cast<__m256i>(simd::sums_of_lanes(sums)));
+  // Lane i is the sum over the lanes of sums[i], exact in any order.
+  static Floats add_up(const Ints* sums) {
+    const auto at = [&](int i) { return reinterpret_cast<__m256i>(sums[i]); };
+    const auto add_fours = [&](int i) {
+      const auto add_pairs = [](__m256i a, __m256i b) {
+        return _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+      };
+      const __m256i a = add_pairs(at(i), at(i + 1));
+      const __m256i b = add_pairs(at(i + 2), at(i + 3));
+      return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    };
+    const __m256i lower = add_fours(0);
+    const __m256i upper = add_fours(4);
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_permute2x128_si256(lower, upper, 0x20),
+                                               _mm256_permute2x128_si256(lower, upper, 0x31)));
   }
 
   static __m256i load(const void* from) {
