@@ -68,7 +68,7 @@ struct Avx2 {
   using Ints = __m256i;
   using Floats = __m256;
 
-  // Of 16 bits: a block's 16 sums of two products of at most 15 times 127 fit into them.
+  // Of 16 bits: a block's eight sums of two products of at most 15 times 127 fit into them.
   using Sums = __m256i;
   static Sums none() { return _mm256_setzero_si256(); }
   static Sums add(Sums sums, Bytes weights, Bytes x) {
