@@ -71,6 +71,7 @@ class ChatFormatRequest:
     parallel_tool_calls: bool
     enable_thinking: bool
     add_generation_prompt: bool
+    continue_final_message: bool
     json_schema: str
     grammar: str
     thinking_budget_tokens: int

@@ -91,7 +91,8 @@ def lower_marked(
 
     try:
         beginning_json = render_messages(beginning, place)
-        part = _format(core, request, beginning_json, shown, media.marker)
+        begun = msgspec.structs.replace(request, continue_final_message=False)
+        part = _format(core, begun, beginning_json, shown, media.marker)
     except SnapLLMError:
         return lowered, len(lowered.tokens)  # the template takes no such conversation
     return lowered, _num_common(lowered.tokens, part.tokens)
@@ -114,6 +115,7 @@ def _format(
         tools_json=render_tools(request.tools) if request.tool_choice != "none" else "",
         tool_choice="required" if request.tool_choice == "one" else request.tool_choice,
         parallel_tool_calls=request.parallel_tool_calls and request.tool_choice != "one",
+        continue_final_message=request.continue_final_message,
         enable_thinking=request.thinking,
         thinking_budget_tokens=request.thinking_budget_tokens,
         json_schema=request.json_schema,

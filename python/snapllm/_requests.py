@@ -17,7 +17,15 @@ from snapllm._checks import (
 from snapllm._json import read_json
 from snapllm._numbers import INT32_MAX, TokenId
 from snapllm._schemas import schema_text
-from snapllm.conversation import MediaPart, Message, Tool, ToolMode, add_media, offer_tools
+from snapllm.conversation import (
+    MediaPart,
+    Message,
+    Tool,
+    ToolMode,
+    add_media,
+    continues,
+    offer_tools,
+)
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ToolCall
 from snapllm.params import (
@@ -69,6 +77,10 @@ def chat_request(
     tools = convert(as_list(rest.pop("tools", ()), "tools"), list[Tool], "tools")
     offered, mode = _tool_choice(tools, rest.pop("tool_choice", "auto"))
     thinking, budget = _thinking(rest.pop("thinking", False))
+    json_schema = _json_schema(rest.pop("json_schema", ""))
+    wanted = rest.pop("continue_final_message", None)
+    if wanted is not None:
+        wanted = convert(wanted, bool, "continue_final_message")
     return ChatRequest(
         model=model,
         messages=parsed,
@@ -77,9 +89,10 @@ def chat_request(
         parallel_tool_calls=convert(
             rest.pop("parallel_tool_calls", True), bool, "parallel_tool_calls"
         ),
+        continue_final_message=continues(parsed, wanted, mode, json_schema),
         thinking=thinking,
         thinking_budget_tokens=budget,
-        json_schema=_json_schema(rest.pop("json_schema", "")),
+        json_schema=json_schema,
         template_kwargs=_template_kwargs(rest.pop("template_kwargs", {})),
         sampling=_sampling(rest),
         **common,

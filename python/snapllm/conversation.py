@@ -177,6 +177,41 @@ def is_media(part: ContentPart) -> bool:
     return part.type in (*MEDIA_TYPES, "image")
 
 
+def is_begun(messages: Sequence[Message]) -> bool:
+    """Whether the last message is a text of the assistant's, which an answer can go on from."""
+    last = messages[-1] if messages else None
+    if last is None or last.role != "assistant" or last.tool_calls:
+        return False
+    return bool(_text(last, "messages"))
+
+
+def continues(
+    messages: Sequence[Message], wanted: bool | None, mode: ToolMode, json_schema: str
+) -> bool:
+    """Whether an answer is the rest of the last message.
+
+    Args:
+        messages: The conversation.
+        wanted: Whether the caller says so; None = where it can be.
+        mode: Whether tools are called.
+        json_schema: What the answer must match, or "".
+
+    Raises:
+        InvalidRequestError: It is wanted, and cannot be.
+    """
+    if wanted is False:
+        return False
+    fault = ""
+    if not is_begun(messages):
+        fault = "the last message must be a text of the assistant's"
+    elif json_schema or mode in ("required", "one"):
+        fault = "an answer that must be a call, or match a schema, has its own beginning"
+    if fault and wanted:
+        field = "continue_final_message"
+        raise InvalidRequestError(f"{field}: {fault}", param=field)
+    return not fault
+
+
 def add_media(messages: Sequence[Message], media: Sequence[ContentPart]) -> None:
     """Shows media at the beginning of the last user message.
 

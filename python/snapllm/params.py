@@ -83,6 +83,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[Tool] = []
     tool_choice: ToolMode = "auto"
     parallel_tool_calls: bool = True
+    continue_final_message: bool = False
+    """Whether the answer is the rest of the last message; see `is_begun`."""
     thinking: bool = False
     thinking_budget_tokens: ThinkingBudget = UNLIMITED
     json_schema: str = ""
@@ -182,6 +184,10 @@ class ChatOptions(GenerateOptions, total=False):
         tool_choice: ``"auto"``, ``"required"``, ``"none"`` or a tool's name, which
             asks for one call of it.
         parallel_tool_calls: Whether one answer may call several tools. Default True.
+        continue_final_message: Whether the answer goes on from the last message, which must be
+            the assistant's text; what is returned is the rest of it. Default: where the last
+            message is such a text, and neither a schema nor a forced call gives the answer
+            another beginning.
         thinking: Whether the model reasons first; a number is the most tokens it may
             reason for. Models whose template has no such switch ignore it.
             Default False.
@@ -193,6 +199,7 @@ class ChatOptions(GenerateOptions, total=False):
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: str | None
     parallel_tool_calls: bool | None
+    continue_final_message: bool | None
     thinking: bool | int | None
     json_schema: Mapping[str, Any] | str | None
     template_kwargs: Mapping[str, Any] | None

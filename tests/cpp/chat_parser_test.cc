@@ -131,6 +131,53 @@ TEST(chat_parser, an_answer_reads_as_if_it_were_read_from_its_beginning_each_tim
   CHECK(num_formats > 50);
 }
 
+TEST(chat_parser, an_answer_that_goes_on_does_not_repeat_what_it_goes_on_from) {
+  if (!std::filesystem::exists(SNAPLLM_TEMPLATES)) {
+    throw testing::TestSkipped{"this checkout has no upstream sources"};
+  }
+  size_t num_continued = 0;
+  std::set<std::string> others;
+  for (const auto& entry : std::filesystem::directory_iterator(SNAPLLM_TEMPLATES)) {
+    if (entry.path().extension() != ".jinja") continue;
+    const auto templates = common_chat_templates_init(nullptr, read_file(entry.path()));
+    for (const std::string begun : {"It is", "In Rome it is <", "One\n\ntwo "}) {
+      common_chat_templates_inputs inputs;
+      inputs.messages = common_chat_msgs_parse_oaicompat(common_json::parse(
+          R"([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}])"));
+      inputs.messages.back().content = begun;
+      inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
+      inputs.enable_thinking = false;
+      inputs.add_generation_prompt = false;
+      inputs.continue_final_message = COMMON_CHAT_CONTINUATION_CONTENT;
+      common_chat_params params = common_chat_templates_apply(templates.get(), inputs);
+      CHECK(params.prompt.ends_with(begun));
+      params.preserved_tokens.clear();  // there is no vocabulary
+      const auto rules = std::make_shared<const AnswerRules>(
+          std::move(params), nullptr, std::vector<llama_token>(), false, false, begun);
+      if (!reads_on(rules)) {
+        others.insert(entry.path().stem().string());
+        continue;
+      }
+      ++num_continued;
+      LlamaChatParser parser(rules);
+      std::string content;
+      for (const char* piece : {" su", "nny", " now", ""}) {
+        RequestOutput output;
+        output.text = piece;
+        if (output.text.empty()) output.finish_reason = FinishReason::kStop;
+        for (const ChatDelta& delta : parser.push(output)) {
+          CHECK(delta.kind == ChatDelta::Kind::kContent);
+          content += delta.text;
+        }
+      }
+      CHECK_EQ(content, " sunny now");
+    }
+  }
+  // Its answers stand between tags, the first of which llama.cpp leaves out here.
+  CHECK(others == std::set<std::string>{"CohereForAI-c4ai-command-r7b-12-2024-tool_use"});
+  CHECK(num_continued > 100);
+}
+
 TEST(chat_parser, plain_text_is_not_read_again) {
   common_chat_params params;
   const auto rules =

@@ -46,6 +46,43 @@ def test_the_streamed_chat_is_the_whole_chat(model: snapllm.Model) -> None:
     assert sum(isinstance(event, Finish) for event in events) == 1
 
 
+@pytest.mark.parametrize("num_chars", [7, 16, 19])
+def test_an_answer_goes_on_from_its_beginning(demo: snapllm.Model, num_chars: int) -> None:
+    question = {"role": "user", "content": "What is machine learning?"}
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 60}
+    whole = demo.chat([question], **options)
+    assert whole.content.startswith("Machine learning is a subset of ")
+    begun = {"role": "assistant", "content": whole.content[:num_chars]}
+    rest = demo.chat([question, begun], **options)
+    assert rest.content == whole.content[num_chars:]
+    events = list(demo.chat([question, begun], stream=True, **options))
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == rest.content
+    other = demo.chat([question, begun], continue_final_message=False, **options)
+    assert other.usage.num_prompt_tokens > rest.usage.num_prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("last", "options"),
+    [
+        ({"role": "user", "content": "It is"}, {}),
+        ({"role": "assistant", "content": ""}, {}),
+        ({"role": "assistant", "content": "It is"}, {"json_schema": {"type": "object"}}),
+        (
+            {"role": "assistant", "content": "It is"},
+            {"tools": [WEATHER], "tool_choice": "required"},
+        ),
+    ],
+)
+def test_what_is_no_beginning_is_not_gone_on_from(
+    model: snapllm.Model, last: dict[str, Any], options: dict[str, Any]
+) -> None:
+    messages = [{"role": "user", "content": "Hello"}, last]
+    assert model.chat(messages, max_tokens=2, **options).usage.num_generated_tokens > 0
+    with pytest.raises(InvalidRequestError) as caught:
+        model.chat(messages, max_tokens=2, continue_final_message=True, **options)
+    assert caught.value.param == "continue_final_message"
+
+
 @pytest.mark.parametrize("choice", ["auto", "required", "get_weather"])
 def test_a_tool_is_called_with_arguments_of_its_schema(demo: snapllm.Model, choice: str) -> None:
     result = demo.chat("What's the weather in Paris?", tool_choice=choice, **CALLING)

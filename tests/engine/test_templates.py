@@ -50,6 +50,7 @@ REQUESTS: list[dict[str, Any]] = [
     {"messages": "Hello", "thinking": True},
     {"messages": "Hello", "thinking": 20},
     {"messages": HISTORY, "tools": [TOOL]},
+    {"messages": [*HISTORY[:2], {"role": "assistant", "content": "It is"}]},
     {"messages": HISTORY, "tools": [TOOL], "thinking": True},
     {"messages": "Weather?", "tools": [TOOL], "tool_choice": "required"},
     {"messages": "Weather?", "json_schema": {"type": "object", "properties": {"a": {}}}},

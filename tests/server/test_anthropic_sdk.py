@@ -46,6 +46,22 @@ def test_a_message_is_answered(claude: anthropic.Anthropic) -> None:
     assert message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0) > 5
 
 
+def test_an_answer_goes_on_from_its_beginning(claude: anthropic.Anthropic) -> None:
+    question: Any = {"role": "user", "content": "What is machine learning?"}
+    begun: Any = {"role": "assistant", "content": "Machine learning is"}
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 60, **GREEDY}
+    whole = claude.messages.create(messages=[question], **options)
+    rest = claude.messages.create(messages=[question, begun], **options)
+    with claude.messages.stream(messages=[question, begun], **options) as stream:
+        streamed = stream.get_final_text()
+    assert whole.content[0].type == rest.content[0].type == "text"
+    assert whole.content[0].text == f"Machine learning is{rest.content[0].text}"
+    assert streamed == rest.content[0].text
+    count = claude.messages.count_tokens(model="demo", messages=[question, begun])
+    used = rest.usage
+    assert count.input_tokens == used.input_tokens + (used.cache_read_input_tokens or 0)
+
+
 def test_the_stream_is_the_message(claude: anthropic.Anthropic) -> None:
     options: dict[str, Any] = {"model": "demo", "max_tokens": 60, "messages": HELLO, **GREEDY}
     whole = claude.messages.create(**options)

@@ -68,6 +68,48 @@ def test_no_form_is_taken_for_an_answer_of_no_tokens(fields: dict[str, Any], par
     assert caught.value.param == param
 
 
+def test_the_answer_goes_on_from_the_assistants_text_at_the_end() -> None:
+    begun = {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}
+    request = parse(messages=[*HELLO, begun]).request
+    assert request.continue_final_message
+    assert [message.role for message in request.messages] == ["user", "assistant"]
+    assert not parse(messages=[*HELLO, begun, *HELLO]).request.continue_final_message
+
+
+def test_an_empty_message_of_the_assistant_at_the_end_begins_nothing() -> None:
+    request = parse(messages=[*HELLO, {"role": "assistant", "content": ""}]).request
+    assert not request.continue_final_message
+    assert [message.role for message in request.messages] == ["user"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"thinking": {"type": "adaptive"}}, "thinking.type"),
+        ({"tool_choice": {"type": "any"}, "tools": [LOOK]}, "tool_choice.type"),
+        ({"output_config": {"format": FORM}}, "output_config.format"),
+    ],
+)
+def test_a_begun_answer_has_no_other_form(fields: dict[str, Any], param: str) -> None:
+    begun = {"role": "assistant", "content": "It is"}
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(messages=[*HELLO, begun], **fields)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}},
+        {"type": "thinking", "thinking": "Hm", "signature": "x"},
+    ],
+)
+def test_a_call_or_a_thought_is_no_beginning(block: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(messages=[*HELLO, {"role": "assistant", "content": [block]}])
+    assert caught.value.param == "messages[1].content"
+
+
 def test_omitted_thoughts_are_signed_and_empty() -> None:
     assert parse(thinking={"type": "adaptive", "display": "omitted"}).omits_thinking
     assert not parse(thinking={"type": "adaptive"}).omits_thinking

@@ -18,12 +18,14 @@ namespace snapllm {
 struct AnswerRules {
   // May throw what llama.cpp's parsers and tokeniser throw.
   AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
-              std::vector<llama_token> banned, bool must_call, bool has_schema);
+              std::vector<llama_token> banned, bool must_call, bool has_schema,
+              std::string continued = {});
 
   common_chat_params params;  // without the prompt
   std::set<llama_token> preserved;
   std::vector<llama_token> banned;  // never to be generated
   bool must_call;                   // the answer says nothing
+  std::string continued;            // text that the answer goes on from; the prompt ends with it
   common_chat_parser_params parser_params;
   // What the markup that ends a text begins with. What follows a text is more of it up to such a
   // byte, unless it has one among its last `longest_markup` bytes. All bytes where an answer is

@@ -59,6 +59,10 @@ common_chat_templates_inputs to_inputs(const ChatFormatRequest& request) {
   if (!must_call) inputs.json_schema = request.json_schema;
   inputs.grammar = request.grammar;
   inputs.add_generation_prompt = request.add_generation_prompt;
+  if (request.continue_final_message) {
+    inputs.add_generation_prompt = false;
+    inputs.continue_final_message = COMMON_CHAT_CONTINUATION_CONTENT;
+  }
   inputs.enable_thinking = request.enable_thinking;
   inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
   for (const auto& [name, value] : request.template_kwargs) {
@@ -328,6 +332,8 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
 
 LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& request) const {
   auto inputs = to_inputs(request);
+  const bool continues = request.continue_final_message && !inputs.messages.empty();
+  const std::string continued = continues ? inputs.messages.back().render_content() : "";
   std::string key;
   if (has_cacheable_rules_) {
     // Renders the prompt, and little else.
@@ -335,16 +341,23 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     common_chat_params pure = common_chat_templates_apply(templates_.get(), inputs);
     inputs.force_pure_content = false;
     key = rules_key(request, pure.generation_prompt);
-    if (auto rules = rules_cache_.find(key)) return {std::move(pure.prompt), std::move(rules)};
+    // What an answer begins with is part of its rules, and comes once.
+    auto rules = continued.empty() ? rules_cache_.find(key) : nullptr;
+    if (rules != nullptr) return {std::move(pure.prompt), std::move(rules)};
   }
   common_chat_params params = apply_for(std::move(inputs));
   std::string text = std::move(params.prompt);
   std::vector<llama_token> banned;
   if (request.tool_choice == ToolChoice::kNone) banned = call_tokens();
   const bool must_call = !request.tools_json.empty() && request.tool_choice == ToolChoice::kRequired;
+  const bool is_cacheable = has_cacheable_rules_ && continued.empty();
   auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_, std::move(banned),
-                                                   must_call, !request.json_schema.empty());
-  if (has_cacheable_rules_) rules_cache_.add(std::move(key), rules);
+                                                   must_call, !request.json_schema.empty(),
+                                                   continued);
+  if (!continued.empty() && !(string_ends_with(text, continued) && reads_on(rules))) {
+    throw std::invalid_argument("messages: this model's template cannot continue an answer");
+  }
+  if (is_cacheable) rules_cache_.add(std::move(key), rules);
   return {std::move(text), std::move(rules)};
 }
 

@@ -36,7 +36,20 @@ ChatDelta text_delta(ChatDelta::Kind kind, std::string text) {
 }  // namespace
 
 LlamaChatParser::LlamaChatParser(std::shared_ptr<const AnswerRules> rules)
-    : rules_(std::move(rules)) {}
+    : rules_(std::move(rules)) {
+  if (rules_->continued.empty()) return;
+  try {
+    // What stands in the prompt is read with the answer, and is no part of it.
+    const common_chat_msg begun =
+        common_chat_parse("", /*is_partial=*/true, rules_->parser_params);
+    reasoning_ = begun.reasoning_content;
+    // Its end may be held back, as what markup may begin with.
+    const bool is_plain = rules_->continued.starts_with(begun.content);
+    content_ = is_plain ? rules_->continued : begun.content;
+  } catch (const std::exception&) {
+    content_ = rules_->continued;
+  }
+}
 
 std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
   const bool final = output.finished();
@@ -144,6 +157,17 @@ void LlamaChatParser::append_tool_calls(const common_chat_msg& message, bool fin
     arguments_[i] += delta.text;
     if (!is_announced || !delta.text.empty()) deltas.push_back(std::move(delta));
   }
+}
+
+bool reads_on(std::shared_ptr<const AnswerRules> rules) {
+  LlamaChatParser parser(std::move(rules));
+  RequestOutput output, end;
+  output.text = "x";
+  end.finish_reason = FinishReason::kStop;
+  std::vector<ChatDelta> deltas = parser.push(output);
+  for (ChatDelta& delta : parser.push(end)) deltas.push_back(std::move(delta));
+  return deltas.size() == 1 && deltas[0].kind == ChatDelta::Kind::kContent &&
+         deltas[0].text == output.text;
 }
 
 }  // namespace snapllm

@@ -42,4 +42,7 @@ class LlamaChatParser : public ChatStreamParser {
   int32_t num_reasoning_tokens_ = 0;
 };
 
+// Whether the format reads what follows the text that an answer goes on from as more of it.
+bool reads_on(std::shared_ptr<const AnswerRules> rules);
+
 }  // namespace snapllm

@@ -11,10 +11,16 @@ from typing import Any
 import msgspec
 
 from snapllm._schemas import schema_text
+from snapllm.conversation import is_begun
 from snapllm.errors import InvalidRequestError
 from snapllm.params import UNLIMITED, ChatRequest, SamplingOptions
-from snapllm.protocol.anthropic_conversation import Breakpoint, read_conversation
+from snapllm.protocol.anthropic_conversation import (
+    Breakpoint,
+    Conversation,
+    read_conversation,
+)
 from snapllm.protocol.anthropic_refusals import (
+    refuse_forms_of_begun_answer,
     refuse_forms_of_no_answer,
     refuse_what_is_not_here,
 )
@@ -61,15 +67,11 @@ def parse_count(body: bytes, *, strip_billing: bool = True) -> Parsed:
 
 def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     refuse_what_is_not_here(wire)
-    if wire.messages[-1].role == "assistant":
-        raise InvalidRequestError(
-            "messages: the last message must be the user's; answers cannot be prefilled",
-            param="messages",
-        )
     conversation = read_conversation(wire, strip_billing=strip_billing)
     tools, mode = offered(wire)
     thinking = wire.thinking is not None and wire.thinking.type != "disabled"
     schema, schema_field = _json_schema(wire)
+    has_begun = wire.messages[-1].role == "assistant" and _read_beginning(conversation, wire)
     request = ChatRequest(
         model=wire.model,
         messages=conversation.messages,
@@ -78,6 +80,7 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
         parallel_tool_calls=not (
             wire.tool_choice is not None and wire.tool_choice.disable_parallel_tool_use
         ),
+        continue_final_message=has_begun,
         thinking=thinking,
         thinking_budget_tokens=_budget(wire) if thinking else UNLIMITED,
         json_schema=schema,
@@ -89,6 +92,23 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     omits_thinking = wire.thinking is not None and wire.thinking.display == "omitted"
     may_edit = wire.context_management is not None
     return Parsed(request, bool(wire.stream), conversation.breakpoint(), omits_thinking, may_edit)
+
+
+def _read_beginning(conversation: Conversation, wire: MessagesRequest) -> bool:
+    """Whether the assistant's message at the end has a text that the answer goes on from; leaves
+    it out where it is empty."""
+    where = f"messages[{len(wire.messages) - 1}].content"
+    refuse_forms_of_begun_answer(wire, where)
+    if is_begun(conversation.messages):
+        return True
+    last = conversation.messages[-1]
+    if last.tool_calls or last.reasoning_content:
+        raise InvalidRequestError(
+            f"{where}: the beginning of an answer must be a text; calls need their results",
+            param=where,
+        )
+    conversation.messages.pop()
+    return False
 
 
 def _budget(wire: MessagesRequest) -> int:

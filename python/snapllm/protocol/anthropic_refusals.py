@@ -49,14 +49,38 @@ def refuse_forms_of_no_answer(wire: MessagesRequest) -> None:
     Raises:
         InvalidRequestError: Such a field is given; `param` names it.
     """
+    param = _form_of_answer(wire)
+    if param:
+        raise InvalidRequestError(
+            f"{param} cannot be given with max_tokens 0: nothing is generated", param=param
+        )
+
+
+def refuse_forms_of_begun_answer(wire: MessagesRequest, where: str) -> None:
+    """Refuses, as Anthropic does, what says how an answer is to begin where it has begun.
+
+    Args:
+        wire: The request.
+        where: What its answer goes on from.
+
+    Raises:
+        InvalidRequestError: Such a field is given; `param` names it.
+    """
+    param = _form_of_answer(wire)
+    if not param and wire.thinking is not None and wire.thinking.type != "disabled":
+        param = "thinking.type"
+    if param:
+        raise InvalidRequestError(
+            f"{param} cannot be given where the answer goes on from {where}", param=param
+        )
+
+
+def _form_of_answer(wire: MessagesRequest) -> str:
+    """The field that gives an answer another form than text; "" = none."""
     given = {
         "thinking.type": wire.thinking is not None and wire.thinking.type == "enabled",
         "tool_choice.type": wire.tool_choice is not None and wire.tool_choice.type in _MUST_CALL,
         "output_config.format": wire.output_config is not None and wire.output_config.format,
         "output_format": wire.output_format,
     }
-    for param, is_given in given.items():
-        if is_given:
-            raise InvalidRequestError(
-                f"{param} cannot be given with max_tokens 0: nothing is generated", param=param
-            )
+    return next((param for param, is_given in given.items() if is_given), "")

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from snapllm._schemas import schema_text
+from snapllm.conversation import continues
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     ChatEvent,
@@ -67,6 +68,7 @@ def parse_chat(body: bytes) -> Parsed:
         tools=tools,
         tool_choice=mode,
         parallel_tool_calls=wire.parallel_tool_calls is not False,
+        continue_final_message=continues(wire.messages, wire.continue_final_message, mode, schema),
         thinking=thinking,
         json_schema=schema,
         json_schema_field=schema_field,

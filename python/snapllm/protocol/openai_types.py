@@ -132,6 +132,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     tools: list[ToolDefinition] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    continue_final_message: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
