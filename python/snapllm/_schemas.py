@@ -74,7 +74,12 @@ def enforceable(schema: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 def _told_schema(schema: dict[str, Any], field: str) -> dict[str, Any]:
     _check_order(schema, field)
-    told = {keyword: _told(keyword, value, field) for keyword, value in schema.items()}
+    # Typed clients write null for a keyword that is not there.
+    told = {
+        keyword: _told(keyword, value, field)
+        for keyword, value in schema.items()
+        if value is not None or keyword in _OF_VALUES
+    }
     _bound_numbers(told)
     items = schema.get("items")
     if isinstance(items, bool):

@@ -8,7 +8,8 @@ template gets to see.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -136,8 +137,22 @@ def render_messages(messages: Sequence[Message], place: PlaceMedia, field: str =
     """
     if not messages:
         raise InvalidRequestError(f"{field} must not be empty", param=field)
-    rendered = [_render(message, place, f"{field}[{i}]") for i, message in enumerate(messages)]
+    ordered = _results_by_call(enumerate(messages))
+    rendered = [_render(message, place, f"{field}[{i}]") for i, message in ordered]
     return encode_json(rendered, field)
+
+
+def _results_by_call(messages: Iterable[tuple[int, Message]]) -> Iterator[tuple[int, Message]]:
+    """The messages with their numbers, the results of an answer's calls in the order of these: not
+    every template shows which call a result is of."""
+    order: dict[str | None, int] = {}
+    for is_result, run in groupby(messages, lambda each: each[1].role == "tool"):
+        if is_result:
+            yield from sorted(run, key=lambda each: order.get(each[1].tool_call_id, len(order)))
+            continue
+        for number, message in run:
+            yield number, message
+            order = {call.id: i for i, call in enumerate(message.tool_calls or ())}
 
 
 def _render(message: Message, place: PlaceMedia, where: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def red_circle() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "num_examples"), [("openai", 7), ("anthropic", 8), ("ai", 3)])
+@pytest.mark.parametrize(("name", "num_examples"), [("openai", 8), ("anthropic", 8), ("ai", 3)])
 def test_nodes_client_runs_its_examples(
     node_folder: Path, demo_server: Server, name: str, num_examples: int
 ) -> None:

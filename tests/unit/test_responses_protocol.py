@@ -125,6 +125,15 @@ def test_refusals_and_broken_arguments_of_the_history_are_shown_to_the_model() -
     assert json.loads(arguments) == {"arguments": '{"at": '}
 
 
+@pytest.mark.parametrize("field", ["call_id", "output"])
+def test_an_output_of_a_call_is_whole(field: str) -> None:
+    output = {"type": "function_call_output", "call_id": "1", "output": "22"}
+    del output[field]
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(input=[output])
+    assert caught.value.param == f"input[0].{field}"
+
+
 def test_an_empty_schema_asks_for_any_json() -> None:
     form = {"type": "json_schema", "name": "x", "schema": {}}
     assert json.loads(parse(text={"format": form})[0].json_schema)["type"]

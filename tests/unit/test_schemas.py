@@ -37,6 +37,12 @@ def python(**fields: Any) -> ChatRequest:
     return chat_request("m", "Hi", fields)
 
 
+def test_null_stands_for_a_keyword_that_is_not_there() -> None:
+    schema = {"type": "object", "properties": None, "required": None, "default": None}
+    assert enforceable(schema, "f") == {"type": "object", "default": None}
+    assert enforceable({"const": None}, "f") == {"const": None}
+
+
 def in_tool(schema: Any) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]}
 

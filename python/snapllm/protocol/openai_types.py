@@ -103,7 +103,7 @@ class ToolChoice(msgspec.Struct):
 ModelName = Annotated[str, Meta(min_length=1)]
 LogitBias = Annotated[float, Meta(ge=-100, le=100)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ChatCompletionRequest(msgspec.Struct, kw_only=True):

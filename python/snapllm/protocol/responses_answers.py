@@ -149,14 +149,12 @@ class ResponseStream:
             item["content"] = [
                 {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             ]
-            yield self._event(
-                "response.content_part.added",
-                **self._at(),
-                content_index=0,
-                part=dict(item["content"][0]),
-            )
         elif kind == "reasoning":
             item["content"] = [{"type": "reasoning_text", "text": ""}]
+        else:
+            return
+        part = dict(item["content"][0])
+        yield self._event("response.content_part.added", **self._at(), content_index=0, part=part)
 
     def _open_call(self, start: ToolCallStart) -> Iterator[dict[str, Any]]:
         """Opens a call of what the client defined, whatever the model sees of it."""
@@ -220,10 +218,12 @@ class ResponseStream:
             )
             yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
         elif item["type"] == "reasoning":
-            text = item["content"][0]["text"]
+            part = item["content"][0]
+            text = part["text"]
             if self._carries_reasoning:
                 item["encrypted_content"] = encode_reasoning(text)
             yield self._event("response.reasoning_text.done", **at, content_index=0, text=text)
+            yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
         elif item["type"] == "custom_tool_call":
             yield from self._input(self._text_reader.rest())
             yield self._event("response.custom_tool_call_input.done", **at, input=item["input"])

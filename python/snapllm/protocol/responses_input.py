@@ -71,10 +71,11 @@ def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
         turn = _answer_going_on(messages, item)
         turn.tool_calls = [*(turn.tool_calls or ()), _call(item)]
     elif item.kind in ("function_call_output", "custom_tool_call_output"):
-        output = item.output if item.output is not None else ""
-        messages.append(
-            Message("tool", _content(output, f"{where}.output"), tool_call_id=item.call_id or "")
-        )
+        for field in ("call_id", "output"):
+            if getattr(item, field) is None:
+                raise InvalidRequestError(f"{where}.{field} is required", param=f"{where}.{field}")
+        output = _content(item.output or "", f"{where}.output")
+        messages.append(Message("tool", output, tool_call_id=item.call_id))
     else:
         raise InvalidRequestError(
             f"{where}: items of type {item.kind!r} are not supported", param=f"{where}.type"

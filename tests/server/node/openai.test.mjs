@@ -93,6 +93,24 @@ test("completions, responses and embeddings", async () => {
   assert.ok(Math.abs(length - 1) < 1e-3, `of length ${length}`);
 });
 
+test("a streamed response has its reasoning", async () => {
+  const input = "A train travels 120 km in 2 hours. What is its average speed?";
+  const stream = client.responses.stream({
+    model: "demo",
+    input,
+    temperature: 0,
+    reasoning: { effort: "low" },
+  });
+  let reasoned = "";
+  for await (const event of stream) {
+    if (event.type === "response.reasoning_text.delta") reasoned += event.delta;
+  }
+  const [first] = (await stream.finalResponse()).output;
+  assert.equal(first.type, "reasoning");
+  assert.ok(reasoned.length > 0);
+  assert.deepEqual(first.content, [{ type: "reasoning_text", text: reasoned }]);
+});
+
 test("a picture is described", async () => {
   const url = `data:image/png;base64,${process.env.SNAPLLM_PICTURE}`;
   const content = [
