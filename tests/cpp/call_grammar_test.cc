@@ -27,10 +27,50 @@ TEST(call_grammar, other_grammars_stay_as_they_are) {
 TEST(call_grammar, calls_after_the_first_go) {
   const std::string other = "a ::= (b)+\n";
   CHECK_EQ(with_one_call(other + "tool-calls ::= (tool-call? space)+\nz ::= (c)+"),
-           other + "tool-calls ::= (tool-call? space)\nz ::= (c)+");
-  CHECK_EQ(with_one_call("tool-calls ::= (tool-call space)+"), "tool-calls ::= (tool-call space)");
+           other + "tool-calls ::= (tool-call?)\nz ::= (c)+");
+  CHECK_EQ(with_one_call("tool-calls ::= (tool-call space)+"), "tool-calls ::= (tool-call)");
   for (const std::string grammar : {"", "tool-calls ::= tool-call", "root ::= (tool-call)+"}) {
     CHECK_EQ(with_one_call(grammar), grammar);
+  }
+}
+
+TEST(call_grammar, blanks_after_the_only_call_go) {
+  CHECK_EQ(with_one_call("a ::= b space\ntool-call ::= \"(\" space x space \")\" space\nz ::= c space"),
+           "a ::= b space\ntool-call ::= \"(\" space x space \")\"\nz ::= c space");
+  CHECK_EQ(with_one_call("tool-call ::= ((x) space)"), "tool-call ::= ((x))");
+}
+
+TEST(call_grammar, blanks_around_json_go) {
+  const std::string json =
+      "(\"```json\" space response-format space \"```\" | space response-format space)";
+  for (const bool after_reasoning : {false, true}) {
+    const auto tight = [&](const std::string& grammar) {
+      return without_blanks_around(grammar, after_reasoning);
+    };
+    CHECK_EQ(tight("root ::= \"a\" space space " + json), "root ::= \"a\" response-format");
+    CHECK_EQ(tight("root ::= space space " + json + "\nz ::= x"),
+             "root ::= response-format\nz ::= x");
+    CHECK_EQ(tight("root ::= \"a\" space response-format"), "root ::= \"a\" response-format");
+  }
+}
+
+TEST(call_grammar, blanks_before_a_call_go) {
+  CHECK_EQ(without_blanks_around("root ::= \"a\" space tool-calls", false),
+           "root ::= \"a\" tool-calls");
+  for (const std::string grammar : {"root ::= a space b", "root ::= \"a\" response-format", ""}) {
+    CHECK_EQ(without_blanks_around(grammar, true), grammar);
+  }
+}
+
+TEST(call_grammar, blanks_after_reasoning_go_where_there_is_none_to_come) {
+  const std::string begin = "root ::= \"a\" space (\"<t>\" until-4 \"</t>\")? ";
+  CHECK_EQ(without_blanks_around(begin + "space response-format", false),
+           "root ::= \"a\" ((\"<t>\" until-4 \"</t>\") space)? response-format");
+  CHECK_EQ(without_blanks_around(begin + "space response-format", true),
+           "root ::= \"a\" (\"<t>\" until-4 \"</t>\")? response-format");
+  for (const bool after_reasoning : {false, true}) {
+    CHECK_EQ(without_blanks_around(begin + "tool-call", after_reasoning),
+             "root ::= \"a\" (\"<t>\" until-4 \"</t>\")? tool-call");
   }
 }
 

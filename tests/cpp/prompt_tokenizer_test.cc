@@ -5,10 +5,9 @@
 #include <functional>
 #include <random>
 
-#include "backend/llama_runtime.h"
 #include "check.h"
 #include "common.h"
-#include "llama.h"
+#include "vocabulary.h"
 
 namespace snapllm {
 namespace {
@@ -100,17 +99,6 @@ TEST(prompt_tokenizer, prompts_of_any_form_have_the_tokens_of_the_whole) {
   }
   CHECK(tokenizer.num_bytes < num_bytes / 2);
 }
-
-struct Vocabulary {
-  explicit Vocabulary(const std::filesystem::path& path) {
-    init_llama_runtime();
-    llama_model_params params = llama_model_default_params();
-    params.vocab_only = true;
-    model = llama_model_load_from_file(path.c_str(), params);
-  }
-  ~Vocabulary() { llama_model_free(model); }
-  llama_model* model;
-};
 
 TEST(prompt_tokenizer, every_vocabulary_of_llama_cpp_gives_the_tokens_of_the_whole) {
   if (!std::filesystem::exists(SNAPLLM_VOCABULARIES)) SKIP("this checkout has no upstream sources");

@@ -40,24 +40,71 @@ std::string with_prefix(const std::string& grammar, std::string_view prefix) {
   return result;
 }
 
+constexpr size_t kMaxRootBytes = 1000;
+
+struct Span {
+  size_t begin = 0;
+  size_t size = 0;
+};
+
+// The line of the rule of that name; the grammar's end where there is none.
+Span rule_of(const std::string& grammar, std::string_view name) {
+  const std::string head = std::string(name) + " ::= ";
+  size_t begin = grammar.rfind("\n" + head);
+  begin = begin == std::string::npos ? (grammar.starts_with(head) ? 0 : grammar.size()) : begin + 1;
+  return {begin, std::min(grammar.find('\n', begin), grammar.size()) - begin};
+}
+
+Span root_of(const std::string& grammar) { return rule_of(grammar, "root"); }
+
 }  // namespace
 
 std::string without_text_before_call(std::string grammar) {
-  const std::string head = "root ::= ";
-  size_t begin = grammar.rfind("\n" + head);
-  begin = begin == std::string::npos ? (grammar.starts_with(head) ? 0 : grammar.size()) : begin + 1;
-  const size_t end = std::min(grammar.find('\n', begin), grammar.size());
+  const auto [begin, size] = root_of(grammar);
   // `until-12? tool-calls`: any text up to what the call begins with, then the call.
   static const std::regex text_before_call(R"((^|[ (])until-\d+\?? (?=(space )?\(?tool-call))");
-  const std::string root = grammar.substr(begin, end - begin);
-  grammar.replace(begin, end - begin, std::regex_replace(root, text_before_call, "$1"));
-  return grammar;
+  const std::string root = grammar.substr(begin, size);
+  return grammar.replace(begin, size, std::regex_replace(root, text_before_call, "$1"));
+}
+
+std::string without_blanks_around(std::string grammar, bool after_reasoning) {
+  const auto [begin, size] = root_of(grammar);
+  // It names tools, in a form of its own; and std::regex recurses over what it reads.
+  if (size > kMaxRootBytes) return grammar;
+  std::string root = grammar.substr(begin, size);
+  // In a fence there is room for blanks, too. The reader takes both forms.
+  static const std::regex fence_or_not(
+      R"(\("```json" space response-format space "```" \| space response-format space\)$)");
+  root = std::regex_replace(root, fence_or_not, "response-format");
+  // `space ("<think>" until-4 "</think>")? space response-format`
+  static const std::regex before(
+      R"( space (?:(\([^()]*\))\? )?(space )?(?=(?:response-format|tool-calls?)$))");
+  std::smatch found;
+  if (std::regex_search(root, found, before)) {
+    std::string kept = " ";
+    if (found[1].matched) {
+      const bool has_blanks = found[2].matched && !after_reasoning;
+      kept += has_blanks ? "(" + found[1].str() + " space)? " : found[1].str() + "? ";
+    }
+    root.replace(found.position(), found.length(), kept);
+  }
+  return grammar.replace(begin, size, root);
 }
 
 std::string with_one_call(std::string grammar) {
   // `tool-calls ::= (tool-call space)+`: with brackets around all that is repeated.
   static const std::regex calls(R"((^|\n)(tool-calls ::= \([^\n]*\))\+(?=\n|$))");
-  return std::regex_replace(grammar, calls, "$1$2", std::regex_constants::format_first_only);
+  grammar = std::regex_replace(grammar, calls, "$1$2", std::regex_constants::format_first_only);
+  for (const std::string_view name : {"tool-call", "tool-calls"}) {
+    // Blanks after the call are there for the next one.
+    const auto [begin, size] = rule_of(grammar, name);
+    const std::string_view rule = std::string_view(grammar).substr(begin, size);
+    constexpr std::string_view kBlanks = " space";
+    const bool in_brackets = rule.ends_with(')');
+    if (!rule.substr(0, size - in_brackets).ends_with(kBlanks)) continue;
+    grammar.erase(begin + size - in_brackets - kBlanks.size(), kBlanks.size());
+  }
+  return grammar;
 }
 
 std::string without_fence(const std::string& grammar) {

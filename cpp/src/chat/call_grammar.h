@@ -10,7 +10,14 @@ namespace snapllm {
 // so does a grammar of any other form.
 std::string without_text_before_call(std::string grammar);
 
-// For one call at most: the grammar without the repetition of its calls.
+// The grammar without the blanks around an answer that is JSON, without the Markdown fence that may
+// stand there, and without the blanks before an answer that is a call: models that would rather say
+// something else fill them. Those after reasoning go where that is said. A grammar of another form
+// stays.
+std::string without_blanks_around(std::string grammar, bool after_reasoning);
+
+// For one call at most: the grammar without the repetition of its calls, and without blanks
+// after it.
 std::string with_one_call(std::string grammar);
 
 // For a schema's JSON beside calls: the grammar without the Markdown fence around the JSON, which

@@ -1,5 +1,6 @@
 #include "chat/llama_chat_format.h"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "chat-auto-parser.h"
 #include "common.h"
 #include "json-schema-to-grammar.h"
+#include "llama-cpp.h"
 #include "llama.h"
 
 namespace snapllm {
@@ -190,7 +192,8 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
     : vocab_(llama_model_get_vocab(model)),
       projector_(std::move(projector)),
       templates_(std::move(templates)),
-      tokenizer_(make_prompt_tokenizer(model)) {
+      tokenizer_(make_prompt_tokenizer(model)),
+      control_text_(ControlText::of(vocab_)) {
   has_template_ = common_chat_templates_was_explicit(templates_.get());
   supports_thinking_ = common_chat_templates_support_enable_thinking(templates_.get());
   const auto caps = common_chat_templates_get_caps(templates_.get());
@@ -252,6 +255,10 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
     if (Status status = limit.check(rendered.text.size()); !status.ok()) return status;
     auto prompt = tokenize(rendered.text, request);
     if (!prompt.ok()) return prompt.status();
+    if (!rendered.mark.empty()) {
+      drop_mark(prompt.value(), rendered.mark, vocab_);
+      rendered.text = without_mark(std::move(rendered.text), rendered.mark);
+    }
     return Prompt(std::make_shared<LlamaChatPrompt>(
         std::move(rendered.text), std::move(rendered.rules), request.thinking_budget_tokens,
         std::move(prompt).value()));
@@ -307,6 +314,7 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
                         json_schema_to_grammar(common_json::parse(inputs.json_schema)));
     }
     check_grammar(inputs, params.grammar);
+    if (has_schema) drop_blanks(params);
     return params;
   }
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_AUTO && has_schema) {
@@ -327,11 +335,40 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
   }
   if (!inputs.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
   check_grammar(inputs, params.grammar);
+  if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) drop_blanks(params);
   return params;
+}
+
+void LlamaChatFormat::drop_blanks(common_chat_params& params) const {
+  const bool has_reasoned =
+      std::ranges::any_of(params.thinking_end_tags, [&](const std::string& tag) {
+        return params.generation_prompt.find(string_strip(tag)) != std::string::npos;
+      });
+  for (const bool after_reasoning : {true, false}) {
+    if (after_reasoning && !has_reasoned) continue;
+    std::string grammar = without_blanks_around(params.grammar, after_reasoning);
+    if (!reads(grammar, params.generation_prompt)) continue;
+    params.grammar = std::move(grammar);
+    return;
+  }
+}
+
+bool LlamaChatFormat::reads(const std::string& grammar, const std::string& text) const {
+  const llama_sampler_ptr sampler(llama_sampler_init_grammar(vocab_, grammar.c_str(), "root"));
+  if (sampler == nullptr) return false;
+  try {
+    for (const llama_token token : common_tokenize(vocab_, text, false, true)) {
+      llama_sampler_accept(sampler.get(), token);
+    }
+  } catch (const std::exception&) {
+    return false;
+  }
+  return true;
 }
 
 LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& request) const {
   auto inputs = to_inputs(request);
+  const std::string mark = control_text_.mark(inputs.messages);
   const bool continues = request.continue_final_message && !inputs.messages.empty();
   const std::string continued = continues ? inputs.messages.back().render_content() : "";
   std::string key;
@@ -343,7 +380,7 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     key = rules_key(request, pure.generation_prompt);
     // What an answer begins with is part of its rules, and comes once.
     auto rules = continued.empty() ? rules_cache_.find(key) : nullptr;
-    if (rules != nullptr) return {std::move(pure.prompt), std::move(rules)};
+    if (rules != nullptr) return {std::move(pure.prompt), mark, std::move(rules)};
   }
   common_chat_params params = apply_for(std::move(inputs));
   std::string text = std::move(params.prompt);
@@ -358,7 +395,7 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     throw std::invalid_argument("messages: this model's template cannot continue an answer");
   }
   if (is_cacheable) rules_cache_.add(std::move(key), rules);
-  return {std::move(text), std::move(rules)};
+  return {std::move(text), mark, std::move(rules)};
 }
 
 }  // namespace snapllm

@@ -9,6 +9,7 @@
 #include "backend/prompt_limit.h"
 #include "chat.h"
 #include "chat/answer_rules.h"
+#include "chat/control_text.h"
 #include "chat/prompt_tokenizer.h"
 #include "snapllm/chat_prompt.h"
 #include "snapllm/status.h"
@@ -71,6 +72,7 @@ class LlamaChatFormat {
   // The rendered prompt, and what goes with it.
   struct Rendered {
     std::string text;
+    std::string mark;  // see ControlText
     std::shared_ptr<const AnswerRules> rules;
   };
   Rendered render(const ChatFormatRequest& request) const;
@@ -80,6 +82,10 @@ class LlamaChatFormat {
   // Throws what refuses the part of `inputs` that the grammar comes from, where no answer can be
   // held to it.
   void check_grammar(const common_chat_templates_inputs& inputs, const std::string& grammar) const;
+  // See without_blanks_around. Blanks that the prompt begins the answer with stay.
+  void drop_blanks(common_chat_params& params) const;
+  // Whether something that the grammar allows begins with the text.
+  bool reads(const std::string& grammar, const std::string& text) const;
   // The special tokens that begin tool calls; none where a call begins with plain text.
   std::vector<llama_token> call_tokens() const;
 
@@ -87,6 +93,7 @@ class LlamaChatFormat {
   const std::shared_ptr<const LlamaProjector> projector_;
   const common_chat_templates_ptr templates_;
   const std::unique_ptr<PromptTokenizer> tokenizer_;
+  const ControlText control_text_;
   mutable AnswerRulesCache rules_cache_;
   // Whether the rules follow from the request without its messages: not where llama.cpp
   // has code of its own for the template.
