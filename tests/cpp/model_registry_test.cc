@@ -24,9 +24,11 @@ ModelOptions options_of(const std::string& id) {
   return options;
 }
 
-Lease make_model(const std::string& id, uint64_t bytes = 100) {
+Lease make_model(const std::string& id, bool supports_generation = true) {
+  constexpr uint64_t bytes = 100;
   ModelInfo info = fake_info();
   info.id = id;
+  info.supports_generation = supports_generation;
   auto model = std::make_shared<FakeTextModel>(info, 2048, 512);
   auto resident = std::make_shared<ResidentModel>();
   resident->model = model;
@@ -43,6 +45,10 @@ void load(ModelRegistry& registry, const std::string& id, ModelOptions options) 
   registry.end_load(id, *claim.value().ticket, make_model(id));
 }
 void load(ModelRegistry& registry, const std::string& id) { load(registry, id, options_of(id)); }
+void load_embedder(ModelRegistry& registry, const std::string& id) {
+  const auto claim = registry.claim_load(id, options_of(id));
+  registry.end_load(id, *claim.value().ticket, make_model(id, /*supports_generation=*/false));
+}
 
 void unload(ModelRegistry& registry, const std::string& id) {
   CHECK(registry.begin_remove(id).ok());
@@ -267,6 +273,40 @@ TEST(model_registry, removing_the_active_model_passes_the_role_on) {
   CHECK_EQ(registry.active(), "");
   load(registry, "d");
   CHECK_EQ(registry.active(), "d");
+}
+
+TEST(model_registry, a_model_that_generates_is_active_rather_than_one_that_embeds) {
+  ModelRegistry registry;
+  load_embedder(registry, "e1");
+  CHECK_EQ(registry.active(), "e1");
+  load_embedder(registry, "e0");
+  CHECK_EQ(registry.active(), "e1");
+  load(registry, "b");
+  CHECK_EQ(registry.active(), "b");
+  load(registry, "z");
+  evict(registry, "z");
+  unload(registry, "b");
+  CHECK_EQ(registry.active(), "z");  // though it has to come back
+  unload(registry, "z");
+  CHECK_EQ(registry.active(), "e0");
+  load(registry, "a");
+  CHECK_EQ(registry.active(), "a");
+}
+
+TEST(model_registry, a_switch_to_a_model_that_embeds_holds_until_that_is_unloaded) {
+  ModelRegistry registry;
+  load(registry, "a");
+  load_embedder(registry, "e1");
+  load_embedder(registry, "e2");
+  CHECK(registry.set_active("e1").ok());
+  load(registry, "b");
+  CHECK_EQ(registry.active(), "e1");
+  unload(registry, "a");
+  unload(registry, "b");
+  unload(registry, "e1");
+  CHECK_EQ(registry.active(), "e2");
+  load(registry, "a");
+  CHECK_EQ(registry.active(), "a");
 }
 
 TEST(model_registry, an_id_being_unloaded_is_gone_for_requests_and_taken_for_loads) {

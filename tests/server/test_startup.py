@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from nano_models import make_embedding_model
 from PIL import Image
 from server_process import Server
 
@@ -172,6 +173,24 @@ def test_a_request_without_a_model_waits_for_one_of_its_kind(
             task = await server.waiting("/api/v1/generate", PROMPT)
             server.startup.settle("pix")
             await server.get("/health")
+            empty.load(llama_path, "late")
+            server.startup.settle("late")
+            status, answer = await task
+            assert (status, answer.get("model")) == (200, "late"), answer
+
+    asyncio.run(run())
+
+
+def test_a_request_without_a_model_waits_for_one_that_generates(
+    empty: snapllm.Engine, llama_path: Path, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with starting(empty, coming("bert"), coming("late")) as server:
+            task = await server.waiting("/api/v1/generate", PROMPT)
+            empty.load(make_embedding_model(tmp_path / "bert.gguf"), "bert")
+            server.startup.settle("bert")
+            await server.get("/health")
+            assert not task.done()
             empty.load(llama_path, "late")
             server.startup.settle("late")
             status, answer = await task

@@ -140,7 +140,7 @@ void ModelRegistry::end_load(const std::string& model_id, LoadTicket& ticket,
     entry.charge = entry.model->charge;
     ++entry.past.num_loads;
     entry.past.load_ms += entry.model->info.load_ms;
-    if (active_.empty() && !entry.leaving) active_ = model_id;
+    if (!entry.leaving && becomes_active(entry)) active_ = model_id;
   } else if (!entry.last && !entry.leaving) {
     entries_.erase(model_id);  // it never was there
   }
@@ -173,15 +173,23 @@ ModelStats ModelRegistry::end_remove(const std::string& model_id) {
   return past;
 }
 
+bool ModelRegistry::becomes_active(const Entry& loaded) const {
+  if (active_.empty()) return true;
+  return !active_is_chosen_ && loaded.last->supports_generation &&
+         !entries_.at(active_).last->supports_generation;
+}
+
 void ModelRegistry::pass_active_on(const std::string& model_id) {
   if (active_ != model_id) return;
   active_.clear();
+  active_is_chosen_ = false;
+  // One that generates, if there is one, and of those one in memory.
+  const auto rank = [](const Entry& entry) {
+    return std::pair(entry.last->supports_generation, entry.model != nullptr);
+  };
   for (const auto& [id, entry] : entries_) {
     if (entry.leaving || !entry.last) continue;
-    // One in memory, if there is one.
-    if (active_.empty() || (entry.model != nullptr && entries_.at(active_).model == nullptr)) {
-      active_ = id;
-    }
+    if (active_.empty() || rank(entry) > rank(entries_.at(active_))) active_ = id;
   }
 }
 
@@ -306,6 +314,7 @@ Status ModelRegistry::set_active(const std::string& model_id) {
   const auto it = entries_.find(model_id);
   if (it == entries_.end() || it->second.leaving || !it->second.last) return not_found(model_id);
   active_ = model_id;
+  active_is_chosen_ = true;
   return {};
 }
 

@@ -134,6 +134,9 @@ class ModelRegistry {
   Status wait_for_change(std::unique_lock<std::mutex>& lock, const Entry& entry);
   ModelInfo describe(const std::string& model_id, const Entry& entry) const;
   std::vector<Holding> holdings_locked() const;
+  // Whether a model that was loaded takes the role from the active one: from one that only
+  // computes embeddings, unless a switch chose that.
+  bool becomes_active(const Entry& loaded) const;
   void pass_active_on(const std::string& model_id);
 
   mutable std::mutex mutex_;
@@ -141,6 +144,7 @@ class ModelRegistry {
   // Guarded by mutex_:
   Entries entries_;
   std::string active_;
+  bool active_is_chosen_ = false;  // by set_active
   EvictionId num_evictions_ = 0;
 };
 

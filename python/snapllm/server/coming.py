@@ -77,7 +77,7 @@ class ComingModels:
         Raises:
             EngineClosedError: The server ends instead.
         """
-        await self._until(lambda: is_there() or not any(map(fits, self._loads)))
+        await self._until(lambda: not any(map(fits, self._loads)) or is_there())
 
     async def _until(self, is_over: Callable[[], bool]) -> None:
         while not is_over():

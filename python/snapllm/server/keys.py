@@ -134,8 +134,12 @@ async def until_started(request: web.Request, model_id: str) -> None:
 def _first_text_model(
     request: web.Request,
 ) -> tuple[Callable[[], bool], Callable[[ComingModel], bool]]:
-    engine = engine_of(request)
-    return lambda: engine.active_model is not None, lambda coming: not coming.is_image_model
+    core = engine_of(request).runner.core
+    # One that only computes embeddings is active just until one that generates is there.
+    return (
+        lambda: any(info.supports_generation for info in core.models()),
+        lambda coming: not coming.is_image_model,
+    )
 
 
 async def model_ready(request: web.Request, name: str) -> None:
