@@ -182,7 +182,7 @@ void bind_engine(py::module_& module) {
           py::arg("prefix"))
       .def(
           "discard_prefix",
-          [](Engine& self, const PrefixRef& prefix, const std::vector<std::vector<Token>>& others) {
+          [](Engine& self, const PrefixRef& prefix, const std::vector<PrefixRef>& others) {
             unwrap(without_gil([&] { return self.discard_prefix(prefix, others); }));
           },
           py::arg("prefix"), py::arg("others"))
@@ -201,7 +201,7 @@ void bind_engine(py::module_& module) {
       .def(
           "move_prefix",
           [](Engine& self, const PrefixRef& prefix, const std::string& tier,
-             const std::vector<std::vector<Token>>& others) {
+             const std::vector<PrefixRef>& others) {
             const Tier wanted = tier_of(tier);
             unwrap(without_gil([&] { return self.move_prefix(prefix, wanted, others); }));
           },

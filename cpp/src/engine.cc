@@ -343,8 +343,7 @@ Status Engine::persist_prefix(const PrefixRef& prefix) {
   return impl_->prefixes().persist(prefix);
 }
 
-Status Engine::discard_prefix(const PrefixRef& prefix,
-                              const std::vector<std::vector<Token>>& others) {
+Status Engine::discard_prefix(const PrefixRef& prefix, const std::vector<PrefixRef>& others) {
   if (Status status = impl_->check_open(); !status.ok()) return status;
   return impl_->prefixes().discard(prefix, others);
 }
@@ -366,7 +365,7 @@ Status Engine::write_prefix(const PrefixRef& prefix, std::vector<StateBytes> sta
 }
 
 Status Engine::move_prefix(const PrefixRef& prefix, Tier tier,
-                           const std::vector<std::vector<Token>>& others) {
+                           const std::vector<PrefixRef>& others) {
   if (Status status = impl_->check_here(); !status.ok()) return status;
   return impl_->prefixes().move(prefix, tier, others);
 }

@@ -1,6 +1,8 @@
 #include "prefix_service.h"
 
 #include <charconv>
+#include <map>
+#include <string_view>
 #include <utility>
 
 namespace snapllm {
@@ -56,15 +58,19 @@ Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
 Result<PrefixInfo> PrefixService::usage(std::span<const PrefixRef> prefixes,
                                         std::span<const Tier> tiers) {
   std::vector<ScopedTokens> chains;
+  std::map<std::string_view, std::vector<ScopedTokens>> chains_of_models;
   for (size_t i = 0; i < prefixes.size(); ++i) {
     const auto scope = scope_of(prefixes[i]);
     if (!scope.ok()) return scope.status();
     chains.push_back({scope.value(), prefixes[i].tokens, tiers[i]});
+    chains_of_models[prefixes[i].model_id].push_back(chains.back());
   }
   settle();
   const PrefixUsage usage = store_.usage(chains);
   PrefixInfo info;
-  info.hot_bytes = usage.state_bytes;
+  for (const auto& [model_id, of_model] : chains_of_models) {
+    info.hot_bytes += store_.usage(of_model).state_bytes;
+  }
   info.ram_bytes = usage.ram_bytes;
   info.disk_bytes = usage.disk_bytes;
   return info;
@@ -85,13 +91,21 @@ Status PrefixService::persist(const PrefixRef& prefix) {
   return store_.persist(scope.value(), prefix.tokens);
 }
 
-Status PrefixService::discard(const PrefixRef& prefix,
-                              std::span<const std::vector<Token>> others) {
+void PrefixService::drop_hot(const ModelRegistry::Lease& lease, const Hash128& root,
+                             const PrefixRef& prefix, std::span<const PrefixRef> others) {
+  if (lease == nullptr) return;
+  // Ids of one file share what is stored, but each has a KV memory of its own.
+  std::vector<std::vector<Token>> staying;
+  for (const PrefixRef& other : others) {
+    if (other.model_id == prefix.model_id) staying.push_back(other.tokens);
+  }
+  compute_.run([&] { lease->scheduler->demote(root, prefix.tokens, staying); });
+}
+
+Status PrefixService::discard(const PrefixRef& prefix, std::span<const PrefixRef> others) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
-  if (const auto lease = lease_of(prefix, scope.value())) {
-    compute_.run([&] { lease->scheduler->demote(scope.value().root, prefix.tokens, others); });
-  }
+  drop_hot(lease_of(prefix, scope.value()), scope.value().root, prefix, others);
   store_.unpin(scope.value(), prefix.tokens);
   store_.remove(scope.value(), prefix.tokens);
   return {};
@@ -123,7 +137,7 @@ Status PrefixService::write(const PrefixRef& prefix, std::vector<StateBytes> sta
 }
 
 Status PrefixService::move(const PrefixRef& prefix, Tier tier,
-                           std::span<const std::vector<Token>> others) {
+                           std::span<const PrefixRef> others) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
   const auto num_tokens = static_cast<int32_t>(prefix.tokens.size());
@@ -148,12 +162,12 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
     }
   }
   if (tier == Tier::kCold) {
-    Status status = store_.drop_from_ram(scope.value(), prefix.tokens, others);
+    std::vector<std::vector<Token>> staying;
+    for (const PrefixRef& other : others) staying.push_back(other.tokens);
+    Status status = store_.drop_from_ram(scope.value(), prefix.tokens, staying);
     if (!status.ok()) return status;
   }
-  if (lease != nullptr) {
-    compute_.run([&] { lease->scheduler->demote(scope.value().root, prefix.tokens, others); });
-  }
+  drop_hot(lease, scope.value().root, prefix, others);
   return {};
 }
 

@@ -26,11 +26,11 @@ class PrefixService {
   Status persist(const PrefixRef& prefix);
   // Ends one exemption; what nobody else keeps is removed from all tiers. `others` are
   // prefixes of the same scope: what the prefix shares with them stays where it is.
-  Status discard(const PrefixRef& prefix, std::span<const std::vector<Token>> others);
+  Status discard(const PrefixRef& prefix, std::span<const PrefixRef> others);
   // A demotion that fails leaves the prefix where it was.
-  Status move(const PrefixRef& prefix, Tier tier, std::span<const std::vector<Token>> others);
+  Status move(const PrefixRef& prefix, Tier tier, std::span<const PrefixRef> others);
   // What all of them take together, in bytes, each in the tiers up to its own: what they
-  // share is counted once.
+  // share is counted once, what is hot once in each model's KV memory.
   Result<PrefixInfo> usage(std::span<const PrefixRef> prefixes, std::span<const Tier> tiers);
   // The states of its pieces, in order, to be written again elsewhere.
   Result<std::vector<StatePtr>> read(const PrefixRef& prefix);
@@ -44,6 +44,9 @@ class PrefixService {
   // The prefix's model, null where that is not resident. Held while its scheduler is used, so
   // that an eviction meanwhile knows of the use.
   ModelRegistry::Lease lease_of(const PrefixRef& prefix, const StoreScope& scope) const;
+  // Takes it out of the KV memory of its model; `lease` is of that, or null.
+  void drop_hot(const ModelRegistry::Lease& lease, const Hash128& root, const PrefixRef& prefix,
+                std::span<const PrefixRef> others);
 
   KvStore& store_;
   const ModelRegistry& registry_;

@@ -14,6 +14,7 @@ import pytest
 from nano_models import make_nano_model
 
 import snapllm
+from snapllm.contexts.views import ContextView
 
 HEAD = "ACME Corporation employee handbook, all rights reserved. "
 
@@ -78,6 +79,58 @@ def test_deleting_a_context_leaves_its_twin_hot(engine: snapllm.Engine) -> None:
         engine.contexts.ingest("The same text about cats.", name=name)
     engine.contexts.delete("a")
     assert tiers(engine) == {"b": "hot"}
+
+
+def cells(engine: snapllm.Engine) -> dict[str, int]:
+    return {stats.id: stats.num_kv_cells_used for stats in engine.stats().models}
+
+
+@pytest.fixture
+def twins(engine: snapllm.Engine) -> tuple[ContextView, ContextView]:
+    """The same document for two ids of one file."""
+    engine.load_demo("twin", mmproj_path="")
+    document = HEAD + "The office opens at 8:30."
+    one = engine.contexts.ingest(document, "demo", name="one")
+    return one, engine.contexts.ingest(document, "twin", name="two")
+
+
+def test_ids_of_one_file_have_a_context_stored_once_and_hot_in_each(
+    engine: snapllm.Engine, twins: tuple[ContextView, ContextView]
+) -> None:
+    one, two = twins
+    stats = engine.contexts.stats()
+    assert one.hot_bytes == two.hot_bytes > 0
+    assert stats.memory_bytes == one.hot_bytes + two.hot_bytes + one.ram_bytes
+    assert stats.disk_bytes == one.disk_bytes == two.disk_bytes
+    assert engine.contexts.move("one", "warm").hot_bytes == 0
+    assert engine.contexts.stats().memory_bytes == stats.memory_bytes - one.hot_bytes
+
+
+def test_what_is_demoted_leaves_the_kv_memory_whatever_another_id_of_the_file_has(
+    engine: snapllm.Engine, twins: tuple[ContextView, ContextView]
+) -> None:
+    two = twins[1]
+    engine.contexts.move("one", "cold")
+    assert tiers(engine) == {"one": "cold", "two": "hot"}
+    assert cells(engine) == {"demo": 0, "twin": len(two.record.tokens)}
+    assert engine.contexts.get("two").ram_bytes == two.ram_bytes > 0
+    assert engine.contexts.move("two", "warm").ram_bytes == two.ram_bytes
+    assert engine.contexts.query("one", "When does the office open?").cache_hit
+    engine.contexts.move("one", "cold")
+    assert tiers(engine) == {"one": "cold", "two": "warm"}
+    engine.contexts.move("two", "cold")
+    assert engine.contexts.stats().memory_bytes == 0
+
+
+def test_what_is_deleted_leaves_the_kv_memory_whatever_another_id_of_the_file_has(
+    engine: snapllm.Engine, twins: tuple[ContextView, ContextView]
+) -> None:
+    engine.contexts.delete("one")
+    assert cells(engine) == {"demo": 0, "twin": len(twins[1].record.tokens)}
+    assert engine.contexts.query("two", "When does the office open?").cache_hit
+    engine.contexts.delete("two")
+    assert cells(engine)["demo"] == 0
+    assert engine.contexts.stats().disk_bytes == 0
 
 
 def test_texts_appended_at_once_are_all_there(engine: snapllm.Engine) -> None:

@@ -88,13 +88,13 @@ class Engine {
   Result<PrefixInfo> prefix_info(const PrefixRef& prefix);
   Status pin_prefix(const PrefixRef& prefix);
   Status persist_prefix(const PrefixRef& prefix);
-  // `others`: tokens of prefixes of the same model and namespace that stay where they are,
-  // and what this one shares with them too. Fails with kClosed once the engine is closed:
-  // what is in the workspace is another's then.
-  Status discard_prefix(const PrefixRef& prefix, const std::vector<std::vector<Token>>& others);
-  Status move_prefix(const PrefixRef& prefix, Tier tier,
-                     const std::vector<std::vector<Token>>& others);
-  // What all of them take together, in bytes by tier; what they share counts once. Of each
+  // `others`: prefixes of the same fingerprint and namespace that stay where they are, and what
+  // this one shares with them too. Fails with kClosed once the engine is closed: what is in the
+  // workspace is another's then.
+  Status discard_prefix(const PrefixRef& prefix, const std::vector<PrefixRef>& others);
+  Status move_prefix(const PrefixRef& prefix, Tier tier, const std::vector<PrefixRef>& others);
+  // What all of them take together, in bytes by tier; what they share counts once, but for
+  // the KV memory, of which each model has its own. Of each
   // only the tiers up to its own count: what it has in warmer ones is another's.
   // REQUIRES: as many tiers as prefixes
   Result<PrefixInfo> prefix_usage(const std::vector<PrefixRef>& prefixes,

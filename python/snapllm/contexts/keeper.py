@@ -145,7 +145,7 @@ class KvKeeper:
         """Lets the KV go that no other context needs, nor what the same one has become."""
         staying = self._limits.staying(record, "warm", self._neighbours(record))
         if successor is not None:
-            staying.append(successor.tokens)
+            staying.append(successor.prefix())
         self._core.discard_prefix(record.prefix(), staying)
 
     def _discard_failed(self, record: ContextRecord) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+from snapllm import _core
 from snapllm.contexts.record import ContextRecord
 from snapllm.contexts.views import Tier
 
@@ -41,12 +42,12 @@ class TierLimits:
 
     def staying(
         self, record: ContextRecord, tier: Tier, others: Iterable[ContextRecord]
-    ) -> list[list[int]]:
-        """The tokens of the contexts that may be warmer than `tier` and share KV with one."""
+    ) -> list[_core.PrefixRef]:
+        """The contexts that may be warmer than `tier` and share KV with one."""
         with self._lock:
             limits = dict(self._limits)
         return [
-            other.tokens
+            other.prefix()
             for other in others
             if other.id != record.id
             and _WARMTH[limits.get(other.id, "hot")] > _WARMTH[tier]
@@ -55,6 +56,7 @@ class TierLimits:
 
 
 def _may_share(a: ContextRecord, b: ContextRecord) -> bool:
+    # Two ids on one file share what is stored, if not the KV memory; the core tells them apart.
     scopes = {(each.fingerprint, each.kv_kind, each.cache_namespace) for each in (a, b)}
     num_tokens = min(_BLOCK_TOKENS, len(a.tokens), len(b.tokens))
     return len(scopes) == 1 and a.tokens[:num_tokens] == b.tokens[:num_tokens]
