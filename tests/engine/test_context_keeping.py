@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from model_files import CHATML_TEMPLATE
 from nano_models import make_nano_model
 
 import snapllm
@@ -95,6 +96,25 @@ def test_a_context_is_as_warm_as_what_its_questions_are_answered_from(
         contexts.move("doc", "cold")
         assert engine.stats().kv_store.ram_bytes == 0
         assert hits(engine, "doc")
+
+
+def test_a_question_counts_the_tokens_of_the_model_file_that_answers(path: Path) -> None:
+    document = DOCUMENT * 5
+    with open_engine(path, None) as engine:
+        old = engine.contexts.ingest(document, name="doc").record
+        engine.unload("m")
+        make_nano_model(path, seed=2, template="{{ 'The rules are these. ' }}" + CHATML_TEMPLATE)
+        model = engine.load(path, "m")
+        # By a chat too, so that nothing of the prompt is left to compute.
+        chat = [{"role": "system", "content": document}, {"role": "user", "content": QUESTION}]
+        prompt = model.chat(chat, max_tokens=2).usage.num_prompt_tokens
+        first = engine.contexts.query("doc", QUESTION, max_tokens=2)
+        assert not first.cache_hit
+        assert first.record == engine.contexts.get("doc").record
+        assert len(old.tokens) < len(first.record.tokens) < prompt
+        assert first.answer.usage.num_prompt_tokens == prompt
+        again = engine.contexts.query("doc", QUESTION, max_tokens=2)
+        assert again.cache_hit and again.record == first.record
 
 
 def test_a_demotion_that_fails_changes_nothing(path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import openai
 import pytest
+from model_files import CHATML_TEMPLATE
+from nano_models import make_nano_model
 from server_process import Server
 
 HANDBOOK = (
@@ -320,6 +322,23 @@ def test_the_command_line_lists_and_moves_contexts(demo_server: Server, tmp_path
     assert "cache_hits" in run("stats")
     assert "deleted" in run("delete", context_id)
     assert context_id not in run("list")
+
+
+def test_a_question_that_another_model_file_answers_counts_its_tokens(tmp_path: Path) -> None:
+    old = make_nano_model(tmp_path / "old.gguf")
+    template = "{{ 'The rules are these. ' }}" + CHATML_TEMPLATE
+    new = make_nano_model(tmp_path / "new.gguf", seed=2, template=template)
+    server = Server("--model", f"demo={old}", "--no-workspace").start(1)
+    try:
+        before = ingest(server)
+        server.post("/api/v1/models/unload", {"model_id": "demo"})
+        server.post("/api/v1/models/load", {"model_id": "demo", "file_path": str(new)})
+        answer = query(server, before["context_id"], "What is the travel policy?")
+        after = server.get(f"{API}/{before['context_id']}")
+        assert answer["usage"]["context_tokens"] == after["token_count"] > before["token_count"]
+        assert answer["usage"]["query_tokens"] > 0 and answer["cache_hit"] is False
+    finally:
+        assert server.stop() == 0
 
 
 def test_a_context_is_shipped_as_a_file(

@@ -173,11 +173,18 @@ class KvKeeper:
     def with_kv(self, record: ContextRecord, *, of_loaded_model: bool = False) -> ContextRecord:
         """The context, computed again where its KV was lost; or where it is another model
         file's than the one that is loaded under the id."""
-        is_there = self._core.prefix_info(record.prefix()).tier is not None
-        if of_loaded_model and is_there:
-            info = self._core.model_info(record.model_id)
-            is_there = (info.fingerprint, info.kv_kind) == (record.fingerprint, record.kv_kind)
-        return record if is_there else self.restore(record)
+        is_lost = self._core.prefix_info(record.prefix()).tier is None
+        if is_lost or (of_loaded_model and self.is_outdated(record)):
+            return self.restore(record)
+        return record
+
+    def is_outdated(self, record: ContextRecord) -> bool:
+        """Whether the KV is another model file's than the one that is loaded under the id."""
+        return any(
+            (info.fingerprint, info.kv_kind) != (record.fingerprint, record.kv_kind)
+            for info in self._core.models()
+            if info.id == record.model_id
+        )
 
     def restore(self, record: ContextRecord) -> ContextRecord:
         """Computes and keeps the KV anew that was lost, or belongs to another file or projector

@@ -338,7 +338,7 @@ class ContextManager:
         latency_ms = (time.perf_counter() - start) * 1000
         hit = self.questions.note(record, answer.usage, latency_ms)
         if not hit:
-            self.questions.keep_again(record)
+            record = self.questions.keep_again(record)
         return QueryResult(record=record, answer=answer, cache_hit=hit, latency_ms=latency_ms)
 
     def stats(self, *, cache_namespace: str = "") -> ContextStats:

@@ -66,19 +66,27 @@ class Questions:
     def note(self, record: ContextRecord, usage: Usage, latency_ms: float) -> bool:
         """Counts a question that was answered; returns whether its document was cached.
 
-        After a miss `keep_again` is to be called.
+        After a miss `keep_again` is to be called. Where the model's file is another by now it is
+        a miss, whatever of the prompt was cached: the context is still to be kept for that one.
         """
-        hit = usage.num_cached_tokens >= len(record.tokens)
+        is_cached = usage.num_cached_tokens >= len(record.tokens)
+        hit = is_cached and not self._keeper.is_outdated(record)
         self.counts.note(record.cache_namespace, hit, latency_ms)
         return hit
 
-    def keep_again(self, record: ContextRecord) -> None:
-        """Keeps the KV anew of a document that a question missed; waits for the model."""
+    def keep_again(self, record: ContextRecord) -> ContextRecord:
+        """Keeps the KV anew of a document that a question missed; waits for the model.
+
+        Returns:
+            The context as it is kept now, with the tokens of another model file where that has
+            taken the place of the old one.
+        """
         try:
             with self._gate.working():
-                self._keeper.restore(record)
+                return self._keeper.restore(record)
         except SnapLLMError as error:  # the question has its answer all the same
             log.warning("context %s is not kept: %s", record.id, error)
+            return record
 
     def resolve(self, request: ChatRequest) -> ChatRequest:
         """Turns the model name ``model@context`` into the model and the document.

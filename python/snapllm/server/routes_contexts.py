@@ -154,12 +154,12 @@ async def query(request: web.Request) -> web.StreamResponse:
 
     async def end(result: ChatResult) -> dict[str, Any]:
         latency_ms = (time.perf_counter() - start) * 1000
-        hit = questions.note(record, result.usage, latency_ms)
+        hit, kept = questions.note(record, result.usage, latency_ms), record
         if not hit:
             with contextlib.suppress(QueueFullError):  # the next question's miss keeps it
-                await threads_of(request).contexts.run(questions.keep_again, record)
+                kept = await threads_of(request).contexts.run(questions.keep_again, record)
         note_answers(request, record.model_id, [result])
-        return wire.query_object(record, result, hit, latency_ms)
+        return wire.query_object(kept, result, hit, latency_ms)
 
     with answering(request, record.model_id, answers):
         if not wanted.stream:
