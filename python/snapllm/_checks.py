@@ -17,6 +17,7 @@ from snapllm._numbers import TokenId, Tokens
 from snapllm.errors import InvalidRequestError
 
 _T = TypeVar("_T")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HOST = re.compile(r"(\*\.)?[^\s.:/?#@*\[\]\\,]+(\.[^\s.:/?#@*\[\]\\,]+)*")
 
 
@@ -69,6 +70,21 @@ def check_text(text: object, field: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidRequestError(f"{field}: half of a surrogate pair", param=field) from None
+    return text
+
+
+def check_model_id(model_id: object) -> str:
+    """The id, where a URL can hold it: clients and proxies take `.` and `..` for steps of the
+    path, and refuse or drop control characters.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    text = check_text(model_id, "model_id")
+    if text in (".", "..") or _CONTROL.search(text):
+        raise InvalidRequestError(
+            f"model_id must not be {text!r}: no URL can hold it", param="model_id"
+        )
     return text
 
 

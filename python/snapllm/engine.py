@@ -15,7 +15,15 @@ from msgspec import Meta
 from typing_extensions import Unpack
 
 from snapllm import _core, _lifetime
-from snapllm._checks import check_host, check_path, check_text, convert, path_text, plain_number
+from snapllm._checks import (
+    check_host,
+    check_model_id,
+    check_path,
+    check_text,
+    convert,
+    path_text,
+    plain_number,
+)
 from snapllm._media import MediaPolicy
 from snapllm._numbers import INT32_MAX, INT64_MAX
 from snapllm._probe import check_projector
@@ -253,7 +261,7 @@ class Engine(_lifetime.ClosedAtExit):
 
     @staticmethod
     def _id_for(path: str, model_id: str | None, taken: Container[str]) -> str:
-        model_id = Path(path).stem if model_id is None else check_text(model_id, "model_id")
+        model_id = check_model_id(Path(path).stem if model_id is None else model_id)
         if model_id in taken:
             raise InvalidRequestError(
                 f"model_id {model_id} is taken by a model of another kind", param="model_id"

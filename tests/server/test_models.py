@@ -215,6 +215,8 @@ def test_a_load_that_is_refused_names_the_field_at_fault(
     assert refusal(model_id="qwen", file_path=llama) == ("invalid_request", "model_id")
     sized = {"model_id": "llama", "file_path": llama, "context_size": 64}
     assert refusal(**sized) == ("invalid_request", "model_id")
+    assert refusal(model_id="a\nb", file_path=llama) == ("invalid_request", "model_id")
+    assert refusal(model_id="..", file_path=llama) == ("invalid_request", "model_id")
     assert refusal(model_id="m", file_path="\0") == ("invalid_request", "file_path")
     assert refusal(model_id="m", file_path=missing) == ("file_not_found", "file_path")
     assert refusal(model_id="m", file_path=str(text)) == ("invalid_model", "file_path")

@@ -63,6 +63,8 @@ def test_arguments_that_cannot_be_are_named(
         ("--model x={file} --part x.vae=no.gguf", "--part x.vae=no.gguf: No such file"),
         ("--model x={file} --lora-dir x={file}", "not a folder"),
         ("--model x={file} --model x={file}", "--model x: two models have this id"),
+        ("--model .={file}", "--model: model_id must not be '.'"),
+        ("--model a\x01={file}", "--model: model_id must not be 'a\\x01'"),
         ("--model x={file} --mmproj y={file}", "--mmproj y: no --model has this id"),
         ("--part y.vae={file}", "--part y: no --model has this id"),
         ("--lora-dir y={file}", "--lora-dir y: no --model has this id"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from snapllm._checks import check_path
+from snapllm._checks import check_model_id, check_path
 from snapllm.errors import InvalidRequestError
 
 
@@ -20,6 +20,10 @@ def _of_ids(options: argparse.Namespace) -> str:
     for model_id in names:
         if names.count(model_id) > 1:
             return f"--model {model_id}: two models have this id"
+        try:
+            check_model_id(model_id)
+        except InvalidRequestError as error:
+            return f"--model: {error}"
     for option, ids in (
         ("--mmproj", [model_id for model_id, _ in options.mmproj]),
         ("--part", [model_id for model_id, _, _ in options.part]),
