@@ -16,6 +16,8 @@ from model_files import CHATML_TEMPLATE
 from nano_models import make_nano_model
 from server_process import Server
 
+import snapllm
+
 HANDBOOK = (
     "The vacation policy is 20 days of paid vacation. "
     "The remote policy is two days a week from home. "
@@ -337,6 +339,22 @@ def test_a_question_that_another_model_file_answers_counts_its_tokens(tmp_path: 
         after = server.get(f"{API}/{before['context_id']}")
         assert answer["usage"]["context_tokens"] == after["token_count"] > before["token_count"]
         assert answer["usage"]["query_tokens"] > 0 and answer["cache_hit"] is False
+    finally:
+        assert server.stop() == 0
+
+
+def test_an_import_that_is_too_long_is_refused_without_a_field_that_it_has_not(
+    tmp_path: Path,
+) -> None:
+    path, file = make_nano_model(tmp_path / "demo.gguf"), tmp_path / "c.snapctx"
+    with snapllm.Engine(num_threads=1) as engine:
+        engine.load(path)
+        engine.contexts.export_file(engine.contexts.ingest(HANDBOOK).record.id, file)
+    server = Server("--model", f"demo={path}", "--context-size", "64", "--no-workspace").start(1)
+    try:
+        status, answer, _ = server.request("POST", f"{API}/import", file.read_bytes())
+        assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+        assert answer["error"]["param"] is None
     finally:
         assert server.stop() == 0
 

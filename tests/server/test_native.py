@@ -82,6 +82,14 @@ def test_a_batch_with_a_bad_option_is_refused_and_leaves_nothing_behind(server: 
     assert not [line for line in server.lines if "never retrieved" in line]
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_prompt_of_a_batch_that_is_too_long_is_named(server: Server, raw: bool) -> None:
+    body = {"prompts": ["a", "b " * 5000, "c"], "model": "llama", "raw": raw}
+    status, answer, _ = server.request("POST", "/api/v1/generate/batch", body)
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert answer["error"]["param"] == "prompts[1]"
+
+
 def test_models_are_loaded_listed_switched_and_unloaded(server: Server, tmp_path: Path) -> None:
     path = make_nano_model(tmp_path / "extra.gguf", seed=9)
     loaded = server.post("/api/v1/models/load", {"model_id": "extra", "file_path": str(path)})

@@ -34,18 +34,23 @@ _CODE_OF_STATUS = {
     _STATUS[code]: code for code in ("not_found", "method_not_allowed", "request_too_large")
 }
 
-# What the engine calls the prompt is a field of each endpoint's own.
-_PROMPT_FIELDS = {
+# What the engine calls the prompt is a field of each endpoint's own; None = it has none, since the
+# text is the context's.
+_PROMPT_FIELDS: dict[str, str | None] = {
     "/v1/chat/completions": "messages",
     "/v1/messages": "messages",
     "/v1/messages/count_tokens": "messages",
     "/v1/embeddings": "input",
     "/v1/responses": "input",
     "/v1/responses/input_tokens": "input",
-    "/api/v1/generate/batch": "prompts",
     "/api/v1/contexts/ingest": "content",
+    "/api/v1/contexts/import": None,
     "/api/v1/contexts/{context_id}/append": "content",
     "/api/v1/contexts/{context_id}/query": "query",
+    "/api/v1/contexts/{context_id}/fork": None,
+    "/api/v1/contexts/{context_id}/promote": None,
+    "/api/v1/contexts/{context_id}/demote": None,
+    "/api/v1/contexts/{context_id}/export": None,
 }
 
 RETRY_AFTER_S = 1

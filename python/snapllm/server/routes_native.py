@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from snapllm._readers import fold_chat
+from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatResult
 from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
@@ -80,10 +81,22 @@ async def _generate(
     return stream_response(request)
 
 
+async def _answer_one_of(request: web.Request, wanted: _Request, index: int) -> ChatResult:
+    """The answer to a prompt of a batch, whose errors say which one it is."""
+    try:
+        return await _answer(request, wanted)
+    except SnapLLMError as error:
+        if error.is_of_prompt:
+            error.param, error.is_of_prompt = f"prompts[{index}]", False
+        raise
+
+
 async def generate_batch(request: web.Request) -> web.Response:
     """POST /api/v1/generate/batch"""
     wanted = await _name_model(request, native.parse_batch(await request.read()))
-    tasks = [asyncio.ensure_future(_answer(request, each)) for each in wanted]
+    tasks = [
+        asyncio.ensure_future(_answer_one_of(request, each, i)) for i, each in enumerate(wanted)
+    ]
     try:
         results = await asyncio.gather(*tasks)
     finally:
