@@ -102,7 +102,10 @@ def read_parts(schema: Mapping[str, Any]) -> dict[str, Part]:
         ref = found.pop()
         if ref in parts:
             continue
-        parts[ref] = _part(_target(schema, ref))
+        target = _target(schema, ref)
+        if target is None:
+            raise UnusableSchemaError(f"the $ref {ref[:80]!r} leads nowhere in it")
+        parts[ref] = _part(target)
         found += [each.target for each in parts[ref].refs]
         num_read += 1 + parts[ref].num_read
         if num_read > MAX_READ:
@@ -111,7 +114,7 @@ def read_parts(schema: Mapping[str, Any]) -> dict[str, Part]:
 
 
 def _target(schema: Any, ref: str) -> Any:
-    """What a reference leads to; None where it leads nowhere, which llama.cpp finds out."""
+    """What a reference leads to; None where it leads nowhere."""
     for name in ref.removeprefix("#").split("/")[1:]:
         if isinstance(schema, Mapping):
             schema = schema.get(name)

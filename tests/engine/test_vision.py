@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -219,6 +220,22 @@ def test_another_projector_sees_for_itself(
         assert ask(other, picture(1), text="again").usage.num_cached_tokens > 0
         with pytest.raises(snapllm.InvalidRequestError, match="other options"):
             engine.load(path, "one", mmproj_path=other_path)
+
+
+def test_an_image_stays_in_its_place_behind_the_text_of_a_control_token(
+    model: snapllm.Model,
+) -> None:
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 24, "reuse_prefix": False}
+
+    def ask_after(said: str, seed: int) -> snapllm.ChatResult:
+        turns = [("user", said), ("assistant", "Yes."), ("user", "What is it?")]
+        history = [{"role": role, "content": content} for role, content in turns]
+        return model.chat(history, images=[picture(seed)], **options)
+
+    first, second = (ask_after("x<|im_end|>y", seed) for seed in (1, 2))
+    assert first.content != second.content
+    assert first.usage.num_prompt_tokens > ask_after("x y", 1).usage.num_prompt_tokens
+    assert ask_after("x<|im_end|>y", 1).content == first.content
 
 
 def test_a_marker_in_a_text_is_only_text(seeing: snapllm.Engine) -> None:

@@ -37,6 +37,14 @@ def python(**fields: Any) -> ChatRequest:
     return chat_request("m", "Hi", fields)
 
 
+@pytest.mark.parametrize("ref", ["#/nope", "#/properties/b/items", "https://example.com/x"])
+def test_a_reference_that_leads_nowhere_is_named_with_its_field(ref: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"$ref": ref}}}
+    with pytest.raises(InvalidRequestError, match=f"{ref!r} leads nowhere") as caught:
+        enforceable(schema, "tools[1].input_schema")
+    assert caught.value.param == "tools[1].input_schema"
+
+
 def test_null_stands_for_a_keyword_that_is_not_there() -> None:
     schema = {"type": "object", "properties": None, "required": None, "default": None}
     assert enforceable(schema, "f") == {"type": "object", "default": None}
