@@ -240,6 +240,21 @@ def test_cached_prompts_are_counted_apart(claude: anthropic.Anthropic) -> None:
     assert second.input_tokens > 0
 
 
+def test_each_created_token_has_the_time_to_live_of_the_mark_after_it(
+    claude: anthropic.Anthropic,
+) -> None:
+    hour = {"type": "ephemeral", "ttl": "1h"}
+    system: Any = [{"type": "text", "text": "You answer in rhymes. " * 30, "cache_control": hour}]
+    marked = {"type": "text", "text": "A poem. " * 10, "cache_control": {"type": "ephemeral"}}
+    turn: Any = [{"role": "user", "content": [marked]}]
+    options: dict[str, Any] = {"model": "demo", "max_tokens": 5, "system": system}
+    created = claude.messages.create(messages=turn, **options).usage.cache_creation
+    assert created is not None
+    assert created.ephemeral_1h_input_tokens > 100 > created.ephemeral_5m_input_tokens > 20
+    again = claude.messages.create(messages=turn, **options).usage.cache_creation
+    assert again is not None and again.ephemeral_1h_input_tokens == 0
+
+
 def test_a_question_after_a_marked_text_is_not_counted_as_cached(
     claude: anthropic.Anthropic,
 ) -> None:

@@ -197,6 +197,59 @@ def test_search_results_and_documents_of_blocks_are_text() -> None:
         assert text_of(named) == "Leave\nAs of May\n20 days\npaid"
 
 
+IMAGE = {"type": "image", "source": {"type": "url", "url": "data:image/png;base64,AAAA"}}
+
+
+def test_a_document_shows_its_images_in_their_places() -> None:
+    pages = [{"type": "text", "text": "See:"}, IMAGE, {"type": "text", "text": "So."}]
+    document = {
+        "type": "document",
+        "title": "Leave",
+        "source": {"type": "content", "content": pages},
+    }
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [document]}
+    for block in (document, result):
+        [message] = parse(messages=[{"role": "user", "content": [block]}]).request.messages
+        assert isinstance(message.content, list)
+        shown = [part.text or part.type for part in message.content]
+        assert shown == ["Leave", "See:", "image_url", "So."]
+    pages.append({"type": "odd"})
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(messages=[{"role": "user", "content": [document]}])
+    assert caught.value.param == "messages[0].content[0].source.content[3].type"
+
+
+def test_searches_of_another_server_are_text_of_the_assistants_turn() -> None:
+    asked = {
+        "type": "server_tool_use",
+        "id": "srvtoolu_1",
+        "name": "web_search",
+        "input": {"query": "leave"},
+    }
+    page = {
+        "type": "web_search_result",
+        "title": "Leave",
+        "url": "a.example",
+        "encrypted_content": "x",
+    }
+    failed = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+    for content, found in (
+        ([page, page], "Leave\na.example\nLeave\na.example"),
+        (failed, "unavailable"),
+    ):
+        result = {
+            "type": "web_search_tool_result",
+            "tool_use_id": "srvtoolu_1",
+            "content": content,
+        }
+        turn = {"role": "assistant", "content": [asked, result, TEXT]}
+        message = parse(messages=[*HELLO, turn, *HELLO]).request.messages[1]
+        assert message.content == f'web_search: {{"query":"leave"}}\n{found}\nb'
+        assert not message.tool_calls
+        with pytest.raises(InvalidRequestError, match="not supported here"):
+            parse(messages=[{"role": "user", "content": [result]}])
+
+
 def test_a_tool_that_a_search_found_is_named_to_the_model() -> None:
     found = [{"type": "tool_reference", "tool_name": "look"}]
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": found}
@@ -209,6 +262,8 @@ def test_a_tool_that_a_search_found_is_named_to_the_model() -> None:
     [
         ({"output_config": {"effort": "zzz"}}, "output_config.effort"),
         ({"output_config": {"effort": ""}}, "output_config.effort"),
+        ({"cache_control": {"type": "bogus"}}, "cache_control.type"),
+        ({"cache_control": {}}, "cache_control.type"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": "x"}]}]},
             "messages[0].content[0].source",
@@ -225,7 +280,7 @@ def test_a_field_that_does_not_fit_is_named(fields: dict[str, Any], param: str) 
     assert caught.value.param == param
 
 
-@pytest.mark.parametrize("content", ["", []])
+@pytest.mark.parametrize("content", ["", [], [{"type": "text", "text": ""}]])
 def test_a_message_of_the_user_without_content_is_named(content: Any) -> None:
     silent = {"role": "assistant", "content": content}
     assert len(parse(messages=[*HELLO, silent, *HELLO]).request.messages) == 3
@@ -279,6 +334,16 @@ RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "c"}
             },
             [("user", "Hi"), ("assistant", ""), ("tool", "c")],
         ),
+        (
+            {
+                "messages": [
+                    *HELLO,
+                    {"role": "assistant", "content": [CALL]},
+                    {"role": "user", "content": [RESULT | {"content": [marked("c")]}, TEXT]},
+                ]
+            },
+            [("user", "Hi"), ("assistant", ""), ("tool", "c")],
+        ),
         (MARK, [("user", "Hi")]),
     ],
 )
@@ -307,6 +372,34 @@ def test_of_many_marks_the_last_one_counts() -> None:
     assert [message.role for message in mark.messages] == ["system", "user", "assistant", "user"]
     assert [len(mark.messages[i].content or "") for i in (1, 3)] == [3, 2]
     assert mark.messages[2].content == "c\nd\nb"
+
+
+HOUR = {"type": "ephemeral", "ttl": "1h"}
+
+
+def test_what_an_hour_is_asked_for_ends_with_the_last_such_mark() -> None:
+    system = [marked("s", cache_control=HOUR), TEXT]
+    mixed = parse(system=system, messages=[{"role": "user", "content": [marked("a")]}]).breakpoint
+    assert mixed is not None and mixed.ttl == "5m"
+    assert mixed.for_an_hour is not None
+    assert [message.content for message in mixed.for_an_hour] == ["s", ""]
+    alone = parse(system=[marked("t"), *system]).breakpoint
+    assert alone is not None and (alone.ttl, alone.for_an_hour) == ("1h", None)
+
+
+@pytest.mark.parametrize(
+    ("num_cached", "of_5m", "of_1h"), [(0, 30, 50), (60, 20, 0), (20, 30, 30), (90, 0, 0)]
+)
+def test_created_tokens_are_booked_under_the_mark_they_are_before(
+    num_cached: int, of_5m: int, of_1h: int
+) -> None:
+    usage = Usage(num_prompt_tokens=100, num_cached_tokens=num_cached)
+    told = Answer(parse(), num_marked_tokens=80, num_hour_tokens=50).usage(usage)
+    assert told["cache_creation"] == {
+        "ephemeral_5m_input_tokens": of_5m,
+        "ephemeral_1h_input_tokens": of_1h,
+    }
+    assert told["cache_creation_input_tokens"] == of_5m + of_1h
 
 
 SAID = {"role": "assistant", "content": [marked("x")]}

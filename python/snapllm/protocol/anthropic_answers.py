@@ -97,25 +97,28 @@ class Answer:
     Args:
         parsed: The request as it was read.
         num_marked_tokens: Tokens of the prompt up to the last cache_control; 0 = none.
+        num_hour_tokens: Those of them up to the last one of an hour; 0 = none.
     """
 
-    def __init__(self, parsed: Parsed, num_marked_tokens: int = 0) -> None:
+    def __init__(
+        self, parsed: Parsed, num_marked_tokens: int = 0, num_hour_tokens: int = 0
+    ) -> None:
         self.id = f"msg_{secrets.token_hex(12)}"
         self._parsed = parsed
         self._num_marked_tokens = num_marked_tokens
+        self._num_hour_tokens = num_hour_tokens
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """Token counts; those of the prompt are disjoint, as Anthropic has them."""
         created = max(0, self._num_marked_tokens - usage.num_cached_tokens)
-        mark = self._parsed.breakpoint
-        ttl = mark.ttl if mark is not None else "5m"
+        for_an_hour = max(0, self._num_hour_tokens - usage.num_cached_tokens)
         return {
             "input_tokens": usage.num_prompt_tokens - usage.num_cached_tokens - created,
             "cache_creation_input_tokens": created,
             "cache_read_input_tokens": usage.num_cached_tokens,
             "cache_creation": {
-                "ephemeral_5m_input_tokens": created if ttl == "5m" else 0,
-                "ephemeral_1h_input_tokens": created if ttl == "1h" else 0,
+                "ephemeral_5m_input_tokens": created - for_an_hour,
+                "ephemeral_1h_input_tokens": for_an_hour,
             },
             "output_tokens": usage.num_generated_tokens,
             "output_tokens_details": {"thinking_tokens": usage.num_reasoning_tokens},

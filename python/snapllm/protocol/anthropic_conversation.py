@@ -13,17 +13,16 @@ import msgspec
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
-    MediaPart,
     Message,
     MessageToolCall,
 )
 from snapllm.errors import InvalidRequestError
+from snapllm.protocol.anthropic_blocks import block_parts, blocks_of, said_text, texts
 from snapllm.protocol.anthropic_types import (
     Block,
     CacheControl,
     InputMessage,
     MessagesRequest,
-    Source,
 )
 
 TOOL_ID_PREFIX = "toolu_"
@@ -37,12 +36,13 @@ class Breakpoint(msgspec.Struct, frozen=True):
     messages: list[Message]
     """The conversation up to it."""
     ttl: str
+    for_an_hour: list[Message] | None = None
+    """The conversation up to the last one of an hour, where this is none."""
 
 
 class _Mark(msgspec.Struct, frozen=True):
     """A place in a conversation: nothing of it is copied, as another mark may follow."""
 
-    ttl: str
     num_messages: int
     """Messages before it."""
     num_parts: int
@@ -56,7 +56,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self._mark: _Mark | None = None
+        self._marks: dict[str, _Mark] = {}  # the last one of each TTL, in their order
 
     def add_part(self, part: ContentPart) -> None:
         """Adds to the user's turn; turns of the user that follow each other are one."""
@@ -71,13 +71,20 @@ class Conversation:
         if control is not None:
             last = self.messages[-1].content if self.messages else None
             num_parts = len(last) if isinstance(last, list) else 0
-            self._mark = _Mark(control.ttl, len(self.messages), num_parts, end)
+            self._marks.pop(control.ttl, None)
+            self._marks[control.ttl] = _Mark(len(self.messages), num_parts, end)
 
     def breakpoint(self) -> Breakpoint | None:
         """The last mark, with what comes before it."""
-        mark = self._mark
-        if mark is None:
+        if not self._marks:
             return None
+        ttl = next(reversed(self._marks))
+        hour = self._marks.get("1h") if ttl != "1h" else None
+        return Breakpoint(
+            self._up_to(self._marks[ttl]), ttl, self._up_to(hour) if hour is not None else None
+        )
+
+    def _up_to(self, mark: _Mark) -> list[Message]:
         messages = self.messages[: mark.num_messages]
         if messages and isinstance(messages[-1].content, list):
             content = messages[-1].content[: mark.num_parts]
@@ -86,7 +93,7 @@ class Conversation:
         if not messages or messages[-1].role == "system":
             # Not every template shows tools and a system prompt to nobody.
             messages.append(Message("user", ""))
-        return Breakpoint(messages, mark.ttl)
+        return messages
 
 
 def read_conversation(wire: MessagesRequest, *, strip_billing: bool) -> Conversation:
@@ -129,103 +136,50 @@ def _system_turn(system: str | list[Block] | None, strip_billing: bool) -> list[
 def _system_text(system: str | list[Block] | None, strip_billing: bool) -> str:
     if system is None:
         return ""
-    texts = [system] if isinstance(system, str) else _texts(system, "system")
+    said = [system] if isinstance(system, str) else texts(system, "system")
     if strip_billing:
-        texts = [_BILLING_LINE.sub("", text) for text in texts]
-    return "\n\n".join(text for text in texts if text)
-
-
-def _texts(blocks: Sequence[Block], where: str) -> list[str]:
-    return [_block_text(block, f"{where}[{i}]") for i, block in enumerate(blocks)]
-
-
-def _block_text(block: Block, where: str) -> str:
-    """The text of a text, document or search result block, or of a reference to a tool."""
-    if block.type == "text":
-        if block.text is None:
-            raise InvalidRequestError(f"{where}.text is required", param=f"{where}.text")
-        return block.text
-    if block.type == "document":
-        document = _document_text(block.source, f"{where}.source")
-        return "\n".join(text for text in (block.title, block.context, document) if text)
-    if block.type == "tool_reference" and block.tool_name:
-        return f"{block.tool_name} can be called"
-    if block.type == "search_result":
-        found = block.source if isinstance(block.source, str) else None
-        texts = _content_text(block.content or "", f"{where}.content")
-        return "\n".join(text for text in (block.title, found, texts) if text)
-    raise InvalidRequestError(
-        f"{where}: content of type {block.type!r} is not supported here", param=f"{where}.type"
-    )
-
-
-def _document_text(source: Source | str | None, where: str) -> str:
-    if isinstance(source, Source):
-        if source.type == "text" and source.data is not None:
-            return source.data
-        if source.type == "content" and source.content is not None:
-            return _content_text(source.content, f"{where}.content")
-    raise InvalidRequestError(f"{where}: only documents of text are supported", param=where)
-
-
-def _content_text(content: str | list[Block], where: str) -> str:
-    return content if isinstance(content, str) else "\n".join(_texts(content, where))
+        said = [_BILLING_LINE.sub("", text) for text in said]
+    return "\n\n".join(text for text in said if text)
 
 
 def _add_message(conversation: Conversation, message: InputMessage, where: str) -> None:
-    content = message.content
-    blocks = [Block("text", text=content)] if isinstance(content, str) else content
+    blocks = blocks_of(message.content)
     if message.role == "assistant":
         until, control = _last_marked(blocks)
         conversation.mark(control, _assistant(until, where))
         conversation.messages.append(_assistant(blocks, where))
     elif message.role == "system":
         # Templates take system turns at the beginning only.
-        text = "\n".join(_texts(blocks, where))
+        text = "\n".join(texts(blocks, where))
         conversation.add_part(ContentPart("text", f"<system>\n{text}\n</system>"))
         for block in blocks:
             conversation.mark(block.cache_control)
     else:
-        if not content:
+        if all(block.type == "text" and block.text == "" for block in blocks):
             raise InvalidRequestError(f"{where}: a user's message must not be empty", param=where)
         for i, block in enumerate(blocks):
             _add_user_block(conversation, block, f"{where}[{i}]")
-            conversation.mark(block.cache_control)
 
 
 def _add_user_block(conversation: Conversation, block: Block, where: str) -> None:
+    control = block.cache_control
     if block.type == "tool_result":
         conversation.messages.append(_tool_result(block, where))
-    elif block.type == "image":
-        conversation.add_part(_image_part(block, where))
+        # A result is cached whole: what is marked within it ends with it.
+        control = control or _last_marked(blocks_of(block.content))[1]
     else:
-        conversation.add_part(ContentPart("text", _block_text(block, where)))
-
-
-def _image_part(block: Block, where: str) -> ContentPart:
-    """An image in the neutral form: a data URL, or the URL it was given by."""
-    name = f"{where}.source"
-    source = block.source if isinstance(block.source, Source) else Source("")
-    if source.type == "base64" and source.data and source.media_type:
-        url = f"data:{source.media_type};base64,{source.data}"
-    elif source.type == "url" and source.url:
-        url = source.url
-    else:
-        raise InvalidRequestError(f"{name} is not an image", param=name)
-    return MediaPart("image_url", image_url=url, name=name)
+        for part in block_parts(block, where):
+            conversation.add_part(part)
+    conversation.mark(control)
 
 
 def _tool_result(block: Block, where: str) -> Message:
     if not block.tool_use_id:
         raise InvalidRequestError(f"{where}.tool_use_id is required", param=f"{where}.tool_use_id")
-    blocks = block.content or ""
-    if isinstance(blocks, str):
-        blocks = [Block("text", text=blocks)]
     parts = [
-        _image_part(each, f"{where}.content[{i}]")
-        if each.type == "image"
-        else ContentPart("text", _block_text(each, f"{where}.content[{i}]"))
-        for i, each in enumerate(blocks)
+        part
+        for i, each in enumerate(blocks_of(block.content))
+        for part in block_parts(each, f"{where}.content[{i}]")
     ]
     content: str | list[ContentPart] = parts
     if all(part.type == "text" for part in parts):
@@ -237,7 +191,7 @@ def _tool_result(block: Block, where: str) -> Message:
 
 
 def _assistant(blocks: Sequence[Block], where: str) -> Message:
-    texts: list[str] = []
+    said: list[str] = []
     thoughts: list[str] = []
     calls: list[MessageToolCall] = []
     for i, block in enumerate(blocks):
@@ -253,10 +207,10 @@ def _assistant(blocks: Sequence[Block], where: str) -> Message:
             call = FunctionCall(block.name, block.input or {})
             calls.append(MessageToolCall(call, block.id.removeprefix(TOOL_ID_PREFIX)))
         else:
-            texts.append(_block_text(block, f"{where}[{i}]"))
+            said.append(said_text(block, f"{where}[{i}]"))
     return Message(
         "assistant",
-        "\n".join(texts),
+        "\n".join(said),
         tool_calls=calls or None,
         reasoning_content="\n".join(thoughts) or None,
     )

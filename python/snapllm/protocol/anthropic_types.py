@@ -22,7 +22,7 @@ MaxTokens = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 class CacheControl(msgspec.Struct):
     """Marks the end of a prefix worth caching; every prefix is cached here anyway."""
 
-    type: str = "ephemeral"
+    type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] = "5m"
 
 
@@ -50,10 +50,13 @@ class Block(msgspec.Struct):
     id: str | None = None
     name: str | None = None
     input: dict[str, Any] | None = None
-    # tool_result; content is a search_result's too
+    # tool_result; content is a search_result's too, and a web_search_tool_result's
     tool_use_id: str | None = None
-    content: str | list[Block] | None = None
+    content: str | list[Block] | Block | None = None
     is_error: bool | None = None
+    # what a web_search_tool_result holds: pages, or an error
+    url: str | None = None
+    error_code: str | None = None
     # tool_reference
     tool_name: str | None = None
     # thinking

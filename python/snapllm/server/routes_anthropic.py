@@ -33,12 +33,16 @@ async def messages(request: web.Request) -> web.StreamResponse:
     )
     runner = engine_of(request).runner
     chat = await prepare(request, parsed.request)
-    if parsed.breakpoint is None:
+    mark = parsed.breakpoint
+    if mark is None:
         answer = Answer(parsed, 0)
         answers = await runner.start_chat(chat, stream=parsed.stream)
     else:
-        lowered, num_marked = await runner.lower_marked(chat, parsed.breakpoint.messages)
-        answer = Answer(parsed, num_marked)
+        lowered, num_marked = await runner.lower_marked(chat, mark.messages)
+        num_hour = num_marked if mark.ttl == "1h" else 0
+        if mark.for_an_hour is not None:
+            num_hour = (await runner.lower_marked(chat, mark.for_an_hour))[1]
+        answer = Answer(parsed, num_marked, num_hour)
         answers = await runner.start_lowered(lowered, stream=parsed.stream)
     with answering(request, chat.model, answers):
         if not parsed.stream:
