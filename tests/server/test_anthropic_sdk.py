@@ -344,8 +344,26 @@ def test_models_have_anthropics_form_for_its_clients(
     claude: anthropic.Anthropic, demo_server: Server
 ) -> None:
     assert [model.id for model in claude.models.list()] == ["demo"]
-    assert claude.models.retrieve("demo").type == "model"
+    model = claude.models.retrieve("demo")
+    assert (model.type, model.lifecycle) == ("model", "active")
+    assert model.max_input_tokens and model.max_input_tokens > 1000
     assert demo_server.get("/v1/models")["object"] == "list"
+
+
+def test_models_come_in_pages_for_anthropics_clients(server: Server) -> None:
+    claude = anthropic.Anthropic(base_url=server.url, api_key="snapllm", max_retries=0)
+    page = claude.models.list(limit=1)
+    assert (page.has_more, page.first_id, page.last_id) == (True, "llama", "llama")
+    assert [model.id for model in page] == ["llama", "qwen"]
+    assert [model.id for model in claude.models.list(before_id="qwen")] == ["llama"]
+    for query in ("limit=0", "limit=1001", "limit=x", "after_id=no", "before_id=no"):
+        headers = {"anthropic-version": "2023-06-01"}
+        status, answer, _ = server.request("GET", f"/v1/models?{query}", headers=headers)
+        assert (status, answer["type"]) == (400, "error")
+        assert answer["error"]["type"] == "invalid_request_error"
+        assert answer["error"]["param"] == query.partition("=")[0]
+        # OpenAI's list has no pages, and no such parameters.
+        assert len(server.get(f"/v1/models?{query}")["data"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -488,3 +506,6 @@ def test_other_origins_are_answered_only_when_allowed(guarded: Server) -> None:
     assert "Access-Control-Allow-Origin" not in other[2]
     got = guarded.request("GET", "/health", headers={"Origin": "https://page.example"})
     assert got[2]["Access-Control-Allow-Origin"] == "https://page.example"
+    exposed = got[2]["Access-Control-Expose-Headers"].split(", ")
+    # What the SDKs of browsers read: the id for reports, and when to try again.
+    assert {"request-id", "x-request-id", "retry-after"} <= set(exposed)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -269,26 +267,3 @@ class BlockStream:
         return signed + encode_event(
             "content_block_stop", {"type": "content_block_stop", "index": self._index}
         )
-
-
-def models_object(models: Sequence[tuple[str, int]]) -> bytes:
-    """The body of GET /v1/models; `models` are ids and Unix times of loading."""
-    data = [_model(model_id, created) for model_id, created in models]
-    return _encode(
-        {
-            "data": data,
-            "has_more": False,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-        }
-    )
-
-
-def model_object(model_id: str, created: int) -> bytes:
-    """The body of GET /v1/models/{id}."""
-    return _encode(_model(model_id, created))
-
-
-def _model(model_id: str, created: int) -> dict[str, Any]:
-    at = datetime.fromtimestamp(created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"type": "model", "id": model_id, "display_name": model_id, "created_at": at}

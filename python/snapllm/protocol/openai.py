@@ -28,6 +28,7 @@ from snapllm.outputs import (
 )
 from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.listed_models import ListedModel
 from snapllm.protocol.openai_logprobs import logprob_objects
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_tools import CallStream, call_object, custom_names, read_tools
@@ -267,15 +268,15 @@ class Encoder:
         return _encode(body | self._no_usage)
 
 
-def models_object(models: list[tuple[str, int]]) -> bytes:
-    """The body of GET /v1/models; `models` are ids and Unix times of loading."""
-    data = [
-        {"id": model_id, "object": "model", "created": created, "owned_by": "local"}
-        for model_id, created in models
-    ]
-    return _encode({"object": "list", "data": data})
+def models_object(models: Sequence[ListedModel]) -> bytes:
+    """The body of GET /v1/models."""
+    return _encode({"object": "list", "data": [_model(model) for model in models]})
 
 
-def model_object(model_id: str, created: int) -> bytes:
+def model_object(model: ListedModel) -> bytes:
     """The body of GET /v1/models/{id}."""
-    return _encode({"id": model_id, "object": "model", "created": created, "owned_by": "local"})
+    return _encode(_model(model))
+
+
+def _model(model: ListedModel) -> dict[str, Any]:
+    return {"id": model.id, "object": "model", "created": model.loaded_at, "owned_by": "local"}

@@ -15,6 +15,7 @@ from snapllm.server.middleware import refuse
 from snapllm.server.request_facts import facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_EXPOSED = "request-id, retry-after, x-request-id, x-snapllm-cache"
 _OPEN_PATHS = {"/", "/health"}
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
@@ -82,5 +83,5 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers["x-snapllm-cache"] = facts.cache_header
     if facts.cors_origin is not None:
         response.headers["Access-Control-Allow-Origin"] = facts.cors_origin
-        response.headers["Access-Control-Expose-Headers"] = "x-request-id, x-snapllm-cache"
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
         response.headers.add("Vary", "Origin")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from snapllm._core import ModelInfo
+from snapllm.protocol.listed_models import ListedModel
 from snapllm.protocol.native_listing import KnownModels
 from snapllm.server.keys import STATE, engine_of
 
@@ -23,14 +25,20 @@ def known_models(request: web.Request) -> KnownModels:
     )
 
 
-def model_times(request: web.Request) -> dict[str, int]:
-    """The Unix times of loading of all models, by id: text models first, each kind ordered by id.
+def listed_models(request: web.Request) -> list[ListedModel]:
+    """All models: text models first, each kind ordered by id.
 
     One that is still to be loaded has the time of the server's start.
     """
     known, started_at = known_models(request), int(request.app[STATE].started_at)
-    texts = {info.id: info.loaded_at_ms // 1000 for info in known.texts}
-    images = {info.id: info.loaded_at_ms // 1000 for info in known.images}
+    texts = {info.id: listed_model(info) for info in known.texts}
+    images = {info.id: ListedModel(info.id, info.loaded_at_ms // 1000) for info in known.images}
     for model in known.coming:
-        (images if model.is_image_model else texts)[model.id] = started_at
-    return dict([*sorted(texts.items()), *sorted(images.items())])
+        kind = images if model.is_image_model else texts
+        kind[model.id] = ListedModel(model.id, started_at)
+    return list(dict([*sorted(texts.items()), *sorted(images.items())]).values())
+
+
+def listed_model(info: ModelInfo) -> ListedModel:
+    """A text model that was loaded."""
+    return ListedModel(info.id, info.loaded_at_ms // 1000, info.context_size)

@@ -9,7 +9,7 @@ from snapllm._runner import Answer
 from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest
-from snapllm.protocol import anthropic_answers, openai
+from snapllm.protocol import anthropic_models, openai
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect_all, merge
 from snapllm.server.keys import (
@@ -19,7 +19,7 @@ from snapllm.server.keys import (
     resolve_model,
     until_loaded,
 )
-from snapllm.server.listing import model_times
+from snapllm.server.listing import listed_model, listed_models
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
@@ -72,24 +72,32 @@ def _in_order(finishes: dict[int, Finish]) -> list[Finish]:
     return [finishes[index] for index in sorted(finishes)]
 
 
+def _is_anthropics(request: web.Request) -> bool:
+    """Whether a client of Anthropic's asks, which shares the paths of the models."""
+    return "anthropic-version" in request.headers
+
+
 async def list_models(request: web.Request) -> web.Response:
     """GET /v1/models"""
-    protocol = anthropic_answers if "anthropic-version" in request.headers else openai
-    return json_response(protocol.models_object(list(model_times(request).items())))
+    models = listed_models(request)
+    if _is_anthropics(request):
+        query = anthropic_models.read_list_query(request.query)
+        return json_response(anthropic_models.models_object(models, query))
+    return json_response(openai.models_object(models))
 
 
 async def get_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}, of any name that a request may have as its model"""
     name = request.match_info["model_id"]
     model_id = resolve_model(request, name)
-    loaded_at = model_times(request).get(model_id)
-    if loaded_at is None:
+    model = next((each for each in listed_models(request) if each.id == model_id), None)
+    if model is None:
         await until_loaded(request, model_id)
         engine, namespace = engine_of(request), cache_namespace_of(request)
         chat = ChatRequest(model=model_id, messages=[], cache_namespace=namespace)
-        loaded_at = engine.model(engine.runner.resolve(chat).model).info.loaded_at_ms // 1000
-    protocol = anthropic_answers if "anthropic-version" in request.headers else openai
-    return json_response(protocol.model_object(name, loaded_at))
+        model = listed_model(engine.model(engine.runner.resolve(chat).model).info)
+    protocol = anthropic_models if _is_anthropics(request) else openai
+    return json_response(protocol.model_object(model._replace(id=name)))
 
 
 def add_routes(app: web.Application) -> None:
