@@ -118,3 +118,12 @@ def test_clients_of_other_keys_do_not_find_it(locked_server: Server) -> None:
     with pytest.raises(openai.BadRequestError):
         two.responses.create(input="x", previous_response_id=answer.id, **OPTIONS)
     assert one.responses.retrieve(answer.id).id == answer.id
+
+
+def test_another_path_beside_responses_is_none_of_them(server: Server) -> None:
+    for method in ("POST", "GET"):
+        status, answer, _ = server.request(method, "/v1/responses/compact", {})
+        assert (status, answer["error"]["code"]) == (404, "not_found")
+        assert "Unknown path" in answer["error"]["message"]
+    status, _, headers = server.request("GET", "/v1/responses/input_tokens")
+    assert (status, headers["Allow"]) == (405, "POST")

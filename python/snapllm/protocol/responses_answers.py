@@ -62,6 +62,7 @@ class ResponseStream:
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         self._text_reader = TextReader()
+        tier = wire.service_tier
         self._response: dict[str, Any] = {
             "id": f"resp_{secrets.token_hex(24)}",
             "object": "response",
@@ -77,6 +78,7 @@ class ResponseStream:
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
             "previous_response_id": wire.previous_response_id or None,
             "reasoning": {"effort": wire.reasoning.effort if wire.reasoning else None},
+            "service_tier": "default" if tier in (None, "auto") else tier,
             "store": wire.store is not False,
             "temperature": wire.temperature,
             "text": {"format": _given((wire.text and wire.text.format) or TextFormat())},
@@ -84,8 +86,9 @@ class ResponseStream:
             "tools": echo(wire.tools or ()),
             "top_logprobs": wire.top_logprobs or 0,
             "top_p": wire.top_p,
-            "truncation": "disabled",
+            "truncation": wire.truncation or "disabled",
             "usage": None,
+            "user": wire.user,
         }
 
     @property

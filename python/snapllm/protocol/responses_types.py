@@ -140,6 +140,10 @@ class ResponsesRequest(InputTokensRequest, kw_only=True):
     prompt: Any = None
     background: bool | None = None
     metadata: dict[str, str] | None = None
+    # Repeated in the answer only.
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: str | None = None
+    user: str | None = None
     logit_bias: None = None
 
     def includes(self, what: str) -> bool:

@@ -138,6 +138,8 @@ def add_routes(app: web.Application) -> None:
     """Adds the endpoints."""
     app.router.add_post("/v1/responses", create)
     app.router.add_post("/v1/responses/input_tokens", count_input_tokens)
-    app.router.add_get("/v1/responses/{response_id}", retrieve)
-    app.router.add_delete("/v1/responses/{response_id}", delete)
+    # OpenAI's other paths beside it must not be taken for responses.
+    one = "/v1/responses/{response_id:(?!(?:compact|input_tokens)$)[^{}/]+}"
+    app.router.add_get(one, retrieve)
+    app.router.add_delete(one, delete)
     app.router.add_get("/v1/responses/{response_id}/input_items", input_items)
