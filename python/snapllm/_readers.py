@@ -102,8 +102,8 @@ class _LogprobMatcher:
         """Adds tokens that were generated."""
         self._entries.extend(entries)
 
-    def take(self, text: str) -> tuple[TokenLogprob, ...]:
-        """The tokens of the next piece of text; those before it are dropped."""
+    def take(self, text: str, *, with_skipped: bool = False) -> tuple[TokenLogprob, ...]:
+        """The tokens of the next piece of text; those before it are dropped, or taken too."""
         if not self._entries:
             return ()
         wanted = text.encode()
@@ -119,11 +119,16 @@ class _LogprobMatcher:
             begin, offset = offset, offset + len(entry.bytes)
             if begin >= last:
                 left.append(entry)
-            elif offset > first:
+            elif with_skipped or offset > first:
                 taken.append(entry)
                 self._rest = data[last:offset]
         self._entries = left
         return tuple(taken)
+
+    def take_all(self) -> tuple[TokenLogprob, ...]:
+        """The tokens that are left."""
+        taken, self._entries = tuple(self._entries), []
+        return taken
 
     def _find(self, text: bytes, data: bytes) -> int:
         """Where the text is in the data. Markup may hold it too: it is preferably where a token
@@ -180,14 +185,23 @@ class ChatReader:
         return events
 
 
-def read_chunk(output: _core.RequestOutput) -> CompletionChunk:
-    """The next output of a completion; raises its error, if it has one."""
-    return CompletionChunk(
-        text=output.text,
-        tokens=output.tokens,
-        logprobs=_logprobs(output),
-        finish=_finish(output) if output.finish_reason is not None else None,
-    )
+class CompletionReader:
+    """Reads the outputs of one completion."""
+
+    def __init__(self) -> None:
+        self._logprobs = _LogprobMatcher()
+
+    def read(self, output: _core.RequestOutput) -> list[CompletionChunk]:
+        """The next output as a chunk; raises its error, if it has one."""
+        finish = _finish(output) if output.finish_reason is not None else None
+        self._logprobs.add(_logprobs(output))
+        # Tokens without a text are the answer's too, but not those of what ended it.
+        entries = self._logprobs.take(output.text, with_skipped=True) if output.text else ()
+        if finish is not None and finish.stop_sequence is None:
+            entries += self._logprobs.take_all()
+        return [
+            CompletionChunk(text=output.text, tokens=output.tokens, logprobs=entries, finish=finish)
+        ]
 
 
 def read_text(output: _core.RequestOutput) -> list[ChatEvent]:

@@ -17,7 +17,7 @@ from snapllm._gate import Gate
 from snapllm._lowering import Lowered, is_quick, lower_chat, lower_completion, lower_marked
 from snapllm._media import MediaPolicy
 from snapllm._pump import AsyncPump, OutputIterator, Subscription
-from snapllm._readers import ChatReader, read_chunk, read_text
+from snapllm._readers import ChatReader, CompletionReader, read_text
 from snapllm._threads import Pool, Threads, see_failure
 from snapllm.conversation import Message, has_media
 from snapllm.outputs import ChatEvent, CompletionChunk, Finish
@@ -167,7 +167,7 @@ class Runner:
         self.gate.check_open()
         lowered = lower_completion(self.core, request)
         outputs = OutputIterator(self.core, next(lowered.core_requests(stream=stream)))
-        return _events(outputs, lambda output: [read_chunk(output)])
+        return _events(outputs, CompletionReader().read)
 
     async def start_chat(self, request: ChatRequest, *, stream: bool) -> list[Answer[ChatEvent]]:
         """Submits a chat and returns its `n` answers, each to be closed by the caller.
@@ -203,7 +203,7 @@ class Runner:
         """Submits a completion and returns its `n` answers, like `start_chat`."""
         lowered, subscriptions = await self._submit_completion(request, stream)
         num_tokens = len(lowered.tokens)
-        return [Answer(s, lambda output: [read_chunk(output)], num_tokens) for s in subscriptions]
+        return [Answer(s, CompletionReader().read, num_tokens) for s in subscriptions]
 
     async def start(
         self, request: ChatRequest | CompletionRequest, *, stream: bool

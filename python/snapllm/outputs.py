@@ -87,6 +87,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     stop_sequence: str | None = None
     """The stop string that ended the answer; None otherwise."""
     logprobs: list[TokenLogprob] = []
+    """Of the tokens but those of the stop string."""
     seed: int = 0
     """The seed that was used; giving it again repeats the answer."""
     usage: Usage = Usage()
@@ -100,6 +101,7 @@ class CompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     tokens: list[int] = []
     logprobs: tuple[TokenLogprob, ...] = ()
+    """They come with the text, which a stop string may hold back."""
     finish: Finish | None = None
 
     @property

@@ -74,6 +74,26 @@ def test_many_prompts_and_choices_come_in_order(client: openai.OpenAI) -> None:
     assert len(logprobs.token_logprobs) == 5
 
 
+def test_log_probabilities_of_a_completion_end_with_its_text(demo_client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "demo", "prompt": "Once upon a time", "temperature": 0}
+    options |= {"max_tokens": 30, "logprobs": 0}
+    whole = demo_client.completions.create(**options).choices[0]
+    assert whole.logprobs is not None and whole.logprobs.tokens
+    assert "".join(whole.logprobs.tokens) == whole.text
+    stop = "".join(whole.logprobs.tokens[-4:-1])
+    short = demo_client.completions.create(stop=stop, **options).choices[0]
+    assert short.finish_reason == "stop" and short.logprobs is not None
+    tokens = short.logprobs.tokens or []
+    assert tokens == whole.logprobs.tokens[: len(tokens)]
+    assert tokens and "".join(tokens) == short.text
+    streamed: list[str] = []
+    for chunk in demo_client.completions.create(stop=stop, stream=True, **options):
+        for choice in chunk.choices:
+            streamed += (choice.logprobs and choice.logprobs.tokens) or []
+            assert choice.text or choice.logprobs is None
+    assert streamed == tokens
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -13,12 +13,12 @@ def entry(text: str) -> TokenLogprob:
 
 
 def test_text_offsets_are_those_of_the_tokens_though_text_is_held_back() -> None:
-    entries = [entry(text) for text in ("One", " two", "é", " end")]
-    # The beginning of a stop string keeps the text of two tokens back.
+    entries = [entry(text) for text in ("One", " two", "é end")]
+    # The beginning of a stop string keeps the text of two tokens back, and ends in the last.
     chunks = [
         CompletionChunk(text="One", logprobs=(entries[0],)),
-        CompletionChunk(text="", logprobs=(entries[1],)),
-        CompletionChunk(text=" twoé", logprobs=(entries[2], entries[3])),
+        CompletionChunk(text=""),
+        CompletionChunk(text=" twoé", logprobs=(entries[1], entries[2])),
         CompletionChunk(finish=Finish(finish_reason="stop")),
     ]
     encoder = openai_completions.Encoder("m")
@@ -27,4 +27,4 @@ def test_text_offsets_are_those_of_the_tokens_though_text_is_held_back() -> None
     result = Completion(text="One twoé", tokens=[], finish_reason="stop", logprobs=entries)
     usage = openai_completions.add_usage([[result]])
     [choice] = json.loads(encoder.response([("", result)], usage))["choices"]
-    assert streamed == choice["logprobs"]["text_offset"] == [0, 3, 7, 8]
+    assert streamed == choice["logprobs"]["text_offset"] == [0, 3, 7]

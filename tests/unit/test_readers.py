@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from snapllm._readers import _LogprobMatcher
+from snapllm._readers import CompletionReader, _LogprobMatcher
 from snapllm.outputs import TokenLogprob
 
 
@@ -37,3 +40,50 @@ def test_a_piece_has_the_tokens_that_it_was_made_of(
         for piece in pieces
     ]
     assert found == expected
+
+
+def output(text: str, tokens: list[str], ended_by: str | None = None) -> Any:
+    """One of the core's; `ended_by` is a stop string, "" = the end that the model chose."""
+    counts = ("num_hot_tokens", "num_warm_tokens", "num_cold_tokens", "differs_at", "cached_token")
+    return SimpleNamespace(
+        text=text,
+        tokens=list(range(len(tokens))),
+        logprobs=[
+            SimpleNamespace(token=i, bytes=token.encode(), logprob=-1.0, top=[])
+            for i, token in enumerate(tokens)
+        ],
+        error=None,
+        finish_reason="stop" if ended_by is not None else None,
+        stop_sequence=ended_by,
+        seed=0,
+        num_prompt_tokens=1,
+        num_cached_tokens=0,
+        num_generated_tokens=5,
+        cache=SimpleNamespace(**dict.fromkeys(counts, 0)),
+        timings=SimpleNamespace(queue_ms=0, prefill_ms=0, decode_ms=0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        # What may be the beginning of the stop string "END" is held back until it is known.
+        (
+            [("a ", ["a", " "]), ("", ["EN"]), ("ENO", ["O"]), ("", ["E"]), ("", ["ND"], "END")],
+            [["a", " "], [], ["EN", "O"], [], []],
+        ),
+        ([("a b", ["a", " bE", "ND"], "END")], [["a", " bE"]]),
+        ([("", ["END"], "END")], [[]]),
+        # Without one all tokens are the answer's, also those without a text.
+        (
+            [("a", ["a"]), ("", ["<x>"]), ("b", ["b"]), ("", ["<y>"], "")],
+            [["a"], [], ["<x>", "b"], ["<y>"]],
+        ),
+    ],
+)
+def test_the_tokens_of_a_stop_string_are_not_the_answers(
+    outputs: list[tuple[Any, ...]], expected: list[list[str]]
+) -> None:
+    reader = CompletionReader()
+    chunks = [chunk for each in outputs for chunk in reader.read(output(*each))]
+    assert [[entry.bytes.decode() for entry in chunk.logprobs] for chunk in chunks] == expected

@@ -192,7 +192,7 @@ class Encoder:
 
     def chunk(self, index: int, chunk: CompletionChunk) -> bytes:
         """A chunk of one choice."""
-        # The tokens' own texts: what a stop string holds back is text of no chunk yet.
+        # The tokens' own texts: a stop string may begin within the last.
         offset = self._offsets.get(index, 0)
         self._offsets[index] = offset + sum(len(_token_text(entry)) for entry in chunk.logprobs)
         return self._chunk(
