@@ -25,6 +25,7 @@ _STATUSES = {
     "generation_cancelled": (409,),
     "context_too_large": (413,),
     "request_too_large": (413,),
+    "unsupported_encoding": (415,),
     "queue_full": (429,),
     "out_of_memory": (500,),
     "closed": (503,),

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import random
+import socket
 from typing import Any
 
 import pytest
@@ -120,6 +121,46 @@ def test_a_connection_ends_with_a_body_that_cannot_be_read(server: Server) -> No
         assert b"cannot be read" in refusal.read()
         connection.request("GET", "/health")
         assert json.load(connection.getresponse())["status"] == "ok"
+
+
+def answer_to(server: Server, data: bytes) -> tuple[int, dict[str, str], Any]:
+    """The answer to what is sent as it is, and the end of its connection."""
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(data)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        answer = json.load(response)
+        assert connection.recv(1) == b""
+    return response.status, dict(response.headers), answer
+
+
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01 no request\r\n\r\n", 400),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", 400),
+        (POST + b"Content-Length: x\r\n\r\n", 400),
+        (POST + b"Content-Length: 2\r\nContent-Encoding: br\r\n\r\n{}", 415),
+        (POST + b"Content-Length: 2\r\nContent-Encoding: zstd\r\n\r\n{}", 415),
+        # It ends too early.
+        (POST + b"Content-Length: 2\r\nContent-Encoding: deflate\r\n\r\n\x78\x9c", 400),
+    ],
+    ids=("no-http", "long-line", "bad-length", "br", "zstd", "cut-deflate"),
+)
+def test_what_is_no_request_is_refused_in_json_without_a_traceback(
+    server: Server, data: bytes, status: int
+) -> None:
+    found, headers, answer = answer_to(server, data)
+    assert (found, headers["Content-Type"]) == (status, "application/json")
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert "cannot be read" in answer["error"]["message"]
+    line = server.line_with("snapllm.server", headers["x-request-id"])
+    assert " INFO " in line
+    assert not any("Traceback" in line or "aiohttp" in line for line in server.lines)
 
 
 LONG = "many words " * 10_000

@@ -21,6 +21,7 @@ _STATUS = {
     "no_workspace": 409,
     "context_too_large": 413,
     "request_too_large": 413,
+    "unsupported_encoding": 415,
     "queue_full": 429,
     "generation_cancelled": 409,
     "out_of_memory": 500,

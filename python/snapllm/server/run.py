@@ -21,6 +21,7 @@ from snapllm.server.accept_errors import AcceptErrors
 from snapllm.server.app import create_app
 from snapllm.server.coming import coming_model
 from snapllm.server.config import ServerConfig
+from snapllm.server.connections import Site
 from snapllm.server.keys import STATE, ServerState
 from snapllm.server.model_events import log_loaded
 
@@ -57,12 +58,12 @@ async def serve(config: ServerConfig) -> None:
     # Before the first request: whoever finds the server there finds its models.
     app[STATE].startup.announce(coming)
     # A client that leaves cancels its handler, and that its request.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     loads = asyncio.ensure_future(_load_models(engine, app[STATE], config))
     try:
         await _loaded_or_stopped(loads, stop, HEAD_START_S)
-        site = web.TCPSite(runner, config.host, config.port)
+        site = Site(runner, config.host, config.port)
         try:
             await site.start()
         except OSError as error:
