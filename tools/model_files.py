@@ -50,15 +50,16 @@ def _byte_characters() -> list[str]:
 
 _MERGES = ("t h", "th e", "i n", "a n", "Ġ the", "Ġ a")
 
-# Of a block of 256 numbers: its bytes, where in it the 16-bit scale of the numbers lies, and of
-# numbers without sign where that of the minima, and their mean. Format: ggml-common.h.
-_K_BLOCKS = {
-    Kind.Q2_K: (84, 80, (82, 1.5)),
-    Kind.Q3_K: (110, 108, None),
-    Kind.Q4_K: (144, 0, (2, 7.5)),
-    Kind.Q5_K: (176, 0, (2, 15.5)),
-    Kind.Q6_K: (210, 208, None),
-    Kind.IQ4_XS: (136, 0, None),
+# Where in a block the 16-bit scale of its numbers lies, and of numbers without sign where that of
+# the minima, and their mean. Format: ggml-common.h.
+_READ_ONLY = {
+    Kind.Q2_K: (80, (82, 1.5)),
+    Kind.Q3_K: (108, None),
+    Kind.Q4_K: (0, (2, 7.5)),
+    Kind.Q5_K: (0, (2, 15.5)),
+    Kind.Q6_K: (208, None),
+    Kind.IQ4_XS: (0, None),
+    Kind.IQ4_NL: (0, None),
 }
 
 _BLOCK_SIZE = 32
@@ -82,8 +83,8 @@ def _vocabulary(size: int) -> tuple[list[str], list[gguf.TokenType]]:
 def _random_weights(random: np.random.Generator, shape: tuple[int, ...], kind: Kind) -> np.ndarray:
     """Weights that about keep their input's size; big tensors repeat some thousand blocks."""
     deviation = 1.5 / np.sqrt(shape[-1])
-    if kind in _K_BLOCKS:
-        return _random_k_blocks(random, shape, kind, deviation)
+    if kind in _READ_ONLY:
+        return _random_bytes(random, shape, kind, deviation)
     if prod(shape) <= _MAX_DRAWN:
         return quantize(random.normal(0, deviation, shape), kind)
     blocks = quantize(random.normal(0, deviation, (_MAX_DRAWN // _BLOCK_SIZE, _BLOCK_SIZE)), kind)
@@ -91,12 +92,13 @@ def _random_weights(random: np.random.Generator, shape: tuple[int, ...], kind: K
     return blocks[picked].reshape(*shape[:-1], -1)
 
 
-def _random_k_blocks(
+def _random_bytes(
     random: np.random.Generator, shape: tuple[int, ...], kind: Kind, deviation: float
 ) -> np.ndarray:
-    """K-quants, which gguf can only read: any bytes are some, but for the scales."""
-    size, scale_at, minimum = _K_BLOCKS[kind]
-    blocks = random.integers(0, 256, (prod(shape) // 256, size), dtype=np.uint8)
+    """Weights of a kind that gguf can only read: any bytes are some, but for the scales."""
+    scale_at, minimum = _READ_ONLY[kind]
+    block_size, num_bytes = gguf.GGML_QUANT_SIZES[kind]
+    blocks = random.integers(0, 256, (prod(shape) // block_size, num_bytes), dtype=np.uint8)
 
     def put_scale(scale: float) -> None:
         blocks[:, scale_at : scale_at + 2] = np.array([scale], np.float16).view(np.uint8)

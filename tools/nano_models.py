@@ -17,7 +17,7 @@ import numpy as np
 from model_files import CHATML_TEMPLATE, ModelFile
 
 Architecture = Literal["llama", "qwen3", "qwen2vl", "gemma3", "mamba2", "lfm2"]
-Quant = Literal["f16", "q8_0", "q4_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs"]
+Quant = Literal["f16", "q8_0", "q4_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "iq4_nl"]
 
 GEMMA3_WINDOW = 64
 """How many tokens the window layers of the gemma3 model see."""
@@ -119,13 +119,14 @@ def make_embedding_model(
     return path
 
 
-def make_quantized_model(path: Path, kind: Quant) -> Path:
-    """Writes a llama model of about 1 MB whose matrices are of that type."""
+def make_quantized_model(path: Path, kind: Quant, output_kind: Quant | None = None) -> Path:
+    """Writes a llama model of about 1 MB whose matrices are of that type, but for the output's."""
     model = ModelFile(path, "llama", kind=gguf.GGMLQuantizationType[kind.upper()], seed=1)
     model.metadata.add_name(f"nano llama {kind}")
     model.metadata.add_context_length(2048)
     model.add_matrix("token_embd", model.vocab_size, _WIDE_SHAPE.width)
-    model.add_matrix("output", model.vocab_size, _WIDE_SHAPE.width)
+    output = gguf.GGMLQuantizationType[(output_kind or kind).upper()]
+    model.add_matrix("output", model.vocab_size, _WIDE_SHAPE.width, kind=output)
     _add_llama(model, _WIDE_SHAPE)
     model.add_tokenizer(CHATML_TEMPLATE)
     model.write()

@@ -115,12 +115,16 @@ std::optional<KQuantType> kquant_type_of(ggml_type type) {
     case GGML_TYPE_Q5_K: return KQuantType::kQ5K;
     case GGML_TYPE_Q6_K: return KQuantType::kQ6K;
     case GGML_TYPE_IQ4_XS: return KQuantType::kIq4Xs;
+    case GGML_TYPE_IQ4_NL: return KQuantType::kIq4Nl;
     default: return std::nullopt;
   }
 }
 
-// From so many rows on ggml computes K-quants by its kernel for many rows.
-constexpr int64_t kFirstTiledRows = 8;
+// Whether ggml computes the product by its kernel for many rows of K-quants.
+bool is_tiled(const ggml_tensor* op) {
+  constexpr int64_t kFirstTiledRows = 8;
+  return op->src[1]->ne[1] >= kFirstTiledRows && op->src[0]->type != GGML_TYPE_IQ4_NL;
+}
 
 class KQuantProduct final : public ggml::cpu::tensor_traits {
  public:
@@ -151,16 +155,20 @@ class KQuantProduct final : public ggml::cpu::tensor_traits {
   }
 
  private:
+  static ggml_type activation_type(const ggml_tensor* op) {
+    return ggml_get_type_traits_cpu(op->src[0]->type)->vec_dot_type;
+  }
+
   static size_t row_bytes(const ggml_tensor* op) {
-    return ggml_row_size(GGML_TYPE_Q8_K, op->src[1]->ne[0]);
+    return ggml_row_size(activation_type(op), op->src[1]->ne[0]);
   }
 
   static void quantize(const ggml_compute_params* params, const ggml_tensor* op) {
-    const auto from_float = ggml_get_type_traits_cpu(GGML_TYPE_Q8_K)->from_float;
-    const int64_t size = ggml_blck_size(GGML_TYPE_Q8_K);
+    const ggml_type type = activation_type(op);
+    const auto from_float = ggml_get_type_traits_cpu(type)->from_float;
+    const int64_t size = ggml_blck_size(type);
     const BlockShare share(params, num_blocks_of(op->src[0]));
-    auto* to = static_cast<std::byte*>(params->wdata) +
-               ggml_row_size(GGML_TYPE_Q8_K, share.begin * size);
+    auto* to = static_cast<std::byte*>(params->wdata) + ggml_row_size(type, share.begin * size);
     for (int64_t row = 0; row < ggml_nrows(op->src[1]); ++row, to += row_bytes(op)) {
       from_float(row_of(op->src[1], row) + share.begin * size, to, (share.end - share.begin) * size);
     }
@@ -236,7 +244,7 @@ ggml::cpu::tensor_traits* product_kernel(const ggml_tensor* op) {
   const ggml_type type = op->src[0]->type;
   if (!has_product_kernel(type)) return nullptr;
   if (type == GGML_TYPE_Q4_0) return &q40_product;
-  return op->src[1]->ne[1] < kFirstTiledRows ? &kquant_product : nullptr;
+  return is_tiled(op) ? nullptr : &kquant_product;
 }
 
 bool has_product_kernel(ggml_type quantization) {

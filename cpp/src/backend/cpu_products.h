@@ -8,7 +8,7 @@ namespace snapllm {
 
 // The kernel for a product of matrices, or nullptr where ggml's own is to compute it. Ours take
 // weights that are not quantized (kernels/matmul.h), Q4_0 as it lies in the file (kernels/q4_0.h),
-// and a few rows times K-quants as they lie in the file (kernels/kquant.h).
+// IQ4_NL and a few rows times K-quants as they lie in the file (kernels/kquant.h).
 ggml::cpu::tensor_traits* product_kernel(const ggml_tensor* op);
 
 // Whether this build has a kernel for such weights, as they lie in the file.

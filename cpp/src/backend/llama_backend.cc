@@ -18,6 +18,7 @@
 #include "base/machine.h"
 #include "base/utf8.h"
 #include "common.h"
+#include "ggml-cpu.h"
 #include "llama.h"
 #include "snapllm/build.h"
 
@@ -103,20 +104,27 @@ bool has_own_products(const ModelOptions& options, const GgufHeader& header) {
          std::any_of(header.types.begin(), header.types.end(), has_product_kernel);
 }
 
-// Whether what llama.cpp would copy into an order for kernels of its own, ours take as it lies in
-// the file, mapped into memory.
+// Whether llama.cpp leaves the weights as they lie in the file, mapped into memory, and copies none
+// into an order for kernels of its own.
 bool keeps_weights_as_they_lie(const ModelOptions& options, const GgufHeader& header) {
-  const auto reordered = [](ggml_type type) {
-    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q2_K ||
-           type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4;
+  if (uses_gpu(options)) return false;
+  const auto holds = [&](auto&& is_one) {
+    return std::any_of(header.types.begin(), header.types.end(), is_one);
   };
-  const auto is_llamas = [&](ggml_type type) {
-    const bool is_of_experts = type == GGML_TYPE_Q4_0 && header.has_experts;
-    return reordered(type) && (is_of_experts || !has_product_kernel(type));
+  // What llama.cpp computes with a copy of these has other bits for some numbers of rows.
+  const bool needs_ours = holds([](ggml_type type) {
+    const bool is_copied =
+        type == GGML_TYPE_Q4_K || (type == GGML_TYPE_Q2_K && ggml_cpu_has_avx512() != 0);
+    return is_copied && has_product_kernel(type);
+  });
+  const auto is_faster_as_copy = [&](ggml_type type) {
+    return type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4 ||
+           (type == GGML_TYPE_Q4_0 && header.has_experts);
   };
-  return !uses_gpu(options) &&
-         std::any_of(header.types.begin(), header.types.end(), reordered) &&
-         std::none_of(header.types.begin(), header.types.end(), is_llamas);
+  const auto is_faster_as_it_lies = [](ggml_type type) {
+    return type == GGML_TYPE_Q4_0 && has_product_kernel(type);
+  };
+  return needs_ours || (holds(is_faster_as_it_lies) && !holds(is_faster_as_copy));
 }
 
 // What computes a model's attention: llama.cpp without flash attention, llama.cpp with
@@ -148,7 +156,7 @@ std::string fingerprint_name(Attention attention, bool has_own_products, bool is
   std::string name = "own 2";
   if (attention == Attention::kPlain) name = "plain";
   if (attention == Attention::kFlash) name = "flash";
-  if (has_own_products) name += " products 2";
+  if (has_own_products) name += " products 3";
   if (is_long) name += " long";
   return name;
 }

@@ -50,6 +50,7 @@ void multiply_kquant(const KQuantArgs& args, int thread, int num_threads) {
     case KQuantType::kQ5K: return KQuantProduct<Q5K>(args).compute(first, last);
     case KQuantType::kQ6K: return KQuantProduct<Q6K>(args).compute(first, last);
     case KQuantType::kIq4Xs: return KQuantProduct<Iq4XsAvx2>(args).compute(first, last);
+    case KQuantType::kIq4Nl: return KQuantProduct<Iq4NlAvx2>(args).compute(first, last);
   }
 }
 

@@ -16,8 +16,10 @@ struct Avx2 {
   // Eight vectors of 32 numbers of a byte each make a block.
   static constexpr int kParts = kKQuantBlockSize / 32;
   static constexpr bool kIsSigned = false;
+  using Activations = ActivationBlock;
   using Floats = __m256;
   typedef int32_t Ints __attribute__((vector_size(32)));
+  typedef uint16_t Halves __attribute__((vector_size(16)));
 
   // One block of weights, as numbers without sign unless the format is signed, and the scales of
   // what each two of a part give.
@@ -27,8 +29,8 @@ struct Avx2 {
     __m256i factors;  // of the activations' 16 sums
   };
 
-  static Floats load_half(const uint16_t* from) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  static Floats to_floats(Halves halves) {
+    return _mm256_cvtph_ps(reinterpret_cast<__m128i>(halves));
   }
   static Floats broadcast(float x) { return _mm256_set1_ps(x); }
   static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
@@ -60,6 +62,11 @@ struct Avx2 {
     return _mm_loadu_si128(static_cast<const __m128i*>(from));
   }
 
+  // The sums of two products each: two of numbers of at most 127 fit into 16 bits.
+  static __m256i signed_pairs(__m256i a, __m256i b) {
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
+  }
+
   // Exact sums, whose lanes are still to be added up.
   template <typename Format>
   static void multiply_block(const Unpacked& weight, const ActivationBlock& x, Ints& product,
@@ -68,10 +75,8 @@ struct Avx2 {
     for (int i = 0; i < kParts; ++i) {
       const __m256i w = weight.numbers[i];
       const __m256i y = load(x.numbers + 32 * i);
-      // Two products fit into 16 bits: of numbers of at most 63, or of two of at most 127.
-      const __m256i pairs = Format::kIsSigned
-                                ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(y, w))
-                                : _mm256_maddubs_epi16(w, y);
+      // Two products of numbers of at most 63 fit into 16 bits.
+      const __m256i pairs = Format::kIsSigned ? signed_pairs(w, y) : _mm256_maddubs_epi16(w, y);
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, weight.scales[i]));
     }
     if constexpr (Format::kIsSigned) {
@@ -107,6 +112,18 @@ struct Avx2 {
   static void scale_halves(__m128i scales, Unpacked& block) {
     const __m128i order = _mm_set_epi8(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
     put_scales(_mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, order)), block);
+  }
+
+  // Of IQ4_XS and IQ4_NL: the numbers that the lower halves of 16 bytes name, then those of the
+  // upper ones.
+  static __m256i look_up(const uint8_t* indices) {
+    // ggml's kvalues_iq4nl.
+    const __m128i values =
+        _mm_set_epi8(113, 89, 69, 53, 38, 25, 13, 1, -10, -22, -35, -49, -65, -83, -104, -127);
+    const __m128i bytes = load_16(indices);
+    const __m256i each = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(bytes, 4), bytes),
+                                          _mm256_set1_epi8(0x0f));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), each);
   }
 
   // Of Q4_K and Q5_K.
@@ -240,16 +257,30 @@ struct Iq4XsAvx2 : Avx2 {
       scales[i] = static_cast<int16_t>(bits - 32);
     }
     scale_parts(load_16(scales), block);
-    // ggml's kvalues_iq4nl.
-    const __m128i values =
-        _mm_set_epi8(113, 89, 69, 53, 38, 25, 13, 1, -10, -22, -35, -49, -65, -83, -104, -127);
-    const __m128i nibble = _mm_set1_epi8(0x0f);
-    for (int i = 0; i < kParts; ++i) {
-      const __m128i bytes = load_16(indices + 16 * i);
-      const __m256i each = _mm256_set_m128i(_mm_and_si128(_mm_srli_epi16(bytes, 4), nibble),
-                                            _mm_and_si128(bytes, nibble));
-      block.numbers[i] = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), each);
-    }
+    for (int i = 0; i < kParts; ++i) block.numbers[i] = look_up(indices + 16 * i);
+  }
+};
+
+// A block is one vector.
+struct Iq4NlAvx2 : Avx2 {
+  static constexpr bool kHasMinimum = false;
+  using Activations = SmallActivationBlock;
+  uint16_t scale;
+  uint8_t indices[16];
+
+  struct Unpacked {
+    __m256i numbers;
+  };
+
+  void unpack(Unpacked& block) const { block.numbers = look_up(indices); }
+
+  static Floats broadcast(uint16_t half) { return Avx2::broadcast(_cvtsh_ss(half)); }
+
+  template <typename Format>
+  static void multiply_block(const Unpacked& weight, const SmallActivationBlock& x, Ints& product,
+                             Ints&) {
+    product = reinterpret_cast<Ints>(
+        _mm256_madd_epi16(signed_pairs(weight.numbers, load(x.numbers)), _mm256_set1_epi16(1)));
   }
 };
 

@@ -15,8 +15,10 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   // Four vectors of 64 numbers of a byte each make a block.
   static constexpr int kParts = kKQuantBlockSize / 64;
+  using Activations = ActivationBlock;
   using Floats = __m512;
   typedef int32_t Ints __attribute__((vector_size(64)));
+  typedef uint16_t Halves __attribute__((vector_size(32)));
 
   // One block of weights, as numbers without sign, and the scales of what each four of them give:
   // of parts 0 and 1 and of parts 2 and 3, in the order in which _mm512_packs_epi32 packs both.
@@ -26,8 +28,8 @@ struct Avx512 {
     __m256i factors;  // of the activations' 16 sums
   };
 
-  static Floats load_half(const uint16_t* from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  static Floats to_floats(Halves halves) {
+    return _mm512_cvtph_ps(reinterpret_cast<__m256i>(halves));
   }
   static Floats broadcast(float x) { return _mm512_set1_ps(x); }
   static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }

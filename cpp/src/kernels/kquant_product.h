@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "kernels/kquant.h"
 
@@ -19,6 +20,12 @@ struct ActivationBlock {
   float scale;
   int8_t numbers[kKQuantBlockSize];
   int16_t sums[kKQuantBlockSize / 16];
+};
+
+// ggml's block_q8_0.
+struct SmallActivationBlock {
+  uint16_t scale;
+  int8_t numbers[32];
 };
 
 // The eight 6-bit scales and the eight 6-bit minima of Q4_K and Q5_K, a byte each.
@@ -42,7 +49,9 @@ inline PackedScales split_scales(const uint8_t* packed) {
 // `Format` is a block as it lies in memory, derived from the vectors (`Avx2`, `Avx512`) that
 // its `unpack` fills:
 //   Floats, Ints      kLanes numbers of 32 bits
-//   Unpacked          a block's 256 numbers and their scales
+//   Halves            as many of 16 bits
+//   Activations       what a block is multiplied with
+//   Unpacked          a block's numbers and their scales
 //   multiply_block    the exact sums of a block's products, over all lanes to be added up
 // and `scale`, and `minimum_scale` where it kHasMinimum.
 template <typename Format>
@@ -63,6 +72,7 @@ class KQuantProduct {
  private:
   using Floats = typename Format::Floats;
   using Ints = typename Format::Ints;
+  using Activations = typename Format::Activations;
   static constexpr int kLanes = Format::kLanes;
   // Rows of x whose sums are held at once.
   static constexpr int kMaxRows = 8;
@@ -72,9 +82,17 @@ class KQuantProduct {
                                            args_.weights_stride * static_cast<size_t>(column));
   }
 
-  const ActivationBlock& x_of(int32_t row, int32_t block) const {
-    return reinterpret_cast<const ActivationBlock*>(args_.x +
-                                                    args_.x_stride * static_cast<size_t>(row))[block];
+  const Activations& x_of(int32_t row, int32_t block) const {
+    return reinterpret_cast<const Activations*>(args_.x +
+                                                args_.x_stride * static_cast<size_t>(row))[block];
+  }
+
+  // The number `scale` of a block of each column, put together in a register: what was written to
+  // memory in pieces is not there to be read as one for some time.
+  template <int... kLane>
+  static Floats scales_of(const Format* const* weights, int32_t block, uint16_t Format::*scale,
+                          std::integer_sequence<int, kLane...>) {
+    return Format::to_floats(typename Format::Halves{weights[kLane][block].*scale...});
   }
 
   // A lane for each of up to kLanes columns.
@@ -83,7 +101,11 @@ class KQuantProduct {
     for (int i = 0; i < kLanes; ++i) weights[i] = weights_of(column + std::min(i, num_columns - 1));
     Floats out[kMaxRows] = {};
     for (int32_t block = 0; block < args_.num_blocks; ++block) {
-      add_products(weights, row, num_rows, block, out);
+      if (num_rows == 1) {
+        add_products<1>(weights, row, num_rows, block, out);
+      } else {
+        add_products<kMaxRows>(weights, row, num_rows, block, out);
+      }
     }
     for (int32_t r = 0; r < num_rows; ++r) {
       float* to = reinterpret_cast<float*>(reinterpret_cast<std::byte*>(args_.out) +
@@ -92,26 +114,28 @@ class KQuantProduct {
     }
   }
 
+  // Of up to kRows rows; one alone has its sums in registers.
+  template <int kRows>
   void add_products(const Format* const* weights, int32_t row, int32_t num_rows, int32_t block,
                     Floats* out) const {
-    Ints products[kMaxRows][kLanes];
-    Ints minima[kMaxRows][kLanes];
-    uint16_t scales[kLanes];
-    uint16_t minimum_scales[kLanes] = {};
+    Ints products[kRows][kLanes];
+    Ints minima[kRows][kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const Format& weight = weights[i][block];
       prefetch_next(weights[0], block * kLanes + i);
       typename Format::Unpacked unpacked;
       weight.unpack(unpacked);
-      scales[i] = weight.scale;
-      if constexpr (Format::kHasMinimum) minimum_scales[i] = weight.minimum_scale;
-      for (int32_t r = 0; r < num_rows; ++r) {
+      for (int32_t r = 0; r < (kRows == 1 ? 1 : num_rows); ++r) {
         Format::template multiply_block<Format>(unpacked, x_of(row + r, block), products[r][i],
                                                 minima[r][i]);
       }
     }
-    const Floats scale = Format::load_half(scales);
-    const Floats minimum_scale = Format::load_half(minimum_scales);
+    constexpr auto kAll = std::make_integer_sequence<int, kLanes>();
+    const Floats scale = scales_of(weights, block, &Format::scale, kAll);
+    Floats minimum_scale = {};
+    if constexpr (Format::kHasMinimum) {
+      minimum_scale = scales_of(weights, block, &Format::minimum_scale, kAll);
+    }
     for (int32_t r = 0; r < num_rows; ++r) {
       // What is fused with what is said, not left to the compiler.
       Floats sum = Format::multiply(Format::add_up(products[r]), scale);
