@@ -305,6 +305,25 @@ TEST(attention, neighbours_of_other_sequences_change_nothing) {
   }
 }
 
+TEST(attention, an_infinite_value_reaches_only_queries_that_see_its_cell) {
+  constexpr uint16_t kInfinity = 0x7c00;
+  for (const int32_t num_queries : {3, 40}) {  // values used as they lie, and packed
+    for (const int32_t num_kv_heads : {1, 4}) {
+      Problem problem = make_problem({32, 32, num_queries, 4, num_kv_heads, 300}, 7);
+      make_causal(problem, 0);
+      const int32_t cell = 300 - num_queries + 1;  // seen from query 1 on
+      problem.v[problem.at(cell, 0, num_kv_heads, 32)] = kInfinity;
+      const auto all = attend_with(problem, 1);
+      const auto first = out_of_query(problem, all, 0);
+      CHECK(std::all_of(first.begin(), first.end(), [](float x) { return std::isfinite(x); }));
+      CHECK(std::isinf(out_of_query(problem, all, 1).front()));
+      for (int32_t query = 0; query < num_queries; ++query) {
+        CHECK(attend_with(only_query(problem, query), 1) == out_of_query(problem, all, query));
+      }
+    }
+  }
+}
+
 TEST(attention, each_batch_has_its_own_keys) {
   Problem problem = make_problem({32, 32, 8, 2, 1, 128}, 1);
   make_causal(problem, 0);

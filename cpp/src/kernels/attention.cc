@@ -238,17 +238,18 @@ class Worker {
     const int32_t last = std::min(first + kSpanCells, tile.num_cells);
     const int32_t rows = tile.num_queries * group_;
     float* scores = scratch_.scores();
+    int32_t* counts = scratch_.row_counts();
     score_span(queries, rows, rows_of(args_.k, tile.batch, kv_head), first, last,
                shape_.key_size, scratch_.packed(), scores);
     const bool is_capped = args_.softcap != 0;
     const float scale = is_capped ? args_.scale / args_.softcap : args_.scale;
     for (int32_t row = 0; row < rows; ++row) {
       const int32_t query = tile.batch * shape_.num_queries + tile.first_query + row / group_;
-      const int32_t count = std::clamp(scratch_.counts()[query] - first, 0, last - first);
-      states[row] = softmax_span(scores + row * kSpanCells, count, last - first, scale,
+      counts[row] = std::clamp(scratch_.counts()[query] - first, 0, last - first);
+      states[row] = softmax_span(scores + row * kSpanCells, counts[row], last - first, scale,
                                  args_.softcap, sloped_biases(head_of(kv_head, row), first, last));
     }
-    weigh_span(scores, rows, rows_of(args_.v, tile.batch, kv_head), first, last,
+    weigh_span(scores, counts, rows, rows_of(args_.v, tile.batch, kv_head), first, last,
                shape_.value_size, scratch_.packed(), values);
   }
 

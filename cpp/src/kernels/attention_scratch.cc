@@ -48,6 +48,7 @@ std::byte* AttentionScratch::lay_out(const AttentionShape& shape, std::byte* own
   packed_ = take<float>(own, kPackedCells * static_cast<size_t>(
                                                 std::max(shape.key_size, shape.value_size)));
   scores_ = take<float>(own, rows * kSpanCells);
+  row_counts_ = take<int32_t>(own, rows);
   states_ = take<SoftmaxState>(own, rows);
   totals_ = take<SoftmaxState>(own, all_rows);
   values_ = take<float>(own, rows * static_cast<size_t>(shape.value_size));

@@ -41,6 +41,7 @@ class AttentionScratch {
   float* queries() const { return queries_; }        // [head][row][key_size]
   float* packed() const { return packed_; }          // keys or values in 32 bits
   float* scores() const { return scores_; }          // [row][kSpanCells]
+  int32_t* row_counts() const { return row_counts_; }  // visible cells of each row, of a span
   SoftmaxState* states() const { return states_; }   // [row], of a span
   SoftmaxState* totals() const { return totals_; }   // [head][row]
   float* values() const { return values_; }          // [row][value_size], of a span
@@ -72,6 +73,7 @@ class AttentionScratch {
   float* queries_ = nullptr;
   float* packed_ = nullptr;
   float* scores_ = nullptr;
+  int32_t* row_counts_ = nullptr;
   SoftmaxState* states_ = nullptr;
   SoftmaxState* totals_ = nullptr;
   float* values_ = nullptr;

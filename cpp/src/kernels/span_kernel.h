@@ -212,34 +212,44 @@ void weigh_rows(const float* weights, const Rows& values, int32_t first, int32_t
   }
 }
 
+// Values of `num_rows` rows over cells [begin, end) of a span, whose values are those from number
+// `at` on. Row r sees the first counts[r] cells of the span, no fewer than the row before it; what
+// it does not see may be infinite, and is not even weighed with 0.
 template <typename Rows>
-void weigh_cells(const float* weights, int32_t num_rows, const Rows& values, int32_t first,
-                 int32_t num_cells, int32_t size, float* out) {
+void weigh_cells(const float* weights, const int32_t* counts, int32_t num_rows, const Rows& values,
+                 int32_t at, int32_t begin, int32_t end, int32_t size, float* out) {
   constexpr int kVecs = kLanes == 16 ? 4 : 2;  // as many sums as there are registers for
+  const auto end_of = [&](int32_t row) { return std::clamp(counts[row], begin, end); };
+  const auto weigh_alone = [&](int32_t row, int32_t from) {
+    weigh_rows<1, 4>(weights + row * kSpanCells + from, values, at + from - begin,
+                     end_of(row) - from, size, out + row * size);
+  };
   int32_t row = 0;
   for (; row + 4 <= num_rows; row += 4) {
-    weigh_rows<4, kVecs>(weights + row * kSpanCells, values, first, num_cells, size,
+    const int32_t common = end_of(row);
+    weigh_rows<4, kVecs>(weights + row * kSpanCells + begin, values, at, common - begin, size,
                          out + row * size);
+    for (int32_t r = row + 1; r < row + 4; ++r) {
+      if (end_of(r) > common) weigh_alone(r, common);
+    }
   }
-  for (; row < num_rows; ++row) {
-    weigh_rows<1, 4>(weights + row * kSpanCells, values, first, num_cells, size,
-                     out + row * size);
-  }
+  for (; row < num_rows; ++row) weigh_alone(row, begin);
 }
 
-// The sums of the values of [first, last), each times its weight.
-void weigh_span(const float* weights, int32_t num_rows, const CellRows& values, int32_t first,
-                int32_t last, int32_t size, float* packed, float* out) {
+// The sums of the values of [first, last), each times its weight, over those that each row sees.
+void weigh_span(const float* weights, const int32_t* counts, int32_t num_rows,
+                const CellRows& values, int32_t first, int32_t last, int32_t size, float* packed,
+                float* out) {
   std::fill_n(out, num_rows * size, 0.0F);
   if (num_rows < kMinPackedRows) {
-    weigh_cells(weights, num_rows, values, first, last - first, size, out);
+    weigh_cells(weights, counts, num_rows, values, first, 0, last - first, size, out);
     return;
   }
   for (int32_t cell = first; cell < last; cell += kPackedCells) {
     const int32_t end = std::min(cell + kPackedCells, last);
     pack(values, cell, end, last, size, packed);
-    weigh_cells(weights + (cell - first), num_rows, PackedRows{packed, size}, 0, end - cell, size,
-                out);
+    weigh_cells(weights, counts, num_rows, PackedRows{packed, size}, 0, cell - first, end - first,
+                size, out);
   }
 }
 
