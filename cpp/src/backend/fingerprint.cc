@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "ggml-cpu.h"
 #include "ggml.h"
 #include "llama.h"
 
@@ -37,13 +38,20 @@ Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent)
   return hash;
 }
 
-Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention) {
+std::string_view cpu_vectors() {
+  if (ggml_cpu_has_avx512() != 0) return ggml_cpu_has_avx512_vnni() != 0 ? "avx512 vnni" : "avx512";
+  if (ggml_cpu_has_avx2() != 0) return "avx2";
+  return ggml_cpu_has_neon() != 0 ? "neon" : "narrow";
+}
+
+Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention,
+                               std::string_view vectors) {
   // Not of the projector: it computes no text, and what it shows is in the virtual tokens.
   auto file = file_fingerprint(options.path);
   if (!file.ok()) return file.status();
   const bool on_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
-  const std::string settings = options.kv_type + " " + std::string(attention) +
-                               (on_gpu ? " gpu" : " cpu") + " ggml " + ggml_version() + " state " +
+  const std::string settings = options.kv_type + " " + std::string(attention) + " " +
+                               std::string(vectors) + (on_gpu ? " gpu" : " cpu") + " ggml " + ggml_version() + " state " +
                                std::to_string(LLAMA_STATE_SEQ_VERSION);
   return hash128(settings.data(), settings.size(), file.value());
 }

@@ -13,9 +13,14 @@ namespace snapllm {
 // Names a file by its size and what it holds: its head, and samples of the rest.
 Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent = {});
 
+// Names the vectors that this build's kernels, ours and ggml's, are compiled for: a sum over more
+// lanes has another order, and so other last bits.
+std::string_view cpu_vectors();
+
 // Of the file (its size, its first 4 MiB, which hold metadata and tensor table, and
-// samples across the rest), the KV types, what computes attention, whether a GPU computes,
-// and the state format of this build.
-Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention);
+// samples across the rest), the KV types, what computes attention, by which vectors, whether a
+// GPU computes, and the state format of this build.
+Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention,
+                               std::string_view vectors = cpu_vectors());
 
 }  // namespace snapllm
