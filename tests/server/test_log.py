@@ -112,12 +112,16 @@ def empty_server() -> Iterator[Server]:
 def test_a_name_cannot_end_its_line_or_make_up_facts(
     empty_server: Server, llama_path: Path
 ) -> None:
-    name = 'a b\n2026 ERROR status=500 "x"'
+    name = 'a b 2026 ERROR status=500 "x"'
     empty_server.post("/api/v1/models/load", {"model_id": name, "file_path": str(llama_path)})
     body = {"model": name, "prompt": "x", "max_tokens": 2}
     empty_server.post("/v1/completions", body)
     assert json.dumps(name) in empty_server.line_with("snapllm.models", "loaded ")
     assert f"model={json.dumps(name)} " in empty_server.line_with("path=/v1/completions")
+    unknown = {"model": "a b\n2026 ERROR x", "prompt": "x"}
+    status, _, _ = empty_server.request("POST", "/v1/completions", unknown)
+    assert status == 404
+    empty_server.line_with("status=404")
     assert not any(line.startswith("2026 ERROR") for line in empty_server.lines)
 
 

@@ -179,7 +179,7 @@ LONG = "many words " * 10_000
         ("/v1/embeddings", {"input": [1_000_000]}, "input"),
         ("/v1/messages", {"messages": [{"role": "user", "content": LONG}]}, "messages"),
         ("/api/v1/generate", {"prompt": LONG}, "prompt"),
-        ("/api/v1/generate/batch", {"prompts": ["x", LONG]}, "prompts"),
+        ("/api/v1/generate/batch", {"prompts": ["x", LONG]}, "prompts[1]"),
         ("/api/v1/contexts/ingest", {"content": LONG}, "content"),
     ],
 )
