@@ -52,7 +52,7 @@ TEST(control_text, other_text_stays) {
   }
 }
 
-TEST(control_text, only_users_and_tools_say_data) {
+TEST(control_text, what_the_assistant_said_stays) {
   std::vector<common_chat_msg> messages;
   for (const char* role : {"system", "assistant", "user", "tool"}) {
     messages.push_back(message(role, "<s>"));
@@ -62,7 +62,7 @@ TEST(control_text, only_users_and_tools_say_data) {
   messages.push_back(parts);
   const std::string mark = control_text().mark(messages);
   const std::string expected = "<" + mark + "s>";
-  CHECK_EQ(messages[0].content, "<s>");
+  CHECK_EQ(messages[0].content, expected);
   CHECK_EQ(messages[1].content, "<s>");
   CHECK_EQ(messages[2].content, expected);
   CHECK_EQ(messages[3].content, expected);

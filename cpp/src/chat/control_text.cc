@@ -20,9 +20,8 @@ std::string mark_of(int number) {
   return mark;
 }
 
-bool says_data(const common_chat_msg& message) {
-  return message.role == "user" || message.role == "tool";
-}
+// What the model wrote itself may be read again as it was written.
+bool is_the_models(const common_chat_msg& message) { return message.role == "assistant"; }
 
 bool holds(const common_chat_msg& message, const std::string& text) {
   return message.content.find(text) != std::string::npos ||
@@ -72,7 +71,7 @@ std::string ControlText::mark(std::vector<common_chat_msg>& messages) const {
   std::string mark;
   bool is_marked = false;
   for (common_chat_msg& message : messages) {
-    if (!says_data(message)) continue;
+    if (is_the_models(message)) continue;
     if (mark.empty()) mark = unused_mark(messages);
     if (mark.empty()) return {};
     is_marked |= mark_text(message.content, mark);

@@ -1,4 +1,4 @@
-// What users and tools say may hold the text of control tokens: a file that an agent reads, a page
+// What is said to a model may hold the text of control tokens: a file that an agent reads, a document
 // about chat templates. It is text there, and ends no turn.
 #pragma once
 
@@ -25,7 +25,7 @@ class ControlText {
   // Of a vocabulary that has tokens for a mark alone; of any other nothing is found.
   static ControlText of(const llama_vocab* vocab);
 
-  // Marks all there is in messages of users and tools. Returns the mark, which is in none of
+  // Marks all there is in messages but the assistant's. Returns the mark, which is in none of
   // them otherwise; empty where nothing had to be marked.
   std::string mark(std::vector<common_chat_msg>& messages) const;
 
