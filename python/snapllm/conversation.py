@@ -197,7 +197,9 @@ def is_begun(messages: Sequence[Message]) -> bool:
     last = messages[-1] if messages else None
     if last is None or last.role != "assistant" or last.tool_calls:
         return False
-    return bool(_text(last, "messages"))
+    if isinstance(last.content, list):
+        return all(part.text for part in last.content)
+    return bool(last.content)
 
 
 def continues(

@@ -102,18 +102,21 @@ bool ControlText::mark_text(std::string& text, std::string_view mark) const {
   return true;
 }
 
-std::string without_mark(std::string text, std::string_view mark) {
-  for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at)) {
-    text.erase(at, mark.size());
+std::string without_mark(const std::string& text, std::string_view mark) {
+  std::string result;
+  size_t begin = 0;
+  for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, begin)) {
+    result.append(text, begin, at - begin);
+    begin = at + mark.size();
   }
-  return text;
+  return result.append(text, begin);
 }
 
 void drop_mark(MediaPrompt& prompt, std::string_view mark, const llama_vocab* vocab) {
   std::vector<Token> kept;
   std::vector<size_t> places(prompt.tokens.size() + 1);  // where each token stands afterwards
-  size_t num_read = 0;   // bytes of the mark
-  size_t num_tokens = 0;  // that had them
+  size_t num_read = 0;                                  // bytes of the mark
+  size_t num_tokens = 0;                                // that had them
   for (size_t i = 0; i < prompt.tokens.size(); ++i) {
     const Token token = prompt.tokens[i];
     places[i] = kept.size();

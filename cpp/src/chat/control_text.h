@@ -37,7 +37,8 @@ class ControlText {
   std::unordered_map<std::string, std::vector<std::string>> texts_;  // by their first two bytes
 };
 
-std::string without_mark(std::string text, std::string_view mark);
+// REQUIRES: a mark
+std::string without_mark(const std::string& text, std::string_view mark);
 
 // Takes out the tokens that the mark is made of. Where one has more in it, the mark stays.
 void drop_mark(MediaPrompt& prompt, std::string_view mark, const llama_vocab* vocab);

@@ -252,15 +252,14 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
   }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<Prompt> {
     Rendered rendered = render(request);
-    if (Status status = limit.check(rendered.text.size()); !status.ok()) return status;
+    const bool is_marked = !rendered.mark.empty();
+    std::string text = is_marked ? without_mark(rendered.text, rendered.mark) : rendered.text;
+    if (Status status = limit.check(text.size()); !status.ok()) return status;
     auto prompt = tokenize(rendered.text, request);
     if (!prompt.ok()) return prompt.status();
-    if (!rendered.mark.empty()) {
-      drop_mark(prompt.value(), rendered.mark, vocab_);
-      rendered.text = without_mark(std::move(rendered.text), rendered.mark);
-    }
+    if (is_marked) drop_mark(prompt.value(), rendered.mark, vocab_);
     return Prompt(std::make_shared<LlamaChatPrompt>(
-        std::move(rendered.text), std::move(rendered.rules), request.thinking_budget_tokens,
+        std::move(text), std::move(rendered.rules), request.thinking_budget_tokens,
         std::move(prompt).value()));
   });
 }
