@@ -83,8 +83,8 @@ def _check_success(request: Request, answer: Answer) -> None:
 
 
 def _check_refusal(request: Request, answer: Answer) -> None:
-    if answer.status == 400 and answer.media_type == "text/plain":
-        # It is no HTTP, or of an encoding that is not installed.
+    if _is_unread(answer):
+        # It is no HTTP, or of an encoding that is not read.
         assert request.headers or not request.endpoint, answer.body
         return
     assert answer.media_type == "application/json", f"{answer.status} {answer.body[:200]!r}"
@@ -96,6 +96,19 @@ def _check_refusal(request: Request, answer: Answer) -> None:
     assert (answer.status in (429, 503)) == ("retry-after" in answer.headers)
     if answer.status == 400:
         _check_named(request, message, param)
+
+
+def _is_unread(answer: Answer) -> bool:
+    """Whether not even the path was known, and which API the answer is of."""
+    if answer.status not in (400, 415) or answer.media_type != "application/json":
+        return False
+    body = answer.json()
+    message = body["error"]["message"]
+    if not message.startswith("the request cannot be read: "):
+        return False
+    assert body["type"] == "error"
+    assert body["request_id"] == answer.headers["request-id"]
+    return True
 
 
 def _error_of(request: Request, answer: Answer) -> dict[str, Any]:
