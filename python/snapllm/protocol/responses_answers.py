@@ -62,7 +62,6 @@ class ResponseStream:
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         self._text_reader = TextReader()
-        tier = wire.service_tier
         self._response: dict[str, Any] = {
             "id": f"resp_{secrets.token_hex(24)}",
             "object": "response",
@@ -78,7 +77,7 @@ class ResponseStream:
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
             "previous_response_id": wire.previous_response_id or None,
             "reasoning": {"effort": wire.reasoning.effort if wire.reasoning else None},
-            "service_tier": "default" if tier in (None, "auto") else tier,
+            "service_tier": "default",  # whatever was asked for
             "store": wire.store is not False,
             "temperature": wire.temperature,
             "text": {"format": _given((wire.text and wire.text.format) or TextFormat())},

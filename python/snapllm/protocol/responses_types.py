@@ -142,7 +142,6 @@ class ResponsesRequest(InputTokensRequest, kw_only=True):
     metadata: dict[str, str] | None = None
     # Repeated in the answer only.
     truncation: Literal["auto", "disabled"] | None = None
-    service_tier: str | None = None
     user: str | None = None
     logit_bias: None = None
 
