@@ -31,9 +31,12 @@ class _Shape:
     head_size: int = 16
     ffn: int = 128
     layers: int = 2
+    experts: int = 0
+    """Feed-forward networks of a layer, of which a token takes two; 0 = one for all."""
 
 
 _WIDE_SHAPE = _Shape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
+_MIXED_SHAPE = replace(_WIDE_SHAPE, ffn=256, experts=8)
 _SHAPES = {"1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16)}
 
 
@@ -119,15 +122,24 @@ def make_embedding_model(
     return path
 
 
-def make_quantized_model(path: Path, kind: Quant, output_kind: Quant | None = None) -> Path:
-    """Writes a llama model of about 1 MB whose matrices are of that type, but for the output's."""
-    model = ModelFile(path, "llama", kind=gguf.GGMLQuantizationType[kind.upper()], seed=1)
-    model.metadata.add_name(f"nano llama {kind}")
+def make_quantized_model(
+    path: Path, kind: Quant, output_kind: Quant | None = None, *, has_experts: bool = False
+) -> Path:
+    """Writes a llama model of about 1 MB whose matrices are of that type, but for the output's.
+
+    With experts it is a mixture of eight, qwen3moe.
+    """
+    architecture = "qwen3moe" if has_experts else "llama"
+    model = ModelFile(path, architecture, kind=gguf.GGMLQuantizationType[kind.upper()], seed=1)
+    model.metadata.add_name(f"nano {architecture} {kind}")
     model.metadata.add_context_length(2048)
     model.add_matrix("token_embd", model.vocab_size, _WIDE_SHAPE.width)
     output = gguf.GGMLQuantizationType[(output_kind or kind).upper()]
     model.add_matrix("output", model.vocab_size, _WIDE_SHAPE.width, kind=output)
-    _add_llama(model, _WIDE_SHAPE)
+    if has_experts:
+        _add_qwen3(model, _MIXED_SHAPE)
+    else:
+        _add_llama(model, _WIDE_SHAPE)
     model.add_tokenizer(CHATML_TEMPLATE)
     model.write()
     return path
@@ -251,6 +263,10 @@ def _add_sizes(model: ModelFile, shape: _Shape, kv_heads: list[int] | None = Non
     model.metadata.add_rope_dimension_count(shape.head_size)
     model.metadata.add_layer_norm_rms_eps(1e-6)
     model.metadata.add_rope_freq_base(10000.0)
+    if shape.experts:
+        model.metadata.add_expert_count(shape.experts)
+        model.metadata.add_expert_used_count(2)
+        model.metadata.add_expert_feed_forward_length(shape.ffn)
 
 
 def _add_layer_norm(model: ModelFile, name: str, width: int) -> None:
@@ -271,9 +287,20 @@ def _add_attention(model: ModelFile, i: int, shape: _Shape) -> None:
 
 
 def _add_feed_forward(model: ModelFile, i: int, shape: _Shape) -> None:
+    if shape.experts:
+        _add_experts(model, i, shape)
+        return
     model.add_matrix(f"blk.{i}.ffn_gate", shape.ffn, shape.width)
     model.add_matrix(f"blk.{i}.ffn_up", shape.ffn, shape.width)
     model.add_matrix(f"blk.{i}.ffn_down", shape.width, shape.ffn)
+
+
+def _add_experts(model: ModelFile, i: int, shape: _Shape) -> None:
+    router = gguf.GGMLQuantizationType.F32
+    model.add_matrix(f"blk.{i}.ffn_gate_inp", shape.experts, shape.width, kind=router)
+    model.add_matrix(f"blk.{i}.ffn_gate_exps", shape.experts, shape.ffn, shape.width)
+    model.add_matrix(f"blk.{i}.ffn_up_exps", shape.experts, shape.ffn, shape.width)
+    model.add_matrix(f"blk.{i}.ffn_down_exps", shape.experts, shape.width, shape.ffn)
 
 
 def _add_convolution(model: ModelFile, name: str, channels: int, kernel: int) -> None:

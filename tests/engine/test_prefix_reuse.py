@@ -196,18 +196,20 @@ def test_what_is_restored_goes_on_with_the_very_bits_of_what_was_computed(
 
 
 @pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="it needs AVX2")
+@pytest.mark.parametrize("has_experts", [False, True])
 @pytest.mark.parametrize(
     ("kind", "output_kind"),
     [*((kind, kind) for kind in get_args(Quant)), ("q4_k", "iq4_nl"), ("iq4_nl", "q4_k")],
 )
 def test_every_kind_of_weights_has_the_same_bits_alone_in_batches_and_restored(
-    tmp_path: Path, kind: Quant, output_kind: Quant
+    tmp_path: Path, kind: Quant, output_kind: Quant, has_experts: bool
 ) -> None:
     """A few rows are computed by one kernel, a batch of rows by another.
 
     Beside a kind that llama.cpp reorders, another lies as it is.
     """
-    engine, model = open_engine(make_quantized_model(tmp_path / "m.gguf", kind, output_kind))
+    path = make_quantized_model(tmp_path / "m.gguf", kind, output_kind, has_experts=has_experts)
+    engine, model = open_engine(path)
     with engine, ThreadPoolExecutor(6) as threads:
         for length in (17, 257, 700):
             prompt = random_tokens(length, length)

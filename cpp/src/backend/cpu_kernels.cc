@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/cpu_products.h"
+#include "backend/expert_products.h"
 #include "kernels/attention.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
@@ -85,6 +86,7 @@ class KernelBufferType final : public ggml::cpu::extra_buffer_type {
   bool supports_op(ggml_backend_dev_t, const ggml_tensor*) override { return false; }
   ggml::cpu::tensor_traits* get_tensor_traits(const ggml_tensor* op) override {
     if (op->op == GGML_OP_FLASH_ATTN_EXT) return is_our_attention(op) ? &attention_ : nullptr;
+    if (op->op == GGML_OP_MUL_MAT_ID) return expert_product_kernel(op);
     return op->op == GGML_OP_MUL_MAT ? product_kernel(op) : nullptr;
   }
 

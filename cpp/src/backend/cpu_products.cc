@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 
+#include "backend/product_rows.h"
 #include "ggml-cpu.h"
-#include "kernels/kquant.h"
 #include "kernels/matmul.h"
 #include "kernels/q4_0.h"
 
@@ -18,31 +17,8 @@ void wait_for_all(const ggml_compute_params* params) { ggml_barrier(params->thre
 // One matrix of weights times rows of floats.
 bool is_plain_product(const ggml_tensor* op) {
   const ggml_tensor* weights = op->src[0];
-  const ggml_tensor* x = op->src[1];
   if (ggml_get_op_params_i32(op, 1) != 0) return false;  // a hint at a special matrix
-  return weights->ne[2] == 1 && weights->ne[3] == 1 && x->type == GGML_TYPE_F32 &&
-         op->type == GGML_TYPE_F32 && weights->nb[0] == ggml_type_size(weights->type) &&
-         weights->extra == nullptr && x->nb[0] == sizeof(float) && op->nb[0] == sizeof(float) &&
-         x->ne[1] <= INT32_MAX && weights->ne[1] <= INT32_MAX;
-}
-
-int32_t num_blocks_of(const ggml_tensor* weights) {
-  return static_cast<int32_t>(weights->ne[0] / ggml_blck_size(weights->type));
-}
-
-// Where matrix (i2, i3) of a tensor begins.
-std::byte* matrix_of(const ggml_tensor* tensor, int64_t i2, int64_t i3) {
-  return static_cast<std::byte*>(tensor->data) + static_cast<size_t>(i2) * tensor->nb[2] +
-         static_cast<size_t>(i3) * tensor->nb[3];
-}
-
-// Row number `row` of all of a tensor's rows.
-const float* row_of(const ggml_tensor* tensor, int64_t row) {
-  const int64_t i1 = row % tensor->ne[1];
-  const int64_t i2 = row / tensor->ne[1] % tensor->ne[2];
-  const int64_t i3 = row / tensor->ne[1] / tensor->ne[2];
-  return reinterpret_cast<const float*>(matrix_of(tensor, i2, i3) +
-                                        static_cast<size_t>(i1) * tensor->nb[1]);
+  return weights->ne[2] == 1 && weights->ne[3] == 1 && has_plain_operands(op);
 }
 
 // Calls `compute(first_row, out)` for each matrix of the product.
@@ -57,16 +33,6 @@ void for_each_matrix(const ggml_tensor* op, Compute&& compute) {
     }
   }
 }
-
-// The blocks of each row that are this thread's to quantize.
-struct BlockShare {
-  int64_t begin;
-  int64_t end;
-
-  BlockShare(const ggml_compute_params* params, int64_t num_blocks)
-      : begin(num_blocks * params->ith / params->nth),
-        end(num_blocks * (params->ith + 1) / params->nth) {}
-};
 
 bool is_float_product(const ggml_tensor* op) {
   switch (op->src[0]->type) {
@@ -107,19 +73,6 @@ class FloatProduct final : public ggml::cpu::tensor_traits {
   }
 };
 
-std::optional<KQuantType> kquant_type_of(ggml_type type) {
-  switch (type) {
-    case GGML_TYPE_Q2_K: return KQuantType::kQ2K;
-    case GGML_TYPE_Q3_K: return KQuantType::kQ3K;
-    case GGML_TYPE_Q4_K: return KQuantType::kQ4K;
-    case GGML_TYPE_Q5_K: return KQuantType::kQ5K;
-    case GGML_TYPE_Q6_K: return KQuantType::kQ6K;
-    case GGML_TYPE_IQ4_XS: return KQuantType::kIq4Xs;
-    case GGML_TYPE_IQ4_NL: return KQuantType::kIq4Nl;
-    default: return std::nullopt;
-  }
-}
-
 // Whether ggml computes the product by its kernel for many rows of K-quants.
 bool is_tiled(const ggml_tensor* op) {
   constexpr int64_t kFirstTiledRows = 8;
@@ -129,19 +82,19 @@ bool is_tiled(const ggml_tensor* op) {
 class KQuantProduct final : public ggml::cpu::tensor_traits {
  public:
   bool work_size(int, const ggml_tensor* op, size_t& size) override {
-    size = row_bytes(op) * static_cast<size_t>(ggml_nrows(op->src[1]));
+    size = quantized_row_bytes(op) * static_cast<size_t>(ggml_nrows(op->src[1]));
     return true;
   }
 
   bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
-    quantize(params, op);
+    quantize_rows(params, op);
     wait_for_all(params);
     const ggml_tensor* weights = op->src[0];
     KQuantArgs args;
     args.weights = static_cast<const std::byte*>(weights->data);
     args.weights_stride = weights->nb[1];
     args.type = *kquant_type_of(weights->type);
-    args.x_stride = row_bytes(op);
+    args.x_stride = quantized_row_bytes(op);
     args.out_stride = op->nb[1];
     args.num_blocks = num_blocks_of(weights);
     args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
@@ -152,26 +105,6 @@ class KQuantProduct final : public ggml::cpu::tensor_traits {
       multiply_kquant(args, params->ith, params->nth);
     });
     return true;
-  }
-
- private:
-  static ggml_type activation_type(const ggml_tensor* op) {
-    return ggml_get_type_traits_cpu(op->src[0]->type)->vec_dot_type;
-  }
-
-  static size_t row_bytes(const ggml_tensor* op) {
-    return ggml_row_size(activation_type(op), op->src[1]->ne[0]);
-  }
-
-  static void quantize(const ggml_compute_params* params, const ggml_tensor* op) {
-    const ggml_type type = activation_type(op);
-    const auto from_float = ggml_get_type_traits_cpu(type)->from_float;
-    const int64_t size = ggml_blck_size(type);
-    const BlockShare share(params, num_blocks_of(op->src[0]));
-    auto* to = static_cast<std::byte*>(params->wdata) + ggml_row_size(type, share.begin * size);
-    for (int64_t row = 0; row < ggml_nrows(op->src[1]); ++row, to += row_bytes(op)) {
-      from_float(row_of(op->src[1], row) + share.begin * size, to, (share.end - share.begin) * size);
-    }
   }
 };
 
@@ -245,6 +178,19 @@ ggml::cpu::tensor_traits* product_kernel(const ggml_tensor* op) {
   if (!has_product_kernel(type)) return nullptr;
   if (type == GGML_TYPE_Q4_0) return &q40_product;
   return is_tiled(op) ? nullptr : &kquant_product;
+}
+
+std::optional<KQuantType> kquant_type_of(ggml_type type) {
+  switch (type) {
+    case GGML_TYPE_Q2_K: return KQuantType::kQ2K;
+    case GGML_TYPE_Q3_K: return KQuantType::kQ3K;
+    case GGML_TYPE_Q4_K: return KQuantType::kQ4K;
+    case GGML_TYPE_Q5_K: return KQuantType::kQ5K;
+    case GGML_TYPE_Q6_K: return KQuantType::kQ6K;
+    case GGML_TYPE_IQ4_XS: return KQuantType::kIq4Xs;
+    case GGML_TYPE_IQ4_NL: return KQuantType::kIq4Nl;
+    default: return std::nullopt;
+  }
 }
 
 bool has_product_kernel(ggml_type quantization) {

@@ -1,7 +1,10 @@
 // Which products of matrices ggml's CPU backend computes by kernels of our own.
 #pragma once
 
+#include <optional>
+
 #include "ggml.h"
+#include "kernels/kquant.h"
 #include "traits.h"
 
 namespace snapllm {
@@ -13,5 +16,8 @@ ggml::cpu::tensor_traits* product_kernel(const ggml_tensor* op);
 
 // Whether this build has a kernel for such weights, as they lie in the file.
 bool has_product_kernel(ggml_type quantization);
+
+// The format of weights that kernels/kquant.h knows.
+std::optional<KQuantType> kquant_type_of(ggml_type type);
 
 }  // namespace snapllm

@@ -152,11 +152,13 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options, Attentio
 }
 
 // KV that one of them computed differs in its last bits from that of another.
-std::string fingerprint_name(Attention attention, bool has_own_products, bool is_long) {
+std::string fingerprint_name(Attention attention, const GgufHeader& header, bool has_own_products,
+                             bool is_long) {
   std::string name = "own 2";
   if (attention == Attention::kPlain) name = "plain";
   if (attention == Attention::kFlash) name = "flash";
   if (has_own_products) name += " products 3";
+  if (has_own_products && header.has_experts) name += " experts 1";
   if (is_long) name += " long";
   return name;
 }
@@ -345,7 +347,7 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     const bool own_products = has_own_products(options, header.value());
     const bool is_long = rotates_as_long(header.value(), context.value().get());
     const auto fingerprint =
-        kv_fingerprint(options, fingerprint_name(attention, own_products, is_long));
+        kv_fingerprint(options, fingerprint_name(attention, header.value(), own_products, is_long));
     if (!fingerprint.ok()) return fingerprint.status();
     // Without a KV memory there is nothing to generate from.
     info.supports_generation = llama_get_memory(context.value().get()) != nullptr;
