@@ -84,7 +84,6 @@ void bind_request(py::module_& module) {
       .def_property("tool_choice", &tool_choice_name, &set_tool_choice)
       .def_readwrite("parallel_tool_calls", &ChatFormatRequest::parallel_tool_calls)
       .def_readwrite("enable_thinking", &ChatFormatRequest::enable_thinking)
-      .def_readwrite("add_generation_prompt", &ChatFormatRequest::add_generation_prompt)
       .def_readwrite("continue_final_message", &ChatFormatRequest::continue_final_message)
       .def_readwrite("json_schema", &ChatFormatRequest::json_schema)
       .def_readwrite("grammar", &ChatFormatRequest::grammar)

@@ -74,6 +74,17 @@ TEST(call_grammar, blanks_after_reasoning_go_where_there_is_none_to_come) {
   }
 }
 
+TEST(call_grammar, what_is_not_read_of_a_literal_goes) {
+  CHECK_EQ(without_beginning("root ::= \"<|a|>\\n\" b\nb ::= \"<\"", "\"<\""),
+           "root ::= \"|a|>\\n\" b\nb ::= \"<\"");
+  CHECK_EQ(without_beginning("b ::= \"<\"\nroot ::= \"<\" b", "\"<\""),
+           "b ::= \"<\"\nroot ::= \"\" b");
+  for (const std::string grammar : {"", "root ::= b\nb ::= \"<\"", "root ::= \"x\""}) {
+    CHECK_EQ(without_beginning(grammar, "\"<\""), grammar);
+  }
+  CHECK_EQ(without_beginning("root ::= \"x\"", "\"\""), "root ::= \"x\"");
+}
+
 TEST(call_grammar, text_that_may_be_empty_goes_too) {
   CHECK_EQ(without_text_before_call("root ::= \"a\" until-8 tool-calls"), "root ::= \"a\" tool-calls");
   CHECK_EQ(without_text_before_call("root ::= \"a\" until-8 space tool-call"),

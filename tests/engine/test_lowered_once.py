@@ -80,7 +80,7 @@ def test_the_images_of_a_marked_request_are_fetched_once(
 
     async def run() -> None:
         runner = engine.runner
-        lowered, num_marked = await runner.lower_marked(chat(messages), beginning)
+        lowered, [num_marked] = await runner.lower_marked(chat(messages), [beginning])
         [answer] = await runner.start_lowered(lowered, stream=False)
         events = []
         while batch := await answer.next():

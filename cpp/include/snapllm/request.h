@@ -42,7 +42,6 @@ struct ChatFormatRequest {
   ToolChoice tool_choice = ToolChoice::kAuto;
   bool parallel_tool_calls = true;
   bool enable_thinking = false;
-  bool add_generation_prompt = true;
   // The last message is the assistant's and has a text: the answer is the rest of it.
   bool continue_final_message = false;
   std::string json_schema;  // schema the answer must match; empty = free text

@@ -117,6 +117,14 @@ std::string after_literal(const std::string& literal, const std::string& grammar
   return "root ::= " + literal + " a-root\n" + with_prefix(grammar, "a-");
 }
 
+std::string without_beginning(std::string grammar, const std::string& literal) {
+  const std::string beginning = literal.substr(0, literal.size() - 1);  // the literal goes on
+  const std::string root = "root ::= " + beginning;
+  const size_t line = grammar.starts_with(root) ? 0 : grammar.find("\n" + root);
+  if (line == std::string::npos) return grammar;
+  return grammar.erase(grammar.find('"', line) + 1, beginning.size() - 1);
+}
+
 std::string either(const std::string& first, const std::string& second) {
   if (first.empty()) return second;
   if (second.empty()) return first;

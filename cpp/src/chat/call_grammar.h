@@ -27,6 +27,10 @@ std::string without_fence(const std::string& grammar);
 // The literal as GBNF writes it, and then what the grammar allows.
 std::string after_literal(const std::string& literal, const std::string& grammar);
 
+// For a text of which the sampler does not read the beginning: the grammar without it, which is a
+// literal as GBNF writes it. A grammar that does not begin so stays.
+std::string without_beginning(std::string grammar, const std::string& literal);
+
 // What either grammar allows. An empty one allows nothing.
 std::string either(const std::string& first, const std::string& second);
 

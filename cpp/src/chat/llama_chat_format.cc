@@ -1,6 +1,7 @@
 #include "chat/llama_chat_format.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
@@ -60,9 +61,8 @@ common_chat_templates_inputs to_inputs(const ChatFormatRequest& request) {
   const bool must_call = !inputs.tools.empty() && request.tool_choice == ToolChoice::kRequired;
   if (!must_call) inputs.json_schema = request.json_schema;
   inputs.grammar = request.grammar;
-  inputs.add_generation_prompt = request.add_generation_prompt;
+  inputs.add_generation_prompt = !request.continue_final_message;
   if (request.continue_final_message) {
-    inputs.add_generation_prompt = false;
     inputs.continue_final_message = COMMON_CHAT_CONTINUATION_CONTENT;
   }
   inputs.enable_thinking = request.enable_thinking;
@@ -99,6 +99,27 @@ std::invalid_argument uncompilable(const common_chat_templates_inputs& inputs,
   return std::invalid_argument("grammar must be one" + rest);
 }
 
+bool begins_with_blank(std::string_view text) {
+  return !text.empty() && std::isspace(static_cast<unsigned char>(text[0])) != 0;
+}
+
+// What llama.cpp's sampler reads of the text that the prompt begins the answer with. It skips a
+// first token with the blank that some vocabularies put before a text, and of the text what is in
+// that token, too.
+struct Prefill {
+  Prefill(const llama_vocab* vocab, const std::string& text)
+      : tokens(common_tokenize(vocab, text, false, true)) {
+    if (tokens.empty() || begins_with_blank(text)) return;
+    const std::string piece = common_token_to_piece(vocab, tokens[0]);
+    if (!begins_with_blank(piece)) return;
+    skipped = piece.substr(1);
+    tokens.erase(tokens.begin());
+  }
+
+  std::vector<llama_token> tokens;
+  std::string skipped;
+};
+
 // What the rules follow from where they are cacheable.
 std::string rules_key(const ChatFormatRequest& request, const std::string& generation_prompt) {
   std::string key;
@@ -110,7 +131,6 @@ std::string rules_key(const ChatFormatRequest& request, const std::string& gener
   add(std::to_string(static_cast<int>(request.tool_choice)));
   key += request.parallel_tool_calls ? 'p' : '-';
   key += request.enable_thinking ? 't' : '-';
-  key += request.add_generation_prompt ? 'g' : '-';
   add(generation_prompt);
   add(request.tools_json);
   add(request.json_schema);
@@ -314,6 +334,7 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
     }
     check_grammar(inputs, params.grammar);
     if (has_schema) drop_blanks(params);
+    drop_skipped(params);
     return params;
   }
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_AUTO && has_schema) {
@@ -335,6 +356,7 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
   if (!inputs.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
   check_grammar(inputs, params.grammar);
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) drop_blanks(params);
+  drop_skipped(params);
   return params;
 }
 
@@ -352,13 +374,20 @@ void LlamaChatFormat::drop_blanks(common_chat_params& params) const {
   }
 }
 
+void LlamaChatFormat::drop_skipped(common_chat_params& params) const {
+  if (params.grammar_lazy) return;  // read from its trigger on
+  const Prefill prefill(vocab_, params.generation_prompt);
+  params.grammar =
+      without_beginning(std::move(params.grammar), gbnf_format_literal(prefill.skipped));
+}
+
 bool LlamaChatFormat::reads(const std::string& grammar, const std::string& text) const {
-  const llama_sampler_ptr sampler(llama_sampler_init_grammar(vocab_, grammar.c_str(), "root"));
+  const Prefill prefill(vocab_, text);
+  const llama_sampler_ptr sampler(llama_sampler_init_grammar(
+      vocab_, without_beginning(grammar, gbnf_format_literal(prefill.skipped)).c_str(), "root"));
   if (sampler == nullptr) return false;
   try {
-    for (const llama_token token : common_tokenize(vocab_, text, false, true)) {
-      llama_sampler_accept(sampler.get(), token);
-    }
+    for (const llama_token token : prefill.tokens) llama_sampler_accept(sampler.get(), token);
   } catch (const std::exception&) {
     return false;
   }

@@ -84,6 +84,8 @@ class LlamaChatFormat {
   void check_grammar(const common_chat_templates_inputs& inputs, const std::string& grammar) const;
   // See without_blanks_around. Blanks that the prompt begins the answer with stay.
   void drop_blanks(common_chat_params& params) const;
+  // Takes out of the grammar what the sampler skips of the text that it begins with.
+  void drop_skipped(common_chat_params& params) const;
   // Whether something that the grammar allows begins with the text.
   bool reads(const std::string& grammar, const std::string& text) const;
   // The special tokens that begin tool calls; none where a call begins with plain text.
