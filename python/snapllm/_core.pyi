@@ -70,7 +70,6 @@ class ChatFormatRequest:
     tool_choice: Literal["auto", "required", "none"]
     parallel_tool_calls: bool
     enable_thinking: bool
-    add_generation_prompt: bool
     continue_final_message: bool
     json_schema: str
     grammar: str

@@ -69,33 +69,38 @@ def lower_chat(
 
 
 def lower_marked(
-    core: _core.Engine, request: ChatRequest, beginning: list[Message], policy: MediaPolicy
-) -> tuple[Lowered, int]:
-    """`lower_chat`, and how many of the prompt's tokens a beginning of the chat makes up.
+    core: _core.Engine, request: ChatRequest, beginnings: list[list[Message]], policy: MediaPolicy
+) -> tuple[Lowered, list[int]]:
+    """`lower_chat`, and how many of the prompt's tokens each beginning of the chat makes up.
 
     Args:
         core: The engine's core.
         request: The chat.
-        beginning: The chat's first messages; the last of them may be cut short.
+        beginnings: Each the chat's first messages; the last of them may be cut short.
         policy: See `lower_chat`.
     """
     media = _media_loader(core, request, policy)
     messages_json = render_messages(request.messages, media.place)
     lowered = _format(core, request, messages_json, media.inputs, media.marker)
-    shown: list[_core.MediaInput] = []
 
-    def place(_part: ContentPart, _where: str) -> str:
+    def num_tokens_of(beginning: list[Message]) -> int:
         # What the beginning shows is what all of it shows first: read already.
-        shown.append(media.inputs[len(shown)])
-        return media.marker
+        shown = iter(media.inputs)
+        inputs: list[_core.MediaInput] = []
 
-    try:
-        beginning_json = render_messages(beginning, place)
-        begun = msgspec.structs.replace(request, continue_final_message=False)
-        part = _format(core, begun, beginning_json, shown, media.marker)
-    except SnapLLMError:
-        return lowered, len(lowered.tokens)  # the template takes no such conversation
-    return lowered, _num_common(lowered.tokens, part.tokens)
+        def place(_part: ContentPart, _where: str) -> str:
+            inputs.append(next(shown))
+            return media.marker
+
+        try:
+            beginning_json = render_messages(beginning, place)
+            begun = msgspec.structs.replace(request, continue_final_message=False)
+            part = _format(core, begun, beginning_json, inputs, media.marker)
+        except SnapLLMError:
+            return len(lowered.tokens)  # the template takes no such conversation
+        return _num_common(lowered.tokens, part.tokens)
+
+    return lowered, [num_tokens_of(beginning) for beginning in beginnings]
 
 
 def _num_common(some: list[int], others: list[int]) -> int:

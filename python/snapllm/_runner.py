@@ -133,16 +133,19 @@ class Runner:
         return await pool.run(lower_chat, self.core, request, self.media_policy)
 
     async def lower_marked(
-        self, request: ChatRequest, beginning: list[Message]
-    ) -> tuple[Lowered, int]:
-        """The chat as `start_lowered` submits it, and how many of its tokens a beginning makes
-        up; see `snapllm._lowering.lower_marked`."""
-        begun = self.resolve(msgspec.structs.replace(request, messages=beginning))
+        self, request: ChatRequest, beginnings: list[list[Message]]
+    ) -> tuple[Lowered, list[int]]:
+        """The chat as `start_lowered` submits it, and how many of its tokens each beginning
+        makes up; see `snapllm._lowering.lower_marked`."""
+        begun = [
+            self.resolve(msgspec.structs.replace(request, messages=messages)).messages
+            for messages in beginnings
+        ]
         request = self.resolve(request)
         await self.bring_back(request.model)
         pool = self._pool_for(request) or self.threads.formatting
         policy = self.media_policy
-        return await pool.run(lower_marked, self.core, request, begun.messages, policy)
+        return await pool.run(lower_marked, self.core, request, begun, policy)
 
     def _pool_for(self, request: ChatRequest | CompletionRequest) -> Pool | None:
         """Where a request is lowered, once it is resolved; None = by the event loop."""

@@ -38,11 +38,12 @@ async def messages(request: web.Request) -> web.StreamResponse:
         answer = Answer(parsed, 0)
         answers = await runner.start_chat(chat, stream=parsed.stream)
     else:
-        lowered, num_marked = await runner.lower_marked(chat, mark.messages)
-        num_hour = num_marked if mark.ttl == "1h" else 0
+        beginnings = [mark.messages]
         if mark.for_an_hour is not None:
-            num_hour = (await runner.lower_marked(chat, mark.for_an_hour))[1]
-        answer = Answer(parsed, num_marked, num_hour)
+            beginnings.append(mark.for_an_hour)
+        lowered, counts = await runner.lower_marked(chat, beginnings)
+        is_any_for_an_hour = mark.ttl == "1h" or mark.for_an_hour is not None
+        answer = Answer(parsed, counts[0], counts[-1] if is_any_for_an_hour else 0)
         answers = await runner.start_lowered(lowered, stream=parsed.stream)
     with answering(request, chat.model, answers):
         if not parsed.stream:
