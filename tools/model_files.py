@@ -142,6 +142,8 @@ class ModelFile:
     def add_matrix_named(self, name: str, *shape: int, kind: Kind | None = None) -> None:
         """`add_matrix` under a name that does not end in the usual way."""
         kind = self._kind if kind is None else kind
+        if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
+            kind = Kind.Q8_0  # rows that are no whole blocks: as files of K-quants have them
         self._add(name, shape, kind, lambda: _random_weights(self._random, shape, kind))
 
     def add_values(self, name: str, values: np.ndarray) -> None:

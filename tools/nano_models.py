@@ -16,7 +16,9 @@ import gguf
 import numpy as np
 from model_files import CHATML_TEMPLATE, ModelFile
 
-Architecture = Literal["llama", "qwen3", "qwen2vl", "gemma3", "mamba2", "lfm2"]
+Architecture = Literal[
+    "llama", "qwen3", "qwen2vl", "gemma3", "deepseek2", "mamba2", "lfm2", "qwen35"
+]
 Quant = Literal["f16", "q8_0", "q4_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "iq4_nl"]
 
 GEMMA3_WINDOW = 64
@@ -37,6 +39,7 @@ class _Shape:
 
 _WIDE_SHAPE = _Shape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
 _MIXED_SHAPE = replace(_WIDE_SHAPE, ffn=256, experts=8)
+_LATENT_SHAPE = replace(_WIDE_SHAPE, kv_heads=4, head_size=128)
 _SHAPES = {"1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16)}
 
 
@@ -69,8 +72,10 @@ def make_nano_model(
         "qwen3": _add_qwen3,
         "qwen2vl": _add_qwen2vl,
         "gemma3": _add_gemma3,
+        "deepseek2": _add_deepseek2,
         "mamba2": _add_mamba2,
         "lfm2": _add_lfm2,
+        "qwen35": _add_qwen35,
     }[architecture](model, shape)
     if long_rope_from:
         model.metadata.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
@@ -123,21 +128,22 @@ def make_embedding_model(
 
 
 def make_quantized_model(
-    path: Path, kind: Quant, output_kind: Quant | None = None, *, has_experts: bool = False
+    path: Path,
+    kind: Quant,
+    output_kind: Quant | None = None,
+    architecture: Literal["llama", "qwen3moe", "deepseek2"] = "llama",
 ) -> Path:
-    """Writes a llama model of about 1 MB whose matrices are of that type, but for the output's.
-
-    With experts it is a mixture of eight, qwen3moe.
-    """
-    architecture = "qwen3moe" if has_experts else "llama"
+    """Writes a model of about 1 MB whose matrices are of that type, but for the output's."""
     model = ModelFile(path, architecture, kind=gguf.GGMLQuantizationType[kind.upper()], seed=1)
     model.metadata.add_name(f"nano {architecture} {kind}")
     model.metadata.add_context_length(2048)
     model.add_matrix("token_embd", model.vocab_size, _WIDE_SHAPE.width)
     output = gguf.GGMLQuantizationType[(output_kind or kind).upper()]
     model.add_matrix("output", model.vocab_size, _WIDE_SHAPE.width, kind=output)
-    if has_experts:
+    if architecture == "qwen3moe":
         _add_qwen3(model, _MIXED_SHAPE)
+    elif architecture == "deepseek2":
+        _add_deepseek2(model, _LATENT_SHAPE)
     else:
         _add_llama(model, _WIDE_SHAPE)
     model.add_tokenizer(CHATML_TEMPLATE)
@@ -205,6 +211,34 @@ def _add_gemma3(model: ModelFile, shape: _Shape) -> None:
         _add_feed_forward(model, i, shape)
 
 
+def _add_deepseek2(model: ModelFile, shape: _Shape) -> None:
+    """All heads share one key and value of few numbers (multi-head latent attention)."""
+    rank, rope_size = 2 * shape.head_size, shape.head_size
+    shared = replace(shape, kv_heads=1, head_size=rank + rope_size)
+    _add_sizes(model, shared, value_size=rank, rope_size=rope_size)
+    model.metadata.add_key_length_mla(shape.head_size + rope_size)
+    model.metadata.add_value_length_mla(shape.head_size)
+    model.metadata.add_q_lora_rank(rank)
+    model.metadata.add_kv_lora_rank(rank)
+    model.metadata.add_leading_dense_block_count(shape.layers)
+    model.metadata.add_expert_count(0)
+    model.metadata.add_expert_shared_count(0)
+    model.metadata.add_expert_feed_forward_length(shape.ffn)
+    model.add_norm("output_norm", shape.width)
+    for i in range(shape.layers):
+        model.add_norm(f"blk.{i}.attn_norm", shape.width)
+        model.add_norm(f"blk.{i}.attn_q_a_norm", rank)
+        model.add_norm(f"blk.{i}.attn_kv_a_norm", rank)
+        model.add_norm(f"blk.{i}.ffn_norm", shape.width)
+        model.add_matrix(f"blk.{i}.attn_q_a", rank, shape.width)
+        model.add_matrix(f"blk.{i}.attn_q_b", shape.heads * (shape.head_size + rope_size), rank)
+        model.add_matrix(f"blk.{i}.attn_kv_a_mqa", rank + rope_size, shape.width)
+        model.add_matrix(f"blk.{i}.attn_k_b", shape.heads, rank, shape.head_size)
+        model.add_matrix(f"blk.{i}.attn_v_b", shape.heads, shape.head_size, rank)
+        model.add_matrix(f"blk.{i}.attn_output", shape.width, shape.heads * shape.head_size)
+        _add_feed_forward(model, i, shape)
+
+
 def _add_mamba2(model: ModelFile, shape: _Shape) -> None:
     """Recurrent layers only; heads and states are of a size that GPU kernels take."""
     inner, state, heads, kernel = 2 * shape.width, 128, 2, 4
@@ -251,16 +285,59 @@ def _add_lfm2(model: ModelFile, shape: _Shape) -> None:
         _add_feed_forward(model, i, shape)
 
 
-def _add_sizes(model: ModelFile, shape: _Shape, kv_heads: list[int] | None = None) -> None:
-    """Adds the metadata of a model with attention; kv_heads are each layer's, if they differ."""
+def _add_qwen35(model: ModelFile, shape: _Shape) -> None:
+    """A layer of gated delta nets, then one of attention whose answer has a gate."""
+    heads, groups, state, kernel = 4, 2, shape.head_size, 4
+    key_size, value_size = groups * state, heads * state
+    _add_sizes(model, shape)
+    part = shape.head_size // 16
+    model.metadata.add_rope_dimension_sections([2 * part, 3 * part, 3 * part, 0])
+    model.metadata.add_ssm_conv_kernel(kernel)
+    model.metadata.add_ssm_inner_size(value_size)
+    model.metadata.add_ssm_state_size(state)
+    model.metadata.add_ssm_time_step_rank(heads)
+    model.metadata.add_ssm_group_count(groups)
+    model.metadata.add_full_attention_interval(2)
+    model.add_norm("output_norm", shape.width)
+    for i in range(shape.layers):
+        model.add_norm(f"blk.{i}.attn_norm", shape.width)
+        model.add_norm(f"blk.{i}.post_attention_norm", shape.width)
+        if i % 2 == 0:
+            model.add_matrix(f"blk.{i}.attn_qkv", 2 * key_size + value_size, shape.width)
+            model.add_matrix(f"blk.{i}.attn_gate", value_size, shape.width)
+            _add_convolution(model, f"blk.{i}.ssm_conv1d", 2 * key_size + value_size, kernel)
+            model.add_values(f"blk.{i}.ssm_dt.bias", np.zeros(heads))
+            model.add_values(f"blk.{i}.ssm_a", np.full(heads, -1.0))
+            model.add_matrix(f"blk.{i}.ssm_beta", heads, shape.width)
+            model.add_matrix(f"blk.{i}.ssm_alpha", heads, shape.width)
+            model.add_norm(f"blk.{i}.ssm_norm", state)
+            model.add_matrix(f"blk.{i}.ssm_out", shape.width, value_size)
+        else:
+            _add_query_key_norms(model, i, shape)
+            _add_attention(model, i, shape, gated=True)
+        _add_feed_forward(model, i, shape)
+
+
+def _add_sizes(
+    model: ModelFile,
+    shape: _Shape,
+    kv_heads: list[int] | None = None,
+    value_size: int = 0,
+    rope_size: int = 0,
+) -> None:
+    """Adds the metadata of a model with attention.
+
+    kv_heads are each layer's, if they differ; the sizes those of a head's value and of what is
+    rotated of it, if they are not the head's.
+    """
     model.metadata.add_embedding_length(shape.width)
     model.metadata.add_block_count(shape.layers)
     model.metadata.add_feed_forward_length(shape.ffn)
     model.metadata.add_head_count(shape.heads)
     model.metadata.add_head_count_kv(kv_heads or shape.kv_heads)
     model.metadata.add_key_length(shape.head_size)
-    model.metadata.add_value_length(shape.head_size)
-    model.metadata.add_rope_dimension_count(shape.head_size)
+    model.metadata.add_value_length(value_size or shape.head_size)
+    model.metadata.add_rope_dimension_count(rope_size or shape.head_size)
     model.metadata.add_layer_norm_rms_eps(1e-6)
     model.metadata.add_rope_freq_base(10000.0)
     if shape.experts:
@@ -279,8 +356,9 @@ def _add_query_key_norms(model: ModelFile, i: int, shape: _Shape, weight: float 
     model.add_norm(f"blk.{i}.attn_k_norm", shape.head_size, weight=weight)
 
 
-def _add_attention(model: ModelFile, i: int, shape: _Shape) -> None:
-    model.add_matrix(f"blk.{i}.attn_q", shape.heads * shape.head_size, shape.width)
+def _add_attention(model: ModelFile, i: int, shape: _Shape, *, gated: bool = False) -> None:
+    num_queries = shape.heads * (2 if gated else 1)
+    model.add_matrix(f"blk.{i}.attn_q", num_queries * shape.head_size, shape.width)
     model.add_matrix(f"blk.{i}.attn_k", shape.kv_heads * shape.head_size, shape.width)
     model.add_matrix(f"blk.{i}.attn_v", shape.kv_heads * shape.head_size, shape.width)
     model.add_matrix(f"blk.{i}.attn_output", shape.width, shape.heads * shape.head_size)

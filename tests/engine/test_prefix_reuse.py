@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from nano_models import GEMMA3_WINDOW, Architecture, Quant, make_nano_model, make_quantized_model
@@ -196,19 +196,29 @@ def test_what_is_restored_goes_on_with_the_very_bits_of_what_was_computed(
 
 
 @pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="it needs AVX2")
-@pytest.mark.parametrize("has_experts", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "output_kind"),
-    [*((kind, kind) for kind in get_args(Quant)), ("q4_k", "iq4_nl"), ("iq4_nl", "q4_k")],
+    ("architecture", "kind", "output_kind"),
+    [
+        *product(["llama", "qwen3moe"], get_args(Quant), [None]),
+        ("llama", "q4_k", "iq4_nl"),
+        ("llama", "iq4_nl", "q4_k"),
+        ("qwen3moe", "q4_0", "q4_k"),
+        ("deepseek2", "q4_k", None),
+        ("deepseek2", "q4_0", None),
+    ],
 )
 def test_every_kind_of_weights_has_the_same_bits_alone_in_batches_and_restored(
-    tmp_path: Path, kind: Quant, output_kind: Quant, has_experts: bool
+    tmp_path: Path,
+    architecture: Literal["llama", "qwen3moe", "deepseek2"],
+    kind: Quant,
+    output_kind: Quant | None,
 ) -> None:
     """A few rows are computed by one kernel, a batch of rows by another.
 
-    Beside a kind that llama.cpp reorders, another lies as it is.
+    Beside a kind that llama.cpp reorders, another lies as it is. Of a mixture's experts each has
+    some rows of a batch; with latent attention each head has a matrix of its own.
     """
-    path = make_quantized_model(tmp_path / "m.gguf", kind, output_kind, has_experts=has_experts)
+    path = make_quantized_model(tmp_path / "m.gguf", kind, output_kind, architecture)
     engine, model = open_engine(path)
     with engine, ThreadPoolExecutor(6) as threads:
         for length in (17, 257, 700):

@@ -14,21 +14,27 @@ namespace {
 
 void wait_for_all(const ggml_compute_params* params) { ggml_barrier(params->threadpool); }
 
-// One matrix of weights times rows of floats.
+// Weights times rows of floats: one matrix, or one for each head. What is computed (an operation's)
+// counts as weights where it is one matrix only.
 bool is_plain_product(const ggml_tensor* op) {
   const ggml_tensor* weights = op->src[0];
   if (ggml_get_op_params_i32(op, 1) != 0) return false;  // a hint at a special matrix
-  return weights->ne[2] == 1 && weights->ne[3] == 1 && has_plain_operands(op);
+  const bool is_one = weights->ne[2] == 1 && weights->ne[3] == 1;
+  return (is_one || weights->op == GGML_OP_NONE) && has_plain_operands(op);
 }
 
-// Calls `compute(first_row, out)` for each matrix of the product.
+// Calls `compute(first_row, weights, out)` for each matrix of the product.
 template <typename Compute>
 void for_each_matrix(const ggml_tensor* op, Compute&& compute) {
+  const ggml_tensor* weights = op->src[0];
   const ggml_tensor* x = op->src[1];
   int64_t row = 0;
   for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
     for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
-      compute(static_cast<size_t>(row), reinterpret_cast<float*>(matrix_of(op, i2, i3)));
+      // Several matrices of rows may share one of weights.
+      const std::byte* matrix = matrix_of(weights, i2 / (x->ne[2] / weights->ne[2]),
+                                          i3 / (x->ne[3] / weights->ne[3]));
+      compute(static_cast<size_t>(row), matrix, reinterpret_cast<float*>(matrix_of(op, i2, i3)));
       row += x->ne[1];
     }
   }
@@ -54,7 +60,6 @@ class FloatProduct final : public ggml::cpu::tensor_traits {
     const ggml_tensor* weights = op->src[0];
     const ggml_tensor* x = op->src[1];
     MatmulArgs args;
-    args.weights = static_cast<const std::byte*>(weights->data);
     args.weights_stride = weights->nb[1];
     args.weights_type = weights->type == GGML_TYPE_F32   ? NumberType::kFloat
                         : weights->type == GGML_TYPE_F16 ? NumberType::kHalf
@@ -64,7 +69,8 @@ class FloatProduct final : public ggml::cpu::tensor_traits {
     args.size = static_cast<int32_t>(x->ne[0]);
     args.num_rows = static_cast<int32_t>(x->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for_each_matrix(op, [&](size_t first_row, float* out) {
+    for_each_matrix(op, [&](size_t first_row, const std::byte* matrix, float* out) {
+      args.weights = matrix;
       args.x = reinterpret_cast<const std::byte*>(row_of(x, static_cast<int64_t>(first_row)));
       args.out = out;
       multiply(args, params->ith, params->nth);
@@ -91,7 +97,6 @@ class KQuantProduct final : public ggml::cpu::tensor_traits {
     wait_for_all(params);
     const ggml_tensor* weights = op->src[0];
     KQuantArgs args;
-    args.weights = static_cast<const std::byte*>(weights->data);
     args.weights_stride = weights->nb[1];
     args.type = *kquant_type_of(weights->type);
     args.x_stride = quantized_row_bytes(op);
@@ -99,7 +104,8 @@ class KQuantProduct final : public ggml::cpu::tensor_traits {
     args.num_blocks = num_blocks_of(weights);
     args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for_each_matrix(op, [&](size_t first_row, float* out) {
+    for_each_matrix(op, [&](size_t first_row, const std::byte* matrix, float* out) {
+      args.weights = matrix;
       args.x = static_cast<const std::byte*>(params->wdata) + args.x_stride * first_row;
       args.out = out;
       multiply_kquant(args, params->ith, params->nth);
@@ -124,13 +130,13 @@ class Q40Product final : public ggml::cpu::tensor_traits {
     quantize(params, op, rows, scratch);
     wait_for_all(params);
     Q40Args args;
-    args.weights = static_cast<const std::byte*>(weights->data);
     args.weights_stride = weights->nb[1];
     args.out_stride = op->nb[1];
     args.num_blocks = num_blocks_of(weights);
     args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for_each_matrix(op, [&](size_t first_row, float* out) {
+    for_each_matrix(op, [&](size_t first_row, const std::byte* matrix, float* out) {
+      args.weights = matrix;
       args.x = rows + q40_row_bytes(args.num_blocks) * first_row;
       args.out = out;
       multiply_q40(args, params->ith, params->nth, scratch);

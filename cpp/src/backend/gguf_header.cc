@@ -53,6 +53,7 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
     if (file.has_tensor_of(type)) header.types.push_back(type);
   }
   header.has_experts = file.integer(prefix + "expert_count", 0) > 0;
+  header.has_latent_attention = file.integer(prefix + "attention.key_length_mla", 0) > 0;
   header.kv_elements_per_token = layers * kv_heads * (key_size + value_size);
   return header;
 }

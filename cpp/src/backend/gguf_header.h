@@ -28,6 +28,8 @@ struct GgufHeader {
   int32_t short_context_size = 0;
   std::vector<ggml_type> types;  // of its tensors, each once
   bool has_experts = false;
+  // All heads share a key and a value of few numbers, which each has matrices of its own for.
+  bool has_latent_attention = false;
 };
 
 // Reads and checks a text model's header. Errors: kFileNotFound, kInvalidModel.

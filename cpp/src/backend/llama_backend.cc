@@ -159,6 +159,7 @@ std::string fingerprint_name(Attention attention, const GgufHeader& header, bool
   if (attention == Attention::kFlash) name = "flash";
   if (has_own_products) name += " products 3";
   if (has_own_products && header.has_experts) name += " experts 1";
+  if (header.has_latent_attention) name += " heads 1";
   if (is_long) name += " long";
   return name;
 }
