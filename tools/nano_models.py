@@ -17,7 +17,7 @@ import numpy as np
 from model_files import CHATML_TEMPLATE, ModelFile
 
 Architecture = Literal[
-    "llama", "qwen3", "qwen2vl", "gemma3", "deepseek2", "mamba2", "lfm2", "qwen35"
+    "llama", "qwen3", "qwen2vl", "gemma3", "gpt-oss", "deepseek2", "mamba2", "lfm2", "qwen35"
 ]
 Quant = Literal["f16", "q8_0", "q4_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "iq4_nl"]
 
@@ -72,6 +72,7 @@ def make_nano_model(
         "qwen3": _add_qwen3,
         "qwen2vl": _add_qwen2vl,
         "gemma3": _add_gemma3,
+        "gpt-oss": _add_gpt_oss,
         "deepseek2": _add_deepseek2,
         "mamba2": _add_mamba2,
         "lfm2": _add_lfm2,
@@ -209,6 +210,25 @@ def _add_gemma3(model: ModelFile, shape: _Shape) -> None:
         _add_query_key_norms(model, i, shape, weight=2)
         _add_attention(model, i, shape)
         _add_feed_forward(model, i, shape)
+
+
+def _add_gpt_oss(model: ModelFile, shape: _Shape) -> None:
+    """Window layers and global layers in turn, attention with sinks, experts with biases."""
+    shape = replace(shape, experts=4, kv_heads=shape.heads // 2)
+    _add_sizes(model, shape)
+    model.metadata.add_sliding_window(GEMMA3_WINDOW)
+    model.add_norm("output_norm", shape.width, weight=3)  # or many tokens are about as likely
+    for i in range(shape.layers):
+        model.add_norm(f"blk.{i}.attn_norm", shape.width)
+        model.add_norm(f"blk.{i}.post_attention_norm", shape.width)
+        _add_attention(model, i, shape)
+        model.add_values(f"blk.{i}.attn_output.bias", np.full(shape.width, 0.1))
+        model.add_values(f"blk.{i}.attn_sinks.weight", np.linspace(-1, 1, shape.heads))
+        _add_experts(model, i, shape)
+        model.add_values(f"blk.{i}.ffn_gate_inp.bias", np.linspace(0, 0.1, shape.experts))
+        for name, size in (("gate", shape.ffn), ("up", shape.ffn), ("down", shape.width)):
+            bias = np.full((shape.experts, size), 0.1)
+            model.add_values(f"blk.{i}.ffn_{name}_exps.bias", bias)
 
 
 def _add_deepseek2(model: ModelFile, shape: _Shape) -> None:
