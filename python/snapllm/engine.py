@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 from importlib import resources
 from os import PathLike, fsencode
 from pathlib import Path
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
 from msgspec import Meta
 from typing_extensions import Unpack
@@ -31,8 +31,8 @@ from snapllm._reprs import add_reprs
 from snapllm._runner import Runner
 from snapllm.contexts import ContextManager
 from snapllm.diffusion import ImageModel
-from snapllm.diffusion.parts import EXTRA_PARTS
-from snapllm.diffusion.registry import ImageModels, LoadImageOptions
+from snapllm.diffusion.options import LoadImageOptions
+from snapllm.diffusion.registry import ImageModels
 from snapllm.errors import (
     EngineClosedError,
     InvalidRequestError,
@@ -240,23 +240,23 @@ class Engine(_lifetime.ClosedAtExit):
         """Loads an image model; the first one becomes the active image model.
 
         It runs in a process of its own, which is started again should it die. Its memory
-        is charged to the engine's budget.
+        is charged to the engine's budget. Loading the same file under the same id again
+        returns the model that is there.
 
         Args:
             path: A GGUF or safetensors file with the whole model, or its diffusion model.
             model_id: The id to use it under; the file's stem by default.
-            **options: See `snapllm.diffusion.registry.LoadImageOptions`.
+            **options: See `snapllm.diffusion.options.LoadImageOptions`.
 
         Raises:
             ModelFileNotFoundError: A file cannot be read.
             InvalidModelError: A file is damaged, or they make no image model.
             OutOfMemoryError: It does not fit.
-            InvalidRequestError: An option is wrong, or the id is taken.
+            InvalidRequestError: An option is wrong, or the id is taken, as by the same file
+                with other options.
         """
         path = check_path(path, "path")
         model_id = self._id_for(path, model_id, [info.id for info in self._runner.core.models()])
-        for part in (*EXTRA_PARTS, "lora_dir"):
-            check_path(cast(Path | None, options.get(part)) or "", part)
         return self._images.load(path, model_id, options)
 
     @staticmethod
@@ -274,7 +274,7 @@ class Engine(_lifetime.ClosedAtExit):
         Raises:
             ModelNotFoundError: There is none.
         """
-        return self._images.get(model_id)
+        return self._images.get(None if model_id is None else check_text(model_id, "model_id"))
 
     def image_models(self) -> list[ImageModel]:
         """All loaded image models, ordered by id."""

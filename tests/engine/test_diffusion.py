@@ -328,6 +328,84 @@ def test_image_models_are_found_switched_and_listed(
     assert painting.active_image_model == "pix"
 
 
+def test_a_second_load_gets_what_it_asks_for_or_is_refused(
+    painting: snapllm.Engine, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    first = load(painting, image_files, "twice", num_threads=1)
+    try:
+        path = image_files["diffusion_model"]
+        assert painting.load_diffusion(path, "twice") is first
+        assert load(painting, image_files, "twice", num_threads=1, pinned=True) is first
+        assert first.info.pinned
+        assert load(painting, image_files, "twice").info.pinned
+        asked: list[dict[str, Any]] = [
+            {"lora_dir": tmp_path},
+            {"flash_attention": True},
+            {"num_threads": 2},
+            {"max_queued": 1},
+            {"isolated": False},
+            {"vae": image_files["taesd"]},
+            {"taesd": image_files["llm"]},
+        ]
+        for options in asked:
+            with pytest.raises(snapllm.InvalidRequestError, match="with other options") as error:
+                painting.load_diffusion(path, "twice", **options)
+            assert error.value.param == "model_id"
+    finally:
+        painting.unload("twice")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_threads": "2"},
+        {"num_threads": -1},
+        {"flash_attention": "on"},  # as text models have it
+        {"max_queued": 0},
+        {"pinned": "yes"},
+        {"isolated": None},
+        {"lora_dir": 5},
+        {"lora_dir": "no/such/folder"},
+        {"vae": 5},
+    ],
+    ids=repr,
+)
+def test_options_of_a_load_that_are_wrong_are_named(
+    painting: snapllm.Engine, image_files: dict[str, Path], options: dict[str, Any]
+) -> None:
+    with pytest.raises(snapllm.InvalidRequestError) as error:
+        load(painting, image_files, "odd", **options)
+    assert error.value.param == next(iter(options))
+
+
+def test_numbers_of_numpy_and_an_empty_path_are_options_too(
+    painting: snapllm.Engine, image_files: dict[str, Path]
+) -> None:
+    options = {"num_threads": np.int64(1), "flash_attention": np.bool_(False)}
+    odd = load(painting, image_files, "odd", lora_dir="", **options)
+    try:
+        assert odd.info.num_threads == 1
+        with pytest.raises(snapllm.InvalidRequestError, match="without a folder"):
+            odd.request("x", loras={"ink": 1})
+    finally:
+        painting.unload("odd")
+
+
+def test_loras_and_ids_of_another_type_are_named(
+    painting: snapllm.Engine, model: ImageModel
+) -> None:
+    wrong: tuple[Any, ...] = (["ink"], 5, {"ink": "1"}, {"ink": 11}, {5: 1})
+    for loras in wrong:
+        with pytest.raises(snapllm.InvalidRequestError) as error:
+            model.request("x", loras=loras)
+        assert error.value.param == "loras"
+    ids: tuple[Any, ...] = (5, [], ["pix"])
+    for model_id in ids:
+        with pytest.raises(snapllm.InvalidRequestError) as error:
+            painting.image_model(model_id)
+        assert error.value.param == "model_id"
+
+
 def test_the_same_in_this_process(
     painting: snapllm.Engine, image_files: dict[str, Path], model: ImageModel
 ) -> None:

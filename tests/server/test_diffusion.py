@@ -357,6 +357,17 @@ def test_an_image_models_id_that_is_taken_is_the_field_at_fault(
     assert (status, answer["error"]["param"]) == (400, "model_id")
 
 
+def test_a_second_load_says_that_it_gets_nothing_else(
+    painter: Server, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    body = {"model_id": "pix", "file_path": str(image_files["diffusion_model"])}
+    assert painter.post("/api/v1/models/load", body)["model"] == "pix"
+    wrong = body | {"lora_dir": str(tmp_path)}
+    status, answer, _ = painter.request("POST", "/api/v1/models/load", wrong)
+    assert (status, answer["error"]["param"]) == (400, "model_id")
+    assert "unload it first" in answer["error"]["message"]
+
+
 def test_the_openai_client_makes_images(painter: Server) -> None:
     client = openai.OpenAI(base_url=painter.url + "/v1", api_key="x", max_retries=0)
     options: dict[str, Any] = {"model": "pix", "prompt": "a cat", "size": "64x64"}

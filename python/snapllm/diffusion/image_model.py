@@ -9,11 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from snapllm._checks import as_dict, check_text, convert, plain_number
 from snapllm._gate import Gate
 from snapllm.diffusion.job import (
     ImageJob,
@@ -23,9 +23,11 @@ from snapllm.diffusion.job import (
     ImageStep,
     Listener,
 )
+from snapllm.diffusion.options import ImageModelOptions
 from snapllm.diffusion.params import (
     ImageRequest,
     Lora,
+    LoraWeight,
     check,
     find_lora,
     image_request,
@@ -52,16 +54,16 @@ log = logging.getLogger("snapllm.diffusion")
 
 
 def _worker(
-    isolated: bool, files: Mapping[str, str], num_threads: int, flash_attention: bool
+    files: Mapping[str, str], num_threads: int, options: ImageModelOptions
 ) -> WorkerProcess | LocalWorker:
     # Imported with the first image model: programs without one start faster.
-    if isolated:
+    if options.isolated:
         from snapllm.diffusion.worker_process import WorkerProcess
 
-        return WorkerProcess(files, num_threads, flash_attention)
+        return WorkerProcess(files, num_threads, options.flash_attention)
     from snapllm.diffusion.local_worker import LocalWorker
 
-    return LocalWorker(files, num_threads, flash_attention)
+    return LocalWorker(files, num_threads, options.flash_attention)
 
 
 class ImageModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,24 +101,22 @@ class ImageModel:
         model_id: str,
         files: Mapping[str, str],
         file_bytes: int,
+        options: ImageModelOptions,
         *,
         num_threads: int,
-        flash_attention: bool,
-        lora_dir: Path | None,
-        max_queued: int,
-        isolated: bool,
         on_memory: Callable[[int | None], None],
         gate: Gate,
     ) -> None:
         self.id = model_id
-        self.pinned = False
+        self.options = options
+        """What it was loaded with."""
+        self.pinned = options.pinned
         """Exempt from eviction."""
         self.used_at = time.monotonic()
         self._files, self._file_bytes = dict(files), file_bytes
-        self._num_threads, self._lora_dir = num_threads, lora_dir
-        self._max_queued, self._on_memory = max_queued, on_memory
+        self._num_threads, self._on_memory = num_threads, on_memory
         self._gate = gate
-        self._worker = _worker(isolated, files, num_threads, flash_attention)
+        self._worker = _worker(files, num_threads, options)
         try:
             loaded = self._worker.start()
             self._on_memory(self._worker.memory_bytes())
@@ -255,10 +255,13 @@ class ImageModel:
         for name, source, mode in (("init_image", init_image, "RGB"), ("mask", mask, "L")):
             if source is not None:
                 more[name] = read_picture(source, name, sized.width, sized.height, mode)
-        more["prompt"], tagged = take_loras(prompt, self._lora_dir)
+        more["prompt"], tagged = take_loras(prompt, self.options.lora_dir)
         named = tuple(
-            Lora(str(find_lora(name, self._lora_dir, "loras")), weight)
-            for name, weight in (loras or {}).items()
+            Lora(
+                str(find_lora(check_text(name, "loras"), self.options.lora_dir, "loras")),
+                convert(plain_number(weight), LoraWeight, "loras"),
+            )
+            for name, weight in as_dict(loras or {}, "loras").items()
         )
         request = msgspec.structs.replace(sized, loras=tagged + named, **more)
         check(request)
@@ -284,7 +287,7 @@ class ImageModel:
         with self._changed:
             if self._is_closed:
                 raise self._closed_error()
-            if len(self._queue) >= self._max_queued:
+            if len(self._queue) >= self.options.max_queued:
                 raise QueueFullError(
                     f"{len(self._queue)} requests are waiting for the image model {self.id}"
                 )

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
-from typing_extensions import TypedDict
-
 from snapllm._gate import Gate
 from snapllm.diffusion.image_model import ImageModel
-from snapllm.diffusion.parts import EXTRA_PARTS
+from snapllm.diffusion.options import ImageModelOptions, LoadImageOptions, read_options
 from snapllm.diffusion.weights_file import WeightsFile, read_header
 from snapllm.errors import (
     EngineClosedError,
@@ -23,34 +21,6 @@ from snapllm.errors import (
 
 COMPUTE_BYTES = 128 << 20
 """What a worker is charged for beside its weights until more of it is known."""
-
-
-class LoadImageOptions(TypedDict, total=False):
-    """The keyword arguments of `Engine.load_diffusion`."""
-
-    num_threads: int
-    """Threads to compute with; 0 = as many as the engine's."""
-    flash_attention: bool
-    """Use flash attention in the diffusion model."""
-    lora_dir: str | PathLike[str] | None
-    """Folder of the LoRA files that requests may name."""
-    max_queued: int
-    """Requests that wait before `QueueFullError`; 32."""
-    pinned: bool
-    """Exempt it from eviction."""
-    isolated: bool
-    """Compute in a process of its own: True. Otherwise a crash of the model ends this one."""
-    vae: str | PathLike[str]
-    """The autoencoder."""
-    taesd: str | PathLike[str]
-    """A tiny autoencoder in its place: faster, a little coarser."""
-    clip_l: str | PathLike[str]
-    clip_g: str | PathLike[str]
-    t5xxl: str | PathLike[str]
-    llm: str | PathLike[str]
-    """The text encoders that the model's family has."""
-    upscaler: str | PathLike[str]
-    """An ESRGAN that enlarges images."""
 
 
 class ImageModels:
@@ -77,50 +47,14 @@ class ImageModels:
     ) -> ImageModel:
         """Loads a model; see `Engine.load_diffusion`."""
         self._gate.check_open()
-        unknown = options.keys() - set(LoadImageOptions.__annotations__)
-        if unknown:
-            raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-        # Absolute: the worker may be started again when the program is in another folder.
         path = Path(path).absolute()
-        parts: dict[str, Path] = {
-            part: Path(options[part]).absolute()  # type: ignore[literal-required]
-            for part in EXTRA_PARTS
-            if options.get(part)
-        }
-        num_threads, max_queued = options.get("num_threads", 0), options.get("max_queued", 32)
-        if not 0 <= num_threads <= 512 or max_queued < 1:
-            raise InvalidRequestError("num_threads or max_queued is out of range")
-        lora_dir = options.get("lora_dir")
-        if lora_dir is not None and not Path(lora_dir).is_dir():
-            raise InvalidRequestError(f"lora_dir: {lora_dir} is not a folder", param="lora_dir")
-        main = read_header(path)
-        if not main.is_image_model:
-            raise InvalidModelError(f"{path}: the file is not an image model")
-        headers = {"model" if main.is_whole else "diffusion_model": main}
-        headers |= {part: read_header(file) for part, file in parts.items()}
-        if not main.is_whole and not headers.keys() & {"vae", "taesd"}:
-            raise InvalidModelError(
-                f"{path}: the file has the diffusion model alone; give its vae or taesd, and "
-                "its text encoders (clip_l, clip_g, t5xxl or llm)"
-            )
+        wanted = read_options(options)
         with self._loading:
             found = self._models.get(model_id)
             if found is not None:
-                if found.info.path == str(main.path):
-                    return found
-                raise InvalidRequestError(
-                    f"model_id {model_id} is taken by {found.info.path}", param="model_id"
-                )
-            model = self._start(
-                model_id,
-                headers,
-                num_threads=num_threads or self._num_threads,
-                flash_attention=options.get("flash_attention", False),
-                lora_dir=None if lora_dir is None else Path(lora_dir).absolute(),
-                max_queued=max_queued,
-                isolated=options.get("isolated", True),
-            )
-            model.pinned = options.get("pinned", False)
+                _take_again(found, path, wanted)
+                return found
+            model = self._start(model_id, _read_headers(path, wanted), wanted)
             with self._lock:
                 if not self._is_closed:
                     self._models[model_id] = model
@@ -130,15 +64,7 @@ class ImageModels:
         raise EngineClosedError("the engine is closed")
 
     def _start(
-        self,
-        model_id: str,
-        headers: Mapping[str, WeightsFile],
-        *,
-        num_threads: int,
-        flash_attention: bool,
-        lora_dir: Path | None,
-        max_queued: int,
-        isolated: bool,
+        self, model_id: str, headers: Mapping[str, WeightsFile], options: ImageModelOptions
     ) -> ImageModel:
         file_bytes = sum(header.num_bytes for header in headers.values())
         expected = file_bytes + COMPUTE_BYTES
@@ -150,11 +76,8 @@ class ImageModels:
                 model_id,
                 {part: str(header.path) for part, header in headers.items()},
                 file_bytes,
-                num_threads=num_threads,
-                flash_attention=flash_attention,
-                lora_dir=lora_dir,
-                max_queued=max_queued,
-                isolated=isolated,
+                options,
+                num_threads=options.num_threads or self._num_threads,
                 on_memory=lambda measured: self._charge(
                     name, 0 if measured is None else max(measured, expected)
                 ),
@@ -219,3 +142,40 @@ class ImageModels:
             models, self._models, self._active = list(self._models.values()), {}, None
         for model in models:
             model.close()
+
+
+def _read_headers(path: Path, options: ImageModelOptions) -> dict[str, WeightsFile]:
+    """The headers of a model's files by part, checked.
+
+    Raises:
+        ModelFileNotFoundError: A file cannot be read.
+        InvalidModelError: A file is damaged, or they make no image model.
+    """
+    main = read_header(path)
+    if not main.is_image_model:
+        raise InvalidModelError(f"{path}: the file is not an image model")
+    headers = {"model" if main.is_whole else "diffusion_model": main}
+    headers |= {part: read_header(file) for part, file in options.parts.items()}
+    if not main.is_whole and not headers.keys() & {"vae", "taesd"}:
+        raise InvalidModelError(
+            f"{path}: the file has the diffusion model alone; give its vae or taesd, and "
+            "its text encoders (clip_l, clip_g, t5xxl or llm)"
+        )
+    return headers
+
+
+def _take_again(model: ImageModel, path: Path, wanted: ImageModelOptions) -> None:
+    """Loads a model for the second time: it is there already.
+
+    Raises:
+        InvalidRequestError: It is of another file, or has not what is wanted of it now.
+    """
+    if model.info.path != str(path):
+        raise InvalidRequestError(
+            f"model_id {model.id} is taken by {model.info.path}", param="model_id"
+        )
+    if not wanted.agrees(model.options):
+        raise InvalidRequestError(
+            f"model_id {model.id} is loaded with other options: unload it first", param="model_id"
+        )
+    model.pinned = model.pinned or wanted.pinned

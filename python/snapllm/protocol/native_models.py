@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from snapllm._core import EngineStats, ModelInfo, ModelStats
 from snapllm.diffusion import ImageModelInfo
-from snapllm.diffusion.registry import LoadImageOptions
+from snapllm.diffusion.options import LoadImageOptions
 from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType, LoadOptions
 from snapllm.protocol.decoding import decode_body

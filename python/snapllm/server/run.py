@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from snapllm._threads import run_apart
-from snapllm.diffusion.registry import LoadImageOptions
+from snapllm.diffusion.options import LoadImageOptions
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
 from snapllm.errors import SnapLLMError
 from snapllm.protocol.native_listing import ComingModel
