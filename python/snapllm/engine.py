@@ -155,6 +155,7 @@ class Engine(_lifetime.ClosedAtExit):
         self._images = ImageModels(
             core.set_external_memory,
             options.num_threads or _core.available_cpus(),
+            options.keep_alive_s,
             self._runner.gate,
         )
         images = weakref.ref(self._images)  # the core must not keep alive what keeps it

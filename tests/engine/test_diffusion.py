@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from nano_image_model import doubling_upscaler, save_safetensors
 from nano_models import make_nano_model
+from waiting import wait_until
 
 import snapllm
 from snapllm import _diffusion
@@ -363,6 +364,7 @@ def test_a_second_load_gets_what_it_asks_for_or_is_refused(
         {"flash_attention": "on"},  # as text models have it
         {"max_queued": 0},
         {"pinned": "yes"},
+        {"keep_alive_s": -1},
         {"isolated": None},
         {"lora_dir": 5},
         {"lora_dir": "no/such/folder"},
@@ -499,6 +501,33 @@ def test_idle_image_models_make_room_for_texts_and_come_back(
         assert (painter.info.state, writer.info.state) == ("resident", "evicted")
         assert writer.generate("x", max_tokens=2).tokens
         assert painter.info.state == "evicted"
+
+
+def test_an_image_model_that_nobody_uses_is_evicted_and_comes_back(
+    image_files: dict[str, Path],
+) -> None:
+    with snapllm.Engine(num_threads=1, keep_alive_s=0.2) as engine:
+        stays = load(engine, image_files, "stays", keep_alive_s=0)
+        charged = engine.stats().memory.external_bytes
+        painter = load(engine, image_files)
+
+        def is_evicted() -> bool:
+            return painter.info.state == "evicted"
+
+        wait_until(is_evicted)
+        assert painter.worker_pid is None
+        assert engine.stats().memory.external_bytes == charged
+        first = pixels(painter)
+        wait_until(is_evicted)
+        engine.pin("pix")
+        assert np.array_equal(pixels(painter), first)
+        time.sleep(0.6)
+        assert painter.info.state == "resident"
+        engine.unpin("pix")
+        wait_until(is_evicted)
+        assert stays.info.state == "resident"
+        load(engine, image_files, "stays", keep_alive_s=0.1)
+        wait_until(lambda: stays.info.state == "evicted")
 
 
 def test_a_forked_child_is_refused_images(image_files: dict[str, Path]) -> None:

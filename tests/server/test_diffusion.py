@@ -368,6 +368,22 @@ def test_a_second_load_says_that_it_gets_nothing_else(
     assert "unload it first" in answer["error"]["message"]
 
 
+def test_an_unused_image_model_is_evicted_and_comes_back(
+    painter: Server, image_files: dict[str, Path]
+) -> None:
+    body = {
+        "model_id": "brief",
+        "file_path": str(image_files["diffusion_model"]),
+        "llm_path": str(image_files["llm"]),
+        "taesd_path": str(image_files["taesd"]),
+        "keep_alive_s": 0.2,
+    }
+    painter.post("/api/v1/models/load", body)
+    painter.line_with("evicted brief from memory")
+    assert painter.post(PATH, SMALL | {"model": "brief"})["image"]
+    painter.post("/api/v1/models/unload", {"model_id": "brief"})
+
+
 def test_the_openai_client_makes_images(painter: Server) -> None:
     client = openai.OpenAI(base_url=painter.url + "/v1", api_key="x", max_retries=0)
     options: dict[str, Any] = {"model": "pix", "prompt": "a cat", "size": "64x64"}

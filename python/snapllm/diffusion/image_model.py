@@ -104,15 +104,14 @@ class ImageModel:
         options: ImageModelOptions,
         *,
         num_threads: int,
+        keep_alive_s: float,
         on_memory: Callable[[int | None], None],
         gate: Gate,
     ) -> None:
         self.id = model_id
         self.options = options
         """What it was loaded with."""
-        self.pinned = options.pinned
-        """Exempt from eviction."""
-        self.used_at = time.monotonic()
+        self._pinned, self._keep_alive_s = options.pinned, keep_alive_s
         self._files, self._file_bytes = dict(files), file_bytes
         self._num_threads, self._on_memory = num_threads, on_memory
         self._gate = gate
@@ -125,6 +124,7 @@ class ImageModel:
             raise
         self._load_ms, self._upscale_factor = loaded.load_ms, loaded.upscale_factor
         self._loaded_at_ms = int(time.time() * 1000)
+        self.used_at = time.monotonic()
 
         self._changed = threading.Condition()
         self._queue: deque[tuple[ImageJob, float]] = deque()
@@ -156,6 +156,28 @@ class ImageModel:
                 state="evicted" if self._is_evicted else "resident",
                 pinned=self.pinned,
             )
+
+    @property
+    def pinned(self) -> bool:
+        """Exempt from eviction."""
+        return self._pinned
+
+    @pinned.setter
+    def pinned(self, pinned: bool) -> None:
+        with self._changed:
+            self._pinned = pinned
+            self._changed.notify()
+
+    @property
+    def keep_alive_s(self) -> float:
+        """Seconds after which it is evicted where nobody uses it; 0 = never for that reason."""
+        return self._keep_alive_s
+
+    @keep_alive_s.setter
+    def keep_alive_s(self, seconds: float) -> None:
+        with self._changed:
+            self._keep_alive_s = seconds
+            self._changed.notify()
 
     @property
     def worker_pid(self) -> int | None:
@@ -362,7 +384,12 @@ class ImageModel:
     def _run_next(self) -> bool:
         """Waits for a job and makes it; False when the model is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._is_closed)
+            while not (self._queue or self._is_closed):
+                left_s = self._idle_left_s()
+                if left_s == 0:
+                    self.evict()
+                else:
+                    self._changed.wait(left_s)
             if self._is_closed:
                 return False
             job, submitted = self._queue.popleft()
@@ -382,6 +409,13 @@ class ImageModel:
                 self.used_at = time.monotonic()
             job.finish(outcome)
         return True
+
+    def _idle_left_s(self) -> float | None:
+        """Seconds after which the idle model is to be evicted; None = it is not."""
+        can_go = self.options.isolated and not (self._pinned or self._is_evicted)
+        if not (can_go and self._keep_alive_s):
+            return None
+        return max(0.0, self.used_at + self._keep_alive_s - time.monotonic())
 
     def _make(self, job: ImageJob, queue_seconds: float) -> ImageResult | Exception:
         if self._is_closed:

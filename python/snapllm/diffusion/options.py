@@ -15,6 +15,7 @@ from snapllm._checks import check_path, convert, plain_number
 from snapllm._numbers import INT32_MAX
 from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.errors import InvalidRequestError
+from snapllm.params import MAX_KEEP_ALIVE_S
 
 
 class LoadImageOptions(TypedDict, total=False):
@@ -30,6 +31,9 @@ class LoadImageOptions(TypedDict, total=False):
     """Requests that wait before `QueueFullError`; 32."""
     pinned: bool
     """Exempt it from eviction."""
+    keep_alive_s: float
+    """Seconds after which the unused model is evicted; 0 = never for that reason. The engine's by
+    default."""
     isolated: bool
     """Compute in a process of its own: True. Otherwise a crash of the model ends this one."""
     vae: str | PathLike[str]
@@ -53,13 +57,15 @@ class ImageModelOptions(msgspec.Struct, frozen=True, kw_only=True):
     lora_dir: Path | None = None
     max_queued: Annotated[int, Meta(ge=1, le=INT32_MAX)] = 32
     pinned: bool = False
+    keep_alive_s: Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)] | None = None
     isolated: bool = True
     parts: Mapping[str, Path] = {}
     """The files beside the first one, by part."""
 
     def agrees(self, loaded: ImageModelOptions) -> bool:
         """Whether a load with these asks for nothing that the model has not that was `loaded`;
-        what is left at its default asks for nothing. A pin can change meanwhile."""
+        what is left at its default asks for nothing. Pin and keep-alive can change
+        meanwhile."""
         default = ImageModelOptions()
         names = ("num_threads", "flash_attention", "lora_dir", "max_queued", "isolated")
         return all(

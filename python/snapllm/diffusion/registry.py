@@ -30,11 +30,20 @@ class ImageModels:
         charge: Called with a model's name and all the memory it takes from now on; raises
             `OutOfMemoryError` when there is no room.
         num_threads: Threads a model computes with where its options name none.
+        keep_alive_s: Seconds after which an unused model is evicted whose options say nothing
+            else; 0 = never for that reason.
         gate: Lets models be loaded and images be asked for.
     """
 
-    def __init__(self, charge: Callable[[str, int], None], num_threads: int, gate: Gate) -> None:
+    def __init__(
+        self,
+        charge: Callable[[str, int], None],
+        num_threads: int,
+        keep_alive_s: float,
+        gate: Gate,
+    ) -> None:
         self._charge, self._num_threads, self._gate = charge, num_threads, gate
+        self._keep_alive_s = keep_alive_s
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._models: dict[str, ImageModel] = {}
@@ -70,6 +79,7 @@ class ImageModels:
         expected = file_bytes + COMPUTE_BYTES
         # While one of this id still ends, another may be loaded.
         name = f"image model {model_id} ({next(self._numbers)})"
+        keep_alive_s = self._keep_alive_s if options.keep_alive_s is None else options.keep_alive_s
         self._charge(name, expected)
         try:
             return ImageModel(
@@ -78,6 +88,7 @@ class ImageModels:
                 file_bytes,
                 options,
                 num_threads=options.num_threads or self._num_threads,
+                keep_alive_s=keep_alive_s,
                 on_memory=lambda measured: self._charge(
                     name, 0 if measured is None else max(measured, expected)
                 ),
@@ -179,3 +190,5 @@ def _take_again(model: ImageModel, path: Path, wanted: ImageModelOptions) -> Non
             f"model_id {model.id} is loaded with other options: unload it first", param="model_id"
         )
     model.pinned = model.pinned or wanted.pinned
+    if wanted.keep_alive_s is not None:
+        model.keep_alive_s = wanted.keep_alive_s

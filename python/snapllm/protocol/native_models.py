@@ -179,6 +179,8 @@ def image_load_options(request: LoadRequest) -> LoadImageOptions:
     options["flash_attention"] = request.flash_attention in (True, "on")
     options["lora_dir"] = request.lora_dir
     options["pinned"] = request.pinned
+    if request.keep_alive_s is not None:
+        options["keep_alive_s"] = request.keep_alive_s
     return options
 
 
