@@ -182,6 +182,19 @@ def test_an_image_that_is_cancelled_at_once_ends_before_its_steps(model: ImageMo
     assert model.info.num_starts == 1
 
 
+def test_a_time_that_is_over_is_pythons_own_error_and_says_so(model: ImageModel) -> None:
+    with pytest.raises(TimeoutError, match=r"not done within 0\.01 s") as error:
+        model.generate_image("x", seed=1, timeout_s=0.01, **(SMALL | {"num_steps": 150}))
+    assert type(error.value) is TimeoutError
+    assert pixels(model, timeout_s=np.float32(60)).shape == (64, 64, 3)
+    wrong: tuple[Any, ...] = ("1", -1, float("nan"), float("inf"))
+    for timeout_s in wrong:
+        with pytest.raises(snapllm.InvalidRequestError) as refused:
+            model.generate_image("x", timeout_s=timeout_s, **SMALL)
+        assert refused.value.param == "timeout_s"
+    assert model.info.num_waiting == model.info.num_running == 0
+
+
 def test_waiting_jobs_can_be_cancelled_and_are_bounded(
     painting: snapllm.Engine, image_files: dict[str, Path]
 ) -> None:

@@ -22,6 +22,7 @@ from snapllm.diffusion.job import (
     ImageResult,
     ImageStep,
     Listener,
+    check_timeout,
 )
 from snapllm.diffusion.options import ImageModelOptions
 from snapllm.diffusion.params import (
@@ -218,6 +219,7 @@ class ImageModel:
             InvalidRequestError: An argument is wrong; nothing was made.
             QueueFullError: Too many requests wait already.
             GenerationFailedError: The model fails, or its worker died.
+            TimeoutError: It was not done in time.
         """
         if "num_images" in options:
             raise InvalidRequestError(
@@ -253,6 +255,7 @@ class ImageModel:
         """Makes ``num_images`` images and waits for them; see `generate_image`."""
         from snapllm.diffusion.progress import progress_listener
 
+        check_timeout(timeout_s)
         request = self.request(prompt, init_image=init_image, mask=mask, loras=loras, **options)
         with progress_listener(progress) as listener:
             job = self.submit(request, listener)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
+from snapllm._checks import convert, plain_number
 from snapllm.diffusion.params import ImageRequest, Picture
 from snapllm.diffusion.pictures import to_pillow
 from snapllm.errors import JobCancelled
@@ -60,6 +62,18 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     def seeds(self) -> list[int]:
         """The seed of each picture."""
         return [self.request.seed + i for i in range(len(self.pictures))]
+
+
+_Timeout: TypeAlias = Annotated[float, Meta(ge=0, le=threading.TIMEOUT_MAX)]
+
+
+def check_timeout(timeout_s: object) -> float | None:
+    """Seconds to wait; None = for ever.
+
+    Raises:
+        InvalidRequestError: They are none.
+    """
+    return None if timeout_s is None else convert(plain_number(timeout_s), _Timeout, "timeout_s")
 
 
 JobEvent: TypeAlias = ImageQueued | ImageStep | ImagePreview | ImageResult | Exception
@@ -116,8 +130,13 @@ class ImageJob:
             GenerationFailedError: It failed.
             EngineClosedError: Its model was unloaded, or the engine closed.
             TimeoutError: The time is over; the job goes on.
+            InvalidRequestError: The time is none.
         """
-        return self.future.result(timeout_s)
+        timeout_s = check_timeout(timeout_s)
+        # The future's own TimeoutError is Python's from 3.11 on only.
+        if not wait([self.future], timeout_s).done:
+            raise TimeoutError(f"the image was not done within {timeout_s:g} s")
+        return self.future.result()
 
     def tell(self, event: JobEvent) -> None:
         """Passes an event on; for the model."""
