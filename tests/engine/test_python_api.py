@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import snapllm
+from snapllm import ImageResult
+from snapllm.diffusion.params import Picture, image_request
 from snapllm.params import ChatOptions, GenerateOptions
 
 
@@ -70,6 +72,22 @@ def test_what_is_shown_says_something(engine: snapllm.Engine) -> None:
     with snapllm.Engine(num_threads=1) as other:
         assert repr(other) == "<snapllm.Engine of no model>"
     assert repr(other) == "<snapllm.Engine, closed>"
+
+
+def test_what_is_shown_of_documents_and_pictures_is_short(engine: snapllm.Engine) -> None:
+    view = engine.contexts.ingest("A document. " * 100, "llama", name="doc")
+    try:
+        shown = repr(view)
+        assert "'doc' of 'llama', " in shown and "tier='hot'" in shown
+        assert len(shown) < 300
+    finally:
+        engine.contexts.delete(view.record.id)
+    picture = Picture(64, 64, 3, bytes(64 * 64 * 3))
+    request = image_request(prompt="x", width=64, height=64)
+    result = ImageResult(
+        model="pix", request=request, pictures=(picture,), seconds=1, queue_seconds=0
+    )
+    assert "64x64" in repr(result) and len(repr(result)) < 600
 
 
 def test_an_engine_ends_with_an_asynchronous_block() -> None:

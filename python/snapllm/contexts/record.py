@@ -59,6 +59,11 @@ class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds it lives from `created_at` on; None = until it is deleted."""
     cache_namespace: str = ""
 
+    def __repr__(self) -> str:
+        # The document and its tokens would fill the screen.
+        facts = f"{self.id} {self.name!r} of {self.model_id!r}, {len(self.tokens)} tokens"
+        return f"<snapllm context {facts}>"
+
     @property
     def expires_at(self) -> float | None:
         """When it expires, in Unix time; None = never."""

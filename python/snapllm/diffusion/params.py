@@ -70,6 +70,9 @@ class Picture(msgspec.Struct, frozen=True):
     num_channels: int
     samples: bytes
 
+    def __repr__(self) -> str:
+        return f"<snapllm picture of {self.width}x{self.height}, {self.num_channels} channels>"
+
 
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One checked request; `image_request` makes it."""
