@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from nano_image_model import doubling_upscaler, save_safetensors
 from nano_models import make_nano_model
 from PIL import Image
 from server_process import Server
@@ -444,3 +445,8 @@ def test_the_command_makes_images_here_and_by_a_server(
     arguments = ["--model", str(image_files["diffusion_model"])]
     arguments += ["--part", parts[0], "--part", parts[1]]
     assert np.array_equal(make("b.png", *arguments), expected)
+    upscaler = save_safetensors(tmp_path / "twice.safetensors", doubling_upscaler())
+    arguments += ["--part", f"upscaler={upscaler}", "--upscale"]
+    assert make("c.png", *arguments).shape == (128, 128, 3)
+    with pytest.raises(subprocess.CalledProcessError):  # the server's model has none
+        make("d.png", "--url", painter.url, "--upscale")

@@ -76,6 +76,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--init", type=parse_path, metavar="PATH", help="an image to start from")
     parser.add_argument("--mask", type=parse_path, metavar="PATH", help="white is painted over")
     parser.add_argument("--strength", type=float, default=0.75, help="of painting over")
+    parser.add_argument(
+        "--upscale", action="store_true", help="enlarge the image with the model's upscaler"
+    )
     parser.set_defaults(handler=handle)
 
 
@@ -92,6 +95,7 @@ def handle(options: argparse.Namespace) -> int:
         "sampler": options.sampler,
         "scheduler": options.scheduler,
         "strength": options.strength,
+        "upscale": options.upscale,
     }
     try:
         make = _make_here if _is_path(options.model) else _ask
