@@ -79,6 +79,34 @@ def test_a_stream_whose_client_leaves_is_counted_so_far(tmp_path: Path) -> None:
     assert server.stop() == 0
 
 
+def test_a_client_that_leaves_with_the_whole_answer_has_not_left(demo_server: Server) -> None:
+    """It closes the connection as soon as it has read the end."""
+    chat = {"model": "demo", "messages": LONG["messages"], "max_tokens": 2, "stream": True}
+    document = {"content": "The sky is green. " * 100, "model_id": "demo", "name": "taken"}
+    context_id = demo_server.post("/api/v1/contexts/ingest", document)["context_id"]
+    request_ids = []
+    for number in range(30):
+        request_ids += [f"left-{number}-chat", f"left-{number}-export"]
+        for request_id, method, path, body in (
+            (request_ids[-2], "POST", "/v1/chat/completions", json.dumps(chat)),
+            (request_ids[-1], "GET", f"/api/v1/contexts/{context_id}/export", None),
+        ):
+            address = urllib.parse.urlsplit(demo_server.url)
+            connection = http.client.HTTPConnection(address.hostname or "", address.port)
+            connection.request(method, path, body, {"x-request-id": request_id})
+            response = connection.getresponse()
+            if body is None:
+                response.read()
+            else:
+                while b"[DONE]" not in response.readline():
+                    pass
+            connection.close()
+            response.close()
+    for request_id in request_ids:
+        assert "status=200" in demo_server.line_with("snapllm.access", request_id)
+    demo_server.request("DELETE", f"/api/v1/contexts/{context_id}")
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_a_stream_that_a_shutdown_cuts_off_is_no_success(tmp_path: Path, path: str) -> None:
     model = make_nano_model(tmp_path / "llama.gguf", context_size=32768)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from snapllm.contexts.transfer import append_to
 from snapllm.server.keys import engine_of, threads_of
+from snapllm.server.request_facts import facts_of
 
 CHUNK_BYTES = 1 << 20
 MAX_IMPORT_BYTES = 64 << 30
@@ -56,10 +57,18 @@ async def send_file(request: web.Request, path: Path, num_bytes: int) -> web.Str
             "Content-Disposition": 'attachment; filename="context.snapctx"',
         }
     )
-    response.content_length = num_bytes
+    response.content_length = num_left = num_bytes
+    facts = facts_of(request)
+    facts.begun = response
     await response.prepare(request)
     with path.open("rb") as file:
-        while chunk := await threads_of(request).files.run(file.read, CHUNK_BYTES):
+        # No look for more at the end: a client that has all of it leaves.
+        while num_left > 0:
+            chunk = await threads_of(request).files.run(file.read, CHUNK_BYTES)
+            if not chunk:
+                break
             await response.write(chunk)
+            num_left -= len(chunk)
+    facts.is_sent = num_left == 0
     await response.write_eof()
     return response

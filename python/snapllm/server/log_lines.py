@@ -75,6 +75,8 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
     finally:
         if status == CLIENT_LEFT and facts.error is not None:
             status = facts.error.status  # what cut the answer off was no client
+        elif status == CLIENT_LEFT and facts.begun is not None and facts.is_sent:
+            status = facts.begun.status
         line = {
             "method": request.method,
             "path": request.rel_url.raw_path,

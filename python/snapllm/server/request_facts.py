@@ -26,6 +26,8 @@ class RequestFacts:
     error: ApiError | None = None
     begun: web.StreamResponse | None = None
     """The stream of the answer, from when it is open."""
+    is_sent: bool = False
+    """Whether all of that stream is on its way: a client that leaves now has the answer."""
     has_client_left: bool = False
 
 

@@ -79,6 +79,7 @@ async def event_stream(
     keeper = asyncio.create_task(stream.keep_alive())
     try:
         yield stream
+        facts_of(request).is_sent = True
     finally:
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
