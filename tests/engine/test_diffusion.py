@@ -517,7 +517,7 @@ def test_idle_image_models_make_room_for_texts_and_come_back(
 
 
 def test_an_image_model_that_nobody_uses_is_evicted_and_comes_back(
-    image_files: dict[str, Path],
+    image_files: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with snapllm.Engine(num_threads=1, keep_alive_s=0.2) as engine:
         stays = load(engine, image_files, "stays", keep_alive_s=0)
@@ -541,6 +541,7 @@ def test_an_image_model_that_nobody_uses_is_evicted_and_comes_back(
         assert stays.info.state == "resident"
         load(engine, image_files, "stays", keep_alive_s=0.1)
         wait_until(lambda: stays.info.state == "evicted")
+    assert not caplog.records, "no worker has died"
 
 
 def test_a_forked_child_is_refused_images(image_files: dict[str, Path]) -> None:

@@ -137,7 +137,8 @@ class WorkerProcess:
             InvalidModelError: The process has died before and cannot be started again.
         """
         if not self.is_alive:
-            log.warning("starting the image worker again")
+            if self._process is not None:  # it has died
+                log.warning("starting the image worker again")
             self.start()
         with self._lock:
             if is_cancelled():
@@ -195,12 +196,14 @@ class WorkerProcess:
     @property
     def is_alive(self) -> bool:
         """Whether the process runs."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process  # another thread may release it
+        return process is not None and process.poll() is None
 
     @property
     def pid(self) -> int | None:
         """The process's id while it runs."""
-        return self._process.pid if self._process is not None and self.is_alive else None
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
 
     def memory_bytes(self) -> int:
         """What the process holds of the machine's memory at most, so far; 0 if unknown."""
@@ -215,6 +218,7 @@ class WorkerProcess:
     def release(self) -> bool:
         """Ends the process until the next order; True: its memory is free."""
         self.kill()
+        self._process = None
         return True
 
     def close(self) -> None:
