@@ -222,6 +222,13 @@ def test_models_of_the_other_kind_are_named_as_such(painter: Server) -> None:
         assert "is an image model" in str(answer) or "is a text model" in str(answer)
 
 
+def test_a_document_for_an_image_model_names_the_field_at_fault(painter: Server) -> None:
+    ingest = {"content": "A document.", "model_id": "pix"}
+    for path, body in (("ingest", ingest), ("import?model_id=pix", b"x")):
+        status, answer, _ = painter.request("POST", f"/api/v1/contexts/{path}", body)
+        assert (status, answer["error"]["param"]) == (400, "model_id"), answer
+
+
 def test_without_an_image_model_the_error_says_so(server: Server) -> None:
     status, answer, _ = server.request("POST", PATH, SMALL)
     assert status == 404

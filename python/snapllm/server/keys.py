@@ -142,8 +142,12 @@ def _first_text_model(
     )
 
 
-async def model_ready(request: web.Request, name: str) -> None:
+async def model_ready(request: web.Request, name: str, field: str = "model") -> None:
     """Waits for a text model, see `until_loaded`.
+
+    Args:
+        name: The model, or ``model@context``.
+        field: What the request calls it, for errors.
 
     Raises:
         InvalidRequestError: It is an image model.
@@ -155,7 +159,7 @@ async def model_ready(request: web.Request, name: str) -> None:
     if image_model is not None:
         raise InvalidRequestError(
             f"{image_model} is an image model: it answers /api/v1/diffusion/generate",
-            param="model",
+            param=field,
         )
 
 

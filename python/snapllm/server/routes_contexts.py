@@ -89,7 +89,7 @@ async def ingest(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/contexts/ingest"""
     wanted = wire.parse_ingest(await request.read())
     model_id = resolve_model(request, wanted.model_id)
-    await model_ready(request, model_id)
+    await model_ready(request, model_id, "model_id")
     loop = asyncio.get_running_loop()
     steps: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
 
@@ -257,7 +257,7 @@ async def import_(request: web.Request) -> web.Response:
     wanted = wire.parse_import(request.query)
     namespace = cache_namespace_of(request)
     model_id = wanted.model_id and resolve_model(request, wanted.model_id)
-    await model_ready(request, model_id)
+    await model_ready(request, model_id, "model_id")
     async with transfer_path(request) as path:
         await receive_file(request, path)
         view = await _computing(
