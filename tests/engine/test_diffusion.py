@@ -20,6 +20,7 @@ from waiting import wait_until
 
 import snapllm
 from snapllm import _diffusion
+from snapllm.diffusion import image_model
 from snapllm.diffusion.image_model import ImageModel
 from snapllm.diffusion.job import ImageStep
 from snapllm.diffusion.params import SAMPLERS, SCHEDULERS
@@ -133,7 +134,11 @@ def test_an_image_is_painted_over_where_the_mask_is_white(model: ImageModel) -> 
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_an_upscaler_enlarges_the_result(
-    painting: snapllm.Engine, image_files: dict[str, Path], tmp_path: Path, isolated: bool
+    painting: snapllm.Engine,
+    image_files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    isolated: bool,
 ) -> None:
     file = save_safetensors(tmp_path / "twice.safetensors", doubling_upscaler())
     model = load(painting, image_files, "large", upscaler=file, isolated=isolated)
@@ -143,6 +148,12 @@ def test_an_upscaler_enlarges_the_result(
         upscaled = pixels(model, upscale=True).astype(int)
         assert upscaled.shape == (128, 128, 3)
         assert np.abs(upscaled - plain.repeat(2, axis=0).repeat(2, axis=1)).max() <= 1
+        # Four of them are as much as may come back.
+        monkeypatch.setattr(image_model, "MAX_RESULT_BYTES", 4 * 128 * 128 * 3)
+        assert model.request("x", **SMALL, upscale=True, num_images=4).num_images == 4
+        with pytest.raises(snapllm.InvalidRequestError, match="fewer or smaller") as error:
+            model.request("x", **SMALL, upscale=True, num_images=5)
+        assert error.value.param == "upscale"
     finally:
         painting.unload("large")
 

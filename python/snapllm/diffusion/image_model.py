@@ -26,6 +26,7 @@ from snapllm.diffusion.job import (
 )
 from snapllm.diffusion.options import ImageModelOptions
 from snapllm.diffusion.params import (
+    MAX_RESULT_BYTES,
     ImageRequest,
     Lora,
     LoraWeight,
@@ -290,11 +291,24 @@ class ImageModel:
         )
         request = msgspec.structs.replace(sized, loras=tagged + named, **more)
         check(request)
-        if request.upscale and self._upscale_factor == 1:
+        if request.upscale:
+            self._check_upscaled(request)
+        return request
+
+    def _check_upscaled(self, request: ImageRequest) -> None:
+        """Raises `InvalidRequestError` where there is no upscaler, or too much would come of it."""
+        if self._upscale_factor == 1:
             raise InvalidRequestError(
                 "upscale: this model was loaded without an upscaler", param="upscale"
             )
-        return request
+        side = self._upscale_factor
+        num_bytes = request.num_images * request.width * side * request.height * side * 3
+        if num_bytes > MAX_RESULT_BYTES:
+            raise InvalidRequestError(
+                f"upscale: the images would have {num_bytes} bytes, at most {MAX_RESULT_BYTES} "
+                "are allowed: ask for fewer or smaller ones",
+                param="upscale",
+            )
 
     def submit(self, request: ImageRequest, listener: Listener | None = None) -> ImageJob:
         """Puts a request into the queue.

@@ -10,9 +10,9 @@ from typing import IO, TypeAlias
 
 import msgspec
 
-from snapllm.diffusion.params import ImageRequest, Picture
+from snapllm.diffusion.params import MAX_RESULT_BYTES, ImageRequest, Picture
 
-MAX_FRAME_BYTES = 1 << 30
+MAX_FRAME_BYTES = MAX_RESULT_BYTES + (1 << 20)
 
 
 class Load(msgspec.Struct, tag=True, array_like=True, frozen=True):

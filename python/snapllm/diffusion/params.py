@@ -22,6 +22,8 @@ from snapllm.errors import InvalidRequestError
 SIZE_STEP = 64
 MAX_SIDE = 2048
 MAX_PROMPT_CHARS = 4000
+MAX_RESULT_BYTES = 1 << 30
+"""Samples of all images of one request, enlarged or not."""
 MAX_SEED = 2**53 - 1  # what a JSON number holds exactly in every client
 
 SAMPLERS = (
