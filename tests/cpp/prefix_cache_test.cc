@@ -260,6 +260,22 @@ TEST(prefix_cache, a_promoted_prefix_is_hot_until_it_is_demoted) {
   CHECK_EQ(f.context->num_cells(), 0);
 }
 
+TEST(prefix_cache, a_promotion_that_fails_half_way_leaves_nothing_to_the_next_request) {
+  Fixture f(info_with_hot(2));
+  f.submit(1, kHead, "first");
+  f.run();
+  const Tokens head = to_tokens(kHead);
+  f.scheduler.demote({}, head, {});
+  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
+  const auto stored = f.store->match(scope, head, 300, true);
+  REQUIRE(stored.parts.size() == 2);
+  f.context->fail_restore_after(1);
+  CHECK_EQ(f.scheduler.promote({}, head, stored).code(), StatusCode::kStorageFailed);
+  CHECK_EQ(f.context->num_cells(), 0);
+  f.submit(2, std::string(300, 'o'), "second");
+  f.run();
+}
+
 TEST(prefix_cache, what_is_demoted_leaves_others_what_they_share_with_it) {
   Fixture f(info_with_hot(4));
   const Hash128 root;

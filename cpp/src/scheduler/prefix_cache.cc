@@ -287,6 +287,7 @@ Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
   prefix.pinned = true;
   int32_t num_cold = 0;
   if (restore(prefix.id, stored, num_cold) != num_tokens) {
+    context_.clear_sequence(prefix.id);  // the next request gets the id, and must find it empty
     return {StatusCode::kStorageFailed, "the context's KV does not fit the model"};
   }
   free_ids.pop_back();
