@@ -238,6 +238,27 @@ TEST(prefix_cache, checkpoint_models_reuse_whole_states_only) {
   CHECK_EQ(f.cached(3), 305);
 }
 
+TEST(prefix_cache, a_checkpoint_of_nothing_is_not_kept) {
+  Fixture f(info_with_hot(2, "checkpoints"));
+  for (uint64_t id = 1; id <= 3; ++id) {
+    GenerateRequest request;
+    request.prompt = Tokens(300, static_cast<Token>('a' + id));
+    request.prefill_only = true;
+    REQUIRE(f.scheduler
+                .submit(std::make_unique<Sequence>(id, std::move(request),
+                                                   std::make_unique<testing::FakeSampler>(1),
+                                                   f.outputs))
+                .ok());
+  }
+  // The first two have all of the step.
+  f.scheduler.step(/*others_wait=*/false);
+  CHECK(f.scheduler.cancel(3));
+  f.scheduler.step(/*others_wait=*/false);
+  f.run();
+  CHECK_EQ(f.last[3].num_computed_prompt_tokens, 0);
+  CHECK_EQ(f.store->stats().num_stored, 2);
+}
+
 TEST(prefix_cache, a_promoted_prefix_is_hot_until_it_is_demoted) {
   Fixture f(info_with_hot(2));
   f.submit(1, kHead, "first");

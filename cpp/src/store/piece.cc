@@ -22,6 +22,7 @@ PieceId make_piece(const Hash128& parent, KvKind kind, int32_t begin,
 }
 
 std::vector<TokenRange> cut_into_pieces(KvKind kind, int32_t num_tokens) {
+  if (num_tokens == 0) return {};
   if (kind == KvKind::kCheckpoints) return {{0, num_tokens}};
   std::vector<TokenRange> ranges;
   for (int32_t begin = 0; begin < num_tokens; begin += kBlockTokens) {

@@ -47,7 +47,7 @@ struct TokenRange {
   int32_t end = 0;
 };
 
-// The pieces of `num_tokens` tokens: full blocks and the tail, or one checkpoint.
+// The pieces of `num_tokens` tokens: full blocks and the tail, or one checkpoint; none of none.
 std::vector<TokenRange> cut_into_pieces(KvKind kind, int32_t num_tokens);
 // Their keys, in order.
 std::vector<Hash128> piece_keys(KvKind kind, const Hash128& root, std::span<const Token> tokens);
