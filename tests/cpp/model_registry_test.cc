@@ -1,6 +1,7 @@
 #include "registry/model_registry.h"
 
 #include <future>
+#include <limits>
 #include <thread>
 
 #include "check.h"
@@ -184,6 +185,24 @@ TEST(model_registry, a_second_load_pins_and_sets_the_keep_alive_where_it_asks_fo
   REQUIRE(registry.claim_load("a", options_of("a")).ok());  // asks for nothing
   CHECK(registry.info("a").value().pinned);
   CHECK_EQ(registry.info("a").value().keep_alive_s, 5.0);
+}
+
+TEST(model_registry, a_keep_alive_out_of_range_is_refused_and_changes_nothing) {
+  ModelRegistry registry;
+  load(registry, "a");
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  for (const double seconds : {-2.0, 2e9, kInfinity, std::numeric_limits<double>::quiet_NaN()}) {
+    ModelOptions options = options_of("a");
+    options.keep_alive_s = seconds;
+    options.pinned = true;
+    for (const char* id : {"a", "b"}) {
+      const auto claim = registry.claim_load(id, options);
+      REQUIRE(!claim.ok());
+      CHECK_EQ(claim.status().code(), StatusCode::kInvalidRequest);
+    }
+  }
+  CHECK(!registry.info("a").value().pinned);
+  CHECK_EQ(registry.expired(ModelRegistry::Clock::now(), 0.0), std::vector<std::string>{});
 }
 
 TEST(model_registry, an_unload_cancels_the_load_under_way) {

@@ -34,7 +34,6 @@ constexpr int32_t kQ8BlockSize = 32;
 constexpr int32_t kMaxRecurrentSequences = 8;
 constexpr int32_t kMaxSequences = 64;
 constexpr int32_t kMaxContext = 1 << 24;
-constexpr double kMaxKeepAliveS = 1e9;
 // Hot prefixes beside the running sequences. Where each sequence id costs memory there
 // are few.
 constexpr int32_t kHotSequences = 32;
@@ -76,9 +75,6 @@ Status check_options(const ModelOptions& options) {
   }
   if (options.num_threads < 0 || options.num_threads > 512) {
     return invalid("num_threads must be between 0 and 512");
-  }
-  if (!(options.keep_alive_s >= -1.0 && options.keep_alive_s <= kMaxKeepAliveS)) {
-    return invalid("keep_alive_s must be between 0 and 1e9, or -1 for the engine's");
   }
   if (kv_element_bytes(options.kv_type) == 0.0) {
     return invalid("kv_type must be f16, q8_0 or f32, not " + options.kv_type);

@@ -39,6 +39,14 @@ double seconds_between(ModelRegistry::Clock::time_point from, ModelRegistry::Clo
   return std::chrono::duration<double>(to - from).count();
 }
 
+// Of options that the backend does not see where the model is in memory already.
+Status check_keep_alive(double keep_alive_s) {
+  constexpr double kMaxSeconds = 1e9;
+  if (keep_alive_s >= -1.0 && keep_alive_s <= kMaxSeconds) return {};
+  return {StatusCode::kInvalidRequest,
+          "keep_alive_s must be between 0 and 1e9, or -1 for the engine's"};
+}
+
 double keep_alive_of(const ModelOptions& options, double default_s) {
   return options.keep_alive_s < 0.0 ? default_s : options.keep_alive_s;
 }
@@ -87,6 +95,7 @@ Status ModelRegistry::wait_for_change(std::unique_lock<std::mutex>& lock, const 
 Result<ModelRegistry::Claim> ModelRegistry::claim_load(const std::string& model_id,
                                                        const ModelOptions& options) {
   if (model_id.empty()) return Status(StatusCode::kInvalidRequest, "model_id must not be empty");
+  if (Status status = check_keep_alive(options.keep_alive_s); !status.ok()) return status;
   std::unique_lock lock(mutex_);
   for (;;) {
     const auto [it, is_new] = entries_.try_emplace(model_id);
