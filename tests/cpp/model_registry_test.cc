@@ -407,6 +407,17 @@ TEST(model_registry, leases_requests_and_pins_keep_a_model_from_eviction) {
   evict(registry, "a");
 }
 
+TEST(model_registry, a_pin_ends_the_eviction_that_waits_for_the_models_requests) {
+  ModelRegistry registry;
+  load(registry, "a");
+  const auto scheduler = registry.schedulers()[0];
+  const auto eviction = evict_busy(registry, {"a"});
+  CHECK(registry.set_pinned("a", true).ok());
+  scheduler->abort_all({StatusCode::kClosed, "closed"});
+  CHECK(registry.take_idle("a", eviction, testing::far_deadline(), kNeverCancelled) == nullptr);
+  CHECK_EQ(registry.info("a").value().state, "resident");
+}
+
 TEST(model_registry, new_requests_wait_while_a_model_drains) {
   ModelRegistry registry;
   load(registry, "a");

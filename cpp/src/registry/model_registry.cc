@@ -263,12 +263,12 @@ ModelRegistry::Lease ModelRegistry::take_idle(const std::string& model_id, Evict
     if (it == entries_.end() || it->second.draining != eviction) return nullptr;
     Entry& entry = it->second;
     const auto scheduler = entry.model->scheduler;
-    if (!is_busy(entry)) {
+    if (!entry.pinned && !is_busy(entry)) {
       entry.past.add_counters(scheduler->stats());
       ++entry.past.num_evictions;
       return std::exchange(entry.model, nullptr);
     }
-    if (cancelled || Clock::now() >= deadline) {
+    if (entry.pinned || cancelled || Clock::now() >= deadline) {
       entry.draining.reset();
       changed_.notify_all();
       return nullptr;

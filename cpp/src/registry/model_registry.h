@@ -79,8 +79,8 @@ class ModelRegistry {
   std::optional<EvictionId> begin_eviction(const std::vector<std::string>& model_ids,
                                            Victims allowed);
   // Waits for the model's requests to end and takes it out of the registry. Null when the
-  // deadline or a cancellation comes first, and it is resident as before; null as well when
-  // its unload does, and the model is the eviction's no longer.
+  // deadline, a cancellation or a pin comes first, and it is resident as before; null as well
+  // when its unload does, and the model is the eviction's no longer.
   Lease take_idle(const std::string& model_id, EvictionId eviction, Clock::time_point deadline,
                   const std::atomic<bool>& cancelled);
   // Says that the memory of a model taken is free.
