@@ -89,6 +89,8 @@ struct Fixture {
                        },
                    .bound_snapshots =
                        [this](uint64_t bytes) {
+                         if (on_bound) on_bound();
+                         last_bound = bytes;
                          alive_when_bounded = backend.num_alive();
                          std::lock_guard lock(snapshots_mutex);
                          snapshots.bytes =
@@ -126,6 +128,8 @@ struct Fixture {
   std::mutex snapshots_mutex;
   SnapshotMemory snapshots;
   std::function<void()> on_snapshots;  // called before each look at them
+  std::function<void()> on_bound;      // called before each new bound is set
+  std::atomic<uint64_t> last_bound{0};
   std::atomic<int> alive_when_bounded{-1};  // models in memory when it was last asked to
   Residency residency;
 };
@@ -409,6 +413,27 @@ TEST(residency, kept_kv_gives_way_to_models_down_to_its_least) {
   REQUIRE(f.load("c").ok());
   CHECK_EQ(f.state("a"), "evicted");
   CHECK_EQ(f.snapshots.bytes, kModelBytes);
+}
+
+TEST(residency, of_two_bounds_for_kept_kv_the_later_one_stays) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  REQUIRE(f.load("b").ok());
+  std::atomic<int> num_bounds{0};
+  std::atomic<bool> unload_is_slow{false};
+  f.on_bound = [&] {
+    if (num_bounds++ > 0) return;
+    unload_is_slow = true;
+    const auto soon = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+    while (num_bounds < 2 && std::chrono::steady_clock::now() < soon) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  };
+  auto unload = std::async(std::launch::async, [&] { return f.residency.unload("b").ok(); });
+  while (!unload_is_slow) std::this_thread::yield();
+  CHECK(f.load("c").ok());
+  CHECK(unload.get());
+  CHECK_EQ(f.last_bound, uint64_t{0});
+  f.on_bound = nullptr;
 }
 
 TEST(residency, random_use_from_many_threads_stays_within_the_budget) {

@@ -209,6 +209,8 @@ bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
 }
 
 void Residency::bound_snapshots() {
+  // One at a time: a bound worked out before another's load or unload must not come after its.
+  std::lock_guard lock(bound_mutex_);
   const MemoryUse use = memory_use();
   const uint64_t taken = charged_bytes(registry_.holdings()) + use.external_bytes;
   environment_.bound_snapshots(use.budget_bytes > taken ? use.budget_bytes - taken : 0);

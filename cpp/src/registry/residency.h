@@ -110,6 +110,8 @@ class Residency {
   std::atomic<uint64_t> num_evictions_{0};
   std::atomic<uint64_t> num_reloads_{0};
 
+  std::mutex bound_mutex_;  // held while a bound for the snapshots is worked out and set
+
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   // Guarded by mutex_:
