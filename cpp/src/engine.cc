@@ -41,6 +41,7 @@ class Engine::Impl {
     abandoned_ = true;
     closed_ = ended_ = true;
     residency_.stop_accepting();
+    if (workspace_lock_ != nullptr) workspace_lock_->abandon();
   }
 
   Status switch_model(const std::string& model_id) {

@@ -1,4 +1,7 @@
 // Files of the KV store that cannot be read for a while, and looks at a model's folder.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -147,6 +150,36 @@ TEST(kv_files, a_look_at_a_folder_keeps_no_other_model_waiting) {
   CHECK(was_in_time);
   CHECK_EQ(num_found[0], 600);
   CHECK_EQ(num_found[1], 600);
+}
+
+TEST(kv_files, a_lock_that_a_forked_child_abandons_ends_with_its_parents) {
+  std::string folder = (std::filesystem::temp_directory_path() / "snapllm_XXXXXX").string();
+  REQUIRE(mkdtemp(folder.data()) != nullptr);
+  auto lock = FolderLock::acquire(folder);
+  REQUIRE(lock.ok());
+  int pipe_ends[2];
+  REQUIRE(::pipe(pipe_ends) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    lock.value()->abandon();
+    ::close(pipe_ends[1]);
+    char byte = 0;
+    (void)!::read(pipe_ends[0], &byte, 1);  // until its parent lets it end
+    ::_exit(0);
+  }
+  CHECK(!FolderLock::acquire(folder).ok());  // the child leaves it to its parent, not to all
+  lock = Status(StatusCode::kClosed, "closed");
+  const auto deadline = testing::far_deadline();
+  bool is_free = false;
+  while (!is_free && std::chrono::steady_clock::now() < deadline) {
+    is_free = FolderLock::acquire(folder).ok();  // the child may have just begun
+  }
+  CHECK(is_free);
+  ::close(pipe_ends[1]);
+  ::close(pipe_ends[0]);
+  CHECK_EQ(::waitpid(child, nullptr, 0), child);
+  std::filesystem::remove_all(folder);
 }
 
 TEST(kv_files, the_machine_s_files_tell_what_is_gone_or_short_from_what_cannot_be_read) {

@@ -126,3 +126,29 @@ for _ in range(30):
         os._exit(abs(status))
 os._exit(0)
 """)
+
+
+def test_a_workspace_can_be_opened_again_while_a_child_lives() -> None:
+    run("""
+import os, signal, tempfile, snapllm
+with tempfile.TemporaryDirectory() as folder:
+    engine = snapllm.Engine(workspace=folder, num_threads=1)
+    began, lives_on = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        os.close(lives_on[1])
+        os.write(began[1], b"x")
+        os.read(lives_on[0], 1)
+        os._exit(0)
+    os.read(began[0], 1)
+    try:  # the child has not freed what its parent still uses
+        snapllm.Engine(workspace=folder, num_threads=1)
+        os._exit(1)
+    except snapllm.InvalidRequestError:
+        pass
+    engine.close()
+    snapllm.Engine(workspace=folder, num_threads=1).close()
+    os.close(lives_on[1])
+    os.waitpid(pid, 0)
+""")

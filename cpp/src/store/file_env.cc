@@ -171,7 +171,12 @@ Result<std::unique_ptr<FolderLock>> FolderLock::acquire(const std::string& folde
                     (is_own ? "engine of this process" : "process"));
 }
 
+// Closes this process's descriptor only: the lock is that of all there are of the open file.
+// Without the mutex, which may be held for ever there.
+void FolderLock::abandon() { ::close(std::exchange(fd_, -1)); }
+
 FolderLock::~FolderLock() {
+  if (fd_ < 0) return;
   auto& [mutex, owners] = locked_files();
   std::lock_guard lock(mutex);
   owners.erase(file_);

@@ -54,12 +54,14 @@ class FolderLock {
   // by this process.
   static Result<std::unique_ptr<FolderLock>> acquire(const std::string& folder);
   ~FolderLock();
+  // In a forked child, which would hold it beyond its parent's end: leaves it to the parent alone.
+  void abandon();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
  private:
   FolderLock(int fd, LockedFile file) : fd_(fd), file_(file) {}
-  const int fd_;
+  int fd_;  // -1 once abandoned
   const LockedFile file_;
 };
 
