@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,49 @@ def test_loading_again_returns_the_resident_model(llama_path: Path, qwen_path: P
         assert engine.load(llama_path, "a").info.loaded_at_ms == first
         with pytest.raises(InvalidRequestError, match="a"):
             engine.load(qwen_path, "a")
+
+
+def test_a_second_load_with_options_out_of_range_leaves_the_model_as_it_is(
+    llama_path: Path,
+) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(llama_path, "a")
+        with pytest.raises(InvalidRequestError, match="keep_alive_s"):
+            engine.load(llama_path, "a", keep_alive_s=float("inf"))
+        time.sleep(0.1)
+        assert model.info.state == "resident"
+        assert model.generate("x", max_tokens=2).tokens
+
+
+def test_a_file_replaced_while_it_is_loaded_is_refused_or_its_own_model(tmp_path: Path) -> None:
+    """Under the new file's fingerprint the old weights' KV would be kept for the new ones."""
+    files = [make_nano_model(tmp_path / f"{seed}.gguf", seed=seed) for seed in (1, 2)]
+    path, link = tmp_path / "m.gguf", tmp_path / "link"
+
+    def put(file: Path) -> None:
+        link.hardlink_to(file)
+        link.replace(path)
+
+    def answer(model: snapllm.Model) -> list[int]:
+        return model.generate([5, 9, 13], temperature=0, max_tokens=8, ignore_eos=True).tokens
+
+    with snapllm.Engine(num_threads=1) as engine:
+        answers = {}
+        for file in files:
+            model = engine.load(file, "m", context_size=512)
+            answers[model.info.fingerprint] = answer(model)
+            load_s = model.info.load_ms / 1000
+            engine.unload("m")
+        assert len(answers) == 2
+        for i in range(12):
+            put(files[0])
+            change = threading.Timer(load_s * i / 12, put, [files[1]])
+            change.start()
+            with contextlib.suppress(InvalidModelError):
+                model = engine.load(path, "m", context_size=512)
+                assert answer(model) == answers[model.info.fingerprint]
+                engine.unload("m")
+            change.join()
 
 
 def test_unknown_models_are_not_found(engine: snapllm.Engine) -> None:

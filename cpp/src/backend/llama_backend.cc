@@ -346,6 +346,11 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     const auto fingerprint =
         kv_fingerprint(options, fingerprint_name(attention, header.value(), own_products, is_long));
     if (!fingerprint.ok()) return fingerprint.status();
+    // Else what these weights compute would be kept as that of others.
+    if (weights_key(options) != plan.weights_key) {
+      return Status(StatusCode::kInvalidModel,
+                    "Cannot load " + options.path + ": the file was replaced meanwhile");
+    }
     // Without a KV memory there is nothing to generate from.
     info.supports_generation = llama_get_memory(context.value().get()) != nullptr;
     auto model =
