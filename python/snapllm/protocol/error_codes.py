@@ -14,6 +14,7 @@ _STATUS = {
     "file_not_found": 400,
     "invalid_model": 400,
     "unauthorized": 401,
+    "origin_not_allowed": 403,
     "model_not_found": 404,
     "context_not_found": 404,
     "not_found": 404,

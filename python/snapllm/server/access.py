@@ -17,6 +17,9 @@ from snapllm.server.request_facts import facts_of
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EXPOSED = "request-id, retry-after, x-request-id, x-snapllm-cache"
 _OPEN_PATHS = {"/", "/health"}
+# What a page may send to any server without asking that server first (Fetch, "CORS-safelisted
+# request-header"; a request without a type is one of them, too).
+_UNASKED_TYPES = {"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"}
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
 
@@ -51,10 +54,19 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 @web.middleware
 async def allow_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers browsers of the allowed origins (CORS); off where there are none."""
+    """Answers browsers of the allowed origins (CORS); off where there are none.
+
+    A page of another origin could not read an answer, but what it sends would be done all the same:
+    where the browser does not ask before, it is refused.
+    """
     origins = request.app[OPTIONS].cors_origins
     origin = request.headers.get("Origin")
-    if not origins or origin is None or not (origin in origins or "*" in origins):
+    if origin is None:
+        return await handler(request)
+    if not (origin in origins or "*" in origins):
+        if _is_sent_unasked(request, origin):
+            message = f"pages of {origin} may not ask: allow them with --cors-origin"
+            return refuse(request, ApiError("origin_not_allowed", message))
         return await handler(request)
     facts_of(request).cors_origin = origin
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
@@ -72,6 +84,14 @@ async def allow_origins(request: web.Request, handler: Handler) -> web.StreamRes
             },
         )
     return await handler(request)
+
+
+def _is_sent_unasked(request: web.Request, origin: str) -> bool:
+    """Whether a page of another origin sent something that its browser did not ask about."""
+    if request.method != "POST" or origin.partition("://")[2] == request.host:
+        return False
+    media_type = request.headers.get("Content-Type", "").partition(";")[0]
+    return media_type.strip().lower() in _UNASKED_TYPES
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

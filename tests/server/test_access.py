@@ -1,0 +1,97 @@
+"""Who may ask: API keys, and pages of other origins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from server_process import Server
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    server = Server(
+        *("--api-key", "first", "--api-key", "second", "--alias", "claude-*=demo"),
+        *("--cors-origin", "https://page.example"),
+    ).start(1)
+    try:
+        yield server
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+def test_keys_are_required_where_there_are_keys(guarded: Server) -> None:
+    assert guarded.get("/health")["status"] == "ok"
+    options: dict[str, Any] = {"model": "claude-x", "max_tokens": 3, "messages": HELLO}
+    for wrong in ("", "firs", "third"):
+        claude = anthropic.Anthropic(base_url=guarded.url, api_key=wrong or "-", max_retries=0)
+        with pytest.raises(anthropic.AuthenticationError):
+            claude.messages.create(**options)
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(
+                base_url=guarded.url + "/v1", api_key=wrong or "-", max_retries=0
+            ).chat.completions.create(model="demo", messages=HELLO)
+    long: list[Any] = [{"role": "user", "content": "Tell me about rivers. " * 20}]
+    options["messages"] = long
+    for key in ("first", "second"):
+        claude = anthropic.Anthropic(base_url=guarded.url, api_key=key, max_retries=0)
+        first = claude.messages.create(**options)
+        assert first.model == "claude-x"
+        # What another key has asked is not shared.
+        assert first.usage.cache_read_input_tokens == 0
+        assert claude.messages.create(**options).usage.cache_read_input_tokens
+
+
+def test_other_origins_are_answered_only_when_allowed(guarded: Server) -> None:
+    preflight = {"Access-Control-Request-Method": "POST"}
+    allowed = guarded.request(
+        "OPTIONS", "/v1/messages", headers=preflight | {"Origin": "https://page.example"}
+    )
+    assert allowed[0] == 204
+    # Whatever headers a browser's client sends of its own.
+    asked = "authorization,content-type,x-stainless-lang,anthropic-dangerous-direct-browser-access"
+    headers = preflight | {"Origin": "https://page.example"}
+    headers["Access-Control-Request-Headers"] = asked
+    assert (
+        guarded.request("OPTIONS", "/v1/messages", headers=headers)[2][
+            "Access-Control-Allow-Headers"
+        ]
+        == asked
+    )
+    assert allowed[2]["Access-Control-Allow-Origin"] == "https://page.example"
+    other = guarded.request(
+        "OPTIONS", "/v1/messages", headers=preflight | {"Origin": "https://other.example"}
+    )
+    assert "Access-Control-Allow-Origin" not in other[2]
+    got = guarded.request("GET", "/health", headers={"Origin": "https://page.example"})
+    assert got[2]["Access-Control-Allow-Origin"] == "https://page.example"
+    exposed = got[2]["Access-Control-Expose-Headers"].split(", ")
+    # What the SDKs of browsers read: the id for reports, and when to try again.
+    assert {"request-id", "x-request-id", "retry-after"} <= set(exposed)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain;charset=UTF-8", "multipart/form-data", ""])
+def test_what_pages_elsewhere_send_unasked_is_not_done(guarded: Server, content_type: str) -> None:
+    """Their browsers send such requests without a preflight."""
+    headers = {"Authorization": "Bearer first", "Origin": "https://other.example"}
+    headers["Content-Type"] = content_type
+    body = b'{"model_id": "demo"}'
+
+    def switch(headers: dict[str, str]) -> tuple[int, Any]:
+        status, data, _ = guarded.request("POST", "/api/v1/models/switch", body, headers)
+        return status, data
+
+    status, data = switch(headers)
+    assert (status, data["error"]["code"]) == (403, "origin_not_allowed")
+    assert "https://other.example" in data["error"]["message"]
+    for origin in ("https://page.example", guarded.url):
+        assert switch(headers | {"Origin": origin})[0] == 200
+    assert switch(headers | {"Content-Type": "application/json"})[0] == 200
+    del headers["Origin"]
+    assert switch(headers)[0] == 200
