@@ -60,7 +60,8 @@ _cores: weakref.WeakSet[_core.Engine] = weakref.WeakSet()
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _others: weakref.WeakSet[_Closable] = weakref.WeakSet()
 _PACKAGE = str(Path(__file__).parent) + os.sep
-_RETURN_S = 10.0
+_RETURN_S = 60.0
+"""How long a thread may take to come back: an image model that is being read does not stop."""
 
 
 def watch(core: _core.Engine, gate: Gate, *others: _Closable) -> None:

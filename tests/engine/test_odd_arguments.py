@@ -357,7 +357,7 @@ def test_the_interpreter_ends_while_a_thread_computes(
 ) -> None:
     folder = image_files["diffusion_model"].parent
     command = [sys.executable, "-c", _AT_THE_END % call, str(folder), str(after_s)]
-    run = subprocess.run(command, timeout=60, capture_output=True, text=True)
+    run = subprocess.run(command, timeout=120, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
 
 
