@@ -187,9 +187,16 @@ def test_a_custom_tool_is_called_with_text(demo_client: openai.OpenAI) -> None:
     assert streamed == item.input
 
 
-@pytest.mark.parametrize(("city", "is_carried"), [("Oslo", False), ("Lima", True)])
+@pytest.mark.parametrize(
+    ("city", "more"),
+    [
+        ("Oslo", {}),
+        ("Lima", {"store": False, "include": ["reasoning.encrypted_content"]}),
+        ("Cairo", {"reasoning": {"effort": "low", "summary": "auto"}}),
+    ],
+)
 def test_a_response_goes_on_from_the_kv_of_the_answer_it_follows(
-    demo_client: openai.OpenAI, city: str, is_carried: bool
+    demo_client: openai.OpenAI, city: str, more: dict[str, Any]
 ) -> None:
     asked: list[Any] = [{"role": "user", "content": f"What's the weather in {city}?"}]
     options: dict[str, Any] = {
@@ -198,13 +205,14 @@ def test_a_response_goes_on_from_the_kv_of_the_answer_it_follows(
         "temperature": 0,
         "reasoning": {"effort": "low"},
     }
-    if is_carried:
-        options |= {"store": False, "include": ["reasoning.encrypted_content"]}
+    options |= more
     first = demo_client.responses.create(input=asked, **options)
     assert [item.type for item in first.output] == ["reasoning", "function_call"]
     items = [item.to_dict() for item in first.output]
-    if is_carried:
+    if "include" in more:  # the thoughts stand in what is carried, too
         del items[0]["content"]
+    elif "reasoning" in more:
+        assert items[0]["summary"][0]["text"] and not items[0]["content"]
     output = {"type": "function_call_output", "call_id": items[1]["call_id"], "output": "22"}
     history: Any = [*asked, *items, output]
     second = demo_client.responses.create(input=history, **options)

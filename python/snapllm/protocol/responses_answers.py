@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,12 @@ from snapllm.protocol.custom_tools import TextReader
 from snapllm.protocol.openai_logprobs import logprob_objects
 from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
-from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, ResponsesRequest, TextFormat
+from snapllm.protocol.responses_types import (
+    DEFAULT_MAX_OUTPUT_TOKENS,
+    Reasoning,
+    ResponsesRequest,
+    TextFormat,
+)
 
 _encode = msgspec.json.encode
 
@@ -52,11 +57,34 @@ def _given(value: Any) -> Any:
     return value
 
 
+class _Place(NamedTuple):
+    """Where an item's text stands, and what the events call it."""
+
+    field: str
+    part: str
+    index_name: str
+    part_event: str
+    text_event: str
+
+
+_CONTENT = _Place(
+    "content", "reasoning_text", "content_index", "response.content_part", "response.reasoning_text"
+)
+_SUMMARY = _Place(
+    "summary",
+    "summary_text",
+    "summary_index",
+    "response.reasoning_summary_part",
+    "response.reasoning_summary_text",
+)
+
+
 class ResponseStream:
     """Builds a response event by event; the whole response is what its end holds."""
 
     def __init__(self, wire: ResponsesRequest, tools: Sequence[ClientTool] = ()) -> None:
         self._tools = {tool.shown_name: tool for tool in tools}
+        self._reasoning_at = _SUMMARY if wire.reasoning and wire.reasoning.summary else _CONTENT
         self._carries_reasoning = wire.includes("reasoning.encrypted_content")
         self._sequence = -1
         self._output: list[dict[str, Any]] = []
@@ -76,7 +104,7 @@ class ResponseStream:
             "output": self._output,
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
             "previous_response_id": wire.previous_response_id or None,
-            "reasoning": {"effort": wire.reasoning.effort if wire.reasoning else None},
+            "reasoning": msgspec.structs.asdict(wire.reasoning or Reasoning()),
             "service_tier": "default",  # whatever was asked for
             "store": wire.store is not False,
             "temperature": wire.temperature,
@@ -131,6 +159,9 @@ class ResponseStream:
         assert self._open is not None
         return {"item_id": self._open["id"], "output_index": len(self._output) - 1}
 
+    def _at_reasoning(self) -> dict[str, Any]:
+        return self._at() | {self._reasoning_at.index_name: 0}
+
     def _open_item(self, kind: str, **fields: Any) -> Iterator[dict[str, Any]]:
         if self._open is not None and self._open["type"] == kind:
             return
@@ -151,12 +182,16 @@ class ResponseStream:
             item["content"] = [
                 {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             ]
+            part = dict(item["content"][0])
+            yield self._event(
+                "response.content_part.added", **self._at(), content_index=0, part=part
+            )
         elif kind == "reasoning":
-            item["content"] = [{"type": "reasoning_text", "text": ""}]
-        else:
-            return
-        part = dict(item["content"][0])
-        yield self._event("response.content_part.added", **self._at(), content_index=0, part=part)
+            place = self._reasoning_at
+            item[place.field] = [{"type": place.part, "text": ""}]
+            yield self._event(
+                f"{place.part_event}.added", **self._at_reasoning(), part=dict(item[place.field][0])
+            )
 
     def _open_call(self, start: ToolCallStart) -> Iterator[dict[str, Any]]:
         """Opens a call of what the client defined, whatever the model sees of it."""
@@ -186,10 +221,9 @@ class ResponseStream:
 
     def _reasoning(self, text: str) -> Iterator[dict[str, Any]]:
         assert self._open is not None
-        self._open["content"][0]["text"] += text
-        yield self._event(
-            "response.reasoning_text.delta", **self._at(), content_index=0, delta=text
-        )
+        place = self._reasoning_at
+        self._open[place.field][0]["text"] += text
+        yield self._event(f"{place.text_event}.delta", **self._at_reasoning(), delta=text)
 
     def _arguments(self, event: ToolCallDelta) -> Iterator[dict[str, Any]]:
         assert self._open is not None
@@ -220,12 +254,12 @@ class ResponseStream:
             )
             yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
         elif item["type"] == "reasoning":
-            part = item["content"][0]
-            text = part["text"]
+            place, at_text = self._reasoning_at, self._at_reasoning()
+            part = item[place.field][0]
             if self._carries_reasoning:
-                item["encrypted_content"] = encode_reasoning(text)
-            yield self._event("response.reasoning_text.done", **at, content_index=0, text=text)
-            yield self._event("response.content_part.done", **at, content_index=0, part=dict(part))
+                item["encrypted_content"] = encode_reasoning(part["text"])
+            yield self._event(f"{place.text_event}.done", **at_text, text=part["text"])
+            yield self._event(f"{place.part_event}.done", **at_text, part=dict(part))
         elif item["type"] == "custom_tool_call":
             yield from self._input(self._text_reader.rest())
             yield self._event("response.custom_tool_call_input.done", **at, input=item["input"])

@@ -18,6 +18,8 @@ class Reasoning(msgspec.Struct):
     """Whether the model thinks first."""
 
     effort: ReasoningEffort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    """Given, the reasoning stands where clients look for its summary, all of it."""
 
 
 class TextFormat(msgspec.Struct):

@@ -93,22 +93,28 @@ test("completions, responses and embeddings", async () => {
   assert.ok(Math.abs(length - 1) < 1e-3, `of length ${length}`);
 });
 
-test("a streamed response has its reasoning", async () => {
+test("a streamed response has its reasoning, as a summary where that is asked for", async () => {
   const input = "A train travels 120 km in 2 hours. What is its average speed?";
-  const stream = client.responses.stream({
-    model: "demo",
-    input,
-    temperature: 0,
-    reasoning: { effort: "low" },
-  });
-  let reasoned = "";
-  for await (const event of stream) {
-    if (event.type === "response.reasoning_text.delta") reasoned += event.delta;
+  const asked = { model: "demo", input, temperature: 0 };
+  const reasoning = { effort: "low" };
+  const summarized = { ...reasoning, summary: "auto" };
+  const texts = [];
+  for (const [options, type, field] of [
+    [reasoning, "reasoning_text", "content"],
+    [summarized, "summary_text", "summary"],
+  ]) {
+    const stream = client.responses.stream({ ...asked, reasoning: options });
+    let text = "";
+    for await (const event of stream) {
+      if (/^response.reasoning(_summary)?_text.delta$/.test(event.type)) text += event.delta;
+    }
+    const [first] = (await stream.finalResponse()).output;
+    assert.equal(first.type, "reasoning");
+    assert.ok(text.length > 0);
+    assert.deepEqual(first[field], [{ type, text }]);
+    texts.push(text);
   }
-  const [first] = (await stream.finalResponse()).output;
-  assert.equal(first.type, "reasoning");
-  assert.ok(reasoned.length > 0);
-  assert.deepEqual(first.content, [{ type: "reasoning_text", text: reasoned }]);
+  assert.equal(texts[0], texts[1]);
 });
 
 test("a picture is described", async () => {
