@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import subprocess
 import sys
@@ -357,6 +358,22 @@ def test_an_import_that_is_too_long_is_refused_without_a_field_that_it_has_not(
         assert answer["error"]["param"] is None
     finally:
         assert server.stop() == 0
+
+
+def test_a_look_at_a_file_sends_nothing_of_it(demo_server: Server, context_id: str) -> None:
+    """HEAD: a body would be taken for the beginning of the next answer."""
+    connection = http.client.HTTPConnection(demo_server.url.removeprefix("http://"), timeout=60)
+    try:
+        sizes = []
+        for method in ("HEAD", "GET", "GET"):
+            connection.request(method, f"{API}/{context_id}/export")
+            response = connection.getresponse()
+            sizes.append((int(response.headers["Content-Length"]), len(response.read())))
+    finally:
+        connection.close()
+    [looked, *sent] = sizes
+    assert looked[1] == 0 < looked[0]
+    assert sent == [(looked[0], looked[0])] * 2
 
 
 def test_a_context_is_shipped_as_a_file(

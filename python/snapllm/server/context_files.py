@@ -57,7 +57,8 @@ async def send_file(request: web.Request, path: Path, num_bytes: int) -> web.Str
             "Content-Disposition": 'attachment; filename="context.snapctx"',
         }
     )
-    response.content_length = num_left = num_bytes
+    response.content_length = num_bytes
+    num_left = 0 if request.method == "HEAD" else num_bytes
     facts = facts_of(request)
     facts.begun = response
     await response.prepare(request)
