@@ -435,6 +435,30 @@ def test_the_openai_client_makes_images(painter: Server) -> None:
         client.images.generate(**(options | {"model": "nobody"}))
 
 
+def test_the_command_loads_a_model_of_several_files(
+    painter: Server, image_files: dict[str, Path]
+) -> None:
+    def models(*arguments: str) -> str:
+        command = [sys.executable, "-m", "snapllm", "models", "--url", painter.url, *arguments]
+        return subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=image_files["llm"].parent,
+        ).stdout
+
+    # Relative to the command's directory, which the server does not know.
+    parts = [f"--part={part}={image_files[part].name}" for part in ("llm", "taesd")]
+    options = [*parts, "--lora-dir", "."]
+    main = str(image_files["diffusion_model"])
+    assert models("load", "by-command", main, *options).startswith("Model loaded: by-command")
+    made = painter.post(PATH, SMALL | {"model": "by-command"})
+    assert np.array_equal(picture(made["image"]), picture(painter.post(PATH, SMALL)["image"]))
+    assert models("unload", "by-command") == "Model unloaded: by-command\n"
+
+
 def test_the_command_makes_images_here_and_by_a_server(
     painter: Server, image_files: dict[str, Path], tmp_path: Path
 ) -> None:

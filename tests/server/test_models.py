@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from nano_projectors import make_nano_projector
 from server_process import Server
 from waiting import wait_until
 
@@ -109,6 +110,19 @@ def test_the_models_command_manages_a_server(server: Server, qwen_path: Path) ->
         assert models_command(server, "unload", "cli").stdout == "Model unloaded: cli\n"
     refused = models_command(server, "unload", "cli")
     assert (refused.returncode, refused.stderr) == (1, "snapllm models: Model not found: cli\n")
+
+
+def test_the_models_command_loads_a_model_with_eyes(
+    server: Server, qwen_path: Path, tmp_path: Path
+) -> None:
+    projector = make_nano_projector(tmp_path / "mmproj.gguf")
+    options = ["--mmproj", str(projector)]
+    try:
+        loaded = models_command(server, "load", "sees", str(qwen_path), *options)
+        assert loaded.stdout.startswith("Model loaded: sees"), loaded.stderr
+        assert server.get("/api/v1/models/sees")["model"]["type"] == "vision"
+    finally:
+        models_command(server, "unload", "sees")
 
 
 def test_the_models_command_says_when_there_is_no_server() -> None:

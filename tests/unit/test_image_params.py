@@ -14,7 +14,9 @@ from PIL import Image
 from snapllm import InvalidRequestError
 from snapllm.diffusion.params import (
     MAX_PROMPT_CHARS,
+    ImageRequest,
     Picture,
+    SeveralImagesOptions,
     image_request,
     parameters_text,
     take_loras,
@@ -129,3 +131,8 @@ def test_files_hold_the_pixels_and_what_made_them() -> None:
     lossless = Image.open(io.BytesIO(encode(picture, "webp", 100)))
     assert np.array_equal(np.asarray(lossless.convert("RGB")), samples)
     assert Image.open(io.BytesIO(encode(picture, "jpeg"))).size == (64, 64)
+
+
+def test_the_plain_fields_of_a_request_are_keyword_arguments() -> None:
+    others = {"prompt", "init_image", "mask", "loras"}  # which have parameters of their own
+    assert {*SeveralImagesOptions.__annotations__} == {*ImageRequest.__struct_fields__} - others

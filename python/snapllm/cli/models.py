@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from snapllm.cli.client import RequestError, request, table, url_option
-from snapllm.cli.units import parse_path, parse_seconds
+from snapllm.cli.units import parse_image_part, parse_path, parse_seconds
 from snapllm.params import KvType
 
 
@@ -31,6 +31,21 @@ def add_parser(commands: Any) -> None:
     load.add_argument("--context-size", type=int, default=0)
     load.add_argument("--gpu-layers", type=int, default=-1)
     load.add_argument("--kv-type", choices=get_args(KvType), help="number type of its KV")
+    load.add_argument(
+        "--mmproj", type=parse_path, metavar="PATH", help="projector that lets it take images"
+    )
+    load.add_argument(
+        "--part",
+        type=parse_image_part,
+        action="append",
+        default=[],
+        metavar="PART=PATH",
+        help="a further file of an image model: its vae, taesd, clip_l, clip_g, t5xxl, llm or "
+        "upscaler; repeatable",
+    )
+    load.add_argument(
+        "--lora-dir", type=parse_path, metavar="PATH", help="folder of an image model's LoRA files"
+    )
     load.add_argument("--pin", action="store_true", help="never evict it")
     load.add_argument("--keep-alive", type=parse_seconds, metavar="TIME")
     for action, text in (
@@ -83,6 +98,10 @@ def _load_body(options: argparse.Namespace) -> dict[str, Any]:
         "gpu_layers": options.gpu_layers,
         "pinned": options.pin,
     }
+    paths = {f"{part}_path": path for part, path in options.part}
+    paths |= {"mmproj_path": options.mmproj, "lora_dir": options.lora_dir}
+    # The server's working directory is another than ours.
+    body |= {name: str(path.absolute()) for name, path in paths.items() if path is not None}
     if options.kv_type is not None:
         body["kv_type"] = options.kv_type
     if options.keep_alive is not None:

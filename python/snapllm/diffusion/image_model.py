@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+from typing_extensions import Unpack
 
 from snapllm._checks import as_dict, check_text, convert, plain_number
 from snapllm._gate import Gate
@@ -27,9 +28,11 @@ from snapllm.diffusion.job import (
 from snapllm.diffusion.options import ImageModelOptions
 from snapllm.diffusion.params import (
     MAX_RESULT_BYTES,
+    ImageOptions,
     ImageRequest,
     Lora,
     LoraWeight,
+    SeveralImagesOptions,
     check,
     find_lora,
     image_request,
@@ -195,7 +198,7 @@ class ImageModel:
         loras: Mapping[str, float] | None = None,
         progress: bool | Callable[[ImageStep], None] = False,
         timeout_s: float | None = None,
-        **options: Any,
+        **options: Unpack[ImageOptions],
     ) -> Image.Image:
         """Makes one image and waits for it.
 
@@ -251,7 +254,7 @@ class ImageModel:
         loras: Mapping[str, float] | None = None,
         progress: bool | Callable[[ImageStep], None] = False,
         timeout_s: float | None = None,
-        **options: Any,
+        **options: Unpack[SeveralImagesOptions],
     ) -> ImageResult:
         """Makes ``num_images`` images and waits for them; see `generate_image`."""
         from snapllm.diffusion.progress import progress_listener
@@ -273,7 +276,7 @@ class ImageModel:
         init_image: Any = None,
         mask: Any = None,
         loras: Mapping[str, float] | None = None,
-        **options: Any,
+        **options: Unpack[SeveralImagesOptions],
     ) -> ImageRequest:
         """Makes a request for `submit`; see `generate_image` for the arguments."""
         sized = image_request(prompt=prompt, **options)

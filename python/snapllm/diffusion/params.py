@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import TypedDict
 
 from snapllm._checks import check_text, invalid_field, plain_number
 from snapllm.errors import InvalidRequestError
@@ -102,6 +103,31 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Steps between previews; 0 = none."""
     upscale: bool = False
     """Enlarge the result with the model's upscaler."""
+
+
+class ImageOptions(TypedDict, total=False):
+    """The keyword arguments of `ImageModel.generate_image` that are plain values, with the
+    meaning and bounds that they have in `ImageRequest`."""
+
+    negative_prompt: str
+    width: int
+    height: int
+    num_steps: int
+    cfg_scale: float
+    guidance: float
+    seed: int
+    sampler: str
+    scheduler: str
+    clip_skip: int
+    strength: float
+    upscale: bool
+
+
+class SeveralImagesOptions(ImageOptions, total=False):
+    """Those of `ImageModel.generate_images` and `ImageModel.request`."""
+
+    num_images: int
+    preview_interval: int
 
 
 def image_request(**fields: Any) -> ImageRequest:
