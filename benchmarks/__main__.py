@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import snapllm
 from benchmarks import (
@@ -40,7 +40,7 @@ from benchmarks.compare import compare
 from benchmarks.page import write_page
 from benchmarks.plot import plot
 from benchmarks.report import Row, table
-from benchmarks.shapes import make_shape_model
+from benchmarks.shapes import Shape, make_shape_model
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "startup": startup.run,
@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", *_OF_RESULTS])
     parser.add_argument("--model", type=Path, help="a GGUF file (default: the demo model)")
-    parser.add_argument("--shape", choices=["1b"], help="a model of this shape, random weights")
+    parser.add_argument(
+        "--shape", choices=get_args(Shape), help="a model of this shape, random weights"
+    )
     parser.add_argument("--quant", default="q4_0", help="of --shape (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="0 = as many as there are cores")

@@ -21,6 +21,8 @@ Architecture = Literal[
 ]
 Quant = Literal["f16", "q8_0", "q4_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "iq4_nl"]
 
+Shape = Literal["1b", "8b"]
+
 GEMMA3_WINDOW = 64
 """How many tokens the window layers of the gemma3 model see."""
 
@@ -40,7 +42,10 @@ class _Shape:
 _WIDE_SHAPE = _Shape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
 _MIXED_SHAPE = replace(_WIDE_SHAPE, ffn=256, experts=8)
 _LATENT_SHAPE = replace(_WIDE_SHAPE, kv_heads=4, head_size=128)
-_SHAPES = {"1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16)}
+_SHAPES = {
+    "1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16),
+    "8b": _Shape(width=4096, heads=32, kv_heads=8, head_size=128, ffn=14336, layers=32),
+}
 
 
 def make_nano_model(
@@ -152,8 +157,9 @@ def make_quantized_model(
     return path
 
 
-def make_shape_model(path: Path, shape: Literal["1b"] = "1b", quant: Quant = "q4_0") -> Path:
-    """Writes a llama model as large as Llama 3.2 1B (0.7 GB at q4_0), in some seconds."""
+def make_shape_model(path: Path, shape: Shape = "1b", quant: Quant = "q4_0") -> Path:
+    """Writes a llama model as large as Llama 3.2 1B (0.7 GB at q4_0, in some seconds) or as
+    Llama 3.1 8B (4.5 GB)."""
     kind = gguf.GGMLQuantizationType[quant.upper()]
     model = ModelFile(path, "llama", kind=kind, seed=1, vocab_size=128256)
     model.metadata.add_name(f"random llama {shape} {quant}")
