@@ -230,12 +230,16 @@ TEST(prefix_cache, checkpoint_models_reuse_whole_states_only) {
   Fixture f(info_with_hot(2, "checkpoints"));
   f.submit(1, kHead, "first");
   f.run();
-  f.submit(2, kHead + "other", "second");
+  const auto length = static_cast<int32_t>(kHead.size());
+  f.submit(2, kHead.substr(0, 200) + "other", "second");
   f.run();
-  CHECK_EQ(f.cached(2), 0);  // the state went on with the first answer
+  CHECK_EQ(f.cached(2), 0);  // the state went on with the rest of the first prompt
   f.submit(3, kHead + "firstx", "third");
   f.run();
-  CHECK_EQ(f.cached(3), 305);
+  CHECK_EQ(f.cached(3), length + 5);
+  f.submit(4, kHead, "fourth");
+  f.run();
+  CHECK_EQ(f.cached(4), length - 1);
 }
 
 TEST(prefix_cache, a_checkpoint_of_nothing_is_not_kept) {
@@ -335,10 +339,20 @@ TEST(prefix_cache, checkpoints_are_cut_at_the_first_and_the_last_two_turns) {
   const Tokens prompt = {1, 5, 5, 5, 1, 5, 5, 5, 1, 5, 5, 5, 1, 5};
   std::vector<bool> is_control;
   for (const Token token : prompt) is_control.push_back(token == 1);
-  CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, 1), (std::vector<int32_t>{4, 8, 12}));
-  CHECK_EQ(checkpoint_cuts(prompt, is_control, 8, 1), (std::vector<int32_t>{12}));
-  CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, 6), (std::vector<int32_t>{8}));
-  CHECK_EQ(checkpoint_cuts(prompt, std::vector<bool>(prompt.size()), 0, 1), std::vector<int32_t>{});
+  CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, false, 1), (std::vector<int32_t>{4, 8, 12}));
+  CHECK_EQ(checkpoint_cuts(prompt, is_control, 8, false, 1), (std::vector<int32_t>{12}));
+  CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, false, 6), (std::vector<int32_t>{8}));
+}
+
+TEST(prefix_cache, a_checkpoint_of_a_prompt_without_turns_is_cut_at_its_end) {
+  const Tokens prompt = {1, 5, 5, 5};
+  for (const bool begins_with_control : {false, true}) {
+    std::vector<bool> is_control(prompt.size());
+    is_control[0] = begins_with_control;
+    CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, false, 1), std::vector<int32_t>{3});
+    CHECK_EQ(checkpoint_cuts(prompt, is_control, 3, false, 1), std::vector<int32_t>{});
+    CHECK_EQ(checkpoint_cuts(prompt, is_control, 0, true, 1), std::vector<int32_t>{});
+  }
 }
 
 }  // namespace

@@ -104,6 +104,18 @@ def test_each_turn_computes_only_what_is_new(path: Path) -> None:
                 known = len(prompt)
 
 
+def test_the_same_prompt_again_computes_one_token(path: Path) -> None:
+    engine, model = open_engine(path)
+    with engine:
+        prompt = random_tokens(3, 300)
+        expected = plain(model, prompt)
+        ask(model, prompt)
+        for _ in range(2):
+            got, _, usage, _ = ask(model, prompt)
+            check_same(model, got, expected)
+            assert usage.num_cached_tokens == len(prompt) - 1
+
+
 def test_the_generated_tokens_are_kept_too(path: Path) -> None:
     engine, model = open_engine(path)
     with engine:

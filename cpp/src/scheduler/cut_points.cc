@@ -6,18 +6,21 @@ namespace snapllm {
 
 std::vector<int32_t> checkpoint_cuts(std::span<const Token> prompt,
                                      const std::vector<bool>& is_control, int32_t num_cached,
-                                     int32_t min_distance) {
+                                     bool is_kept_whole, int32_t min_distance) {
   const auto last = std::find(is_control.rbegin(), is_control.rend(), true);
-  if (last == is_control.rend()) return {};
-  const auto marker_index = static_cast<size_t>(is_control.rend() - last) - 1;
+  const auto num_searched = static_cast<size_t>(is_control.rend() - last);
   std::vector<int32_t> turns;
-  for (size_t i = 1; i <= marker_index; ++i) {
-    if (prompt[i] == prompt[marker_index]) turns.push_back(static_cast<int32_t>(i));
+  for (size_t i = 1; i < num_searched; ++i) {
+    if (prompt[i] == prompt[num_searched - 1]) turns.push_back(static_cast<int32_t>(i));
   }
   std::vector<int32_t> wanted;
-  if (!turns.empty()) wanted.push_back(turns.front());
-  if (turns.size() >= 2) wanted.push_back(turns[turns.size() - 2]);
-  if (!turns.empty()) wanted.push_back(turns.back());
+  if (turns.empty()) {
+    if (!is_kept_whole) wanted.push_back(static_cast<int32_t>(prompt.size()) - 1);
+  } else {
+    wanted.push_back(turns.front());
+    if (turns.size() >= 2) wanted.push_back(turns[turns.size() - 2]);
+    wanted.push_back(turns.back());
+  }
 
   std::vector<int32_t> cuts;
   int32_t previous = num_cached;

@@ -169,7 +169,8 @@ void Scheduler::start(std::unique_ptr<Sequence> sequence, PrefixPlan plan) {
   if (prefix_cache_.kind() == KvKind::kCheckpoints && sequence->reuses_prefix()) {
     std::vector<bool> is_control;
     for (const Token token : sequence->prompt()) is_control.push_back(model_->is_control(token));
-    sequence->set_cuts(checkpoint_cuts(sequence->prompt(), is_control, sequence->num_computed()));
+    sequence->set_cuts(checkpoint_cuts(sequence->prompt(), is_control, sequence->num_computed(),
+                                       /*is_kept_whole=*/sequence->is_prefill_only()));
   }
   running_.push_back(std::move(sequence));
   num_reserved_cells_ = 0;
