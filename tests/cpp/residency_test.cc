@@ -3,6 +3,8 @@
 #include <functional>
 #include <future>
 #include <mutex>
+#include <new>
+#include <stdexcept>
 #include <thread>
 
 #include "check.h"
@@ -48,6 +50,8 @@ class FakeBackend : public TextBackend {
     }
     if (cancelled) return Status(StatusCode::kClosed, "cancelled");
     if (options.path == "/broken") return Status(StatusCode::kInvalidModel, "broken");
+    if (options.path == "/vast") throw std::bad_alloc();
+    if (options.path == "/odd") throw std::runtime_error("odd");
     const auto num_alive = num_alive_;
     CHECK(++*num_alive <= max_alive);
     ModelInfo info = fake_info(2 * kEndless);
@@ -78,7 +82,8 @@ struct Fixture {
   explicit Fixture(size_t max_models, double keep_alive_s = 0.0)
       : residency(backend, registry, compute, nullptr,
                   {.make_scheduler =
-                       [](LoadedModel loaded) {
+                       [this](LoadedModel loaded) {
+                         if (on_scheduler) on_scheduler();
                          return std::make_shared<Scheduler>(std::move(loaded), 64);
                        },
                    .snapshots =
@@ -128,6 +133,7 @@ struct Fixture {
   std::mutex snapshots_mutex;
   SnapshotMemory snapshots;
   std::function<void()> on_snapshots;  // called before each look at them
+  std::function<void()> on_scheduler;  // called before a model gets its scheduler
   std::function<void()> on_bound;      // called before each new bound is set
   std::atomic<uint64_t> last_bound{0};
   std::atomic<int> alive_when_bounded{-1};  // models in memory when it was last asked to
@@ -215,6 +221,28 @@ TEST(residency, failures_are_passed_on_and_leave_the_id_free) {
 }
 
 TEST(residency, many_loads_of_one_id_make_one_model) {
+TEST(residency, an_exception_fails_the_load_and_leaves_the_id_free) {
+  Fixture f(2);
+  CHECK_EQ(f.load("a", "/vast").code(), StatusCode::kOutOfMemory);
+  const Status odd = f.load("a", "/odd");
+  CHECK_EQ(odd.code(), StatusCode::kInvalidModel);
+  CHECK(odd.message().find("odd") != std::string::npos);
+  CHECK_EQ(f.residency.memory().used_bytes, 0);
+  CHECK(f.load("a").ok());
+}
+
+TEST(residency, an_exception_while_a_model_comes_back_leaves_it_evicted) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());  // evicts a
+  f.on_scheduler = [] { throw std::runtime_error("no thread"); };
+  CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kInvalidModel);
+  CHECK_EQ(f.backend.num_alive(), 0);
+  CHECK_EQ(f.state("a"), "evicted");
+  f.on_scheduler = nullptr;
+  CHECK(f.residency.acquire("a").ok());
+}
+
   Fixture f(2);
   std::vector<std::future<Status>> loads;
   for (int i = 0; i < 8; ++i) {

@@ -2,10 +2,10 @@
 // its exceptions into Status.
 #pragma once
 
-#include <exception>
 #include <string>
 #include <utility>
 
+#include "base/guard.h"
 #include "snapllm/status.h"
 
 namespace snapllm {
@@ -48,15 +48,7 @@ class LlamaAssertTrap {
 // llama.cpp becomes a Status with `code`.
 template <typename Function>
 auto guard_llama(StatusCode code, Function&& function) -> decltype(function()) {
-  try {
-    return std::forward<Function>(function)();
-  } catch (const std::bad_alloc&) {
-    return Status(StatusCode::kOutOfMemory, "not enough memory");
-  } catch (const std::exception& e) {
-    return Status(code, e.what());
-  } catch (...) {
-    return Status(code, "unknown error in llama.cpp");
-  }
+  return guard(code, std::forward<Function>(function));
 }
 
 }  // namespace snapllm

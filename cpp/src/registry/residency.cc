@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/guard.h"
 #include "registry/room.h"
 
 namespace snapllm {
@@ -76,11 +77,14 @@ Result<Residency::Lease> Residency::acquire(const std::string& model_id) {
 
 Result<Residency::Lease> Residency::bring_in(const std::string& model_id, Claim claim,
                                              Patience patience) {
-  auto loaded = closed_ ? Result<Lease>(kClosedStatus) : load_claimed(model_id, claim, patience);
-  if (loaded.ok()) {
+  // Whatever happens ends the load, or the id would be loading for ever.
+  auto loaded = guard(StatusCode::kInvalidModel, [&]() -> Result<Lease> {
+    if (closed_) return kClosedStatus;
+    auto lease = load_claimed(model_id, claim, patience);
     // Attached first: whoever finds the model may submit to it at once.
-    compute_.attach(loaded.value()->scheduler);
-  }
+    if (lease.ok()) compute_.attach(lease.value()->scheduler);
+    return lease;
+  });
   registry_.end_load(model_id, *claim.ticket, loaded);
   wake_watcher();
   return loaded;
