@@ -132,8 +132,8 @@ struct Fixture {
   uint64_t last_request_id = 0;
   std::mutex snapshots_mutex;
   SnapshotMemory snapshots;
-  std::function<void()> on_snapshots;  // called before each look at them
   std::function<void()> on_scheduler;  // called before a model gets its scheduler
+  std::function<void()> on_snapshots;  // called before each look at them
   std::function<void()> on_bound;      // called before each new bound is set
   std::atomic<uint64_t> last_bound{0};
   std::atomic<int> alive_when_bounded{-1};  // models in memory when it was last asked to
@@ -220,7 +220,6 @@ TEST(residency, failures_are_passed_on_and_leave_the_id_free) {
   CHECK(f.load("a").ok());
 }
 
-TEST(residency, many_loads_of_one_id_make_one_model) {
 TEST(residency, an_exception_fails_the_load_and_leaves_the_id_free) {
   Fixture f(2);
   CHECK_EQ(f.load("a", "/vast").code(), StatusCode::kOutOfMemory);
@@ -243,6 +242,7 @@ TEST(residency, an_exception_while_a_model_comes_back_leaves_it_evicted) {
   CHECK(f.residency.acquire("a").ok());
 }
 
+TEST(residency, many_loads_of_one_id_make_one_model) {
   Fixture f(2);
   std::vector<std::future<Status>> loads;
   for (int i = 0; i < 8; ++i) {
@@ -407,6 +407,23 @@ TEST(residency, a_load_and_external_memory_do_not_take_the_same_room) {
     f.on_snapshots = nullptr;
     CHECK(loaded.ok() != charged.ok());
     CHECK(f.residency.memory().used_bytes <= kModelBytes);
+  }
+}
+
+TEST(residency, of_two_that_want_the_same_room_at_once_one_gets_it) {
+  Fixture f(1);
+  for (int round = 0; round < 500; ++round) {
+    std::atomic<int> num_ready{0};
+    const auto charge = [&](const char* name) {
+      ++num_ready;
+      while (num_ready < 2) std::this_thread::yield();
+      return f.residency.set_external(name, kModelBytes).ok();
+    };
+    auto one = std::async(std::launch::async, [&] { return charge("one"); });
+    const bool has_other = charge("other");
+    CHECK(one.get() != has_other);
+    CHECK_EQ(f.residency.memory().external_bytes, kModelBytes);
+    for (const char* name : {"one", "other"}) CHECK(f.residency.set_external(name, 0).ok());
   }
 }
 

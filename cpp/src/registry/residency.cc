@@ -13,7 +13,6 @@ namespace {
 using Claim = ModelRegistry::Claim;
 
 const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
-const std::atomic<bool> kNeverCancelled{false};
 constexpr std::chrono::seconds kLeaseTimeout{10};
 
 int64_t unix_time_ms() {
@@ -174,12 +173,7 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     }
     if (!choice.ok()) return choice.status();
     if (choice.value().victims.empty()) {
-      const auto reserve = [&] {
-        return registry_.reserve(model_id, choice.value().charge, memory_use());
-      };
-      // Twice: set_external charges first and looks then, so that what it charged after our
-      // first look knows nothing of this load, but is seen by the second.
-      if (reserve() && reserve()) {
+      if (reserve(model_id, choice.value().charge)) {
         bound_snapshots();
         return choice.value().plan;
       }
@@ -210,6 +204,11 @@ bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
   }
   bound_snapshots();
   return all_gone;
+}
+
+void Residency::evict_idle(const std::vector<std::string>& victims) {
+  const std::atomic<bool> never_cancelled{false};
+  (void)evict(victims, Victims::kIdle, Clock::now(), never_cancelled);
 }
 
 void Residency::bound_snapshots() {
@@ -259,65 +258,6 @@ Result<ModelStats> Residency::unload(const std::string& model_id) {
                         {StatusCode::kClosed, "model " + model_id + " was unloaded"});
 }
 
-Status Residency::set_external(const std::string& name, uint64_t bytes) {
-  for (;;) {
-    if (closed_) return kClosedStatus;
-    uint64_t before = 0;
-    {
-      // Spoken for first, so that a load at the same time sees it.
-      std::lock_guard lock(mutex_);
-      uint64_t& entry = external_bytes_[name];
-      before = std::exchange(entry, bytes);
-      if (bytes == 0) external_bytes_.erase(name);
-    }
-    const MemoryUse use = memory_use();
-    const auto holdings = registry_.holdings();
-    const uint64_t taken = charged_bytes(holdings) + use.snapshot_bytes + use.external_bytes;
-    if (bytes <= before || taken <= use.budget_bytes) {
-      bound_snapshots();
-      return {};
-    }
-    const auto victims = choose_victims(holdings, taken - use.budget_bytes, Victims::kIdle);
-    if (victims && evict(*victims, Victims::kIdle, Clock::now(), kNeverCancelled)) continue;
-    {
-      std::lock_guard lock(mutex_);
-      if (before > 0) external_bytes_[name] = before;
-      else external_bytes_.erase(name);
-    }
-    if (victims || free_external()) continue;  // overtaken, or there is more room now
-    MemoryUse without = use;
-    without.external_bytes -= bytes - before;
-    return {StatusCode::kOutOfMemory, explain_refusal(name, bytes, holdings, without)};
-  }
-}
-
-void Residency::set_external_holder(std::function<bool()> give_back) {
-  // The old one ends with the argument, without the lock: its end may wait for a thread
-  // that waits for the lock.
-  std::lock_guard lock(mutex_);
-  std::swap(give_back_, give_back);
-}
-
-bool Residency::free_external() {
-  std::function<bool()> give_back;
-  {
-    std::lock_guard lock(mutex_);
-    give_back = give_back_;
-  }
-  return give_back != nullptr && give_back();
-}
-
-MemoryUse Residency::memory_use() const {
-  MemoryUse use;
-  use.budget_bytes = options_.budget_bytes;
-  {
-    std::lock_guard lock(mutex_);
-    for (const auto& [name, bytes] : external_bytes_) use.external_bytes += bytes;
-  }
-  use.snapshot_bytes = environment_.snapshots().least_bytes;
-  return use;
-}
-
 MemoryStats Residency::memory() const {
   const MemoryUse use = memory_use();
   const auto holdings = registry_.holdings();
@@ -346,7 +286,7 @@ void Residency::watch_keep_alive() {
     recheck_ = false;
     lock.unlock();
     for (const std::string& id : registry_.expired(Clock::now(), options_.keep_alive_s)) {
-      (void)evict({id}, Victims::kIdle, Clock::now(), kNeverCancelled);
+      evict_idle({id});
     }
     const auto next = registry_.next_expiry(Clock::now(), options_.keep_alive_s);
     lock.lock();

@@ -82,9 +82,13 @@ class Residency {
                              Patience patience);
   Result<MemoryPlan> make_room(const std::string& model_id, const ModelRegistry::Claim& claim,
                                Patience patience);
+  // Charges what the model is going to take; false when there is no room for it any more.
+  bool reserve(const std::string& model_id, const Charge& charge);
   // Evicts what the choice says; false when it was overtaken by events.
   bool evict(const std::vector<std::string>& victims, Victims allowed, Clock::time_point deadline,
              const std::atomic<bool>& cancelled);
+  // Without waiting for anything that has become busy.
+  void evict_idle(const std::vector<std::string>& victims);
   void choose_threads(const TextModel& model, TextContext& context, const ModelOptions& options);
   // Ends what runs and frees the memory. Returns what the scheduler has counted.
   ModelStats drop(Lease lease, const Status& reason);
@@ -94,6 +98,7 @@ class Residency {
   // The status, but for what the engine's end has caused.
   Status unless_closed(Status status) const;
   MemoryUse memory_use() const;
+  uint64_t external_bytes() const;  // REQUIRES: mutex_ held
   // Leaves the KV kept in RAM what the models do not take.
   void bound_snapshots();
   void watch_keep_alive();
@@ -112,6 +117,8 @@ class Residency {
 
   std::mutex bound_mutex_;  // held while a bound for the snapshots is worked out and set
 
+  // Held also from a look at what is free until it is charged: of two who want the same room
+  // one gets it.
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   // Guarded by mutex_:

@@ -1,0 +1,81 @@
+// What is free beside the models, and how it is charged.
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "registry/residency.h"
+
+namespace snapllm {
+
+bool Residency::reserve(const std::string& model_id, const Charge& charge) {
+  MemoryUse use = memory_use();
+  std::lock_guard lock(mutex_);
+  use.external_bytes = external_bytes();
+  return registry_.reserve(model_id, charge, use);
+}
+
+Status Residency::set_external(const std::string& name, uint64_t bytes) {
+  for (;;) {
+    if (Status status = unless_closed({}); !status.ok()) return status;
+    MemoryUse use = memory_use();
+    std::vector<Holding> holdings;
+    uint64_t missing = 0;
+    {
+      std::lock_guard lock(mutex_);
+      use.external_bytes = external_bytes();
+      holdings = registry_.holdings();
+      const auto entry = external_bytes_.find(name);
+      const uint64_t before = entry == external_bytes_.end() ? 0 : entry->second;
+      const uint64_t more = bytes > before ? bytes - before : 0;
+      const uint64_t wanted =
+          charged_bytes(holdings) + use.snapshot_bytes + use.external_bytes + more;
+      missing = more > 0 && wanted > use.budget_bytes ? wanted - use.budget_bytes : 0;
+      if (missing == 0 && bytes > 0) external_bytes_[name] = bytes;
+      if (bytes == 0) external_bytes_.erase(name);
+    }
+    if (missing == 0) {
+      bound_snapshots();
+      return {};
+    }
+    if (const auto victims = choose_victims(holdings, missing, Victims::kIdle)) {
+      evict_idle(*victims);
+    } else if (!free_external()) {
+      return {StatusCode::kOutOfMemory, explain_refusal(name, bytes, holdings, use)};
+    }
+  }
+}
+
+void Residency::set_external_holder(std::function<bool()> give_back) {
+  // The old one ends with the argument, without the lock: its end may wait for a thread
+  // that waits for the lock.
+  std::lock_guard lock(mutex_);
+  std::swap(give_back_, give_back);
+}
+
+bool Residency::free_external() {
+  std::function<bool()> give_back;
+  {
+    std::lock_guard lock(mutex_);
+    give_back = give_back_;
+  }
+  return give_back != nullptr && give_back();
+}
+
+uint64_t Residency::external_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [name, held] : external_bytes_) bytes += held;
+  return bytes;
+}
+
+MemoryUse Residency::memory_use() const {
+  MemoryUse use;
+  use.budget_bytes = options_.budget_bytes;
+  {
+    std::lock_guard lock(mutex_);
+    use.external_bytes = external_bytes();
+  }
+  use.snapshot_bytes = environment_.snapshots().least_bytes;
+  return use;
+}
+
+}  // namespace snapllm
