@@ -37,6 +37,27 @@ TEST(governor, shared_weights_count_once) {
   CHECK(!has_weights(holdings, "/models/b"));
 }
 
+TEST(governor, the_machine_may_give_less_than_the_budget) {
+  const std::vector<Holding> holdings = {holding("a", 100, 10)};
+  const MachineBudget roomy = machine_budget(holdings, {1000, 0, 20}, 30, 5000);
+  CHECK_EQ(roomy.most_bytes, 1000);
+  CHECK_EQ(roomy.certain_bytes, 1000);
+  const MachineBudget tight = machine_budget(holdings, {1000, 0, 20}, 30, 400);
+  CHECK_EQ(tight.most_bytes, 560);
+  CHECK_EQ(tight.certain_bytes, 560);
+}
+
+TEST(governor, what_loads_were_granted_is_certain_only_when_they_have_ended) {
+  std::vector<Holding> holdings = {holding("a", 100, 10), holding("b", 200, 20)};
+  holdings[1].loading = holdings[1].moving = true;
+  const MachineBudget some = machine_budget(holdings, {1000, 0, 0}, 0, 400);
+  CHECK_EQ(some.most_bytes, 730);
+  CHECK_EQ(some.certain_bytes, 510);
+  const MachineBudget none = machine_budget(holdings, {1000, 0, 0}, 0, 100);
+  CHECK_EQ(none.most_bytes, 430);
+  CHECK_EQ(none.certain_bytes, 330);
+}
+
 TEST(governor, nobody_goes_when_nothing_is_missing) {
   CHECK_EQ(victims({holding("a", 1, 1)}, 0), Ids{});
   CHECK_EQ(victims({}, 0), Ids{});

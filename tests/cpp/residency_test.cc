@@ -68,11 +68,12 @@ class FakeBackend : public TextBackend {
     context->script("x", std::vector<Token>(kEndless, 'y'));
     return LoadedModel{model, std::move(context)};
   }
-  uint64_t available_bytes() const override { return uint64_t{1} << 40; }
+  uint64_t available_bytes() const override { return available; }
   int num_alive() const { return *num_alive_; }
 
   int max_alive = 1000;
   std::atomic<int> num_loads{0};
+  std::atomic<uint64_t> available{uint64_t{1} << 40};
 
  private:
   std::shared_ptr<std::atomic<int>> num_alive_ = std::make_shared<std::atomic<int>>(0);
@@ -425,6 +426,29 @@ TEST(residency, of_two_that_want_the_same_room_at_once_one_gets_it) {
     CHECK_EQ(f.residency.memory().external_bytes, kModelBytes);
     for (const char* name : {"one", "other"}) CHECK(f.residency.set_external(name, 0).ok());
   }
+}
+
+TEST(residency, what_a_load_was_granted_is_not_free_on_the_machine_though_not_yet_allocated) {
+  Fixture f(4);
+  f.backend.available = kModelBytes;
+  auto first = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
+  while (f.backend.num_loads == 0) std::this_thread::yield();
+  auto second = std::async(std::launch::async, [&] { return f.load("a"); });
+  CHECK(second.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);
+  CHECK_EQ(f.backend.num_loads.load(), 1);
+  CHECK(f.residency.unload("s").ok());
+  CHECK_EQ(first.get().code(), StatusCode::kClosed);
+  CHECK(second.get().ok());
+}
+
+TEST(residency, loads_that_fit_the_machine_together_do_not_wait_for_each_other) {
+  Fixture f(4);
+  f.backend.available = 2 * kModelBytes;
+  auto first = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
+  while (f.backend.num_loads == 0) std::this_thread::yield();
+  CHECK(f.load("a").ok());
+  CHECK(f.residency.unload("s").ok());
+  CHECK_EQ(first.get().code(), StatusCode::kClosed);
 }
 
 TEST(residency, what_others_hold_goes_where_idle_models_are_not_enough) {

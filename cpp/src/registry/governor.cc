@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <iterator>
 #include <set>
 
 namespace snapllm {
@@ -58,6 +59,16 @@ bool has_weights(std::span<const Holding> holdings, std::string_view weights_key
 uint64_t free_bytes(std::span<const Holding> holdings, const MemoryUse& use) {
   const uint64_t taken = charged_bytes(holdings) + use.snapshot_bytes + use.external_bytes;
   return use.budget_bytes > taken ? use.budget_bytes - taken : 0;
+}
+
+MachineBudget machine_budget(std::span<const Holding> holdings, const MemoryUse& use,
+                             uint64_t kept_snapshot_bytes, uint64_t available_bytes) {
+  std::vector<Holding> loads;
+  std::ranges::copy_if(holdings, std::back_inserter(loads), &Holding::loading);
+  const uint64_t granted = std::min(charged_bytes(loads), available_bytes);
+  const uint64_t taken = charged_bytes(holdings) + kept_snapshot_bytes + use.external_bytes;
+  return {std::min(use.budget_bytes, taken + available_bytes),
+          std::min(use.budget_bytes, taken + available_bytes - granted)};
 }
 
 std::optional<std::vector<std::string>> choose_victims(std::span<const Holding> holdings,

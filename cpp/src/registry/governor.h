@@ -27,6 +27,7 @@ struct Holding {
   bool pinned = false;
   bool in_use = false;  // by a request, or by whoever holds a lease
   bool moving = false;  // loading or leaving: its memory cannot be disposed of
+  bool loading = false;  // what it is charged may not be allocated yet
 };
 
 // The KV of prompts kept in RAM. It gives way to models, down to `least_bytes`.
@@ -50,6 +51,16 @@ bool has_weights(std::span<const Holding> holdings, std::string_view weights_key
 
 // What the budget leaves beside the holdings and the rest.
 uint64_t free_bytes(std::span<const Holding> holdings, const MemoryUse& use);
+
+// What of the budget the machine can give. Its `available_bytes` may be more than what is free of
+// the budget, or less: others use it, too. What a load under way was granted is part of them until
+// it is allocated; how far it has come is not known.
+struct MachineBudget {
+  uint64_t most_bytes = 0;
+  uint64_t certain_bytes = 0;  // when loads under way have allocated nothing yet
+};
+MachineBudget machine_budget(std::span<const Holding> holdings, const MemoryUse& use,
+                             uint64_t kept_snapshot_bytes, uint64_t available_bytes);
 
 enum class Victims { kIdle, kIdleAndBusy };
 

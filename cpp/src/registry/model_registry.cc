@@ -226,6 +226,7 @@ std::vector<Holding> ModelRegistry::holdings_locked() const {
     holding.pinned = entry.pinned;
     holding.in_use = is_busy(entry);
     holding.moving = entry.ticket != nullptr || entry.draining || entry.leaving;
+    holding.loading = entry.ticket != nullptr;
     holdings.push_back(std::move(holding));
   }
   return holdings;

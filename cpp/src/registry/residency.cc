@@ -14,6 +14,8 @@ using Claim = ModelRegistry::Claim;
 
 const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
 constexpr std::chrono::seconds kLeaseTimeout{10};
+// Between two looks at whether there is room by now.
+constexpr std::chrono::milliseconds kPause{5};
 
 int64_t unix_time_ms() {
   using std::chrono::duration_cast;
@@ -24,6 +26,14 @@ int64_t unix_time_ms() {
 
 std::chrono::nanoseconds to_duration(double seconds) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(seconds));
+}
+
+bool is_same(const Result<RoomChoice>& one, const Result<RoomChoice>& other) {
+  if (!one.ok() || !other.ok()) return one.ok() == other.ok();
+  const MemoryPlan& a = one.value().plan;
+  const MemoryPlan& b = other.value().plan;
+  return a.context_size == b.context_size && a.kv_cells == b.kv_cells &&
+         one.value().victims == other.value().victims;
 }
 
 }  // namespace
@@ -148,15 +158,23 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     }
     MemoryUse use = memory_use();
     const auto holdings = registry_.holdings();
-    // Others than we use the machine too.
-    const uint64_t taken =
-        charged_bytes(holdings) + environment_.snapshots().bytes + use.external_bytes;
-    use.budget_bytes = std::min(use.budget_bytes, taken + backend_.available_bytes());
+    const MachineBudget machine = machine_budget(holdings, use, environment_.snapshots().bytes,
+                                                 backend_.available_bytes());
     const auto choose = [&](Victims allowed) {
       return choose_room(model_id, claim.options, claim.last, holdings, use, allowed, plan);
     };
     Victims allowed = Victims::kIdle;
+    use.budget_bytes = machine.certain_bytes;
     auto choice = choose(allowed);
+    if (machine.certain_bytes < machine.most_bytes && Clock::now() < deadline) {
+      use.budget_bytes = machine.most_bytes;
+      if (!is_same(choice, choose(allowed))) {
+        // The end of the loads under way will tell.
+        std::this_thread::sleep_for(kPause);
+        continue;
+      }
+      use.budget_bytes = machine.certain_bytes;
+    }
     const bool is_full = !choice.ok() && choice.status().code() == StatusCode::kOutOfMemory;
     if (is_full && use.external_bytes > 0 && free_external()) continue;
     if (is_full && patience == Patience::kWaitForBusy) {
@@ -166,7 +184,7 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
                                          [](const Holding& h) { return h.moving; });
       if (!patient_choice.ok() && is_moving && Clock::now() < deadline) {
         // Memory is being given back, or is about to belong to a model that can go.
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        std::this_thread::sleep_for(kPause);
         continue;
       }
       choice = std::move(patient_choice);
