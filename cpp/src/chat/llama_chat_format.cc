@@ -375,7 +375,7 @@ void LlamaChatFormat::drop_blanks(common_chat_params& params) const {
 }
 
 void LlamaChatFormat::drop_skipped(common_chat_params& params) const {
-  if (params.grammar_lazy) return;  // read from its trigger on
+  if (params.grammar.empty() || params.grammar_lazy) return;  // read from its trigger on
   const Prefill prefill(vocab_, params.generation_prompt);
   params.grammar =
       without_beginning(std::move(params.grammar), gbnf_format_literal(prefill.skipped));
