@@ -61,9 +61,8 @@ class Engine::Impl {
 
  private:
   Residency::Environment environment();
-  // Reads what is on disk only where `load_cold` says so.
   Result<uint64_t> submit_to(const ResidentModel& resident, GenerateRequest request,
-                             std::shared_ptr<OutputQueue> outputs, bool load_cold);
+                             std::shared_ptr<OutputQueue> outputs, Reading reading);
 
   const EngineOptions options_;
   std::unique_ptr<FolderLock> workspace_lock_;  // null without a workspace, and once closed
@@ -142,7 +141,7 @@ Result<std::optional<uint64_t>> Engine::Impl::try_submit(const GenerateRequest& 
                                               num_reusable(request))) {
     return std::optional<uint64_t>();
   }
-  auto request_id = submit_to(resident, request, std::move(outputs), /*load_cold=*/false);
+  auto request_id = submit_to(resident, request, std::move(outputs), Reading::kNone);
   if (!request_id.ok()) return request_id.status();
   return std::optional(request_id.value());
 }
@@ -151,12 +150,13 @@ Result<uint64_t> Engine::Impl::submit(GenerateRequest request,
                                       std::shared_ptr<OutputQueue> outputs) {
   auto lease = residency_.acquire(request.model_id);
   if (!lease.ok()) return lease.status();
-  // What is on disk only is read here, on the caller's thread.
-  return submit_to(*lease.value(), std::move(request), std::move(outputs), /*load_cold=*/true);
+  // What is on disk only is read here, on the caller's thread, unless more requests wait than
+  // RAM can hold the KV of: then when its turn comes.
+  return submit_to(*lease.value(), std::move(request), std::move(outputs), Reading::kFitting);
 }
 
 Result<uint64_t> Engine::Impl::submit_to(const ResidentModel& resident, GenerateRequest request,
-                                         std::shared_ptr<OutputQueue> outputs, bool load_cold) {
+                                         std::shared_ptr<OutputQueue> outputs, Reading reading) {
   const TextModel& model = *resident.model;
   attach_media(request);
   if (Status status = check_prompt(request, model.info()); !status.ok()) return status;
@@ -169,7 +169,7 @@ Result<uint64_t> Engine::Impl::submit_to(const ResidentModel& resident, Generate
   PrefixSource source;
   source.root = scope.root;
   if (request.reuse_prefix) {
-    source.prefetched = store_->match(scope, request.prompt, num_reusable(request), load_cold);
+    source.prefetched = store_->match(scope, request.prompt, num_reusable(request), reading);
   }
   const uint64_t request_id = next_request_id_.fetch_add(1);
   auto sequence = std::make_unique<Sequence>(request_id, std::move(request),

@@ -146,7 +146,7 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
   if (tier == Tier::kHot || tier == Tier::kWarm) {
     // From disk to RAM on this thread, so that the compute thread does not wait for it.
     // What RAM cannot hold is kept alive until it is in the KV memory.
-    const auto stored = store_.match(scope.value(), prefix.tokens, num_tokens, /*load_cold=*/true);
+    const auto stored = store_.match(scope.value(), prefix.tokens, num_tokens, Reading::kAll);
     if (stored.num_tokens != num_tokens) {
       return {StatusCode::kStorageFailed, "the context's KV is not stored, or cannot be read"};
     }

@@ -341,7 +341,8 @@ inline std::unique_ptr<Sequence> make_sequence(uint64_t request_id, const std::s
                                                std::shared_ptr<OutputQueue> outputs,
                                                std::vector<std::string> stop = {},
                                                std::shared_ptr<const ChatPrompt> chat = nullptr,
-                                               int32_t max_draft_tokens = 0) {
+                                               int32_t max_draft_tokens = 0,
+                                               PrefixSource source = {}) {
   GenerateRequest request;
   request.prompt = to_tokens(prompt);
   request.max_tokens = max_tokens;
@@ -349,7 +350,7 @@ inline std::unique_ptr<Sequence> make_sequence(uint64_t request_id, const std::s
   request.chat = std::move(chat);
   return std::make_unique<Sequence>(request_id, std::move(request),
                                     std::make_unique<FakeSampler>(1000 + request_id),
-                                    std::move(outputs), PrefixSource{}, max_draft_tokens);
+                                    std::move(outputs), std::move(source), max_draft_tokens);
 }
 
 }  // namespace snapllm::testing

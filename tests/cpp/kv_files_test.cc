@@ -138,13 +138,13 @@ TEST(kv_files, a_look_at_a_folder_keeps_no_other_model_waiting) {
   for (int32_t& found : num_found) {
     openers.emplace_back([&] {
       f.store->open(kFingerprint);
-      found = f.store->match(scope_of(), f.tokens, 600, true).num_tokens;
+      found = f.store->match(scope_of(), f.tokens, 600, Reading::kAll).num_tokens;
     });
   }
   reading.get_future().wait();
   const Hash128 other{33, 44};
   const StoreScope scope{other, root_key(other, KvKind::kBlocks, ""), KvKind::kBlocks};
-  CHECK_EQ(f.store->match(scope, f.tokens, 600, true).num_tokens, 0);
+  CHECK_EQ(f.store->match(scope, f.tokens, 600, Reading::kAll).num_tokens, 0);
   matched.set_value();
   openers.clear();  // joins them
   CHECK(was_in_time);

@@ -67,8 +67,9 @@ struct Fixture {
   }
 
   // The length of the longest prefix; checks that what comes back is its state.
-  int32_t match(const Tokens& prompt, const StoreScope& scope = scope_of(), bool load_cold = true) {
-    const auto prefix = store->match(scope, prompt, static_cast<int32_t>(prompt.size()), load_cold);
+  int32_t match(const Tokens& prompt, const StoreScope& scope = scope_of(),
+                Reading reading = Reading::kAll) {
+    const auto prefix = store->match(scope, prompt, static_cast<int32_t>(prompt.size()), reading);
     for (const auto& part : prefix.parts) {
       const int32_t end = part.range.begin + part.num_tokens;
       const StateBytes expected = state_of(prompt, {part.range.begin, end});

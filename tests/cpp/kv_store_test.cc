@@ -58,7 +58,7 @@ TEST(kv_store, a_miss_names_the_token_that_was_cached) {
   f.save(stored);
   Tokens prompt = stored;
   prompt[280] = 200;
-  const auto prefix = f.store->match(scope_of(), prompt, 300, true);
+  const auto prefix = f.store->match(scope_of(), prompt, 300, Reading::kAll);
   CHECK_EQ(prefix.num_tokens, 280);
   CHECK_EQ(prefix.difference.at, 280);
   CHECK_EQ(prefix.difference.cached_token, stored[280]);
@@ -69,7 +69,7 @@ TEST(kv_store, what_is_cached_beyond_the_prompt_is_no_difference) {
   const Tokens stored = tokens_of(1, 300);
   f.save(stored);
   const Tokens prompt(stored.begin(), stored.begin() + 100);
-  const auto prefix = f.store->match(scope_of(), prompt, 99, true);
+  const auto prefix = f.store->match(scope_of(), prompt, 99, Reading::kAll);
   CHECK_EQ(prefix.num_tokens, 99);
   CHECK_EQ(prefix.difference.at, -1);
 }
@@ -81,7 +81,7 @@ TEST(kv_store, a_difference_before_there_is_enough_to_reuse_has_its_place) {
   for (const int32_t at : {0, 3, 256, 258}) {
     Tokens prompt = stored;
     prompt[static_cast<size_t>(at)] = 200;
-    const auto prefix = f.store->match(scope_of(), prompt, 600, true);
+    const auto prefix = f.store->match(scope_of(), prompt, 600, Reading::kAll);
     CHECK_EQ(prefix.num_tokens, at / 256 * 256);
     CHECK_EQ(prefix.difference.at, at);
     CHECK_EQ(prefix.difference.cached_token, stored[static_cast<size_t>(at)]);
@@ -153,10 +153,10 @@ TEST(kv_store, a_restart_finds_everything_on_disk) {
   f.save(tokens);
   CHECK(f.store->persist(scope_of(), tokens).ok());
   f.reopen();
-  CHECK_EQ(f.match(tokens, scope_of(), /*load_cold=*/false), 0);
+  CHECK_EQ(f.match(tokens, scope_of(), Reading::kNone), 0);
   CHECK_EQ(f.match(tokens), 700);
   CHECK_EQ(f.store->stats().num_loaded, 3);
-  CHECK_EQ(f.match(tokens, scope_of(), /*load_cold=*/false), 700);
+  CHECK_EQ(f.match(tokens, scope_of(), Reading::kNone), 700);
 }
 
 TEST(kv_store, tiers_stay_within_their_bounds_and_pins_stay) {

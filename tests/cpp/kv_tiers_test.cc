@@ -47,6 +47,44 @@ TEST(kv_tiers, what_is_pinned_may_exceed_the_disk_and_survives_a_restart) {
   CHECK_EQ(f.match(tokens_of(100, 300)), 0);
 }
 
+TEST(kv_tiers, what_requests_hold_while_they_wait_is_within_the_bound_of_ram) {
+  constexpr uint64_t kBytes = 300 * sizeof(Hash128);
+  Fixture f(3 * kBytes);
+  for (int seed = 0; seed < kNumKept; ++seed) f.save(tokens_of(seed, 300));
+  f.store->flush();
+  f.reopen();
+  std::vector<StoredPrefix> held;
+  std::map<const StateBytes*, uint64_t> states;
+  for (int seed = 0; seed < kNumKept; ++seed) {
+    held.push_back(f.store->match(scope_of(), tokens_of(seed, 300), 300, Reading::kFitting));
+    for (const auto& part : held.back().parts) states[part.state.get()] = part.state->size();
+  }
+  uint64_t bytes = 0;
+  for (const auto& [state, size] : states) bytes += size;
+  CHECK_EQ(bytes, 3 * kBytes);
+  CHECK_EQ(f.store->ram_bytes(), bytes);
+  CHECK_EQ(held[3].num_tokens, 0);
+  CHECK_EQ(held[3].num_unread_tokens, 300);
+  // What nobody holds any more makes room.
+  held.clear();
+  CHECK_EQ(f.store->match(scope_of(), tokens_of(3, 300), 300, Reading::kFitting).num_tokens, 300);
+  CHECK(f.store->ram_bytes() <= 3 * kBytes);
+}
+
+TEST(kv_tiers, more_than_ram_holds_is_read_by_whoever_wants_all) {
+  Fixture f(2000);
+  f.save(tokens_of(1, 100));
+  const Tokens tokens = tokens_of(1, 100) + tokens_of(2, 600);
+  Fixture large;
+  large.save(tokens);
+  large.store->flush();
+  f.disk->files = large.disk->files;
+  f.reopen();
+  CHECK_EQ(f.match(tokens, scope_of(), Reading::kFitting), 0);
+  CHECK_EQ(f.match(tokens), 700);
+  CHECK(f.store->ram_bytes() <= 2000);
+}
+
 TEST(kv_tiers, what_would_leave_the_disk_at_once_is_kept_in_ram_and_not_written) {
   Fixture f(1 << 20, kSmallDisk);
   const Tokens pinned = tokens_of(1, 1000), other = tokens_of(2, 300);
@@ -173,7 +211,7 @@ TEST(kv_tiers, tokens_are_in_ram_whichever_piece_has_them_there) {
   const auto usage = f.store->usage(scope_of(), f.document);
   CHECK_EQ(usage.num_ram_tokens, 300);
   CHECK_EQ(usage.ram_bytes, f.store->ram_bytes());
-  CHECK_EQ(f.match(f.document + Tokens(40, 300), scope_of(), /*load_cold=*/false), 300);
+  CHECK_EQ(f.match(f.document + Tokens(40, 300), scope_of(), Reading::kNone), 300);
 }
 
 TEST(kv_tiers, where_a_file_is_gone_another_that_holds_as_much_is_taken) {
@@ -207,7 +245,7 @@ TEST(kv_tiers, a_piece_too_little_of_which_is_there_hides_no_shorter_one) {
   f.save(question + Tokens(40, 201));
   // One token more of the longer piece, but fewer than are worth a restore of it.
   CHECK_EQ(f.match(question + Tokens(40, 202)), 2 * kBlockTokens + 1);
-  CHECK_EQ(f.store->match(scope_of(), question + Tokens(40, 202), 2000, true).difference.at,
+  CHECK_EQ(f.store->match(scope_of(), question + Tokens(40, 202), 2000, Reading::kAll).difference.at,
            2 * kBlockTokens + 2);
 }
 

@@ -26,19 +26,23 @@ ModelInfo info_with_hot(int32_t num_hot, const std::string& kind = "blocks") {
 
 struct Fixture {
   explicit Fixture(ModelInfo info, bool with_store = true)
+      : Fixture(std::move(info),
+                with_store ? std::make_shared<KvStore>(KvStoreOptions{1 << 24, 0, ""},
+                                                       std::make_unique<testing::FakeFileEnv>(
+                                                           std::make_shared<testing::FakeDisk>()))
+                           : nullptr) {}
+  Fixture(ModelInfo info, std::shared_ptr<KvStore> kept)
       : model(std::make_shared<FakeTextModel>(std::move(info), 256, 128)),
         context(new FakeTextContext(model)),
-        store(with_store ? std::make_shared<KvStore>(KvStoreOptions{1 << 24, 0, ""},
-                                                     std::make_unique<testing::FakeFileEnv>(
-                                                         std::make_shared<testing::FakeDisk>()))
-                         : nullptr),
+        store(std::move(kept)),
         scheduler({model, std::unique_ptr<TextContext>(context)}, 64, store) {}
 
   void submit(uint64_t id, const std::string& prompt, const std::string& answer,
-              int32_t max_tokens = 50) {
+              int32_t max_tokens = 50, PrefixSource source = {}) {
     context->script(prompt, to_tokens(answer));
     expected[id] = answer.substr(0, static_cast<size_t>(max_tokens));
-    REQUIRE(scheduler.submit(make_sequence(id, prompt, max_tokens, outputs)).ok());
+    REQUIRE(scheduler.submit(make_sequence(id, prompt, max_tokens, outputs, {}, nullptr, 0,
+                                           std::move(source))).ok());
   }
 
   void run() {
@@ -108,7 +112,7 @@ TEST(prefix_cache, a_pinned_prefix_stays_whatever_runs) {
   f.run();
   const Tokens tokens = to_tokens(kHead);
   const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
-  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 300, true)).ok());
+  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 300, Reading::kAll)).ok());
   f.submit(2, std::string(300, 'o') + "other", "second");
   f.run();
   f.submit(3, kHead + "two", "third");
@@ -124,6 +128,34 @@ TEST(prefix_cache, without_room_in_the_kv_memory_the_store_restores) {
   f.run();
   CHECK_EQ(f.last[2].cache.num_warm_tokens, 308);
   CHECK_EQ(f.context->num_restores(), 2);
+}
+
+TEST(prefix_cache, what_ram_had_no_room_for_when_a_request_came_is_read_when_it_starts) {
+  const auto disk = std::make_shared<testing::FakeDisk>();
+  const auto open = [&] {
+    // RAM for the KV of one of the prompts.
+    return std::make_shared<KvStore>(KvStoreOptions{310 * sizeof(Token), 1 << 20, "/w"},
+                                     std::make_unique<testing::FakeFileEnv>(disk));
+  };
+  const std::string prompts[] = {kHead + "one", std::string(300, 'o') + "two"};
+  for (const std::string& prompt : prompts) {
+    Fixture f(info_with_hot(0), open());
+    f.submit(1, prompt, "first");
+    f.run();
+    f.store->flush();
+  }
+  Fixture f(info_with_hot(0), open());
+  f.store->open(f.model->fingerprint());
+  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
+  for (uint64_t i = 0; i < 2; ++i) {
+    const Tokens tokens = to_tokens(prompts[i]);
+    PrefixSource source;
+    source.prefetched = f.store->match(scope, tokens, 302, Reading::kFitting);
+    CHECK_EQ(source.prefetched.num_tokens, i == 0 ? 302 : 0);
+    f.submit(i + 1, prompts[i], "first", 50, std::move(source));
+  }
+  f.run();
+  for (const uint64_t id : {1, 2}) CHECK_EQ(f.last[id].cache.num_cold_tokens, 302);
 }
 
 TEST(prefix_cache, what_a_failed_restore_lacks_is_computed) {
@@ -221,7 +253,7 @@ TEST(prefix_cache, a_hot_prefix_in_the_way_of_what_begins_like_it_goes) {
   f.run();
   const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
   const Tokens tokens = to_tokens(document);
-  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 1000, true)).ok());
+  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 1000, Reading::kAll)).ok());
   f.submit(2, kHead + std::string(1200, 'x'), long_answer(2).substr(0, 400), 500);
   f.run();
 }
@@ -272,7 +304,7 @@ TEST(prefix_cache, a_promoted_prefix_is_hot_until_it_is_demoted) {
   f.scheduler.demote(root, head, {});
   CHECK(!f.scheduler.is_hot(root, head));
   const StoreScope scope{f.model->fingerprint(), root, KvKind::kBlocks};
-  const auto stored = f.store->match(scope, head, 300, true);
+  const auto stored = f.store->match(scope, head, 300, Reading::kAll);
   REQUIRE(stored.num_tokens == 300);
   CHECK(f.scheduler.promote(root, head, stored).ok());
   CHECK(f.scheduler.is_hot(root, head));
@@ -292,7 +324,7 @@ TEST(prefix_cache, a_promotion_that_fails_half_way_leaves_nothing_to_the_next_re
   const Tokens head = to_tokens(kHead);
   f.scheduler.demote({}, head, {});
   const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
-  const auto stored = f.store->match(scope, head, 300, true);
+  const auto stored = f.store->match(scope, head, 300, Reading::kAll);
   REQUIRE(stored.parts.size() == 2);
   f.context->fail_restore_after(1);
   CHECK_EQ(f.scheduler.promote({}, head, stored).code(), StatusCode::kStorageFailed);

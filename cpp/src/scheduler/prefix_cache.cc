@@ -66,21 +66,37 @@ PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   if (store_ == nullptr || plan.num_tokens >= sequence.max_reusable()) return plan;
   // What another request has stored since, or else what was read when this one came.
   StoredPrefix stored = store_->match(scope_of(sequence.root()), prompt, sequence.max_reusable(),
-                                      /*load_cold=*/false);
+                                      Reading::kNone);
   plan.difference = stored.difference;
-  if (sequence.prefetched().num_tokens >= stored.num_tokens) stored = sequence.prefetched();
-  const int32_t num_stored = sequence.cut_before_span(stored.num_tokens);
-  if (num_stored < stored.num_tokens) {
-    if (whole_only) return plan;
-    stored.cut(num_stored);
+  int32_t num_held = stored.num_tokens;
+  // What did not fit RAM when it came is read when it starts.
+  if (sequence.prefetched().num_unread_tokens > 0) num_held += stored.num_unread_tokens;
+  const bool is_unread =
+      num_held > std::max(stored.num_tokens, sequence.prefetched().num_tokens);
+  if (!is_unread && sequence.prefetched().num_tokens >= stored.num_tokens) {
+    stored = sequence.prefetched();
+    num_held = stored.num_tokens;
   }
-  if (stored.num_tokens > plan.num_tokens) {
-    plan.hot = nullptr;
-    plan.running = nullptr;
-    plan.num_tokens = stored.num_tokens;
-    plan.stored = std::move(stored);
-  }
+  const int32_t num_stored = sequence.cut_before_span(num_held);
+  if (num_stored < num_held && whole_only) return plan;
+  if (num_stored <= plan.num_tokens) return plan;
+  if (!is_unread && num_stored < num_held) stored.cut(num_stored);
+  plan.is_unread = is_unread;
+  plan.hot = nullptr;
+  plan.running = nullptr;
+  plan.num_tokens = num_stored;
+  plan.stored = std::move(stored);
   return plan;
+}
+
+StoredPrefix PrefixCache::read(const Sequence& sequence) {
+  StoredPrefix stored = store_->match(scope_of(sequence.root()), sequence.tokens(),
+                                      sequence.max_reusable(), Reading::kAll);
+  const int32_t num_stored = sequence.cut_before_span(stored.num_tokens);
+  if (num_stored == stored.num_tokens) return stored;
+  if (kind_ == KvKind::kCheckpoints) return {};
+  stored.cut(num_stored);
+  return stored;
 }
 
 void PrefixCache::drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids) {
@@ -163,6 +179,7 @@ void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
     fork_running(sequence, plan, running, free_ids);
   } else if (plan.stored) {
     int32_t num_cold = 0;
+    if (plan.is_unread) plan.stored = read(sequence);
     const int32_t restored = restore(sequence.id(), *plan.stored, num_cold);
     sequence.begin_from({0, restored - num_cold, num_cold}, nullptr, 0);
   }

@@ -22,6 +22,7 @@ struct PrefixPlan {
   HotPrefix* hot = nullptr;            // forked off it ...
   const Sequence* running = nullptr;   // ... or off this running sequence ...
   std::optional<StoredPrefix> stored;  // ... or restored from this
+  bool is_unread = false;              // what is stored is on disk in part, and is to be read first
   int32_t num_tokens = 0;
   // Of the prompt and what is stored by now; none where the store was not asked.
   std::optional<Difference> difference;
@@ -75,6 +76,8 @@ class PrefixCache {
   uint64_t num_failed_restores() const { return num_failed_restores_; }
 
  private:
+  // What is stored of the sequence's tokens, to be restored.
+  StoredPrefix read(const Sequence& sequence);
   StoreScope scope_of(const Hash128& root) const { return {model_->fingerprint(), root, kind_}; }
   void drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids);
   // Cells of the prefix that others share, beginning with its first.

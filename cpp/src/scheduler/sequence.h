@@ -26,7 +26,7 @@ enum class SequenceState { kWaiting, kPrefilling, kDecoding, kFinished };
 // What a sequence may reuse of earlier prompts.
 struct PrefixSource {
   Hash128 root;             // of its model and namespace
-  StoredPrefix prefetched;  // what the store had when the request came
+  StoredPrefix prefetched;  // what the store had when the request came, as far as RAM held it
 };
 
 // Owned by the request queue while it waits and by the scheduler afterwards; only

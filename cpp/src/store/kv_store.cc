@@ -33,11 +33,19 @@ void StoredPrefix::cut(int32_t count) {
   for (const Part& part : parts) num_cold_tokens += part.was_cold ? part.num_tokens : 0;
 }
 
+// Says at its end that what was planned is read, or given up.
+struct KvStore::ReadingEnd {
+  KvStore& store;
+  const std::vector<PlannedPart>& plan;
+  ~ReadingEnd() { store.end_reading(plan); }
+};
+
 StoredPrefix KvStore::match(const StoreScope& scope, std::span<const Token> prompt,
-                            int32_t max_tokens, bool load_cold) {
+                            int32_t max_tokens, Reading reading) {
   for (;;) {
     StoredPrefix prefix;
-    std::vector<PlannedPart> plan = plan_match(scope, prompt, max_tokens, load_cold, prefix);
+    std::vector<PlannedPart> plan = plan_match(scope, prompt, max_tokens, reading, prefix);
+    const ReadingEnd end{*this, plan};
     // A piece whose file is damaged is not known any more: another may hold as much.
     if (load_parts(plan, prefix).code() != StatusCode::kFileDamaged) return prefix;
   }
@@ -53,20 +61,47 @@ bool KvStore::is_cold(const StoreScope& scope, std::span<const Token> prompt,
 
 std::vector<KvStore::PlannedPart> KvStore::plan_match(const StoreScope& scope,
                                                       std::span<const Token> prompt,
-                                                      int32_t max_tokens, bool load_cold,
+                                                      int32_t max_tokens, Reading reading,
                                                       StoredPrefix& prefix) {
   std::vector<PlannedPart> plan;
   std::lock_guard lock(mutex_);
   const IndexMatch match = index_.match(scope, prompt, max_tokens);
   prefix.difference = match.difference;
   ++clock_;
+  const bool reads =
+      reading == Reading::kAll || (reading == Reading::kFitting && fits_in_ram(match));
+  prefix.num_unread_tokens = match.num_tokens;
   for (const IndexMatch::Part& part : match.parts) {
     StoredPiece& piece = *part.piece;
-    if (piece.state == nullptr && !load_cold) break;
+    if (piece.state == nullptr && !reads) break;
     touch(piece);
     plan.push_back(plan_part(piece, part.num_tokens));
+    if (plan.back().is_cold) reading_bytes_ += plan.back().state_bytes;
+    prefix.num_unread_tokens -= part.num_tokens;
   }
   return plan;
+}
+
+void KvStore::end_reading(const std::vector<PlannedPart>& plan) {
+  std::lock_guard lock(mutex_);
+  for (const PlannedPart& part : plan) reading_bytes_ -= part.is_cold ? part.state_bytes : 0;
+}
+
+bool KvStore::fits_in_ram(const IndexMatch& match) const {
+  uint64_t bytes = reading_bytes_ + staying_ram_bytes();
+  for (const IndexMatch::Part& part : match.parts) {
+    const bool is_counted = part.piece->state != nullptr && !can_leave_ram(*part.piece);
+    if (!is_counted) bytes += part.piece->state_bytes;
+  }
+  return bytes <= ram_bound_;
+}
+
+uint64_t KvStore::staying_ram_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [key, piece] : index_.pieces()) {
+    if (piece->state != nullptr && !can_leave_ram(*piece)) bytes += piece->state_bytes;
+  }
+  return bytes;
 }
 
 Status KvStore::load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix) {
@@ -82,8 +117,14 @@ Status KvStore::load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix)
 }
 
 KvStore::PlannedPart KvStore::plan_part(const StoredPiece& piece, int32_t num_tokens) const {
-  return {piece.id,    piece.fingerprint, piece.file_bytes,         piece.on_disk ? path_of(piece) : "",
-          piece.state, num_tokens,        piece.state == nullptr};
+  return {.id = piece.id,
+          .fingerprint = piece.fingerprint,
+          .state_bytes = piece.state_bytes,
+          .file_bytes = piece.file_bytes,
+          .path = piece.on_disk ? path_of(piece) : "",
+          .state = piece.state,
+          .num_tokens = num_tokens,
+          .is_cold = piece.state == nullptr};
 }
 
 Result<std::vector<StatePtr>> KvStore::states(const StoreScope& scope,
@@ -266,11 +307,7 @@ uint64_t KvStore::ram_bytes() const {
 
 uint64_t KvStore::least_ram_bytes() const {
   std::lock_guard lock(mutex_);
-  uint64_t staying = 0;
-  for (const auto& [key, piece] : index_.pieces()) {
-    if (piece->state != nullptr && !can_leave_ram(*piece)) staying += piece->state_bytes;
-  }
-  return std::max(staying, std::min(stats_.ram_bytes, options_.ram_bytes / kLeastRamDivisor));
+  return std::max(staying_ram_bytes(), std::min(stats_.ram_bytes, options_.ram_bytes / kLeastRamDivisor));
 }
 
 void KvStore::bound_ram(uint64_t bytes) {

@@ -27,6 +27,13 @@ struct KvStoreOptions {
   std::string folder;       // of the cold tier; empty = there is none
 };
 
+// What a match takes of what is on disk only. Reading takes time.
+enum class Reading {
+  kNone,
+  kFitting,  // all, if RAM holds it beside what cannot leave RAM; else nothing
+  kAll,
+};
+
 // The longest stored prefix of a prompt, ready to be restored in order. Keeps its
 // states alive whatever the tiers do.
 struct StoredPrefix {
@@ -39,6 +46,7 @@ struct StoredPrefix {
   std::vector<Part> parts;
   int32_t num_tokens = 0;
   int32_t num_cold_tokens = 0;
+  int32_t num_unread_tokens = 0;  // that follow these, and were left on disk
   Difference difference;  // of the prompt and what is stored
 
   // Leaves only the first `count` tokens. REQUIRES: blocks; count <= num_tokens
@@ -74,10 +82,9 @@ class KvStore {
   // the disk's bound goes with the next write: by then what was kept on purpose is pinned.
   void open(const Hash128& fingerprint);
 
-  // The longest stored prefix. With `load_cold` it reads from disk what is not in RAM,
-  // which takes time; without, it stops there.
+  // The longest stored prefix, up to what is to be left on disk.
   StoredPrefix match(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens,
-                     bool load_cold);
+                     Reading reading);
   // Whether a match that loads would read from disk.
   bool is_cold(const StoreScope& scope, std::span<const Token> prompt, int32_t max_tokens);
   // The ranges of the tokens' pieces that no tier holds.
@@ -130,6 +137,7 @@ class KvStore {
   struct PlannedPart {
     PieceId id;
     Hash128 fingerprint;
+    uint64_t state_bytes = 0;
     uint64_t file_bytes = 0;
     std::string path;
     StatePtr state;
@@ -140,9 +148,15 @@ class KvStore {
   std::string path_of(const StoredPiece& piece) const;
   // REQUIRES: mutex_ held
   PlannedPart plan_part(const StoredPiece& piece, int32_t num_tokens) const;
-  // Which pieces to take of a prompt, in order, and the token that is cached after them.
+  // Which pieces to take of a prompt, in order, and the token that is cached after them. The
+  // bytes to be read are added to reading_bytes_.
   std::vector<PlannedPart> plan_match(const StoreScope& scope, std::span<const Token> prompt,
-                                      int32_t max_tokens, bool load_cold, StoredPrefix& prefix);
+                                      int32_t max_tokens, Reading reading, StoredPrefix& prefix);
+  void end_reading(const std::vector<PlannedPart>& plan);
+  struct ReadingEnd;
+  // Whether RAM holds all of it, beside what cannot leave. REQUIRES: mutex_ held
+  bool fits_in_ram(const IndexMatch& match) const;
+  uint64_t staying_ram_bytes() const;  // REQUIRES: mutex_ held
   // Reads what is on disk only and adds all of it to the prefix, up to the first failure of
   // load_part.
   Status load_parts(std::vector<PlannedPart>& plan, StoredPrefix& prefix);
@@ -171,7 +185,7 @@ class KvStore {
   // Means nothing for a piece that was forgotten since, even if it was put again: then its
   // present write has another number.
   void finish_write(const Hash128& key, uint64_t write, const Status& status, uint64_t file_bytes);
-  // What is being written stays in RAM: its bytes are in use anyway.
+  // What is being written, or held for a request, stays in RAM: its bytes are in use anyway.
   bool can_leave_ram(const StoredPiece& piece) const;
   void trim_ram();
   // Trims; forgets the piece, pinned or not, if that does not make room for it and it is
@@ -193,6 +207,7 @@ class KvStore {
   uint64_t ram_bound_;
   uint64_t last_write_ = 0;  // the number of the latest
   uint64_t pending_write_bytes_ = 0;
+  uint64_t reading_bytes_ = 0;  // on their way from disk
   std::string last_write_failure_;
   KvStoreStats stats_;
 

@@ -154,6 +154,8 @@ Status KvStore::load_part(PlannedPart& part) {
   if (piece != nullptr && piece->state == nullptr) {
     set_state(*piece, part.state);
     trim_ram();
+    // Where RAM cannot hold it, whoever reads it does.
+    if (stats_.ram_bytes > ram_bound_) clear_state(*piece);
   }
   return {};
 }
@@ -241,6 +243,7 @@ void KvStore::finish_write(const Hash128& key, uint64_t write, const Status& sta
 }
 
 bool KvStore::can_leave_ram(const StoredPiece& piece) const {
+  if (piece.state.use_count() > 1) return false;
   return piece.on_disk || (!piece.is_writing() && !index_.is_pinned(piece.id.key));
 }
 
