@@ -288,6 +288,9 @@ class FakeTextContext : public TextContext {
     auto& tokens = cells_[sequence];
     CHECK_EQ(tokens.size(), range.begin);
     if (restores_until_failure_-- == 0) return false;
+    // All of it has to find cells, though only its beginning may stay.
+    const size_t num_needed = num_cells() + static_cast<size_t>(range.end - range.begin);
+    if (num_needed > static_cast<size_t>(model_->info().kv_cells)) return false;
     REQUIRE(state.size() == sizeof(Token) * static_cast<size_t>(range.end - range.begin));
     const auto* first = reinterpret_cast<const Token*>(state.data());
     tokens.insert(tokens.end(), first, first + num_tokens);

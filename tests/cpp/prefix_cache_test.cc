@@ -130,6 +130,28 @@ TEST(prefix_cache, without_room_in_the_kv_memory_the_store_restores) {
   CHECK_EQ(f.context->num_restores(), 2);
 }
 
+TEST(prefix_cache, a_part_of_a_block_is_restored_where_there_are_cells_for_all_of_it) {
+  for (const bool has_victim : {false, true}) {
+    ModelInfo info = info_with_hot(has_victim ? 2 : 0);
+    info.kv_cells = info.context_size = 600;
+    Fixture f(info);
+    f.submit(1, kHead, "first");
+    f.run();
+    if (has_victim) {
+      f.submit(2, std::string(200, 'z'), "second");
+      f.run();
+    }
+    f.submit(3, std::string(has_victim ? 300 : 540, 'o'), "0123456789", 10);
+    do {
+      f.scheduler.step(/*others_wait=*/false);
+    } while (f.context->batches().back().size() > 1);  // until it decodes
+    f.submit(4, std::string(20, 'h') + "x", "fourth", 10);
+    f.run();
+    CHECK_EQ(f.cached(4), has_victim ? 20 : 0);
+    CHECK_EQ(f.scheduler.stats().num_failed_restores, 0);
+  }
+}
+
 TEST(prefix_cache, what_ram_had_no_room_for_when_a_request_came_is_read_when_it_starts) {
   const auto disk = std::make_shared<testing::FakeDisk>();
   const auto open = [&] {

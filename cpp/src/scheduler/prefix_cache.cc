@@ -180,11 +180,33 @@ void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
   } else if (plan.stored) {
     int32_t num_cold = 0;
     if (plan.is_unread) plan.stored = read(sequence);
+    make_room_to_cut(*plan.stored, running, free_ids);
     const int32_t restored = restore(sequence.id(), *plan.stored, num_cold);
     sequence.begin_from({0, restored - num_cold, num_cold}, nullptr, 0);
   }
   sequence.note_difference(plan.difference.value_or(sequence.prefetched().difference));
   sequence.forget_prefetched();
+}
+
+int32_t PrefixCache::num_unused_cells(Running running) const {
+  int32_t num_cells = model_->info().kv_cells - hot_.num_cells();
+  for (const auto& sequence : running) {
+    num_cells -= std::max(0, sequence->num_computed() - sequence->num_shared());
+  }
+  return num_cells;
+}
+
+// A block of which only the beginning is wanted is restored whole and then cut.
+void PrefixCache::make_room_to_cut(StoredPrefix& stored, Running running,
+                                   std::vector<SequenceId>& free_ids) {
+  if (stored.parts.empty()) return;
+  const StoredPrefix::Part& last = stored.parts.back();
+  if (last.range.begin + last.num_tokens == last.range.end) return;
+  while (num_unused_cells(running) < last.range.end) {
+    HotPrefix* victim = hot_.victim(nullptr);
+    if (victim == nullptr || victim->pinned) return stored.cut(last.range.begin);
+    drop(victim, free_ids);
+  }
 }
 
 int32_t PrefixCache::restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold) {

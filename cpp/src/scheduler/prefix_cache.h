@@ -86,6 +86,11 @@ class PrefixCache {
   bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
   void fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
                     std::vector<SequenceId>& free_ids);
+  // Cells that hold nothing, though running sequences may have them reserved.
+  int32_t num_unused_cells(Running running) const;
+  // Frees hot prefixes where the restore of a part of a block needs cells for all of it; leaves
+  // that part out where this is not enough.
+  void make_room_to_cut(StoredPrefix& stored, Running running, std::vector<SequenceId>& free_ids);
   int32_t restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold);
   void save_missing(const Sequence& sequence, std::span<const Token> tokens);
   bool park(Sequence& sequence, std::vector<SequenceId>& free_ids);
