@@ -55,6 +55,48 @@ TEST(compute_thread, steps_what_has_work_and_then_rests) {
   CHECK_EQ(work->num_done(), 3);
 }
 
+// Has work and idle work to do, and notes them as w and i.
+class Mixed : public Steppable {
+ public:
+  Mixed(int num_steps, int num_idle_steps) : left_(num_steps), idle_left_(num_idle_steps) {}
+  bool has_work() const override { return left_ > 0; }
+  void step(bool) override { note('w', left_); }
+  bool has_idle_work() const override { return idle_left_ > 0; }
+  void step_idle() override { note('i', idle_left_); }
+
+  std::string wait_done(size_t num_steps) {
+    std::unique_lock lock(mutex_);
+    stepped_.wait_until(lock, testing::far_deadline(), [&] { return log_.size() >= num_steps; });
+    return log_;
+  }
+
+ private:
+  void note(char kind, std::atomic<int>& left) {
+    --left;
+    std::lock_guard lock(mutex_);
+    log_ += kind;
+    stepped_.notify_all();
+  }
+
+  std::atomic<int> left_, idle_left_;
+  std::mutex mutex_;
+  std::condition_variable stepped_;
+  std::string log_;
+};
+
+TEST(compute_thread, idle_work_is_done_when_nobody_has_other_work) {
+  const auto work = std::make_shared<Countdown>();
+  const auto mixed = std::make_shared<Mixed>(2, 3);
+  work->give(5);
+  ComputeThread thread;
+  thread.run([&] {  // all of it is there when the first step is chosen
+    std::thread([&] { thread.attach(work); }).join();
+    std::thread([&] { thread.attach(mixed); }).join();
+  });
+  CHECK_EQ(mixed->wait_done(5), std::string("wwiii"));
+  CHECK_EQ(work->num_done(), 5);
+}
+
 TEST(compute_thread, notify_wakes_it_from_its_rest) {
   const auto work = std::make_shared<Countdown>();
   ComputeThread thread;

@@ -40,6 +40,20 @@ TEST(memory_plan, automatic_sizes_shrink_with_the_memory_and_never_exceed_it) {
   CHECK_EQ(last_context, 131072);
 }
 
+TEST(memory_plan, a_gpu_with_room_has_cells_for_more_conversations) {
+  ModelOptions options;
+  options.context_size = 2048;
+  const auto cells = [&](uint64_t max_bytes, bool is_on_gpu) {
+    const auto plan = plan_memory(small_model(), options, max_bytes, 0, is_on_gpu);
+    return plan.ok() ? plan.value().kv_cells : 0;
+  };
+  CHECK_EQ(cells(64 * kGiB, false), 4 * 2048);
+  CHECK_EQ(cells(64 * kGiB, true), options.max_sequences * 2048);
+  CHECK_EQ(cells(300 * kMiB, true), 16384);
+  options.context_size = 512;
+  CHECK_EQ(cells(64 * kGiB, true), options.max_sequences * 512);
+}
+
 TEST(memory_plan, given_sizes_are_kept) {
   ModelOptions options;
   options.context_size = 1000;

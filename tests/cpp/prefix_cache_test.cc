@@ -57,7 +57,9 @@ struct Fixture {
     for (const auto& [id, answer] : expected) CHECK_EQ(texts[id], answer);
     CHECK_EQ(scheduler.stats().num_running, 0);
     CHECK_EQ(scheduler.stats().num_kv_cells_used, scheduler.stats().num_hot_tokens);
-    CHECK(scheduler.stats().num_hot_tokens <= 1024);
+    const ModelInfo& info = model->info();
+    CHECK(scheduler.stats().num_hot_tokens <=
+          std::max(info.max_hot_tokens, info.max_foreign_tokens));
   }
 
   int32_t cached(uint64_t id) { return last[id].num_cached_tokens; }
@@ -386,6 +388,100 @@ TEST(prefix_cache, a_prefix_that_another_needs_whole_stays_hot) {
   CHECK(f.scheduler.is_hot(root, tokens));
   f.scheduler.demote(root, tokens, {});
   CHECK(!f.scheduler.is_hot(root, tokens));
+}
+
+ModelInfo info_that_saves_when_idle(int32_t num_hot) {
+  ModelInfo info = info_with_hot(num_hot);
+  info.saves_when_idle = true;
+  return info;
+}
+
+TEST(prefix_cache, what_stays_hot_is_stored_piece_by_piece_when_nothing_computes) {
+  Fixture f(info_that_saves_when_idle(4));
+  f.submit(1, kHead + "one", "first");
+  f.run();
+  CHECK_EQ(f.store->stats().num_stored, 0);
+  f.submit(2, kHead + "onefirst and more", "second");
+  f.run();
+  CHECK_EQ(f.last[2].cache.num_hot_tokens, 308);
+  CHECK_EQ(f.store->stats().num_stored, 0);
+  for (uint64_t num_stored = 1; f.scheduler.has_idle_work(); ++num_stored) {
+    f.scheduler.step_idle();
+    CHECK_EQ(f.store->stats().num_stored, std::min<uint64_t>(num_stored, 2));  // 256 and the rest
+  }
+  CHECK_EQ(f.store->stats().num_stored, 2);
+  const Tokens tokens = to_tokens(kHead + "onefirst and moresecond");
+  f.scheduler.demote({}, tokens, {});
+  f.submit(3, kHead + "onefirst and moresecond!", "third");
+  f.run();
+  CHECK_EQ(f.last[3].cache.num_warm_tokens, static_cast<int32_t>(tokens.size()));
+}
+
+TEST(prefix_cache, what_has_to_leave_the_kv_memory_is_stored_first) {
+  Fixture f(info_that_saves_when_idle(1));
+  f.submit(1, kHead, "first");
+  f.run();
+  f.submit(2, std::string(300, 'o'), "second");
+  f.run();
+  CHECK_EQ(f.scheduler.stats().num_hot_prefixes, 1);
+  f.submit(3, kHead + "first!", "third");
+  f.run();
+  CHECK_EQ(f.last[3].cache.num_warm_tokens, 305);
+}
+
+TEST(prefix_cache, what_is_too_large_to_stay_hot_is_stored_at_once) {
+  ModelInfo info = info_that_saves_when_idle(4);
+  info.max_hot_tokens = info.max_foreign_tokens = 200;
+  Fixture f(info);
+  f.submit(1, kHead, "first");
+  f.run();
+  CHECK(!f.scheduler.has_idle_work());
+  CHECK_EQ(f.store->stats().num_stored, 2);
+}
+
+TEST(prefix_cache, the_end_of_a_model_stores_what_is_hot) {
+  Fixture f(info_that_saves_when_idle(4));
+  f.submit(1, kHead, "first");
+  f.submit(2, std::string(300, 'o'), "second");
+  f.run();
+  CHECK_EQ(f.store->stats().num_stored, 0);
+  f.scheduler.abort_all({StatusCode::kClosed, "the model is unloaded"});
+  CHECK(!f.scheduler.has_idle_work());
+  CHECK_EQ(f.store->stats().num_stored, 4);
+}
+
+TEST(prefix_cache, what_is_prefilled_to_be_kept_is_stored_at_once) {
+  Fixture f(info_that_saves_when_idle(4));
+  GenerateRequest request;
+  request.prompt = to_tokens(kHead);
+  request.prefill_only = true;
+  REQUIRE(f.scheduler
+              .submit(std::make_unique<Sequence>(1, std::move(request),
+                                                 std::make_unique<testing::FakeSampler>(1),
+                                                 f.outputs))
+              .ok());
+  f.run();
+  CHECK(!f.scheduler.has_idle_work());
+  CHECK_EQ(f.store->stats().num_stored, 2);
+}
+
+TEST(prefix_cache, all_cells_may_be_parked_but_those_made_hot_on_purpose_leave_room) {
+  ModelInfo info = info_with_hot(4);
+  info.max_foreign_tokens = 2048;
+  Fixture f(info);
+  const std::string document(1500, 'd');
+  f.submit(1, document, "first");
+  f.run();
+  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 1505);
+  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
+  const auto promote = [&](const std::string& text) {
+    const Tokens tokens = to_tokens(text);
+    const auto stored = f.store->match(scope, tokens, 2000, Reading::kAll);
+    return f.scheduler.promote({}, tokens, stored);
+  };
+  f.scheduler.demote({}, to_tokens(document), {});
+  CHECK_EQ(promote(document).code(), StatusCode::kOutOfMemory);
+  CHECK(promote(document.substr(0, 1024)).ok());
 }
 
 TEST(prefix_cache, checkpoints_are_cut_at_the_first_and_the_last_two_turns) {

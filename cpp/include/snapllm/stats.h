@@ -25,8 +25,9 @@ struct ModelInfo {
   int32_t kv_cells = 0;
   int32_t max_sequences = 0;
   int32_t num_hot_sequences = 0;  // hot prefixes that can be kept beside the running
-  int32_t max_hot_tokens = 0;     // KV cells they may take
-  int32_t max_foreign_tokens = 0;  // of these while a request runs that does not use them
+  int32_t max_hot_tokens = 0;     // KV cells that those made hot on purpose may take
+  int32_t max_foreign_tokens = 0;  // and all that a running request does not use
+  bool saves_when_idle = false;    // what stays hot is stored when nothing computes
   int32_t num_kv_sequences = 0;   // sequence ids of the KV memory, scratch included
   std::string fingerprint;        // what its KV is stored under
   std::string kv_kind;            // "blocks", or "checkpoints" where it cannot be cut

@@ -258,9 +258,15 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.num_hot_sequences = is_block ? kHotSequences : kHotCheckpoints;
   info.num_kv_sequences = info.max_sequences + info.num_hot_sequences + (is_block ? 1 : 0);
   info.max_hot_tokens = info.kv_cells / 2;
-  info.max_foreign_tokens = attention == Attention::kPlain
-                                ? std::min(kMaxForeignTokensOfPlain, info.max_hot_tokens)
-                                : info.max_hot_tokens;
+  info.max_foreign_tokens = info.max_hot_tokens;
+  if (attention == Attention::kPlain) {
+    info.max_foreign_tokens = std::min(kMaxForeignTokensOfPlain, info.max_hot_tokens);
+  } else if (uses_gpu(options)) {
+    // A conversation of any length: from RAM it would come hundreds of times slower than
+    // attention reads it.
+    info.max_foreign_tokens = std::max(info.max_hot_tokens, info.context_size);
+  }
+  info.saves_when_idle = uses_gpu(options);
   return info;
 }
 
@@ -291,7 +297,7 @@ Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_
     if (!needed.ok()) return needed.status();
     projector_bytes = needed.value();
   }
-  auto plan = plan_memory(header.value(), decided, max_bytes, projector_bytes);
+  auto plan = plan_memory(header.value(), decided, max_bytes, projector_bytes, uses_gpu(options));
   if (!plan.ok()) {
     return Status(plan.status().code(), "Cannot load " + options.path + ": " + plan.status().message());
   }

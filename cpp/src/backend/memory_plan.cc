@@ -13,6 +13,9 @@ constexpr int32_t kMinContext = 512;
 // Cells for several short conversations beside each other, where the model's own
 // context is short.
 constexpr int32_t kSharedCells = 16384;
+constexpr int32_t kSharedContexts = 4;
+// Part of what automatic sizes may take, on a GPU.
+constexpr double kGpuSharedPart = 0.125;
 constexpr int32_t kCellGranularity = 256;
 // Part of the memory left after the weights that automatic sizes may take: the
 // rest is for the next model.
@@ -52,7 +55,7 @@ double kv_element_bytes(const std::string& kv_type) {
 }
 
 Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& options,
-                               uint64_t max_bytes, uint64_t projector_bytes) {
+                               uint64_t max_bytes, uint64_t projector_bytes, bool is_on_gpu) {
   const double bytes_per_token =
       static_cast<double>(header.kv_elements_per_token) * kv_element_bytes(options.kv_type);
   const double buffer_per_cell = bytes_per_token > 0.0 ? buffer_bytes_per_cell(header, options) : 0.0;
@@ -73,12 +76,19 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
     const int64_t limit = options.kv_cells > 0 ? options.kv_cells : affordable;
     plan.context_size = static_cast<int32_t>(std::min<int64_t>(train_context, limit));
   }
+  int64_t shared_cells = kSharedCells;
+  int64_t num_contexts = kSharedContexts;
+  if (is_on_gpu) {
+    const double part = kGpuSharedPart * static_cast<double>(affordable);
+    shared_cells = std::max(shared_cells, static_cast<int64_t>(part));
+    num_contexts = options.max_sequences;
+  }
   const int64_t cells =
       options.kv_cells > 0
           ? options.kv_cells
           : std::max<int64_t>(plan.context_size,
-                              std::min<int64_t>({kSharedCells, affordable,
-                                                 int64_t{4} * plan.context_size}));
+                              std::min({shared_cells, affordable,
+                                        num_contexts * plan.context_size}));
   plan.kv_cells = round_up(std::max<int64_t>(cells, plan.context_size));
   plan.kv_bytes = static_cast<uint64_t>(std::ceil(bytes_per_token * plan.kv_cells));
   const auto buffer_bytes = static_cast<uint64_t>(std::ceil(buffer_per_cell * plan.kv_cells));

@@ -17,8 +17,10 @@ double kv_element_bytes(const std::string& kv_type);
 // Fits context and KV cells into `max_bytes`. Sizes the caller gave are kept;
 // those left at 0 shrink with the memory there is. Fails with kOutOfMemory when
 // the least useful size does not fit, naming what would be needed. `options` say whether
-// flash attention is on: kAuto counts as off.
+// flash attention is on: kAuto counts as off. On a GPU, whose memory is there for this, there
+// are cells for more conversations at once.
 Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& options,
-                               uint64_t max_bytes, uint64_t projector_bytes = 0);
+                               uint64_t max_bytes, uint64_t projector_bytes = 0,
+                               bool is_on_gpu = false);
 
 }  // namespace snapllm

@@ -70,7 +70,9 @@ void ComputeThread::run(const std::function<void()>& task) {
 
 bool ComputeThread::has_work() const {
   return !tasks_.empty() || std::any_of(attached_.begin(), attached_.end(),
-                                        [](const auto& s) { return s->has_work(); });
+                                        [](const auto& s) {
+                                          return s->has_work() || s->has_idle_work();
+                                        });
 }
 
 void ComputeThread::loop() {
@@ -92,7 +94,7 @@ void ComputeThread::step_next(std::unique_lock<std::mutex>& lock) {
   for (const auto& steppable : attached_) {
     if (steppable->has_work()) ready.push_back(steppable.get());
   }
-  if (ready.empty()) return;
+  if (ready.empty()) return step_idle(lock);
   const auto id = turns_.next(ready);
   const auto steppable =
       *std::find_if(attached_.begin(), attached_.end(), [&](auto& s) { return s.get() == id; });
@@ -100,6 +102,16 @@ void ComputeThread::step_next(std::unique_lock<std::mutex>& lock) {
   const auto start = Clock::now();
   steppable->step(/*others_wait=*/ready.size() > 1);
   turns_.charge(id, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  lock.lock();
+}
+
+void ComputeThread::step_idle(std::unique_lock<std::mutex>& lock) {
+  const auto it = std::find_if(attached_.begin(), attached_.end(),
+                               [](const auto& s) { return s->has_idle_work(); });
+  if (it == attached_.end()) return;
+  const auto steppable = *it;
+  lock.unlock();
+  steppable->step_idle();
   lock.lock();
 }
 

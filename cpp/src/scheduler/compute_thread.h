@@ -19,6 +19,9 @@ class Steppable {
   virtual bool has_work() const = 0;
   // `others_wait`: something else wants to compute, so the step should be a short one.
   virtual void step(bool others_wait) = 0;
+  // What can wait until nothing else computes, also in small steps.
+  virtual bool has_idle_work() const { return false; }
+  virtual void step_idle() {}
 };
 
 // Steps everything attached that has work, so that each gets the same share of the time, and
@@ -48,8 +51,10 @@ class ComputeThread {
 
  private:
   void loop();
-  // Steps whoever's turn it is. REQUIRES: `lock` holds mutex_
+  // Steps whoever's turn it is, or where nobody has work, one with idle work.
+  // REQUIRES: `lock` holds mutex_
   void step_next(std::unique_lock<std::mutex>& lock);
+  void step_idle(std::unique_lock<std::mutex>& lock);
   bool has_work() const;  // REQUIRES: mutex_ held
 
   std::mutex mutex_;

@@ -35,8 +35,13 @@ bool HotPool::holds(const Hash128& root, std::span<const Token> tokens, bool who
   });
 }
 
-bool HotPool::has_room(int32_t num_cells) const {
-  return size() < max_prefixes_ && num_cells_ + num_cells <= max_cells_;
+HotPrefix* HotPool::find_unsaved() {
+  HotPrefix* oldest = nullptr;
+  for (HotPrefix& prefix : prefixes_) {
+    if (!prefix.is_unsaved) continue;
+    if (oldest == nullptr || prefix.last_used < oldest->last_used) oldest = &prefix;
+  }
+  return oldest;
 }
 
 int32_t HotPool::num_parked_cells() const {

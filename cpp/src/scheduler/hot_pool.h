@@ -22,6 +22,7 @@ struct HotPrefix {
   int32_t num_shared = 0;
   int32_t num_users = 0;  // what shares cells with it
   bool pinned = false;    // promoted by hand: leaves only for want of cells
+  bool is_unsaved = false;  // it may hold KV that the store has not
   uint64_t last_used = 0;
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
@@ -50,7 +51,13 @@ class HotPool {
   bool holds(const Hash128& root, std::span<const Token> tokens, bool whole_only) const;
 
   // Whether one more prefix with so many cells of its own is within the bounds.
-  bool has_room(int32_t num_cells) const;
+  bool has_room(int32_t num_cells) const { return has_room(num_cells, max_cells_); }
+  // The same with a bound of cells that is lower.
+  bool has_room(int32_t num_cells, int32_t max_cells) const {
+    return size() < max_prefixes_ && num_cells_ + num_cells <= max_cells;
+  }
+  // The least recently used prefix that may not be stored; null = none.
+  HotPrefix* find_unsaved();
   // The least recently used prefix that nothing shares, pinned ones only after all
   // others; null when none can go. `keep` is left out.
   HotPrefix* victim(const HotPrefix* keep);

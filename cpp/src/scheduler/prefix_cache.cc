@@ -19,7 +19,8 @@ PrefixCache::PrefixCache(std::shared_ptr<const TextModel> model, TextContext& co
       context_(context),
       store_(std::move(store)),
       kind_(model_->kv_kind()),
-      hot_(model_->info().num_hot_sequences, model_->info().max_hot_tokens) {}
+      hot_(model_->info().num_hot_sequences,
+           std::max(model_->info().max_hot_tokens, model_->info().max_foreign_tokens)) {}
 
 bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
                               int32_t num_available) const {
@@ -100,6 +101,7 @@ StoredPrefix PrefixCache::read(const Sequence& sequence) {
 }
 
 void PrefixCache::drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids) {
+  if (prefix->is_unsaved) save_missing(prefix->id, prefix->root, prefix->tokens);
   context_.clear_sequence(prefix->id);
   free_ids.push_back(prefix->id);
   hot_.remove(prefix);
@@ -222,23 +224,46 @@ int32_t PrefixCache::restore(SequenceId id, const StoredPrefix& stored, int32_t&
   return restored;
 }
 
-void PrefixCache::save_missing(const Sequence& sequence, std::span<const Token> tokens) {
-  if (store_ == nullptr) return;
-  const StoreScope scope = scope_of(sequence.root());
+bool PrefixCache::save_missing(SequenceId id, const Hash128& root, std::span<const Token> tokens,
+                               size_t max_pieces) {
+  if (store_ == nullptr) return true;
+  const StoreScope scope = scope_of(root);
   for (const TokenRange range : store_->missing(scope, tokens)) {
-    auto state = context_.save_state(sequence.id(), range);
-    if (!state.ok()) return;
+    if (max_pieces-- == 0) return false;
+    auto state = context_.save_state(id, range);
+    if (!state.ok()) return true;
     store_->put(scope, tokens.first(static_cast<size_t>(range.end)), range,
                 std::move(state).value());
+  }
+  return true;
+}
+
+bool PrefixCache::has_unsaved() const {
+  return std::ranges::any_of(hot_.prefixes(), &HotPrefix::is_unsaved);
+}
+
+void PrefixCache::save_some() {
+  HotPrefix* const prefix = hot_.find_unsaved();
+  if (prefix == nullptr) return;
+  const bool is_all = save_missing(prefix->id, prefix->root, prefix->tokens, /*max_pieces=*/1);
+  prefix->is_unsaved = !is_all;
+}
+
+void PrefixCache::save_all() {
+  while (HotPrefix* const prefix = hot_.find_unsaved()) {
+    save_missing(prefix->id, prefix->root, prefix->tokens);
+    prefix->is_unsaved = false;
   }
 }
 
 void PrefixCache::keep_cut(Sequence& sequence) {
-  if (sequence.take_cut()) save_missing(sequence, sequence.computed_tokens());
+  if (sequence.take_cut()) {
+    save_missing(sequence.id(), sequence.root(), sequence.computed_tokens());
+  }
 }
 
 void PrefixCache::preempt(Sequence& sequence, std::vector<SequenceId>& free_ids) {
-  save_missing(sequence, sequence.computed_tokens());
+  save_missing(sequence.id(), sequence.root(), sequence.computed_tokens());
   context_.clear_sequence(sequence.id());
   free_ids.push_back(sequence.id());
   if (sequence.base() != nullptr) hot_.release(sequence.base());
@@ -253,8 +278,12 @@ void PrefixCache::keep(Sequence& sequence, std::vector<SequenceId>& free_ids) {
       static_cast<int32_t>(tokens.size()) >= kMinKeptTokens || sequence.is_prefill_only();
   bool is_parked = false;
   if (is_sound && worth_it && sequence.reuses_prefix()) {
-    save_missing(sequence, tokens);
-    is_parked = kind_ == KvKind::kBlocks && park(sequence, free_ids);
+    const bool can_park = kind_ == KvKind::kBlocks;
+    // Who prefills for its own sake waits for it.
+    const bool is_for_later =
+        can_park && model_->info().saves_when_idle && !sequence.is_prefill_only();
+    if (!is_for_later) save_missing(sequence.id(), sequence.root(), tokens);
+    is_parked = can_park && park(sequence, is_for_later, free_ids);
   }
   if (is_parked) return;
   context_.clear_sequence(sequence.id());
@@ -264,7 +293,7 @@ void PrefixCache::keep(Sequence& sequence, std::vector<SequenceId>& free_ids) {
 
 // Turns the finished sequence into a hot prefix, in place of what it was forked off
 // where nothing else needs that.
-bool PrefixCache::park(Sequence& sequence, std::vector<SequenceId>& free_ids) {
+bool PrefixCache::park(Sequence& sequence, bool is_unsaved, std::vector<SequenceId>& free_ids) {
   const auto tokens = sequence.computed_tokens();
   const auto num_tokens = static_cast<int32_t>(tokens.size());
   const auto known = hot_.match(sequence.root(), tokens, num_tokens, /*whole_only=*/false);
@@ -275,6 +304,7 @@ bool PrefixCache::park(Sequence& sequence, std::vector<SequenceId>& free_ids) {
   prefix.tokens.assign(tokens.begin(), tokens.end());
   prefix.base = sequence.base();
   prefix.num_shared = sequence.num_shared();
+  prefix.is_unsaved = is_unsaved;
   HotPrefix* base = prefix.base;
   if (base != nullptr && base->num_users == 1 && !base->pinned &&
       base->num_tokens() == prefix.num_shared) {
@@ -282,6 +312,7 @@ bool PrefixCache::park(Sequence& sequence, std::vector<SequenceId>& free_ids) {
     prefix.num_shared = base->num_shared;
     if (prefix.base != nullptr) hot_.acquire(prefix.base);
     hot_.release(base);
+    base->is_unsaved = false;  // it is the beginning of this one
     drop(base, free_ids);
     base = prefix.base;
   }
@@ -289,6 +320,7 @@ bool PrefixCache::park(Sequence& sequence, std::vector<SequenceId>& free_ids) {
     HotPrefix* victim = hot_.victim(base);
     // Others are not given up for one that is too large anyway, nor pinned ones at all.
     if (victim == nullptr || victim->pinned || prefix.num_own_cells() > hot_.max_cells()) {
+      if (is_unsaved) save_missing(prefix.id, prefix.root, prefix.tokens);
       context_.clear_sequence(prefix.id);
       free_ids.push_back(prefix.id);
       if (base != nullptr) hot_.release(base);
@@ -309,11 +341,13 @@ Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
     hot_.touch(present);
     return {};
   }
+  // Others need the rest to run.
+  const int32_t max_tokens = model_->info().max_hot_tokens;
   const Status no_room(StatusCode::kOutOfMemory,
                        "no room in the model's KV memory for " + std::to_string(num_tokens) +
-                           " tokens: at most " + std::to_string(hot_.max_cells()) + " can be hot");
-  if (num_tokens > hot_.max_cells()) return no_room;
-  while (!hot_.has_room(num_tokens) || free_ids.empty() || free_cells < num_tokens) {
+                           " tokens: at most " + std::to_string(max_tokens) + " can be hot");
+  if (num_tokens > max_tokens) return no_room;
+  while (!hot_.has_room(num_tokens, max_tokens) || free_ids.empty() || free_cells < num_tokens) {
     HotPrefix* victim = hot_.victim(nullptr);
     if (victim == nullptr) return no_room;
     free_cells += victim->num_own_cells();

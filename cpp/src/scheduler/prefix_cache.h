@@ -2,6 +2,7 @@
 // store below it.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -49,8 +50,15 @@ class PrefixCache {
   void keep_cut(Sequence& sequence);
   // Stores what a running sequence computed, gives its id and cells back and preempts it.
   void preempt(Sequence& sequence, std::vector<SequenceId>& free_ids);
-  // Keeps what a finished sequence computed and gives its id and cells back.
+  // Keeps what a finished sequence computed and gives its id and cells back. Where reading
+  // the KV memory holds up what computes, what stays hot is stored later.
   void keep(Sequence& sequence, std::vector<SequenceId>& free_ids);
+  // Whether something hot may not be stored yet.
+  bool has_unsaved() const;
+  // Stores a piece of it.
+  void save_some();
+  // Stores all of it.
+  void save_all();
 
   // See KvStore::lock_handover; no lock without a store.
   std::unique_lock<std::mutex> lock_handover() {
@@ -79,6 +87,7 @@ class PrefixCache {
   // What is stored of the sequence's tokens, to be restored.
   StoredPrefix read(const Sequence& sequence);
   StoreScope scope_of(const Hash128& root) const { return {model_->fingerprint(), root, kind_}; }
+  // Takes a prefix out of the KV memory; what the store has not of it is stored first.
   void drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids);
   // Cells of the prefix that others share, beginning with its first.
   int32_t num_shared_with(const HotPrefix& prefix, Running running) const;
@@ -92,8 +101,11 @@ class PrefixCache {
   // that part out where this is not enough.
   void make_room_to_cut(StoredPrefix& stored, Running running, std::vector<SequenceId>& free_ids);
   int32_t restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold);
-  void save_missing(const Sequence& sequence, std::span<const Token> tokens);
-  bool park(Sequence& sequence, std::vector<SequenceId>& free_ids);
+  // Stores what the store has not of the tokens, whose KV is that of the sequence `id`; at
+  // most `max_pieces` pieces. Returns whether that was all, or no more can be stored.
+  bool save_missing(SequenceId id, const Hash128& root, std::span<const Token> tokens,
+                    size_t max_pieces = SIZE_MAX);
+  bool park(Sequence& sequence, bool is_unsaved, std::vector<SequenceId>& free_ids);
 
   const std::shared_ptr<const TextModel> model_;
   TextContext& context_;

@@ -449,6 +449,7 @@ void Scheduler::abort_all(const Status& status) {
     sequence->outputs().push({sequence->take_output()});
   }
   waiting_.clear();
+  prefix_cache_.save_all();
 }
 
 void Scheduler::check_invariants() const {

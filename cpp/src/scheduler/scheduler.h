@@ -52,7 +52,11 @@ class Scheduler : public Steppable {
   // Compute thread only.
   bool has_work() const override;
   void step(bool others_wait) override;
-  // Ends every request, with `status` as its error. REQUIRES: !status.ok()
+  // What stays hot is stored while nothing computes.
+  bool has_idle_work() const override { return prefix_cache_.has_unsaved(); }
+  void step_idle() override { prefix_cache_.save_some(); }
+  // Ends every request, with `status` as its error, and stores what is hot.
+  // REQUIRES: !status.ok()
   void abort_all(const Status& status);
   // Ok until abort_all; then why nothing of the model is to be computed any more.
   const Status& end_status() const { return end_status_; }
