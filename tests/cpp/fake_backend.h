@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -301,12 +302,21 @@ class FakeTextContext : public TextContext {
   void fail_restore_after(int num_restores) { restores_until_failure_ = num_restores; }
   int num_forks() const { return num_forks_; }
   int num_restores() const { return num_restores_; }
-  Result<Embedder*> embedder() override { return &embedder_; }
+  Result<Embedder*> embedder() override {
+    if (embedder_status.ok()) has_embedder_ = true;
+    return embedder_status.ok() ? Result<Embedder*>(&embedder_) : Result<Embedder*>(embedder_status);
+  }
+  uint64_t embedder_bytes() const override { return has_embedder_ ? 0 : embedder_estimate; }
+  uint64_t embedder_estimate = 0;  // before it is made
+  uint64_t embedder_takes = 0;
+  Status embedder_status;
   FakeEmbedder& fake_embedder() { return embedder_; }
   double time_decode(int32_t) override { return 1.0; }
   int32_t num_threads() const override { return num_threads_; }
   void set_num_threads(int32_t num_threads) override { num_threads_ = num_threads; }
-  ContextMemory memory() const override { return {model_->info().kv_bytes, 0, 0}; }
+  ContextMemory memory() const override {
+    return {model_->info().kv_bytes, has_embedder_ ? embedder_takes : 0, 0};
+  }
 
  private:
   static bool begins_with(const std::vector<Token>& tokens, const std::vector<Token>& prefix) {
@@ -320,6 +330,7 @@ class FakeTextContext : public TextContext {
 
   const std::shared_ptr<const FakeTextModel> model_;
   FakeEmbedder embedder_;
+  std::atomic<bool> has_embedder_{false};
   int32_t num_threads_ = 1;
   int restores_until_failure_ = -1;
   int num_forks_ = 0;

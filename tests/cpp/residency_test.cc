@@ -451,6 +451,59 @@ TEST(residency, loads_that_fit_the_machine_together_do_not_wait_for_each_other) 
   CHECK_EQ(first.get().code(), StatusCode::kClosed);
 }
 
+// The model, whose embedder takes as much as another model, or what else is said.
+ModelRegistry::Lease embedding_model(Fixture& f, uint64_t takes = kModelBytes) {
+  const auto lease = f.residency.acquire("a");
+  REQUIRE(lease.ok());
+  auto& context = static_cast<FakeTextContext&>(lease.value()->scheduler->context());
+  context.embedder_estimate = kModelBytes;
+  context.embedder_takes = takes;
+  return lease.value();
+}
+
+TEST(residency, an_embedder_is_charged_what_it_takes_while_its_model_is_in_memory) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  REQUIRE(f.load("b").ok());
+  auto lease = embedding_model(f, kModelBytes / 2);
+  CHECK(f.residency.make_embedder(lease).ok());
+  CHECK_EQ(f.state("b"), "evicted");
+  CHECK_EQ(f.residency.memory().models_bytes, kModelBytes + kModelBytes / 2);
+  CHECK(f.residency.make_embedder(lease).ok());
+  CHECK_EQ(f.residency.memory().models_bytes, kModelBytes + kModelBytes / 2);
+  lease = nullptr;
+  REQUIRE(f.residency.acquire("b").ok());  // at the cost of a, with its embedder
+  CHECK_EQ(f.state("a"), "evicted");
+  REQUIRE(f.residency.acquire("a").ok());
+  CHECK_EQ(f.residency.memory().models_bytes, 2 * kModelBytes);
+}
+
+TEST(residency, an_embedder_that_does_not_fit_is_not_made) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  REQUIRE(f.load("b").ok());
+  REQUIRE(f.residency.set_pinned("b", true).ok());
+  const auto lease = embedding_model(f);
+  const Status refused = f.residency.make_embedder(lease);
+  CHECK_EQ(refused.code(), StatusCode::kOutOfMemory);
+  CHECK(refused.message().find("embedding context of model a") != std::string::npos);
+  CHECK(lease->scheduler->context().embedder_bytes() > 0);
+  CHECK_EQ(f.residency.memory().models_bytes, 2 * kModelBytes);
+  f.backend.available = kModelBytes - 1;  // though the budget has room
+  REQUIRE(f.residency.unload("b").ok());
+  CHECK_EQ(f.residency.make_embedder(lease).code(), StatusCode::kOutOfMemory);
+}
+
+TEST(residency, an_embedder_that_cannot_be_made_is_not_charged) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  const auto lease = embedding_model(f);
+  auto& context = static_cast<FakeTextContext&>(lease->scheduler->context());
+  context.embedder_status = {StatusCode::kInvalidModel, "it ranks"};
+  CHECK_EQ(f.residency.make_embedder(lease).code(), StatusCode::kInvalidModel);
+  CHECK_EQ(f.residency.memory().models_bytes, kModelBytes);
+}
+
 TEST(residency, what_others_hold_goes_where_idle_models_are_not_enough) {
   Fixture f(2);
   REQUIRE(f.load("a").ok());

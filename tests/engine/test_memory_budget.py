@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nano_models import make_nano_model
+from nano_models import make_embedding_model, make_nano_model
 from waiting import wait_until
 
 import snapllm
@@ -81,6 +81,34 @@ def test_what_is_charged_is_what_was_allocated(paths: dict[str, Path]) -> None:
         assert memory.models_bytes == info.weights_bytes + info.kv_bytes + info.compute_bytes
         engine.unload("a")
         assert engine.stats().memory.models_bytes == 0
+
+
+def test_what_embeds_is_charged_too(paths: dict[str, Path], tmp_path: Path) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(paths["a"], "a", **OPTIONS)
+        before = engine.stats().memory.models_bytes
+        model.embed("x")
+        after = engine.stats().memory.models_bytes
+        # KV of 2,048 tokens, and rows of logits and vectors.
+        assert after - before > 2048 * 2 * 2 * 2 * 16 * 2
+        model.embed("y")
+        assert engine.stats().memory.models_bytes == after
+        engine.unload("a")
+        assert engine.stats().memory.models_bytes == 0
+        bert = engine.load(make_embedding_model(tmp_path / "bert.gguf")).info
+        assert engine.stats().memory.models_bytes > bert.weights_bytes
+
+
+def test_a_model_embeds_only_where_there_is_memory_for_it(paths: dict[str, Path]) -> None:
+    with snapllm.Engine(num_threads=1, memory_budget_bytes=256 << 20) as engine:
+        model = engine.load(paths["a"], "a", **OPTIONS)
+        memory = engine.stats().memory
+        engine.set_external_memory("image", memory.budget_bytes - memory.models_bytes)
+        with pytest.raises(OutOfMemoryError, match="embedding context of model a"):
+            model.embed("x")
+        assert model.generate("hello", **GREEDY).tokens
+        engine.set_external_memory("image", 0)
+        assert model.embed("x").vectors
 
 
 def test_round_robin_over_more_models_than_fit_works(

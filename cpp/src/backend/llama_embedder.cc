@@ -39,9 +39,16 @@ struct LlamaEmbedder::Limits {
   bool takes_whole = false;
   int32_t max_input_tokens = 0;
   int32_t step_tokens = 0;
+  int32_t batch_tokens = 0;
+  uint64_t row_bytes = 0;  // of each token of a batch: logits and vector
+
+  uint64_t rows_bytes() const { return static_cast<uint64_t>(batch_tokens) * row_bytes; }
 };
 
 namespace {
+
+// Compute buffers beside those that are computed.
+constexpr uint64_t kOverheadBytes = uint64_t{16} << 20;
 
 llama_context_params context_params(const LlamaTextModel& model, int32_t num_cells,
                                     int32_t batch_tokens, bool takes_whole, int32_t num_threads) {
@@ -79,22 +86,43 @@ LlamaEmbedder::LlamaEmbedder(std::shared_ptr<const LlamaTextModel> model, LlamaC
 
 LlamaEmbedder::~LlamaEmbedder() { llama_batch_free(batch_); }
 
+LlamaEmbedder::Limits LlamaEmbedder::limits_of(const LlamaTextModel& model) {
+  const ModelInfo& info = model.info();
+  Limits limits;
+  limits.takes_whole = !info.supports_generation ||
+                       sees_all_tokens(model.get(), info.architecture) ||
+                       names_pooling(model.get(), info.architecture);
+  limits.max_input_tokens =
+      std::min({info.context_size, std::max(info.train_context_size, 1), model.embedding_tokens()});
+  limits.row_bytes = sizeof(float) * static_cast<uint64_t>(info.vocab_size + info.embedding_size);
+  const auto affordable_rows = static_cast<int32_t>(std::min<uint64_t>(
+      kMaxRowBytes / limits.row_bytes, static_cast<uint64_t>(model.ubatch_tokens())));
+  limits.step_tokens = std::min(std::max(affordable_rows, kMinStepTokens), limits.max_input_tokens);
+  limits.batch_tokens = limits.takes_whole ? limits.max_input_tokens : limits.step_tokens;
+  return limits;
+}
+
+uint64_t LlamaEmbedder::needed_bytes(const LlamaTextModel& model) {
+  const ModelInfo& info = model.info();
+  const Limits limits = limits_of(model);
+  const auto num_cells = static_cast<uint64_t>(limits.max_input_tokens);
+  // Its KV is of type f16: of another type the model's may have half the bytes.
+  const uint64_t kv_bytes =
+      info.kv_cells > 0 ? 2 * info.kv_bytes / static_cast<uint64_t>(info.kv_cells) * num_cells : 0;
+  const bool is_flash = limits.takes_whole || info.flash_attention;
+  const auto num_scores =
+      static_cast<uint64_t>(is_flash ? 1 : 1 + llama_model_n_head(model.get()));
+  const uint64_t score_bytes =
+      sizeof(float) * num_cells * static_cast<uint64_t>(limits.batch_tokens) * num_scores;
+  // The rows once as they are computed and once as they are kept.
+  return 2 * limits.rows_bytes() + kv_bytes + score_bytes + kOverheadBytes;
+}
+
 Result<std::unique_ptr<LlamaEmbedder>> LlamaEmbedder::create(
     std::shared_ptr<const LlamaTextModel> model, int32_t num_threads) {
   const ModelInfo& info = model->info();
-  Limits limits;
-  limits.takes_whole = !info.supports_generation ||
-                       sees_all_tokens(model->get(), info.architecture) ||
-                       names_pooling(model->get(), info.architecture);
-  limits.max_input_tokens =
-      std::min({info.context_size, std::max(info.train_context_size, 1), model->embedding_tokens()});
-  const uint64_t row_bytes =
-      sizeof(float) * static_cast<uint64_t>(info.vocab_size + info.embedding_size);
-  const auto affordable_rows = static_cast<int32_t>(std::min<uint64_t>(
-      kMaxRowBytes / row_bytes, static_cast<uint64_t>(model->ubatch_tokens())));
-  limits.step_tokens = std::min(std::max(affordable_rows, kMinStepTokens), limits.max_input_tokens);
-  const int32_t batch_tokens = limits.takes_whole ? limits.max_input_tokens : limits.step_tokens;
-  if (static_cast<uint64_t>(batch_tokens) * row_bytes > available_memory_bytes()) {
+  const Limits limits = limits_of(*model);
+  if (limits.rows_bytes() > available_memory_bytes()) {
     return Status(StatusCode::kOutOfMemory,
                   "not enough memory for the embeddings of model " + info.id);
   }
@@ -102,7 +130,7 @@ Result<std::unique_ptr<LlamaEmbedder>> LlamaEmbedder::create(
     LlamaLogCapture log;
     LlamaContextPtr context(
         llama_init_from_model(model->get(), context_params(*model, limits.max_input_tokens,
-                                                           batch_tokens, limits.takes_whole,
+                                                           limits.batch_tokens, limits.takes_whole,
                                                            num_threads)));
     if (!context) {
       return Status(StatusCode::kOutOfMemory,

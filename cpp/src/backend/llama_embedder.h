@@ -17,7 +17,12 @@ class LlamaEmbedder : public Embedder {
   // Fails with kOutOfMemory, and with kInvalidModel for a model that ranks.
   static Result<std::unique_ptr<LlamaEmbedder>> create(
       std::shared_ptr<const LlamaTextModel> model, int32_t num_threads);
+  // What one of the model is going to take, about.
+  static uint64_t needed_bytes(const LlamaTextModel& model);
   ~LlamaEmbedder() override;
+
+  // What it holds beside the weights.
+  ContextMemory memory() const { return memory_of(context_.get()); }
 
   Status check(Pooling pooling) const override;
   int32_t max_input_tokens() const override { return max_input_tokens_; }
@@ -25,6 +30,7 @@ class LlamaEmbedder : public Embedder {
 
  private:
   struct Limits;
+  static Limits limits_of(const LlamaTextModel& model);
   LlamaEmbedder(std::shared_ptr<const LlamaTextModel> model, LlamaContextPtr context,
                 const Limits& limits);
 
@@ -64,10 +70,11 @@ class EmbeddingOnlyContext : public TextContext {
   Result<StateBytes> save_state(SequenceId, TokenRange) override { return refusal(); }
   bool restore_state(SequenceId, TokenRange, const StateBytes&, int32_t) override { return false; }
   Result<Embedder*> embedder() override { return embedder_.get(); }
+  uint64_t embedder_bytes() const override { return 0; }
   double time_decode(int32_t) override { return 0.0; }
   int32_t num_threads() const override { return num_threads_; }
   void set_num_threads(int32_t) override {}
-  ContextMemory memory() const override { return {}; }
+  ContextMemory memory() const override { return embedder_->memory(); }
 
  private:
   static Status refusal() {

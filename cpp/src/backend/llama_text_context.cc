@@ -201,8 +201,13 @@ Result<Embedder*> LlamaTextContext::embedder() {
     auto created = LlamaEmbedder::create(model_, max_threads_);
     if (!created.ok()) return created.status();
     embedder_ = std::move(created).value();
+    has_embedder_ = true;
   }
   return embedder_.get();
+}
+
+uint64_t LlamaTextContext::embedder_bytes() const {
+  return has_embedder_ ? 0 : LlamaEmbedder::needed_bytes(*model_);
 }
 
 double LlamaTextContext::time_decode(int32_t num_threads) {
@@ -223,8 +228,18 @@ void LlamaTextContext::set_num_threads(int32_t num_threads) {
 }
 
 ContextMemory LlamaTextContext::memory() const {
+  ContextMemory memory = memory_of(context_.get());
+  if (embedder_ == nullptr) return memory;
+  const ContextMemory more = embedder_->memory();
+  memory.kv_bytes += more.kv_bytes;
+  memory.compute_bytes += more.compute_bytes;
+  memory.gpu_bytes += more.gpu_bytes;
+  return memory;
+}
+
+ContextMemory memory_of(const llama_context* context) {
   ContextMemory memory;
-  for (const auto& [type, bytes] : llama_get_memory_breakdown(context_.get())) {
+  for (const auto& [type, bytes] : llama_get_memory_breakdown(context)) {
     memory.kv_bytes += bytes.context;
     memory.compute_bytes += bytes.compute;
     // Buffers with weights in an order of the CPU's own are none of the host's, and on no GPU.

@@ -1,6 +1,7 @@
 // KV memory and compute of one model over a llama_context.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -16,6 +17,11 @@ struct LlamaContextDeleter {
   void operator()(llama_context* context) const { llama_free(context); }
 };
 using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextDeleter>;
+
+// What the context holds in KV memory and buffers.
+ContextMemory memory_of(const llama_context* context);
+
+class LlamaEmbedder;
 
 class LlamaTextContext : public TextContext {
  public:
@@ -38,6 +44,7 @@ class LlamaTextContext : public TextContext {
   bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
                      int32_t num_tokens) override;
   Result<Embedder*> embedder() override;
+  uint64_t embedder_bytes() const override;
   double time_decode(int32_t num_threads) override;
   int32_t num_threads() const override { return num_threads_; }
   void set_num_threads(int32_t num_threads) override;
@@ -57,7 +64,8 @@ class LlamaTextContext : public TextContext {
   int32_t num_threads_;  // of steps of one token, or what the tuner begins with there
   std::optional<ThreadTuner> tuner_;
   llama_batch batch_;
-  std::unique_ptr<Embedder> embedder_;
+  std::unique_ptr<LlamaEmbedder> embedder_;
+  std::atomic<bool> has_embedder_{false};
 };
 
 }  // namespace snapllm

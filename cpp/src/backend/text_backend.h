@@ -94,6 +94,8 @@ class TextContext {
                              int32_t num_tokens) = 0;
   // Made when it is first asked for; the context keeps it.
   virtual Result<Embedder*> embedder() = 0;
+  // What making it is going to take, about; 0 once it is there. Any thread.
+  virtual uint64_t embedder_bytes() const = 0;
   // Microseconds of one decode of one token with that many threads; the KV memory is
   // empty before and after. For calibration.
   // REQUIRES: 0 < num_threads <= what num_threads() was at first
@@ -101,7 +103,7 @@ class TextContext {
   // Threads of decoding; at first as many as there may be, or as the options say.
   virtual int32_t num_threads() const = 0;
   virtual void set_num_threads(int32_t num_threads) = 0;
-  // What was really allocated. Any thread.
+  // What was really allocated, for the embedder, too.
   virtual ContextMemory memory() const = 0;
 };
 

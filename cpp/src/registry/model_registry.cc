@@ -213,6 +213,17 @@ bool ModelRegistry::reserve(const std::string& model_id, const Charge& charge,
   return false;
 }
 
+bool ModelRegistry::recharge(const Lease& model, uint64_t own_bytes, const MemoryUse& use) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(model->info.id);
+  if (it == entries_.end() || it->second.model != model) return true;  // it is being unloaded
+  const uint64_t before = std::exchange(it->second.charge.own_bytes, own_bytes);
+  const uint64_t taken = charged_bytes(holdings_locked()) + use.snapshot_bytes + use.external_bytes;
+  if (own_bytes <= before || taken <= use.budget_bytes) return true;
+  it->second.charge.own_bytes = before;
+  return false;
+}
+
 std::vector<Holding> ModelRegistry::holdings_locked() const {
   std::vector<Holding> holdings;
   const auto now = Clock::now();

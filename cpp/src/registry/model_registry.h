@@ -73,6 +73,8 @@ class ModelRegistry {
 
   // Sets what the loading model is going to take; false when the budget has no room.
   bool reserve(const std::string& model_id, const Charge& charge, const MemoryUse& use);
+  // Sets what a model in memory takes beside its weights, where the budget has room for it.
+  bool recharge(const Lease& model, uint64_t own_bytes, const MemoryUse& use);
   std::vector<Holding> holdings() const;
   // Keeps new requests away from the models; nothing (and nothing done) when one of them
   // can no longer go, or when it is busy and only idle ones are allowed.

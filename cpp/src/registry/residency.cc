@@ -120,8 +120,7 @@ Result<Residency::Lease> Residency::load_claimed(const std::string& model_id, co
   info.num_threads = context.num_threads();
   info.loaded_at_ms = unix_time_ms();
   info.load_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-  resident->charge = {plan.value().weights_key, info.weights_bytes,
-                      info.kv_bytes + info.compute_bytes + info.projector_bytes};
+  resident->charge = {plan.value().weights_key, info.weights_bytes, own_bytes(info, context)};
   return Lease(std::move(resident));
 }
 

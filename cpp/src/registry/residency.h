@@ -54,6 +54,9 @@ class Residency {
   // The model of that id, empty = the active one. One that was evicted comes back;
   // where memory is short that waits for busy models to become idle.
   Result<Lease> acquire(const std::string& model_id);
+  // Makes the model's embedder, where it is not there yet, at the cost of idle models where memory
+  // is short.
+  Status make_embedder(const Lease& model);
   // Exempts the model from eviction, or ends that.
   Status set_pinned(const std::string& model_id, bool pinned);
   Result<ModelStats> unload(const std::string& model_id);
@@ -84,6 +87,8 @@ class Residency {
                                Patience patience);
   // Charges what the model is going to take; false when there is no room for it any more.
   bool reserve(const std::string& model_id, const Charge& charge);
+  // Charges what a model in memory is going to take besides; fails with kOutOfMemory.
+  Status charge_more(const Lease& model, uint64_t more_bytes, const std::string& purpose);
   // Evicts what the choice says; false when it was overtaken by events.
   bool evict(const std::vector<std::string>& victims, Victims allowed, Clock::time_point deadline,
              const std::atomic<bool>& cancelled);
@@ -95,6 +100,8 @@ class Residency {
   // Returns what it has counted.
   ModelStats finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   bool free_external();
+  // What the model has allocated beside its weights.
+  static uint64_t own_bytes(const ModelInfo& info, const TextContext& context);
   // The status, but for what the engine's end has caused.
   Status unless_closed(Status status) const;
   MemoryUse memory_use() const;

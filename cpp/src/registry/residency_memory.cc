@@ -1,4 +1,5 @@
 // What is free beside the models, and how it is charged.
+#include <limits>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -12,6 +13,59 @@ bool Residency::reserve(const std::string& model_id, const Charge& charge) {
   std::lock_guard lock(mutex_);
   use.external_bytes = external_bytes();
   return registry_.reserve(model_id, charge, use);
+}
+
+uint64_t Residency::own_bytes(const ModelInfo& info, const TextContext& context) {
+  const ContextMemory memory = context.memory();
+  return memory.kv_bytes + memory.compute_bytes + info.projector_bytes;
+}
+
+Status Residency::charge_more(const Lease& model, uint64_t more_bytes,
+                              const std::string& purpose) {
+  for (;;) {
+    if (Status status = unless_closed({}); !status.ok()) return status;
+    MemoryUse use = memory_use();
+    const auto holdings = registry_.holdings();
+    use.budget_bytes = machine_budget(holdings, use, environment_.snapshots().bytes,
+                                      backend_.available_bytes())
+                           .certain_bytes;
+    bool is_charged = false;
+    {
+      std::lock_guard lock(mutex_);
+      use.external_bytes = external_bytes();
+      is_charged = registry_.recharge(model, model->charge.own_bytes + more_bytes, use);
+    }
+    if (is_charged) {
+      bound_snapshots();
+      return {};
+    }
+    const uint64_t free = free_bytes(holdings, use);
+    const uint64_t missing = more_bytes > free ? more_bytes - free : 0;
+    if (const auto victims = choose_victims(holdings, missing, Victims::kIdle)) {
+      evict_idle(*victims);
+    } else if (!free_external()) {
+      return {StatusCode::kOutOfMemory, explain_refusal(purpose, more_bytes, holdings, use)};
+    }
+  }
+}
+
+Status Residency::make_embedder(const Lease& model) {
+  Scheduler& scheduler = *model->scheduler;
+  const uint64_t bytes = scheduler.context().embedder_bytes();
+  if (bytes == 0) return {};
+  Status status = charge_more(model, bytes, "the embedding context of model " + model->info.id);
+  if (!status.ok()) return status;
+  compute_.run([&] {
+    status = scheduler.end_status();
+    if (!status.ok()) return;
+    const auto made = scheduler.context().embedder();
+    if (!made.ok()) status = made.status();
+    // By now it is known what it takes, or that it takes nothing.
+    constexpr MemoryUse kNoLimit{.budget_bytes = std::numeric_limits<uint64_t>::max()};
+    registry_.recharge(model, own_bytes(model->info, scheduler.context()), kNoLimit);
+  });
+  bound_snapshots();
+  return status;
 }
 
 Status Residency::set_external(const std::string& name, uint64_t bytes) {
