@@ -57,16 +57,20 @@ def make_nano_model(
     template: str | None = CHATML_TEMPLATE,
     long_rope_from: int = 0,
     head_size: int = 16,
+    is_causal: bool = True,
 ) -> Path:
     """Writes a model of 0.2 to 0.6 MB; the same arguments give the same file.
 
     KV of type q8_0 takes heads of 32 numbers. Contexts longer than `long_rope_from`, where it
-    is given, have RoPE factors of their own.
+    is given, have RoPE factors of their own. Of a model that is not causal, a token sees those
+    after it too.
     """
     model = ModelFile(path, architecture, kind=gguf.GGMLQuantizationType.F16, seed=seed)
     model.metadata.add_name(f"nano {architecture}")
     model.metadata.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     model.metadata.add_context_length(context_size)
+    if not is_causal:
+        model.metadata.add_causal_attention(False)
     shape = _Shape()
     heads = shape.width // head_size
     shape = replace(shape, heads=heads, kv_heads=heads // 2, head_size=head_size)

@@ -75,6 +75,20 @@ def test_the_last_token_sees_all_others_and_the_mean_is_the_mean(
         assert np.array_equal(mean, embed(model, tokens, pooling="auto")[0])
 
 
+def test_a_model_whose_tokens_see_all_others_only_embeds(tmp_path: Path) -> None:
+    """It has a KV memory, but a prompt in several batches would be another."""
+    path = make_nano_model(tmp_path / "m.gguf", is_causal=False)
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(path)
+        assert not model.info.supports_generation
+        tokens = [7 * i % 250 for i in range(1300)]  # more than a physical batch
+        with pytest.raises(snapllm.InvalidRequestError, match="embedding model"):
+            model.generate(tokens, max_tokens=1)
+        [long, other] = embed(model, [tokens, [*tokens[:-1], 251]])
+        assert not np.allclose(long, other, atol=1e-6)
+        assert np.allclose(long, embed(model, tokens)[0], atol=1e-6)
+
+
 def test_fewer_dimensions_are_the_first_ones(model: snapllm.Model) -> None:
     whole, cut = embed(model, "Hello"), embed(model, "Hello", dimensions=8)
     assert cut.shape == (1, 8)

@@ -357,8 +357,10 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
       return Status(StatusCode::kInvalidModel,
                     "Cannot load " + options.path + ": the file was replaced meanwhile");
     }
-    // Without a KV memory there is nothing to generate from.
-    info.supports_generation = llama_get_memory(context.value().get()) != nullptr;
+    // Without a KV memory there is nothing to generate from, nor where a token sees those after it:
+    // llama.cpp aborts where such a prompt is longer than a physical batch.
+    info.supports_generation = llama_get_memory(context.value().get()) != nullptr &&
+                               llama_get_causal_attn(context.value().get());
     auto model =
         std::make_shared<const LlamaTextModel>(std::move(weights).value(),
                                                std::move(chat_format).value(),
