@@ -250,8 +250,9 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   info.projector_bytes = plan.projector_bytes;
   info.flash_attention = attention != Attention::kPlain;
   const bool is_recurrent = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
-  info.max_sequences =
-      is_recurrent ? std::min(options.max_sequences, kMaxRecurrentSequences) : options.max_sequences;
+  int32_t most = is_recurrent ? kMaxRecurrentSequences : kMaxSequences;
+  if (!can_batch_sequences(header.architecture)) most = 1;
+  info.max_sequences = std::min(options.max_sequences, most);
   info.mmproj_path = options.mmproj_path;
   const bool is_block = kv_kind_of(model, projector) == KvKind::kBlocks;
   info.draft_tokens = is_block ? options.draft_tokens : 0;

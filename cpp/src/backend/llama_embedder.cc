@@ -54,9 +54,11 @@ llama_context_params context_params(const LlamaTextModel& model, int32_t num_cel
                                     int32_t batch_tokens, bool takes_whole, int32_t num_threads) {
   const bool is_recurrent =
       llama_model_is_recurrent(model.get()) || llama_model_is_hybrid(model.get());
+  int32_t max_packed = is_recurrent ? kMaxPackedRecurrent : kMaxPacked;
+  if (!can_batch_sequences(model.info().architecture)) max_packed = 1;
   llama_context_params params = llama_context_default_params();
   params.n_ctx = static_cast<uint32_t>(num_cells);
-  params.n_seq_max = static_cast<uint32_t>(is_recurrent ? kMaxPackedRecurrent : kMaxPacked);
+  params.n_seq_max = static_cast<uint32_t>(max_packed);
   params.n_batch = std::max(static_cast<uint32_t>(batch_tokens), params.n_seq_max);
   params.n_ubatch = params.n_batch;
   params.n_outputs_max = params.n_batch;

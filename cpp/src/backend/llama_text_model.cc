@@ -21,6 +21,10 @@ int32_t batch_tokens_of(const llama_model* model, const ModelOptions& options, i
   return std::min(has_window ? options.ubatch_tokens : options.batch_tokens, kv_cells);
 }
 
+bool can_batch_sequences(const std::string& architecture) {
+  return architecture != "plamo2" && architecture != "rwkv6qwen2" && architecture != "arwkv7";
+}
+
 LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
                                std::unique_ptr<LlamaChatFormat> chat_format,
                                std::shared_ptr<LlamaProjector> projector,

@@ -27,6 +27,11 @@ KvKind kv_kind_of(const llama_model* model, const LlamaProjector* projector);
 // takes a cell that will have left the window, an earlier one misses a token that is still in its.
 int32_t batch_tokens_of(const llama_model* model, const ModelOptions& options, int32_t kv_cells);
 
+// Whether a batch may hold several sequences. Of some recurrent architectures llama.cpp would store
+// their states in cells of others, or past the end of all (plamo2), or states of other tokens than
+// their last (RWKV in the place of a Qwen's attention).
+bool can_batch_sequences(const std::string& architecture);
+
 class LlamaTextModel : public TextModel {
  public:
   LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_ptr<LlamaChatFormat> chat_format,
