@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import resource
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
+from nano_models import make_nano_model
 
 import snapllm
 from snapllm import errors
@@ -379,6 +382,19 @@ def test_load_options_out_of_range_are_named(
     with pytest.raises(snapllm.InvalidRequestError) as error:
         engine.load(path, "odd", **options)
     assert error.value.param == param
+
+
+def test_a_file_that_gets_no_context_is_invalid_however_much_memory_there_is(
+    engine: snapllm.Engine, tmp_path: Path
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", "gemma3")
+    head = struct.pack("<IIQ", gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.BOOL, 4)
+    pattern, no_windows = head + b"\1\0\1\0", head + b"\0\0\0\0"
+    content = path.read_bytes()
+    assert content.count(pattern) == 1
+    path.write_bytes(content.replace(pattern, no_windows))
+    with pytest.raises(snapllm.InvalidModelError, match="is_swa_any"):
+        engine.load(path, "odd")
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])

@@ -170,6 +170,17 @@ ProjectorOptions projector_options(const ModelOptions& options, int32_t num_thre
   return {options.mmproj_path, uses_gpu(options), num_threads, options.flash_attention};
 }
 
+// Why llama.cpp gave nothing: the file's fault, if memory was not what it lacked.
+Status load_failure(const std::string& what, const std::string& errors) {
+  constexpr std::array kOutOfMemory = {"insufficient memory", "Cannot allocate memory",
+                                       "unable to allocate", "failed to allocate", "out of memory",
+                                       "bad_alloc"};
+  const bool lacks_memory = std::ranges::any_of(kOutOfMemory, [&](const char* message) {
+    return errors.find(message) != std::string::npos;
+  });
+  return {lacks_memory ? StatusCode::kOutOfMemory : StatusCode::kInvalidModel, what + ": " + errors};
+}
+
 Result<LlamaModelPtr> load_weights(const ModelOptions& options, const GgufHeader& header,
                                    const std::atomic<bool>& cancelled) {
   llama_model_params params = llama_model_default_params();
@@ -182,13 +193,7 @@ Result<LlamaModelPtr> load_weights(const ModelOptions& options, const GgufHeader
   LlamaLogCapture log;
   LlamaModelPtr model(llama_model_load_from_file(options.path.c_str(), params));
   if (!model && cancelled) return Status(StatusCode::kClosed, "the load was cancelled");
-  if (!model) {
-    const std::string errors = log.errors();
-    const bool lacks_memory = errors.find("insufficient memory") != std::string::npos ||
-                              errors.find("Cannot allocate memory") != std::string::npos ||
-                              errors.find("unable to allocate") != std::string::npos;
-    return Status(lacks_memory ? StatusCode::kOutOfMemory : StatusCode::kInvalidModel, "Cannot load " + options.path + ": " + errors);
-  }
+  if (!model) return load_failure("Cannot load " + options.path, log.errors());
   if (!llama_model_has_decoder(model.get()) || llama_model_has_encoder(model.get())) {
     return Status(StatusCode::kInvalidModel,
                   "Cannot load " + options.path + ": not a decoder-only text model");
@@ -218,9 +223,7 @@ Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info
   params.no_perf = true;
   LlamaLogCapture log;
   LlamaContextPtr context(llama_init_from_model(model, params));
-  if (!context) {
-    return Status(StatusCode::kOutOfMemory, "no context for " + options.path + ": " + log.errors());
-  }
+  if (!context) return load_failure("no context for " + options.path, log.errors());
   return context;
 }
 
