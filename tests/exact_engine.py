@@ -33,7 +33,7 @@ ROUNDING: dict[KvType, float] = {"f16": 0.01, "f32": 0.01, "q8_0": 0.1}
 TIGHT_CELLS = 2048
 _SPARE_TOKENS = 64  # of the context, for answers
 _NUM_ASKED_CALMLY = 4
-_WITH_WINDOWS = ("gemma3", "gpt-oss")
+_WITH_WINDOWS = ("gemma3", "gemma4", "gpt-oss")
 
 
 @dataclass(frozen=True)

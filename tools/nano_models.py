@@ -17,14 +17,23 @@ import numpy as np
 from model_files import CHATML_TEMPLATE, ModelFile
 
 Architecture = Literal[
-    "llama", "qwen3", "qwen2vl", "gemma3", "gpt-oss", "deepseek2", "mamba2", "lfm2", "qwen35"
+    "llama",
+    "qwen3",
+    "qwen2vl",
+    "gemma3",
+    "gemma4",
+    "gpt-oss",
+    "deepseek2",
+    "mamba2",
+    "lfm2",
+    "qwen35",
 ]
 Quant = Literal["f16", "q8_0", "q4_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "iq4_nl"]
 
 Shape = Literal["1b", "8b"]
 
 GEMMA3_WINDOW = 64
-"""How many tokens the window layers of the gemma3 model see."""
+"""How many tokens the window layers of the gemma models see."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def make_nano_model(
         "qwen3": _add_qwen3,
         "qwen2vl": _add_qwen2vl,
         "gemma3": _add_gemma3,
+        "gemma4": _add_gemma4,
         "gpt-oss": _add_gpt_oss,
         "deepseek2": _add_deepseek2,
         "mamba2": _add_mamba2,
@@ -220,6 +230,40 @@ def _add_gemma3(model: ModelFile, shape: _Shape) -> None:
         _add_query_key_norms(model, i, shape, weight=2)
         _add_attention(model, i, shape)
         _add_feed_forward(model, i, shape)
+
+
+def _add_gemma4(model: ModelFile, shape: _Shape) -> None:
+    """Global layers have larger heads; the second layer of each kind has the KV of the first.
+
+    Each layer adds an embedding of its own.
+    """
+    is_window = [True, False, True, False]
+    sizes = [shape.head_size * (1 if window else 2) for window in is_window]
+    part = 32  # of the embedding, for a layer
+    shape = replace(shape, layers=len(is_window))
+    _add_sizes(model, replace(shape, head_size=max(sizes)))
+    model.metadata.add_key_length_swa(shape.head_size)
+    model.metadata.add_value_length_swa(shape.head_size)
+    model.metadata.add_rope_dimension_count_swa(shape.head_size)
+    model.metadata.add_sliding_window(GEMMA3_WINDOW)
+    model.metadata.add_sliding_window_pattern(is_window)
+    model.metadata.add_shared_kv_layers(2)
+    model.metadata.add_embedding_length_per_layer_input(part)
+    model.add_matrix("per_layer_token_embd", model.vocab_size, shape.layers * part)
+    model.add_matrix("per_layer_model_proj", shape.layers * part, shape.width)
+    model.add_norm("per_layer_proj_norm", part)
+    model.add_norm("output_norm", shape.width)
+    model.add_values("rope_freqs.weight", np.ones(max(sizes) // 2))
+    for i, size in enumerate(sizes):
+        for norm in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "post_norm"):
+            model.add_norm(f"blk.{i}.{norm}", shape.width)
+        layer = replace(shape, head_size=size)
+        # Less than 1, since scores are not scaled down.
+        _add_query_key_norms(model, i, layer, weight=0.7)
+        _add_attention(model, i, layer)
+        _add_feed_forward(model, i, shape)
+        model.add_matrix(f"blk.{i}.inp_gate", part, shape.width)
+        model.add_matrix(f"blk.{i}.proj", shape.width, part)
 
 
 def _add_gpt_oss(model: ModelFile, shape: _Shape) -> None:

@@ -1,6 +1,6 @@
 """Snapshots never change an answer: generated histories, each answer against its own run.
 
-Environment: SNAPLLM_EXACTNESS_CASES is how many cases are run (default 126, always the same;
+Environment: SNAPLLM_EXACTNESS_CASES is how many cases are run (default 140, always the same;
 `--hypothesis-seed` chooses others).
 """
 
@@ -24,7 +24,7 @@ from nano_models import GEMMA3_WINDOW, Architecture, make_nano_model
 
 ARCHITECTURES = get_args(Architecture)
 CASES = int(os.environ.get("SNAPLLM_EXACTNESS_CASES", "0"))
-DEFAULT_CASES = 126
+DEFAULT_CASES = 140
 MAX_STEPS = 10
 ACTIONS = (
     ["new", "turn"] * 4
