@@ -384,6 +384,15 @@ def test_load_options_out_of_range_are_named(
     assert error.value.param == param
 
 
+def test_heads_of_window_layers_too_are_whole_blocks_of_q8_0(
+    engine: snapllm.Engine, tmp_path: Path
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", "gemma4")  # of 16 elements; the others of 32
+    with pytest.raises(snapllm.InvalidRequestError, match="multiple of 32") as error:
+        engine.load(path, "odd", kv_type="q8_0")
+    assert error.value.param == "kv_type"
+
+
 def test_a_file_that_gets_no_context_is_invalid_however_much_memory_there_is(
     engine: snapllm.Engine, tmp_path: Path
 ) -> None:

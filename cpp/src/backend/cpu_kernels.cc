@@ -111,8 +111,8 @@ void install_cpu_kernels() {
   ggml_backend_cpu_get_extra_buffer_types().push_back(&type);
 }
 
-bool has_cpu_attention(int32_t key_size, int32_t value_size) {
-  return can_attend({key_size, value_size, 1, 1, 1, 1, 1});
+bool has_cpu_attention(int32_t head_size) {
+  return can_attend({head_size, head_size, 1, 1, 1, 1, 1});
 }
 
 }  // namespace snapllm

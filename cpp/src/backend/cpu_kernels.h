@@ -10,7 +10,7 @@ namespace snapllm {
 // of ours. To be called once in a process, before a model is loaded.
 void install_cpu_kernels();
 
-// Whether `attend` takes heads of these sizes; others are left to ggml.
-bool has_cpu_attention(int32_t key_size, int32_t value_size);
+// Whether `attend` takes heads of this size; others are left to ggml.
+bool has_cpu_attention(int32_t head_size);
 
 }  // namespace snapllm

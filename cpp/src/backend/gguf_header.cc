@@ -1,6 +1,7 @@
 #include "backend/gguf_header.h"
 
 #include <algorithm>
+#include <array>
 #include <initializer_list>
 
 #include "backend/gguf_file.h"
@@ -37,12 +38,15 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
   const uint64_t head_size = heads > 0 ? embedding / heads : 0;
   const uint64_t key_size = file.integer(prefix + "attention.key_length", head_size);
   const uint64_t value_size = file.integer(prefix + "attention.value_length", head_size);
-  if (std::max({embedding, heads, kv_heads, key_size, value_size}) > kMaxDimension) {
+  const uint64_t window_key_size = file.integer(prefix + "attention.key_length_swa", key_size);
+  const uint64_t window_value_size = file.integer(prefix + "attention.value_length_swa", value_size);
+  const std::array head_sizes = {key_size, value_size, window_key_size, window_value_size};
+  if (std::max({embedding, heads, kv_heads, std::ranges::max(head_sizes)}) > kMaxDimension) {
     return file.invalid("a dimension in its header is out of range");
   }
   header.num_heads = static_cast<int32_t>(heads);
-  header.key_size = static_cast<int32_t>(key_size);
-  header.value_size = static_cast<int32_t>(value_size);
+  std::ranges::transform(head_sizes, header.head_sizes.begin(),
+                         [](uint64_t size) { return static_cast<int32_t>(size); });
   if (file.has_tensor("rope_factors_long.weight")) {
     header.short_context_size = static_cast<int32_t>(std::min<uint64_t>(
         file.integer(prefix + "rope.scaling.original_context_length", header.train_context_size),
@@ -54,7 +58,8 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
   }
   header.has_experts = file.integer(prefix + "expert_count", 0) > 0;
   header.has_latent_attention = file.integer(prefix + "attention.key_length_mla", 0) > 0;
-  header.kv_elements_per_token = layers * kv_heads * (key_size + value_size);
+  header.kv_elements_per_token = layers * kv_heads * std::max(key_size + value_size,
+                                                                window_key_size + window_value_size);
   return header;
 }
 

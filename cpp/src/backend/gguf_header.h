@@ -2,6 +2,7 @@
 // its header before llama.cpp sees the file.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -18,9 +19,8 @@ struct GgufHeader {
   int32_t num_layers = 0;
   int32_t num_heads = 0;
   int32_t train_context_size = 0;
-  // Elements of K and V of one head.
-  int32_t key_size = 0;
-  int32_t value_size = 0;
+  // Elements of K and V of one head, and those of layers with a sliding window.
+  std::array<int32_t, 4> head_sizes{};
   // KV cache elements (K and V together) of one token over all layers; an upper
   // bound where layers differ, 0 where the model keeps none.
   uint64_t kv_elements_per_token = 0;

@@ -129,7 +129,7 @@ enum class Attention { kPlain, kFlash, kOwn };
 
 Attention attention_of(const ModelOptions& options, const GgufHeader& header) {
   const bool has_own = !uses_gpu(options) && options.kv_type == "f16" &&
-                       has_cpu_attention(header.key_size, header.value_size);
+                       std::ranges::all_of(header.head_sizes, has_cpu_attention);
   switch (options.flash_attention) {
     case FlashAttention::kOff: return Attention::kPlain;
     case FlashAttention::kOn: return has_own ? Attention::kOwn : Attention::kFlash;
@@ -288,8 +288,7 @@ Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_
   auto header = read_gguf_header(options.path);
   if (!header.ok()) return header.status();
   const auto is_blocks = [](int32_t size) { return size % kQ8BlockSize == 0; };
-  if (options.kv_type == "q8_0" &&
-      !(is_blocks(header.value().key_size) && is_blocks(header.value().value_size))) {
+  if (options.kv_type == "q8_0" && !std::ranges::all_of(header.value().head_sizes, is_blocks)) {
     return invalid("kv_type must not be q8_0 where heads are no multiple of 32 elements");
   }
   ModelOptions decided = options;
