@@ -33,6 +33,12 @@ ModelRegistry::Lease PrefixService::lease_of(const PrefixRef& prefix,
   return std::move(lease).value();
 }
 
+void PrefixService::settle(const ModelRegistry::Lease& lease) {
+  settle();
+  if (lease == nullptr || !lease->model->info().saves_when_idle) return;
+  compute_.run([&] { lease->scheduler->save_hot(); });
+}
+
 Result<PrefixInfo> PrefixService::info(const PrefixRef& prefix) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
@@ -87,7 +93,7 @@ Status PrefixService::pin(const PrefixRef& prefix) {
 Status PrefixService::persist(const PrefixRef& prefix) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
-  settle();
+  settle(lease_of(prefix, scope.value()));
   return store_.persist(scope.value(), prefix.tokens);
 }
 
@@ -114,7 +120,7 @@ Status PrefixService::discard(const PrefixRef& prefix, std::span<const PrefixRef
 Result<std::vector<StatePtr>> PrefixService::read(const PrefixRef& prefix) {
   const auto scope = scope_of(prefix);
   if (!scope.ok()) return scope.status();
-  settle();
+  settle(lease_of(prefix, scope.value()));
   return store_.states(scope.value(), prefix.tokens);
 }
 
@@ -142,7 +148,7 @@ Status PrefixService::move(const PrefixRef& prefix, Tier tier,
   if (!scope.ok()) return scope.status();
   const auto num_tokens = static_cast<int32_t>(prefix.tokens.size());
   const auto lease = lease_of(prefix, scope.value());
-  settle();
+  settle(lease);
   if (tier == Tier::kHot || tier == Tier::kWarm) {
     // From disk to RAM on this thread, so that the compute thread does not wait for it.
     // What RAM cannot hold is kept alive until it is in the KV memory.

@@ -41,6 +41,8 @@ class PrefixService {
   // Waits until what was answered so far is in the store: a finished request's KV is
   // handed over after its last output.
   void settle() { (void)store_.lock_handover(); }
+  // The same, and stores what the model, if it is resident, keeps hot to be stored later.
+  void settle(const ModelRegistry::Lease& lease);
   // The prefix's model, null where that is not resident. Held while its scheduler is used, so
   // that an eviction meanwhile knows of the use.
   ModelRegistry::Lease lease_of(const PrefixRef& prefix, const StoreScope& scope) const;

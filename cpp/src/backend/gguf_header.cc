@@ -24,6 +24,8 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
   header.architecture = file.string("general.architecture");
   header.name = file.string("general.name");
   if (header.architecture.empty()) return file.invalid("general.architecture is missing");
+  // llama.cpp answers a prompt of it with what follows its first token.
+  if (header.architecture == "cogvlm") return file.invalid("llama.cpp computes cogvlm wrongly");
   const std::string prefix = header.architecture + ".";
   const uint64_t layers = file.integer(prefix + "block_count", 0);
   if (layers == 0 || layers > kMaxLayers) {

@@ -61,6 +61,8 @@ class Scheduler : public Steppable {
   // Ok until abort_all; then why nothing of the model is to be computed any more.
   const Status& end_status() const { return end_status_; }
   TextContext& context() { return *context_; }
+  // Stores what is hot and was to be stored when nothing computes.
+  void save_hot() { prefix_cache_.save_all(); }
   // Moves a prefix into the KV memory, or out of it (see PrefixCache).
   Status promote(const Hash128& root, std::span<const Token> tokens, const StoredPrefix& stored);
   void demote(const Hash128& root, std::span<const Token> tokens,
