@@ -74,6 +74,7 @@ TEST(kv_tiers, what_requests_hold_while_they_wait_is_within_the_bound_of_ram) {
 TEST(kv_tiers, more_than_ram_holds_is_read_by_whoever_wants_all) {
   Fixture f(2000);
   f.save(tokens_of(1, 100));
+  f.store->flush();
   const Tokens tokens = tokens_of(1, 100) + tokens_of(2, 600);
   Fixture large;
   large.save(tokens);
