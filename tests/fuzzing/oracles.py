@@ -133,7 +133,7 @@ def _check_named(request: Request, message: str, param: str | None) -> None:
         return  # what they make of the body is another matter
     assert param, f"no field is named: {message}"
     # Which models and answers there are is a matter of other requests.
-    if request.changed and param not in ("previous_response_id", "model_id"):
+    if request.changed and param not in ("previous_response_id", "model_id", "model"):
         told = f"{param} {message} {_DEPENDS_ON.get(param, '')}"
         assert any(name.removesuffix("_path") in told for name in request.changed), (
             f"{'.'.join(request.changed)} was changed, but {param} is refused: {message}"
