@@ -1,7 +1,6 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
-#include <barrier>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -9,6 +8,7 @@
 
 #include "kernels/visible_cells.h"
 #include "check.h"
+#include "test_team.h"
 
 namespace snapllm {
 namespace {
@@ -99,13 +99,11 @@ std::vector<float> attend_with(const Problem& problem, int num_threads) {
   args.max_bias = problem.max_bias;
   args.out = out.data();
   std::vector<std::byte> scratch(attention_scratch_bytes(shape, num_threads));
-  std::barrier<> barrier(num_threads);
+  TestTeam together(num_threads);
   std::vector<std::jthread> threads;
   for (int thread = 0; thread < num_threads; ++thread) {
-    threads.emplace_back([&, thread] {
-      attend(args, thread, num_threads, scratch.data(),
-             [](void* at) { static_cast<std::barrier<>*>(at)->arrive_and_wait(); }, &barrier);
-    });
+    threads.emplace_back(
+        [&, thread] { attend(args, together.of_thread(thread), scratch.data()); });
   }
   threads.clear();
   return out;
@@ -263,6 +261,17 @@ TEST(attention, the_number_of_threads_changes_nothing) {
   }
 }
 
+TEST(attention, much_work_that_threads_take_in_parts_has_the_same_bits) {
+  Problem many = make_problem({64, 64, 96, 8, 4, 700}, 6);
+  make_causal(many, 0);
+  Problem long_one = make_problem({64, 64, 8, 8, 4, 4000}, 7);
+  make_causal(long_one, 10);
+  for (const Problem& problem : {many, long_one}) {
+    const auto expected = attend_with(problem, 1);
+    for (const int num_threads : {2, 3, 5}) CHECK(attend_with(problem, num_threads) == expected);
+  }
+}
+
 TEST(attention, where_the_cells_lie_and_what_hides_between_them_changes_nothing) {
   Problem dense = make_problem({64, 64, 6, 4, 2, 600}, 3);
   make_causal(dense, 0);
@@ -341,7 +350,7 @@ TEST(attention, each_batch_has_its_own_keys) {
   std::vector<float> out(whole.size());
   args.out = out.data();
   std::vector<std::byte> scratch(attention_scratch_bytes(args.shape, 1));
-  attend(args, 0, 1, scratch.data(), [](void*) {}, nullptr);
+  attend(args, Team(), scratch.data());
   CHECK(out == whole);
 }
 

@@ -4,6 +4,7 @@
 
 #include "backend/cpu_products.h"
 #include "backend/expert_products.h"
+#include "backend/ggml_team.h"
 #include "kernels/attention.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
@@ -51,8 +52,6 @@ bool is_our_attention(const ggml_tensor* op) {
   return ggml_is_contiguous(op) && can_attend(shape_of(op));
 }
 
-void wait_for_all(void* threadpool) { ggml_barrier(static_cast<ggml_threadpool*>(threadpool)); }
-
 class AttentionTraits final : public ggml::cpu::tensor_traits {
  public:
   bool work_size(int num_threads, const ggml_tensor* op, size_t& size) override {
@@ -73,8 +72,7 @@ class AttentionTraits final : public ggml::cpu::tensor_traits {
     args.max_bias = parameter(op, 1);
     args.softcap = parameter(op, 2);
     args.out = static_cast<float*>(op->data);
-    attend(args, params->ith, params->nth, static_cast<std::byte*>(params->wdata), wait_for_all,
-           params->threadpool);
+    attend(args, team_of(params), static_cast<std::byte*>(params->wdata));
     return true;
   }
 };

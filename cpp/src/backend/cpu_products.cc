@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/ggml_team.h"
 #include "backend/product_rows.h"
 #include "ggml-cpu.h"
 #include "kernels/matmul.h"
@@ -11,8 +12,6 @@
 
 namespace snapllm {
 namespace {
-
-void wait_for_all(const ggml_compute_params* params) { ggml_barrier(params->threadpool); }
 
 // Weights times rows of floats: one matrix, or one for each head. What is computed (an operation's)
 // counts as weights where it is one matrix only.
@@ -23,22 +22,64 @@ bool is_plain_product(const ggml_tensor* op) {
   return (is_one || weights->op == GGML_OP_NONE) && has_plain_operands(op);
 }
 
-// Calls `compute(first_row, weights, out)` for each matrix of the product.
-template <typename Compute>
-void for_each_matrix(const ggml_tensor* op, Compute&& compute) {
-  const ggml_tensor* weights = op->src[0];
-  const ggml_tensor* x = op->src[1];
-  int64_t row = 0;
-  for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
-    for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
-      // Several matrices of rows may share one of weights.
-      const std::byte* matrix = matrix_of(weights, i2 / (x->ne[2] / weights->ne[2]),
-                                          i3 / (x->ne[3] / weights->ne[3]));
-      compute(static_cast<size_t>(row), matrix, reinterpret_cast<float*>(matrix_of(op, i2, i3)));
-      row += x->ne[1];
+// Which columns of a product's matrices come to a thread.
+class ProductShares {
+ public:
+  ProductShares(const ggml_compute_params* params, const ggml_tensor* op)
+      : op_(op), team_(team_of(params)), num_shares_(num_shares(cost(), params->nth)) {}
+
+  // Whether a thread that is done takes the next share; `wait_for_all` comes first then.
+  bool are_taken() const { return num_shares_ > team_.num_threads; }
+
+  // Returns once all threads have called it, with what they prepared.
+  void wait_for_all() const {
+    if (are_taken()) {
+      begin_taking(team_);
+    } else {
+      team_.wait_for_all(team_.context);
     }
   }
-}
+
+  // Calls `compute(first_row, weights, out, share, num_shares)` for shares of the matrices.
+  template <typename Compute>
+  void for_each(Compute&& compute) const {
+    if (are_taken()) {
+      const int each = (num_shares_ + num_matrices() - 1) / num_matrices();
+      take_shares(team_, num_matrices() * each, [&](int share) {
+        compute_share(share / each, share % each, each, compute);
+      });
+    } else {
+      for (int matrix = 0; matrix < num_matrices(); ++matrix) {
+        compute_share(matrix, team_.thread, team_.num_threads, compute);
+      }
+    }
+  }
+
+ private:
+  int num_matrices() const { return static_cast<int>(op_->src[1]->ne[2] * op_->src[1]->ne[3]); }
+
+  double cost() const {
+    return static_cast<double>(ggml_nelements(op_->src[1])) *
+           static_cast<double>(op_->src[0]->ne[1]);
+  }
+
+  template <typename Compute>
+  void compute_share(int matrix, int share, int num_shares, Compute&& compute) const {
+    const ggml_tensor* weights = op_->src[0];
+    const ggml_tensor* x = op_->src[1];
+    const int64_t i2 = matrix % x->ne[2];
+    const int64_t i3 = matrix / x->ne[2];
+    // Several matrices of rows may share one of weights.
+    const std::byte* of_weights = matrix_of(weights, i2 / (x->ne[2] / weights->ne[2]),
+                                            i3 / (x->ne[3] / weights->ne[3]));
+    compute(static_cast<size_t>(matrix * x->ne[1]), of_weights,
+            reinterpret_cast<float*>(matrix_of(op_, i2, i3)), share, num_shares);
+  }
+
+  const ggml_tensor* op_;
+  const Team team_;
+  const int num_shares_;  // of all matrices together
+};
 
 bool is_float_product(const ggml_tensor* op) {
   switch (op->src[0]->type) {
@@ -69,12 +110,15 @@ class FloatProduct final : public ggml::cpu::tensor_traits {
     args.size = static_cast<int32_t>(x->ne[0]);
     args.num_rows = static_cast<int32_t>(x->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for_each_matrix(op, [&](size_t first_row, const std::byte* matrix, float* out) {
-      args.weights = matrix;
-      args.x = reinterpret_cast<const std::byte*>(row_of(x, static_cast<int64_t>(first_row)));
-      args.out = out;
-      multiply(args, params->ith, params->nth);
-    });
+    const ProductShares shares(params, op);
+    if (shares.are_taken()) shares.wait_for_all();
+    shares.for_each(
+        [&](size_t first_row, const std::byte* matrix, float* out, int share, int num_shares) {
+          args.weights = matrix;
+          args.x = reinterpret_cast<const std::byte*>(row_of(x, static_cast<int64_t>(first_row)));
+          args.out = out;
+          multiply(args, share, num_shares);
+        });
     return true;
   }
 };
@@ -93,8 +137,9 @@ class KQuantProduct final : public ggml::cpu::tensor_traits {
   }
 
   bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
+    const ProductShares shares(params, op);
     quantize_rows(params, op);
-    wait_for_all(params);
+    shares.wait_for_all();
     const ggml_tensor* weights = op->src[0];
     KQuantArgs args;
     args.weights_stride = weights->nb[1];
@@ -104,12 +149,13 @@ class KQuantProduct final : public ggml::cpu::tensor_traits {
     args.num_blocks = num_blocks_of(weights);
     args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for_each_matrix(op, [&](size_t first_row, const std::byte* matrix, float* out) {
-      args.weights = matrix;
-      args.x = static_cast<const std::byte*>(params->wdata) + args.x_stride * first_row;
-      args.out = out;
-      multiply_kquant(args, params->ith, params->nth);
-    });
+    shares.for_each(
+        [&](size_t first_row, const std::byte* matrix, float* out, int share, int num_shares) {
+          args.weights = matrix;
+          args.x = static_cast<const std::byte*>(params->wdata) + args.x_stride * first_row;
+          args.out = out;
+          multiply_kquant(args, share, num_shares);
+        });
     return true;
   }
 };
@@ -127,20 +173,22 @@ class Q40Product final : public ggml::cpu::tensor_traits {
     auto* rows = reinterpret_cast<std::byte*>((address + kAlignment - 1) / kAlignment * kAlignment);
     std::byte* scratch =
         rows + rows_bytes(op) + scratch_bytes(op) * static_cast<size_t>(params->ith);
+    const ProductShares shares(params, op);
     quantize(params, op, rows, scratch);
-    wait_for_all(params);
+    shares.wait_for_all();
     Q40Args args;
     args.weights_stride = weights->nb[1];
     args.out_stride = op->nb[1];
     args.num_blocks = num_blocks_of(weights);
     args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    for_each_matrix(op, [&](size_t first_row, const std::byte* matrix, float* out) {
-      args.weights = matrix;
-      args.x = rows + q40_row_bytes(args.num_blocks) * first_row;
-      args.out = out;
-      multiply_q40(args, params->ith, params->nth, scratch);
-    });
+    shares.for_each(
+        [&](size_t first_row, const std::byte* matrix, float* out, int share, int num_shares) {
+          args.weights = matrix;
+          args.x = rows + q40_row_bytes(args.num_blocks) * first_row;
+          args.out = out;
+          multiply_q40(args, share, num_shares, scratch);
+        });
     return true;
   }
 

@@ -22,20 +22,24 @@ float alibi_slope(float max_bias, int32_t num_heads, int32_t head) {
 // One thread's share of the work.
 class Worker {
  public:
-  Worker(const AttentionArgs& args, int thread, int num_threads, std::byte* scratch)
+  Worker(const AttentionArgs& args, const Team& team, std::byte* scratch)
       : args_(args),
         shape_(args.shape),
-        thread_(thread),
-        num_threads_(num_threads),
+        team_(team),
         group_(shape_.num_heads / shape_.num_kv_heads),
-        scratch_(shape_, thread, num_threads, scratch) {}
+        scratch_(shape_, team.thread, team.num_threads, scratch) {}
 
-  void run(void (*barrier)(void*), void* context) {
+  void run() {
     find_tiles();
     if (scratch_.has_partials()) {
       compute_spans();
-      barrier(context);
+      team_.wait_for_all(team_.context);
       merge_spans();
+      return;
+    }
+    const int shares = num_shares(cost(), team_.num_threads);
+    if (shares > team_.num_threads) {
+      take_tiles(shares);
     } else {
       compute_tiles();
     }
@@ -86,7 +90,7 @@ class Worker {
   void share(int64_t& before, int64_t total, int32_t num_units, int64_t weight, Work&& work) {
     for (int32_t unit = 0; unit < num_units; ++unit) {
       const int64_t start = before + weight * unit / num_units;
-      if (start * num_threads_ / total == thread_) work(unit);
+      if (start * team_.num_threads / total == team_.thread) work(unit);
     }
     before += weight;
   }
@@ -102,8 +106,23 @@ class Worker {
     return total;
   }
 
-  // Each span of the memory is read once for all heads of this thread, one beside the
-  // other as they lie.
+  // Multiply-adds of all tiles.
+  double cost() const {
+    return static_cast<double>(total_weight()) * shape_.num_heads *
+           (shape_.key_size + shape_.value_size);
+  }
+
+  // In at least `shares` parts, if there are heads for so many.
+  void take_tiles(int shares) {
+    const int32_t parts = std::min((shares + num_tiles_ - 1) / num_tiles_, shape_.num_kv_heads);
+    begin_taking(team_);
+    take_shares(team_, num_tiles_ * parts, [&](int share) {
+      const int32_t part = share % parts;
+      compute_heads(share / parts, shape_.num_kv_heads * part / parts,
+                    shape_.num_kv_heads * (part + 1) / parts);
+    });
+  }
+
   void compute_tiles() {
     const int64_t total = total_weight();
     int64_t before = 0;
@@ -119,6 +138,7 @@ class Worker {
     }
   }
 
+  // Each span of the memory is read once for all the heads, one beside the other as they lie.
   void compute_heads(int32_t index, int32_t first_head, int32_t end_head) {
     const QueryTile& tile = scratch_.tiles()[index];
     const int32_t rows = tile.num_queries * group_;
@@ -178,7 +198,7 @@ class Worker {
       const int32_t spans = num_spans(tile.num_cells);
       for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
         for (int32_t row = 0; row < rows; ++row) {
-          if (row_index++ % num_threads_ != thread_) continue;
+          if (row_index++ % team_.num_threads != team_.thread) continue;
           SoftmaxState state;
           float* values = scratch_.total_values();
           std::fill_n(values, shape_.value_size, 0.0F);
@@ -283,8 +303,7 @@ class Worker {
 
   const AttentionArgs& args_;
   const AttentionShape& shape_;
-  const int thread_;
-  const int num_threads_;
+  const Team& team_;
   const int32_t group_;  // heads that share a KV head
   AttentionScratch scratch_;
   int32_t num_tiles_ = 0;
@@ -300,9 +319,8 @@ bool can_attend(const AttentionShape& shape) {
          shape.num_heads % shape.num_kv_heads == 0;
 }
 
-void attend(const AttentionArgs& args, int thread, int num_threads, std::byte* scratch,
-            void (*barrier)(void*), void* context) {
-  Worker(args, thread, num_threads, scratch).run(barrier, context);
+void attend(const AttentionArgs& args, const Team& team, std::byte* scratch) {
+  Worker(args, team, scratch).run();
 }
 
 }  // namespace snapllm

@@ -13,6 +13,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/team.h"
+
 namespace snapllm {
 
 struct AttentionShape {
@@ -54,10 +56,7 @@ bool can_attend(const AttentionShape& shape);
 // Bytes of scratch that `attend` wants for all threads together.
 size_t attention_scratch_bytes(const AttentionShape& shape, int num_threads);
 
-// The share of thread `thread` of `num_threads`, each of which makes the same call.
-// `barrier(context)` returns once all threads have called it; `scratch` is one area for
-// all of them.
-void attend(const AttentionArgs& args, int thread, int num_threads, std::byte* scratch,
-            void (*barrier)(void*), void* context);
+// What comes to one thread of the team; `scratch` is one area for all of them.
+void attend(const AttentionArgs& args, const Team& team, std::byte* scratch);
 
 }  // namespace snapllm

@@ -1,4 +1,4 @@
-// How the columns of a product of matrices are shared out among threads.
+// How the columns of a product of matrices are cut into shares.
 #pragma once
 
 #include <algorithm>
@@ -11,14 +11,14 @@ struct ColumnShare {
   int32_t last;
 };
 
-// The share of thread `thread` of `num_threads`: whole blocks of `block` columns, but for the last.
-inline ColumnShare column_share(int32_t num_columns, int32_t block, int thread, int num_threads) {
+// Share number `share` of `num_shares`: whole blocks of `block` columns, but for the last.
+inline ColumnShare column_share(int32_t num_columns, int32_t block, int share, int num_shares) {
   const int64_t num_blocks = (num_columns + block - 1) / block;
-  const auto column_at = [&](int64_t share) {
+  const auto column_at = [&](int64_t index) {
     return static_cast<int32_t>(
-        std::min<int64_t>(num_blocks * share / num_threads * block, num_columns));
+        std::min<int64_t>(num_blocks * index / num_shares * block, num_columns));
   };
-  return {column_at(thread), column_at(thread + 1)};
+  return {column_at(share), column_at(share + 1)};
 }
 
 }  // namespace snapllm

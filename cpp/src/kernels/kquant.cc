@@ -41,8 +41,8 @@ using Q6K = Q6KAvx2;
 
 bool has_kquant_kernel() { return true; }
 
-void multiply_kquant(const KQuantArgs& args, int thread, int num_threads) {
-  const auto [first, last] = column_share(args.num_columns, kShareColumns, thread, num_threads);
+void multiply_kquant(const KQuantArgs& args, int share, int num_shares) {
+  const auto [first, last] = column_share(args.num_columns, kShareColumns, share, num_shares);
   switch (args.type) {
     case KQuantType::kQ2K: return KQuantProduct<Q2KAvx2>(args).compute(first, last);
     case KQuantType::kQ3K: return KQuantProduct<Q3KAvx2>(args).compute(first, last);

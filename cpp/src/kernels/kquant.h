@@ -32,8 +32,8 @@ struct KQuantArgs {
 // Whether this build has the kernel; it needs AVX2, and is faster with AVX-512 VNNI.
 bool has_kquant_kernel();
 
-// The share of thread `thread` of `num_threads`, each of which makes the same call.
+// Share number `share` of `num_shares` of the columns.
 // REQUIRES: has_kquant_kernel()
-void multiply_kquant(const KQuantArgs& args, int thread, int num_threads);
+void multiply_kquant(const KQuantArgs& args, int share, int num_shares);
 
 }  // namespace snapllm

@@ -76,8 +76,8 @@ class Product {
 
 bool can_multiply(int64_t size) { return size > 0 && size % kLanes == 0; }
 
-void multiply(const MatmulArgs& args, int thread, int num_threads) {
-  const auto [first, last] = column_share(args.num_columns, kLanes, thread, num_threads);
+void multiply(const MatmulArgs& args, int share, int num_shares) {
+  const auto [first, last] = column_share(args.num_columns, kLanes, share, num_shares);
   switch (args.weights_type) {
     case NumberType::kFloat: return Product<float>(args).compute(first, last);
     case NumberType::kHalf: return Product<uint16_t>(args).compute(first, last);

@@ -28,7 +28,7 @@ struct MatmulArgs {
 // Whether rows of so many numbers are ones that `multiply` takes.
 bool can_multiply(int64_t size);
 
-// The share of thread `thread` of `num_threads`, each of which makes the same call.
-void multiply(const MatmulArgs& args, int thread, int num_threads);
+// Share number `share` of `num_shares` of the columns.
+void multiply(const MatmulArgs& args, int share, int num_shares);
 
 }  // namespace snapllm

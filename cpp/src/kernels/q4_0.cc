@@ -133,8 +133,10 @@ constexpr int kPanelColumns = kGroups * Wide::kLanes;
 constexpr int kPanelRows = 4;
 // From so many rows on it pays to unpack a panel.
 constexpr int32_t kMinPanelRows = 4;
-// Rows that are multiplied with one panel after the other, to be read from a near cache.
-constexpr int32_t kTileRows = 128;
+// Rows that are multiplied with one panel after the other, to be read from a near cache: as many
+// as have so many bytes, and at least so many, since each tile unpacks the panels anew.
+constexpr size_t kTileBytes = 1408 * 1024;
+constexpr int32_t kMinTileRows = 128;
 
 // The lower half of each byte.
 inline __m256i lower_halves(__m256i bytes) {
@@ -172,8 +174,9 @@ class Product {
       }
       return;
     }
-    for (int32_t row = 0; row < args_.num_rows; row += kTileRows) {
-      const int32_t end = std::min(row + kTileRows, args_.num_rows);
+    const int32_t tile = tile_rows(args_.num_blocks);
+    for (int32_t row = 0; row < args_.num_rows; row += tile) {
+      const int32_t end = std::min(row + tile, args_.num_rows);
       for (int32_t column = first; column < last; column += kPanelColumns) {
         const int32_t num_columns = std::min(kPanelColumns, last - column);
         unpack_panel(column, num_columns);
@@ -196,6 +199,11 @@ class Product {
   float* out_of(int32_t row) const {
     return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(args_.out) +
                                     args_.out_stride * static_cast<size_t>(row));
+  }
+
+  static int32_t tile_rows(int32_t num_blocks) {
+    const auto rows = static_cast<int32_t>(kTileBytes / q40_row_bytes(num_blocks));
+    return std::max(kMinTileRows, rows / kPanelRows * kPanelRows);
   }
 
   // A last column stands in for those that there are not.
@@ -223,8 +231,13 @@ class Product {
     }
   }
 
+  // Asks meanwhile for the weights of the next panel, which lie behind those of this one.
   void compute_panel(int32_t row, int32_t end, int32_t column, int32_t num_columns) const {
-    for (; row + kPanelRows <= end; row += kPanelRows) {
+    const auto* next = reinterpret_cast<const std::byte*>(weights_of(column + kPanelColumns));
+    const size_t share =
+        args_.weights_stride * kPanelColumns / static_cast<size_t>((end - row) / kPanelRows + 1);
+    for (; row + kPanelRows <= end; row += kPanelRows, next += share) {
+      for (size_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, /*rw=*/0, /*locality=*/2);
       compute_panel_rows<kPanelRows>(row, column, num_columns);
     }
     for (; row < end; ++row) compute_panel_rows<1>(row, column, num_columns);
@@ -378,8 +391,8 @@ size_t q40_scratch_bytes(int32_t num_blocks) {
   return static_cast<size_t>(num_blocks) * sizeof(PanelBlock);
 }
 
-void multiply_q40(const Q40Args& args, int thread, int num_threads, std::byte* scratch) {
-  const auto [first, last] = column_share(args.num_columns, kPanelColumns, thread, num_threads);
+void multiply_q40(const Q40Args& args, int share, int num_shares, std::byte* scratch) {
+  const auto [first, last] = column_share(args.num_columns, kPanelColumns, share, num_shares);
   Product(args, scratch).compute(first, last);
 }
 

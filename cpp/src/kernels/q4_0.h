@@ -35,9 +35,9 @@ size_t q40_scratch_bytes(int32_t num_blocks);
 // Makes blocks [begin, end) of a row of activations from blocks of block_q8_0.
 void prepare_q40_blocks(const std::byte* from, int32_t begin, int32_t end, std::byte* row);
 
-// The share of thread `thread` of `num_threads`, each of which makes the same call with scratch
-// of its own.
+// Share number `share` of `num_shares` of the columns. Threads that compute some at once have
+// scratch of their own.
 // REQUIRES: has_q40_kernel()
-void multiply_q40(const Q40Args& args, int thread, int num_threads, std::byte* scratch);
+void multiply_q40(const Q40Args& args, int share, int num_shares, std::byte* scratch);
 
 }  // namespace snapllm
