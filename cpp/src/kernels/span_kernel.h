@@ -101,7 +101,9 @@ void sum_lanes_across(const float* q, int32_t size, const float* packed, Vec (*s
     for (int r = 0; r < kRows; ++r) std::fill_n(sums[r], kGroups, Vec{});
     for (int32_t d = kLane; d < size; d += kLanes) {
       Vec columns[kGroups];
-      for (int g = 0; g < kGroups; ++g) columns[g] = simd::load(packed + (g * size + d) * kLanes);
+      for (int g = 0; g < kGroups; ++g) {
+        columns[g] = simd::in_register(simd::load(packed + (g * size + d) * kLanes));
+      }
       for (int r = 0; r < kRows; ++r) {
         const Vec x = simd::broadcast(q[r * size + d]);
         for (int g = 0; g < kGroups; ++g) {
