@@ -138,8 +138,15 @@ class Worker {
     }
   }
 
-  // Each span of the memory is read once for all the heads, one beside the other as they lie.
   void compute_heads(int32_t index, int32_t first_head, int32_t end_head) {
+    const int32_t most = max_heads_together(scratch_.tiles()[index].num_queries * group_);
+    for (int32_t head = first_head; head < end_head; head += most) {
+      compute_together(index, head, std::min(head + most, end_head));
+    }
+  }
+
+  // Each span of the memory is read once for all the heads, one beside the other as they lie.
+  void compute_together(int32_t index, int32_t first_head, int32_t end_head) {
     const QueryTile& tile = scratch_.tiles()[index];
     const int32_t rows = tile.num_queries * group_;
     const int32_t size = shape_.value_size;
@@ -151,6 +158,7 @@ class Worker {
       load_queries(tile, head, scratch_.queries() + at(head) * shape_.key_size);
     }
     for (int32_t first = 0; first < tile.num_cells; first += kSpanCells) {
+      read_ahead(tile, first_head, end_head, first);
       for (int32_t head = first_head; head < end_head; ++head) {
         compute_span(tile, head, first, scratch_.queries() + at(head) * shape_.key_size,
                      scratch_.states(), scratch_.values());
@@ -177,13 +185,17 @@ class Worker {
       const QueryTile& tile = scratch_.tiles()[i];
       const int32_t rows = tile.num_queries * group_;
       const int32_t units = num_spans(tile.num_cells) * shape_.num_kv_heads;
+      int32_t ahead = -1;  // the span whose cells were read
       share(before, total, units, weight(tile), [&](int32_t unit) {
         const int32_t head = unit % shape_.num_kv_heads;
+        const int32_t first = unit / shape_.num_kv_heads * kSpanCells;
         const size_t at = partial + static_cast<size_t>(unit * rows);
         enter(i);
+        if (ahead != first) read_ahead(tile, head, shape_.num_kv_heads, first);
+        ahead = first;
         load_queries(tile, head, scratch_.queries());
-        compute_span(tile, head, unit / shape_.num_kv_heads * kSpanCells, scratch_.queries(),
-                     scratch_.partial_states() + at, scratch_.partial_values(at));
+        compute_span(tile, head, first, scratch_.queries(), scratch_.partial_states() + at,
+                     scratch_.partial_values(at));
       });
       partial += static_cast<size_t>(units * rows);
     }
@@ -250,6 +262,28 @@ class Worker {
     return {tensor.data + static_cast<size_t>(batch) * tensor.batch_stride +
                 static_cast<size_t>(kv_head) * tensor.head_stride,
             tensor.row_stride, scratch_.cells()};
+  }
+
+  // Brings the keys and values of several heads in the span that begins at `first` into a near
+  // cache. One head after the other would jump from cell to cell, and so slowly that a prefetch for
+  // each has no effect where the page's address is not at hand, as on virtual machines; what is read
+  // in the order of the memory, the CPU fetches by itself.
+  void read_ahead(const QueryTile& tile, int32_t first_head, int32_t end_head,
+                  int32_t first) const {
+    constexpr int32_t kLineBytes = 64;
+    const int32_t last = std::min(first + kSpanCells, tile.num_cells);
+    const auto read = [&](const AttentionTensor& tensor, int32_t size) {
+      if (tensor.head_stride > tensor.row_stride) return;  // each head has a memory of its own
+      const CellRows rows = rows_of(tensor, tile.batch, first_head);
+      const size_t num_bytes = tensor.head_stride * static_cast<size_t>(end_head - first_head - 1) +
+                               sizeof(uint16_t) * static_cast<size_t>(size);
+      for (int32_t i = first; i < last; ++i) {
+        const auto* row = reinterpret_cast<const volatile std::byte*>(rows[i]);
+        for (size_t at = 0; at < num_bytes; at += kLineBytes) static_cast<void>(row[at]);
+      }
+    };
+    read(args_.k, shape_.key_size);
+    read(args_.v, shape_.value_size);
   }
 
   // The weighted values of the tile's rows over the span that begins at `first`.

@@ -6,24 +6,33 @@ namespace snapllm {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr int32_t kMaxTileRows = 64;
-// With fewer units of work for a thread than this, spans are shared out too.
-constexpr int kMinUnitsPerThread = 4;
+// Of a tile: rows that share what is made of keys and values, and queries, the first of which do not
+// see what the last ones see.
+constexpr int32_t kMaxTileRows = 256;
+constexpr int32_t kMaxTileQueries = 64;
+// Rows of several heads whose values are added up side by side: few enough for a near cache.
+constexpr int32_t kMaxRowsTogether = 1024;
+// With fewer queries for a thread than this, spans of the memory are shared out, and not heads:
+// those of a cell lie one beside the other.
+constexpr int kMinQueriesPerThread = 4;
 
 size_t num_queries(const AttentionShape& shape) {
   return static_cast<size_t>(shape.num_queries) * static_cast<size_t>(shape.num_batches);
 }
 
 bool wants_partials(const AttentionShape& shape, int num_threads) {
-  const size_t units = num_queries(shape) * static_cast<size_t>(shape.num_kv_heads);
-  return num_threads > 1 && units < static_cast<size_t>(kMinUnitsPerThread * num_threads);
+  return num_threads > 1 &&
+         num_queries(shape) < static_cast<size_t>(kMinQueriesPerThread * num_threads);
 }
 
 }  // namespace
 
 int32_t max_tile_queries(const AttentionShape& shape) {
-  return std::max(1, kMaxTileRows / (shape.num_heads / shape.num_kv_heads));
+  const int32_t group = shape.num_heads / shape.num_kv_heads;
+  return std::clamp(kMaxTileRows / group, 1, kMaxTileQueries);
 }
+
+int32_t max_heads_together(int32_t num_rows) { return std::max(1, kMaxRowsTogether / num_rows); }
 
 template <typename T>
 T* AttentionScratch::take(std::byte*& at, size_t count) {
@@ -43,7 +52,8 @@ std::byte* AttentionScratch::lay_out(const AttentionShape& shape, std::byte* own
   cells_ = take<int32_t>(own, num_cells);
   biases_ = take<float>(own, num_cells);
   span_biases_ = take<float>(own, kSpanCells);
-  const auto all_rows = rows * static_cast<size_t>(shape.num_kv_heads);
+  const auto all_rows = std::max<size_t>(
+      rows, std::min<size_t>(rows * static_cast<size_t>(shape.num_kv_heads), kMaxRowsTogether));
   queries_ = take<float>(own, all_rows * static_cast<size_t>(shape.key_size));
   packed_ = take<float>(own, kPackedCells * static_cast<size_t>(
                                                 std::max(shape.key_size, shape.value_size)));

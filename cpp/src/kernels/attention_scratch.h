@@ -27,6 +27,9 @@ inline int32_t num_spans(int32_t num_cells) { return (num_cells + kSpanCells - 1
 // Queries that are computed together: few enough for their scores to stay in the cache.
 int32_t max_tile_queries(const AttentionShape& shape);
 
+// KV heads of a tile that are computed side by side, each of which has `num_rows` rows.
+int32_t max_heads_together(int32_t num_rows);
+
 // Each thread's own areas, and after them the partial results that threads exchange
 // where there are too few queries and heads to give each thread its share of those.
 class AttentionScratch {

@@ -275,11 +275,22 @@ SoftmaxState softmax_span(float* scores, int32_t count, int32_t num_cells, float
   SoftmaxState state{simd::max_of_lanes(highest), 0.0F};
   const Vec shift = simd::broadcast(count > 0 ? state.max : 0.0F);
   Vec sum = {};
-  for (int32_t i = 0; i < padded; i += kLanes) {
-    const Vec weight = simd::exp(simd::load(scores + i) - shift);
-    simd::store(scores + i, weight);
-    sum += weight;
+  const auto weigh = [&]<int kVecs>(std::integral_constant<int, kVecs>, int32_t i) {
+    Vec weights[kVecs];
+    for (int v = 0; v < kVecs; ++v) {
+      weights[v] = simd::exp(simd::load(scores + i + v * kLanes) - shift);
+    }
+    for (int v = 0; v < kVecs; ++v) {
+      simd::store(scores + i + v * kLanes, weights[v]);
+      sum += weights[v];
+    }
+  };
+  constexpr int kTogether = 4;  // each step of the exponential waits for the one before it
+  int32_t i = 0;
+  for (; i + kTogether * kLanes <= padded; i += kTogether * kLanes) {
+    weigh(std::integral_constant<int, kTogether>(), i);
   }
+  for (; i < padded; i += kLanes) weigh(std::integral_constant<int, 1>(), i);
   state.sum = simd::sum_of_lanes(sum);
   return state;
 }
