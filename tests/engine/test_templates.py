@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import snapllm
+from snapllm.server.warm_up import warm_up
 
 FOLDER = (
     Path(__file__).parents[2] / "third_party" / "llama.cpp" / "upstream" / "models" / "templates"
@@ -122,3 +123,18 @@ def test_what_was_formatted_before_changes_no_answer(llama_path: Path, template:
             fresh = engine.load(llama_path, f"{number}", chat_template=text, context_size=8192)
             assert answer(used, messages, options) == answer(fresh, messages, options)
             engine.unload(f"{number}")
+
+
+def test_a_server_takes_a_model_whose_template_refuses_what_it_is_warmed_up_with(
+    llama_path: Path,
+) -> None:
+    template = (
+        "{% if messages[-1].content == 'x' %}{{ raise_exception('too short') }}{% endif %}"
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
+    with snapllm.Engine() as engine:
+        engine.load(llama_path, "m", chat_template=template)
+        with pytest.raises(snapllm.InvalidRequestError, match="too short"):
+            engine.model("m").chat([{"role": "user", "content": "x"}], max_tokens=1)
+        warm_up(engine, "m")
+        warm_up(engine, "nobody")

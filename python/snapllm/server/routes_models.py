@@ -36,6 +36,7 @@ from snapllm.server.keys import (
 from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response
 from snapllm.server.model_events import log_loaded, log_switched, log_unloaded
+from snapllm.server.warm_up import warm_up
 
 
 async def load_model(request: web.Request) -> web.Response:
@@ -85,7 +86,9 @@ async def _load_listed(
 def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model | ImageModel:
     try:
         if not is_image:
-            return engine.load(wanted.file_path, wanted.model_id, **native.load_options(wanted))
+            model = engine.load(wanted.file_path, wanted.model_id, **native.load_options(wanted))
+            warm_up(engine, model.id)
+            return model
         return engine.load_diffusion(
             wanted.file_path, wanted.model_id, **native.image_load_options(wanted)
         )

@@ -24,6 +24,7 @@ from snapllm.server.config import ServerConfig
 from snapllm.server.connections import Site
 from snapllm.server.keys import STATE, ServerState
 from snapllm.server.model_events import log_loaded
+from snapllm.server.warm_up import warm_up
 
 log = logging.getLogger("snapllm.server")
 
@@ -197,3 +198,4 @@ def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> Non
         mmproj_path=dict(config.projectors).get(model.id, ""),
     )
     log_loaded(loaded.info)
+    warm_up(engine, loaded.id)
