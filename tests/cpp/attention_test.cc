@@ -4,9 +4,11 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <span>
 #include <thread>
+#include <vector>
 
-#include "kernels/visible_cells.h"
+#include "kernels/query_tiles.h"
 #include "check.h"
 #include "test_team.h"
 
@@ -311,6 +313,32 @@ TEST(attention, neighbours_of_other_sequences_change_nothing) {
   check_close(all, reference(problem));
   for (int32_t query = 0; query < 60; ++query) {
     CHECK(attend_with(only_query(problem, query), 1) == out_of_query(problem, all, query));
+  }
+}
+
+// The next token of sequences that begin with the same cells, and then have `num_own` each.
+void make_forks(Problem& problem, std::span<const int32_t> queries, int32_t start, int32_t num_shared,
+                int32_t num_own) {
+  int32_t own = start + num_shared;
+  for (const int32_t query : queries) {
+    for (int32_t cell = start; cell < start + num_shared; ++cell) {
+      mask_at(problem, query, cell) = kPlainCell;
+    }
+    for (int32_t i = 0; i < num_own; ++i) mask_at(problem, query, own++) = kPlainCell;
+  }
+}
+
+TEST(attention, answers_that_begin_with_the_same_prompt_have_the_bits_they_have_alone) {
+  Problem problem = make_problem({64, 64, 20, 8, 2, 3000}, 8);
+  make_forks(problem, std::vector<int32_t>{0, 2, 3, 5, 7, 11, 12, 13, 17}, 5, 700, 19);
+  make_forks(problem, std::vector<int32_t>{1, 4, 6, 18}, 1000, 512, 300);  // of whole spans
+  make_forks(problem, std::vector<int32_t>{8, 9}, 2800, 90, 2);  // of less than a span
+  make_forks(problem, std::vector<int32_t>{10, 14, 15, 16, 19}, 2200, 256, 0);  // all the same
+  for (const int num_threads : {1, 2, 3, 8}) {
+    const auto all = attend_with(problem, num_threads);
+    for (int32_t query = 0; query < 20; ++query) {
+      CHECK(attend_with(only_query(problem, query), 1) == out_of_query(problem, all, query));
+    }
   }
 }
 

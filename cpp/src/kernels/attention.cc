@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/attention_scratch.h"
+#include "kernels/query_tiles.h"
 #include "kernels/span_kernel.h"
 #include "kernels/visible_cells.h"
 
@@ -46,42 +47,34 @@ class Worker {
   }
 
  private:
-  std::span<const uint16_t> mask_row(int32_t batch, int32_t query) const {
-    const std::byte* row = args_.mask.data + static_cast<size_t>(batch) * args_.mask.batch_stride +
-                           static_cast<size_t>(query) * args_.mask.row_stride;
-    return {reinterpret_cast<const uint16_t*>(row), static_cast<size_t>(shape_.num_cells)};
-  }
-
-  // Whether the cells of `query` begin with all those of the query before it.
-  bool follows(int32_t batch, int32_t query, const VisibleCells& before) const {
-    if (args_.mask.data == nullptr) return true;
-    return std::memcmp(mask_row(batch, query - 1).data(), mask_row(batch, query).data(),
-                       static_cast<size_t>(before.end) * sizeof(uint16_t)) == 0;
-  }
-
-  VisibleCells cells_of(int32_t batch, int32_t query) const {
-    if (args_.mask.data == nullptr) return {shape_.num_cells, shape_.num_cells, false};
-    return visible_cells(mask_row(batch, query));
+  MaskRows mask_of(int32_t batch) const {
+    const auto num_cells = static_cast<size_t>(shape_.num_cells);
+    if (args_.mask.data == nullptr) return {nullptr, 0, num_cells};
+    return {args_.mask.data + static_cast<size_t>(batch) * args_.mask.batch_stride,
+            args_.mask.row_stride, num_cells};
   }
 
   void find_tiles() {
-    const int32_t most = max_tile_queries(shape_);
     for (int32_t batch = 0; batch < shape_.num_batches; ++batch) {
-      VisibleCells before;
-      for (int32_t query = 0; query < shape_.num_queries; ++query) {
-        const VisibleCells visible = cells_of(batch, query);
-        scratch_.counts()[batch * shape_.num_queries + query] = visible.count;
-        QueryTile* last = query == 0 ? nullptr : &scratch_.tiles()[num_tiles_ - 1];
-        if (last != nullptr && last->num_queries < most && !visible.has_bias &&
-            follows(batch, query, before)) {
-          ++last->num_queries;
-          last->num_cells = visible.count;
-        } else {
-          scratch_.tiles()[num_tiles_++] = {batch, query, 1, visible.count, visible.has_bias};
-        }
-        before = visible;
-      }
+      const int32_t first = batch * shape_.num_queries;
+      num_tiles_ += snapllm::find_tiles(
+          mask_of(batch), shape_.num_queries, max_tile_queries(shape_), batch,
+          {scratch_.tiles() + num_tiles_, scratch_.chains(), scratch_.order() + first,
+           scratch_.counts() + first});
     }
+  }
+
+  // Query `index` of the tile, of its batch's.
+  int32_t query_of(const QueryTile& tile, int32_t index) const {
+    return scratch_.order()[tile.batch * shape_.num_queries + tile.first + index];
+  }
+
+  int32_t count_of(const QueryTile& tile, int32_t index) const {
+    return scratch_.counts()[tile.batch * shape_.num_queries + query_of(tile, index)];
+  }
+
+  TileRun run(const QueryTile& tile, int32_t index) const {
+    return run_of(tile, index, [&](int32_t query) { return count_of(tile, query); });
   }
 
   // Calls `work(unit)` for this thread's share of `num_units` of the tile, which together
@@ -95,9 +88,15 @@ class Worker {
     before += weight;
   }
 
-  static int64_t weight(const QueryTile& tile) {
+  static int64_t weight(const TileRun& run) {
     constexpr int64_t kQueryWeight = 32;  // what a query costs besides its cells
-    return tile.num_queries * (tile.num_cells + kQueryWeight);
+    return run.num_queries * (run.end - run.begin + kQueryWeight);
+  }
+
+  int64_t weight(const QueryTile& tile) const {
+    int64_t sum = 0;
+    for (int32_t i = 0; i < num_runs(tile); ++i) sum += weight(run(tile, i));
+    return sum;
   }
 
   int64_t total_weight() const {
@@ -151,21 +150,27 @@ class Worker {
     const int32_t rows = tile.num_queries * group_;
     const int32_t size = shape_.value_size;
     const auto at = [&](int32_t head) { return (head - first_head) * rows; };
-    enter(index);
     std::fill_n(scratch_.totals(), at(end_head), SoftmaxState{});
     std::fill_n(scratch_.total_values(), at(end_head) * size, 0.0F);
     for (int32_t head = first_head; head < end_head; ++head) {
-      load_queries(tile, head, scratch_.queries() + at(head) * shape_.key_size);
+      load_queries(tile, {0, tile.num_queries, 0, 0}, head,
+                   scratch_.queries() + at(head) * shape_.key_size);
     }
-    for (int32_t first = 0; first < tile.num_cells; first += kSpanCells) {
-      read_ahead(tile, first_head, end_head, first);
-      for (int32_t head = first_head; head < end_head; ++head) {
-        compute_span(tile, head, first, scratch_.queries() + at(head) * shape_.key_size,
-                     scratch_.states(), scratch_.values());
-        for (int32_t row = 0; row < rows; ++row) {
-          merge(scratch_.totals()[at(head) + row],
-                scratch_.total_values() + (at(head) + row) * size, scratch_.states()[row],
-                scratch_.values() + row * size, size);
+    for (int32_t r = 0; r < num_runs(tile); ++r) {
+      const TileRun run = this->run(tile, r);
+      const int32_t first_row = run.first * group_;
+      for (int32_t first = run.begin; first < run.end; first += kSpanCells) {
+        enter(index, r);
+        read_ahead(tile, run, first_head, end_head, first);
+        for (int32_t head = first_head; head < end_head; ++head) {
+          compute_span(tile, run, head, first,
+                       scratch_.queries() + (at(head) + first_row) * shape_.key_size,
+                       scratch_.states(), scratch_.values());
+          for (int32_t row = 0; row < run.num_queries * group_; ++row) {
+            const int32_t total = at(head) + first_row + row;
+            merge(scratch_.totals()[total], scratch_.total_values() + total * size,
+                  scratch_.states()[row], scratch_.values() + row * size, size);
+          }
         }
       }
     }
@@ -177,27 +182,32 @@ class Worker {
     }
   }
 
+  static int32_t num_spans_of(const TileRun& run) { return num_spans(run.end - run.begin); }
+
   void compute_spans() {
     const int64_t total = total_weight();
     int64_t before = 0;
     size_t partial = 0;
     for (int32_t i = 0; i < num_tiles_; ++i) {
       const QueryTile& tile = scratch_.tiles()[i];
-      const int32_t rows = tile.num_queries * group_;
-      const int32_t units = num_spans(tile.num_cells) * shape_.num_kv_heads;
-      int32_t ahead = -1;  // the span whose cells were read
-      share(before, total, units, weight(tile), [&](int32_t unit) {
-        const int32_t head = unit % shape_.num_kv_heads;
-        const int32_t first = unit / shape_.num_kv_heads * kSpanCells;
-        const size_t at = partial + static_cast<size_t>(unit * rows);
-        enter(i);
-        if (ahead != first) read_ahead(tile, head, shape_.num_kv_heads, first);
-        ahead = first;
-        load_queries(tile, head, scratch_.queries());
-        compute_span(tile, head, first, scratch_.queries(), scratch_.partial_states() + at,
-                     scratch_.partial_values(at));
-      });
-      partial += static_cast<size_t>(units * rows);
+      for (int32_t r = 0; r < num_runs(tile); ++r) {
+        const TileRun run = this->run(tile, r);
+        const int32_t rows = run.num_queries * group_;
+        const int32_t units = num_spans_of(run) * shape_.num_kv_heads;
+        int32_t ahead = -1;  // the span whose cells were read
+        share(before, total, units, weight(run), [&](int32_t unit) {
+          const int32_t head = unit % shape_.num_kv_heads;
+          const int32_t first = run.begin + unit / shape_.num_kv_heads * kSpanCells;
+          const size_t at = partial + static_cast<size_t>(unit * rows);
+          enter(i, r);
+          if (ahead != first) read_ahead(tile, run, head, shape_.num_kv_heads, first);
+          ahead = first;
+          load_queries(tile, run, head, scratch_.queries());
+          compute_span(tile, run, head, first, scratch_.queries(), scratch_.partial_states() + at,
+                       scratch_.partial_values(at));
+        });
+        partial += static_cast<size_t>(units * rows);
+      }
     }
   }
 
@@ -206,39 +216,56 @@ class Worker {
     int32_t row_index = 0;
     for (int32_t i = 0; i < num_tiles_; ++i) {
       const QueryTile& tile = scratch_.tiles()[i];
-      const int32_t rows = tile.num_queries * group_;
-      const int32_t spans = num_spans(tile.num_cells);
-      for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
-        for (int32_t row = 0; row < rows; ++row) {
-          if (row_index++ % team_.num_threads != team_.thread) continue;
-          SoftmaxState state;
-          float* values = scratch_.total_values();
-          std::fill_n(values, shape_.value_size, 0.0F);
-          for (int32_t span = 0; span < spans; ++span) {
-            const size_t at =
-                partial + static_cast<size_t>((span * shape_.num_kv_heads + head) * rows + row);
-            merge(state, values, scratch_.partial_states()[at], scratch_.partial_values(at),
-                  shape_.value_size);
+      const TileRun first = run(tile, 0);
+      size_t own = partial + num_partials(first);
+      for (int32_t query = 0; query < tile.num_queries; ++query) {
+        const TileRun rest = tile.num_shared == 0 ? TileRun() : run(tile, 1 + query);
+        for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
+          for (int32_t row = 0; row < group_; ++row) {
+            if (row_index++ % team_.num_threads != team_.thread) continue;
+            SoftmaxState state;
+            std::fill_n(scratch_.total_values(), shape_.value_size, 0.0F);
+            merge_run(first, partial, head, query * group_ + row, state);
+            merge_run(rest, own, head, row, state);
+            finish(tile, head, query * group_ + row, state, scratch_.total_values());
           }
-          finish(tile, head, row, state, values);
         }
+        own += num_partials(rest);
       }
-      partial += static_cast<size_t>(spans * shape_.num_kv_heads * rows);
+      partial = own;
     }
   }
 
-  // Lists the cells of a tile, once while the thread works on it.
-  void enter(int32_t index) {
-    if (current_tile_ == index) return;
+  size_t num_partials(const TileRun& run) const {
+    return static_cast<size_t>(num_spans_of(run) * shape_.num_kv_heads * run.num_queries * group_);
+  }
+
+  // Takes what the spans of a run, whose partial results begin at `partial`, have for one of its
+  // rows into the total.
+  void merge_run(const TileRun& run, size_t partial, int32_t head, int32_t row,
+                 SoftmaxState& state) {
+    for (int32_t span = 0; span < num_spans_of(run); ++span) {
+      const int32_t index = (span * shape_.num_kv_heads + head) * run.num_queries * group_ + row;
+      const size_t at = partial + static_cast<size_t>(index);
+      merge(state, scratch_.total_values(), scratch_.partial_states()[at],
+            scratch_.partial_values(at), shape_.value_size);
+    }
+  }
+
+  // Lists the cells of a run, once while the thread works on it.
+  void enter(int32_t index, int32_t run_index) {
+    if (current_tile_ == index && current_run_ == run_index) return;
     current_tile_ = index;
+    current_run_ = run_index;
     const QueryTile& tile = scratch_.tiles()[index];
+    const TileRun run = this->run(tile, run_index);
     int32_t* cells = scratch_.cells();
     biases_ = nullptr;
     if (args_.mask.data == nullptr) {
       for (int32_t i = 0; i < shape_.num_cells; ++i) cells[i] = i;
       return;
     }
-    const auto row = mask_row(tile.batch, tile.first_query + tile.num_queries - 1);
+    const auto row = mask_of(tile.batch)[query_of(tile, run.first + run.num_queries - 1)];
     list_visible(row, cells);
     if (!tile.has_bias) return;
     biases_ = scratch_.biases();
@@ -247,12 +274,12 @@ class Worker {
 
   int32_t head_of(int32_t kv_head, int32_t row) const { return kv_head * group_ + row % group_; }
 
-  void load_queries(const QueryTile& tile, int32_t kv_head, float* queries) {
+  void load_queries(const QueryTile& tile, const TileRun& run, int32_t kv_head, float* queries) {
     const auto size = static_cast<size_t>(shape_.key_size);
-    for (int32_t row = 0; row < tile.num_queries * group_; ++row) {
+    for (int32_t row = 0; row < run.num_queries * group_; ++row) {
       const std::byte* from =
           args_.q.data + static_cast<size_t>(tile.batch) * args_.q.batch_stride +
-          static_cast<size_t>(tile.first_query + row / group_) * args_.q.row_stride +
+          static_cast<size_t>(query_of(tile, run.first + row / group_)) * args_.q.row_stride +
           static_cast<size_t>(head_of(kv_head, row)) * args_.q.head_stride;
       std::memcpy(queries + static_cast<size_t>(row) * size, from, size * sizeof(float));
     }
@@ -268,10 +295,10 @@ class Worker {
   // cache. One head after the other would jump from cell to cell, and so slowly that a prefetch for
   // each has no effect where the page's address is not at hand, as on virtual machines; what is read
   // in the order of the memory, the CPU fetches by itself.
-  void read_ahead(const QueryTile& tile, int32_t first_head, int32_t end_head,
+  void read_ahead(const QueryTile& tile, const TileRun& run, int32_t first_head, int32_t end_head,
                   int32_t first) const {
     constexpr int32_t kLineBytes = 64;
-    const int32_t last = std::min(first + kSpanCells, tile.num_cells);
+    const int32_t last = std::min(first + kSpanCells, run.end);
     const auto read = [&](const AttentionTensor& tensor, int32_t size) {
       if (tensor.head_stride > tensor.row_stride) return;  // each head has a memory of its own
       const CellRows rows = rows_of(tensor, tile.batch, first_head);
@@ -286,11 +313,11 @@ class Worker {
     read(args_.v, shape_.value_size);
   }
 
-  // The weighted values of the tile's rows over the span that begins at `first`.
-  void compute_span(const QueryTile& tile, int32_t kv_head, int32_t first, const float* queries,
-                    SoftmaxState* states, float* values) {
-    const int32_t last = std::min(first + kSpanCells, tile.num_cells);
-    const int32_t rows = tile.num_queries * group_;
+  // The weighted values of the run's rows over the span that begins at `first`.
+  void compute_span(const QueryTile& tile, const TileRun& run, int32_t kv_head, int32_t first,
+                    const float* queries, SoftmaxState* states, float* values) {
+    const int32_t last = std::min(first + kSpanCells, run.end);
+    const int32_t rows = run.num_queries * group_;
     float* scores = scratch_.scores();
     int32_t* counts = scratch_.row_counts();
     score_span(queries, rows, rows_of(args_.k, tile.batch, kv_head), first, last,
@@ -298,8 +325,8 @@ class Worker {
     const bool is_capped = args_.softcap != 0;
     const float scale = is_capped ? args_.scale / args_.softcap : args_.scale;
     for (int32_t row = 0; row < rows; ++row) {
-      const int32_t query = tile.batch * shape_.num_queries + tile.first_query + row / group_;
-      counts[row] = std::clamp(scratch_.counts()[query] - first, 0, last - first);
+      const int32_t count = count_of(tile, run.first + row / group_);
+      counts[row] = std::clamp(count - first, 0, last - first);
       states[row] = softmax_span(scores + row * kSpanCells, counts[row], last - first, scale,
                                  args_.softcap, sloped_biases(head_of(kv_head, row), first, last));
     }
@@ -327,7 +354,7 @@ class Worker {
       for (int32_t d = 0; d < shape_.value_size; ++d) values[d] *= keep;
     }
     const float factor = state.sum == 0 ? 0.0F : 1.0F / state.sum;
-    const int32_t query = tile.batch * shape_.num_queries + tile.first_query + row / group_;
+    const int32_t query = tile.batch * shape_.num_queries + query_of(tile, row / group_);
     float* out =
         args_.out + (static_cast<size_t>(query) * static_cast<size_t>(shape_.num_heads) +
                      static_cast<size_t>(head)) *
@@ -342,7 +369,8 @@ class Worker {
   AttentionScratch scratch_;
   int32_t num_tiles_ = 0;
   int32_t current_tile_ = -1;
-  float* biases_ = nullptr;  // of the current tile
+  int32_t current_run_ = -1;
+  float* biases_ = nullptr;  // of the current run
 };
 
 }  // namespace

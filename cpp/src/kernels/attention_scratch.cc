@@ -48,6 +48,8 @@ std::byte* AttentionScratch::lay_out(const AttentionShape& shape, std::byte* own
   const auto num_cells = static_cast<size_t>(shape.num_cells);
   value_size_ = shape.value_size;
   tiles_ = take<QueryTile>(own, num_queries(shape));
+  chains_ = take<QueryTile>(own, static_cast<size_t>(shape.num_queries));
+  order_ = take<int32_t>(own, num_queries(shape));
   counts_ = take<int32_t>(own, num_queries(shape));
   cells_ = take<int32_t>(own, num_cells);
   biases_ = take<float>(own, num_cells);

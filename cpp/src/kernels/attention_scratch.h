@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "kernels/attention.h"
-#include "kernels/visible_cells.h"
+#include "kernels/query_tiles.h"
 
 namespace snapllm {
 
@@ -37,8 +37,10 @@ class AttentionScratch {
   AttentionScratch(const AttentionShape& shape, int thread, int num_threads, std::byte* memory);
 
   QueryTile* tiles() const { return tiles_; }
+  QueryTile* chains() const { return chains_; }      // for find_tiles
+  int32_t* order() const { return order_; }          // of the queries in the tiles
   int32_t* counts() const { return counts_; }        // visible cells of each query
-  int32_t* cells() const { return cells_; }          // visible in the current tile
+  int32_t* cells() const { return cells_; }          // visible in the current run
   float* biases() const { return biases_; }          // of those cells
   float* span_biases() const { return span_biases_; }
   float* queries() const { return queries_; }        // [head][row][key_size]
@@ -69,6 +71,8 @@ class AttentionScratch {
 
   int32_t value_size_ = 0;
   QueryTile* tiles_ = nullptr;
+  QueryTile* chains_ = nullptr;
+  int32_t* order_ = nullptr;
   int32_t* counts_ = nullptr;
   int32_t* cells_ = nullptr;
   float* biases_ = nullptr;

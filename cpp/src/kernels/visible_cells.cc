@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstring>
 
 #include "kernels/simd.h"
 
@@ -33,12 +34,25 @@ VisibleCells visible_cells(std::span<const uint16_t> row) {
   VisibleCells visible;
   uint32_t biased = 0;
   for_each_group(row, [&](int32_t first, uint32_t bits, const uint16_t* cells) {
+    if (visible.count == 0) visible.begin = first + std::countr_zero(bits);
     visible.count += std::popcount(bits);
     visible.end = first + std::bit_width(bits);
     biased |= bits & simd::bits_unlike(cells, kPlainCell);
   });
   visible.has_bias = biased != 0;
   return visible;
+}
+
+int32_t num_visible_in_both(std::span<const uint16_t> row, std::span<const uint16_t> other) {
+  const size_t end = std::min(row.size(), other.size());
+  constexpr size_t kStride = 128;
+  size_t same = 0;
+  while (same + kStride <= end &&
+         std::memcmp(&row[same], &other[same], kStride * sizeof(uint16_t)) == 0) {
+    same += kStride;
+  }
+  while (same < end && row[same] == other[same]) ++same;
+  return visible_cells(row.first(same)).count;
 }
 
 int32_t list_visible(std::span<const uint16_t> row, int32_t* cells) {

@@ -11,24 +11,18 @@ namespace snapllm {
 inline constexpr uint16_t kHiddenCell = 0xfc00;
 inline constexpr uint16_t kPlainCell = 0;
 
-// Queries that follow one another, of which each attends to all that the one before does,
-// in the same order, and maybe to more: as the tokens of one prompt do.
-struct QueryTile {
-  int32_t batch = 0;  // the outermost dimension: a KV memory of its own
-  int32_t first_query = 0;
-  int32_t num_queries = 0;
-  int32_t num_cells = 0;  // that the last query attends to
-  bool has_bias = false;  // then it has one query
-};
-
 // What a row of the mask shows.
 struct VisibleCells {
   int32_t count = 0;
+  int32_t begin = 0;      // the first one
   int32_t end = 0;        // of the last one
   bool has_bias = false;  // one of them is not plain
 };
 
 VisibleCells visible_cells(std::span<const uint16_t> row);
+
+// How many cells two rows show before the first that one of them hides and the other does not.
+int32_t num_visible_in_both(std::span<const uint16_t> row, std::span<const uint16_t> other);
 
 // Writes the indices of the visible cells, in order; `cells` has room for all of the row.
 // Returns their number.

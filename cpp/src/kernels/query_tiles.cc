@@ -1,0 +1,105 @@
+#include "kernels/query_tiles.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/attention_scratch.h"
+
+namespace snapllm {
+namespace {
+
+// Finds tiles of one batch: first those of prompts, then answers that begin alike.
+class TileFinder {
+ public:
+  TileFinder(const MaskRows& mask, int32_t max_queries, int32_t batch, const TileSpace& space)
+      : mask_(mask), max_queries_(max_queries), batch_(batch), space_(space) {}
+
+  int32_t find(int32_t num_queries) {
+    const int32_t num_chains = find_chains(num_queries);
+    int32_t num_tiles = 0;
+    for (int32_t i = 0; i < num_chains; ++i) {
+      if (space_.chains[i].num_queries == 0) continue;  // it joined one before
+      QueryTile& tile = space_.tiles[num_tiles++];
+      tile = space_.chains[i];
+      tile.first = num_ordered_;
+      for (int32_t q = 0; q < tile.num_queries; ++q) order(space_.chains[i].first + q);
+      if (can_join(tile)) join(tile, i, num_chains);
+    }
+    return num_tiles;
+  }
+
+ private:
+  VisibleCells cells_of(int32_t query) const {
+    if (mask_.data != nullptr) return visible_cells(mask_[query]);
+    const auto all = static_cast<int32_t>(mask_.num_cells);
+    return {all, 0, all, false};
+  }
+
+  // Whether the cells of `query` begin with all those of the query before it.
+  bool follows(int32_t query, const VisibleCells& before) const {
+    if (mask_.data == nullptr) return true;
+    return std::memcmp(mask_[query - 1].data(), mask_[query].data(),
+                       static_cast<size_t>(before.end) * sizeof(uint16_t)) == 0;
+  }
+
+  int32_t find_chains(int32_t num_queries) {
+    int32_t num_chains = 0;
+    VisibleCells before;
+    for (int32_t query = 0; query < num_queries; ++query) {
+      const VisibleCells visible = cells_of(query);
+      space_.counts[query] = visible.count;
+      QueryTile* last = num_chains == 0 ? nullptr : &space_.chains[num_chains - 1];
+      if (last != nullptr && last->num_queries < max_queries_ && !visible.has_bias &&
+          follows(query, before)) {
+        ++last->num_queries;
+        last->num_cells = visible.count;
+      } else {
+        space_.chains[num_chains++] = {batch_,        query, 1, visible.begin,
+                                       visible.count, 0,     visible.has_bias};
+      }
+      before = visible;
+    }
+    return num_chains;
+  }
+
+  bool can_join(const QueryTile& chain) const {
+    return mask_.data != nullptr && chain.num_queries == 1 && !chain.has_bias &&
+           chain.num_cells >= kSpanCells;
+  }
+
+  // Lets chains after number `index` join the tile that was made of it, as long as what they
+  // share becomes more by it: spans that are gone over once instead of once for each.
+  void join(QueryTile& tile, int32_t index, int32_t num_chains) {
+    const auto row = mask_[space_.chains[index].first];
+    for (int32_t i = index + 1; i < num_chains && tile.num_queries < max_queries_; ++i) {
+      QueryTile& other = space_.chains[i];
+      if (!can_join(other) || other.first_cell != tile.first_cell) continue;
+      const int32_t in_both = num_visible_in_both(row, mask_[other.first]);
+      int32_t shared = in_both / kSpanCells * kSpanCells;
+      if (tile.num_shared > 0) shared = std::min(shared, tile.num_shared);
+      if (shared * tile.num_queries <= tile.num_shared * (tile.num_queries - 1)) continue;
+      tile.num_shared = shared;
+      tile.num_cells = other.num_cells;
+      ++tile.num_queries;
+      order(other.first);
+      other.num_queries = 0;
+    }
+  }
+
+  void order(int32_t query) { space_.order[num_ordered_++] = query; }
+
+  const MaskRows& mask_;
+  const int32_t max_queries_;
+  const int32_t batch_;
+  const TileSpace& space_;
+  int32_t num_ordered_ = 0;
+};
+
+}  // namespace
+
+int32_t find_tiles(const MaskRows& mask, int32_t num_queries, int32_t max_queries, int32_t batch,
+                   const TileSpace& space) {
+  return TileFinder(mask, max_queries, batch, space).find(num_queries);
+}
+
+}  // namespace snapllm
