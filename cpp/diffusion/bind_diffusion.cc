@@ -117,6 +117,7 @@ void bind(py::module_& m) {
       .def("generate", &generate, py::arg("request"), py::arg("on_step"),
            py::arg("on_preview") = py::none())
       .def("upscale", &upscale, py::arg("image"))
+      .def_property_readonly("device_bytes", &ImageModel::device_bytes)
       .def_property_readonly("upscale_factor", &ImageModel::upscale_factor);
   m.def("sampler_names", &sampler_names);
   m.def("scheduler_names", &scheduler_names);

@@ -7,6 +7,7 @@
 #include <exception>
 #include <mutex>
 #include <string_view>
+#include <utility>
 
 #include "stable-diffusion.h"
 
@@ -33,11 +34,39 @@ struct ErrorLog {
   std::string or_else(const char* otherwise) const { return text.empty() ? otherwise : text; }
 };
 
+// What upstream has allocated on a device. Its log is all that tells:
+// "flux compute buffer size: 1.50 MB(VRAM)",
+// "flux params backend buffer size =   1.50 MB(VRAM) (49 tensors)".
+struct DeviceMemory {
+  uint64_t loaded = 0;
+  uint64_t needed = 0;  // beside it, by the call that took most
+
+  void begin_call() { allocated_ = largest_ = 0; }
+  void add(std::string_view message) {
+    const size_t size = message.find(" buffer size");
+    const size_t number = message.find_first_of("0123456789", size);
+    if (number == message.npos || message.find("MB(VRAM)", number) == message.npos) return;
+    const double megabytes = std::atof(std::string(message.substr(number)).c_str());
+    const auto bytes = static_cast<uint64_t>(megabytes * (1 << 20));
+    if (message.substr(0, size).ends_with("compute")) {
+      largest_ = std::max(largest_, bytes);  // one goes before the next comes
+    } else {
+      allocated_ += bytes;
+    }
+    needed = std::max(needed, allocated_ + largest_);
+  }
+
+ private:
+  uint64_t allocated_ = 0;
+  uint64_t largest_ = 0;
+};
+
 // Upstream's callbacks for the time of one call.
 class Callbacks {
  public:
-  Callbacks(ErrorLog& log, const Observer* observer, int preview_interval)
-      : log_(log), observer_(observer), preview_interval_(preview_interval) {
+  Callbacks(ErrorLog& log, DeviceMemory& memory, const Observer* observer, int preview_interval)
+      : log_(log), memory_(memory), observer_(observer), preview_interval_(preview_interval) {
+    memory.begin_call();
     log.clear();
     sd_set_log_callback(on_log, this);
     // Without one, upstream prints a progress bar.
@@ -75,6 +104,7 @@ class Callbacks {
     const std::string_view message = line.substr(std::min(line.size(), line.find(" - ") + 3));
     if (message.starts_with("generating image: ")) self->is_sampling_ = true;
     if (message.starts_with("sampling completed")) self->is_sampling_ = false;
+    self->memory_.add(message);
   }
 
   // An exception is the only way to stop a generation. It passes through C++ frames only, and
@@ -106,6 +136,7 @@ class Callbacks {
   }
 
   ErrorLog& log_;
+  DeviceMemory& memory_;
   const Observer* observer_;
   const int preview_interval_;
   bool is_sampling_ = false;
@@ -148,6 +179,7 @@ std::vector<std::string> scheduler_names() {
 
 struct ImageModel::State {
   ErrorLog errors;
+  DeviceMemory memory;
   sd_ctx_t* context = nullptr;
   upscaler_ctx_t* upscaler = nullptr;
 
@@ -163,7 +195,7 @@ struct ImageModel::State {
 
 ImageModel::ImageModel(const LoadOptions& options) : state_(std::make_unique<State>()) {
   const std::lock_guard lock(upstream_mutex());
-  const Callbacks callbacks(state_->errors, nullptr, 0);
+  const Callbacks callbacks(state_->errors, state_->memory, nullptr, 0);
   const ModelFiles& files = options.files;
   sd_ctx_params_t params;
   sd_ctx_params_init(&params);
@@ -196,18 +228,20 @@ ImageModel::ImageModel(const LoadOptions& options) : state_(std::make_unique<Sta
   if (!sd_ctx_supports_image_generation(state_->context)) {
     throw Failure("the model makes no images");
   }
+  state_->memory.loaded = std::exchange(state_->memory.needed, 0);
 }
 
 ImageModel::~ImageModel() {
   const std::lock_guard lock(upstream_mutex());
   ErrorLog errors;
-  const Callbacks callbacks(errors, nullptr, 0);
+  DeviceMemory memory;
+  const Callbacks callbacks(errors, memory, nullptr, 0);
   state_.reset();
 }
 
 std::vector<Image> ImageModel::generate(const ImageRequest& request, const Observer& observer) {
   const std::lock_guard lock(upstream_mutex());
-  const Callbacks callbacks(state_->errors, &observer, request.preview_interval);
+  const Callbacks callbacks(state_->errors, state_->memory, &observer, request.preview_interval);
 
   sd_img_gen_params_t params;
   sd_img_gen_params_init(&params);
@@ -254,13 +288,15 @@ std::vector<Image> ImageModel::generate(const ImageRequest& request, const Obser
   return images;
 }
 
+uint64_t ImageModel::device_bytes() const { return state_->memory.loaded + state_->memory.needed; }
+
 int ImageModel::upscale_factor() const {
   return state_->upscaler == nullptr ? 1 : get_upscale_factor(state_->upscaler);
 }
 
 Image ImageModel::upscale(const Image& image) {
   const std::lock_guard lock(upstream_mutex());
-  const Callbacks callbacks(state_->errors, nullptr, 0);
+  const Callbacks callbacks(state_->errors, state_->memory, nullptr, 0);
   const auto factor = static_cast<uint32_t>(get_upscale_factor(state_->upscaler));
   sd_image_t made =
       callbacks.guard([&] { return ::upscale(state_->upscaler, view(image), factor); });

@@ -99,6 +99,9 @@ class ImageModel {
   // Throws Failure, or what the observer throws.
   std::vector<Image> generate(const ImageRequest& request, const Observer& observer);
 
+  // What its weights and buffers have taken of a device's memory at most, so far; 0 on a CPU.
+  uint64_t device_bytes() const;
+
   // How many times larger `upscale` makes an image; 1 = no upscaler is loaded.
   int upscale_factor() const;
   // REQUIRES: upscale_factor() > 1. Throws Failure.

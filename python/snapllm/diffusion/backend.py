@@ -57,6 +57,11 @@ class ImageBackend:
         """How many times larger an upscaled image is; 1 = there is no upscaler."""
         return self._model.upscale_factor
 
+    @property
+    def device_bytes(self) -> int:
+        """What it has taken of a device's memory at most, so far; 0 on a CPU."""
+        return self._model.device_bytes
+
     def generate(
         self,
         request: ImageRequest,

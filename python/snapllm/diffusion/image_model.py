@@ -81,7 +81,7 @@ class ImageModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """All its files by part."""
     file_bytes: int
     memory_bytes: int
-    """What its worker has held at most, so far."""
+    """What its worker has held at most, so far: of a GPU's memory where it computes on one."""
     load_ms: float
     loaded_at_ms: int
     num_threads: int

@@ -22,6 +22,7 @@ class LocalWorker:
         self._options = (files, num_threads, flash_attention)
         self._backend: ImageBackend | None = None
         self._is_closed = False
+        self._device_bytes = 0
         self.num_starts = 0
         self.pid: int | None = None
 
@@ -33,6 +34,7 @@ class LocalWorker:
         except RuntimeError as error:
             raise InvalidModelError(f"the image model cannot be loaded: {error}") from None
         self.num_starts += 1
+        self._device_bytes = self._backend.device_bytes
         return Loaded((time.perf_counter() - start) * 1000, self._backend.upscale_factor)
 
     def generate(
@@ -62,14 +64,15 @@ class LocalWorker:
             raise GenerationFailedError(f"the image failed: {error}") from None
         if pictures is None:
             return None
+        self._device_bytes = backend.device_bytes
         return pictures, time.perf_counter() - start
 
     def cancel(self) -> None:
         """Nothing to do: a job asks at each step whether it is cancelled."""
 
     def memory_bytes(self) -> int:
-        """Not known apart from the rest of the process."""
-        return 0
+        """Of a device's memory; the machine's is not known apart from the rest of the process."""
+        return self._device_bytes
 
     def release(self) -> bool:
         """False: the model stays in memory as long as it is loaded."""

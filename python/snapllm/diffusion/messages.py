@@ -45,6 +45,8 @@ class Loaded(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
     load_ms: float
     upscale_factor: int
+    device_bytes: int = 0
+    """What it has taken of a device's memory at most, so far; 0 on a CPU."""
 
 
 class Step(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -70,6 +72,7 @@ class Done(msgspec.Struct, tag=True, array_like=True, frozen=True):
     job: int
     pictures: list[Picture]
     seconds: float
+    device_bytes: int = 0
 
 
 class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):

@@ -76,7 +76,8 @@ class Worker:
             self._send(Failed(None, str(error) or repr(error)))
             return
         load_ms = (time.perf_counter() - start) * 1000
-        self._send(Loaded(load_ms, self._backend.upscale_factor))
+        backend = self._backend
+        self._send(Loaded(load_ms, backend.upscale_factor, backend.device_bytes))
 
     def _generate(self, order: Generate) -> None:
         job = order.job
@@ -101,7 +102,8 @@ class Worker:
             if pictures is None:
                 self._send(Failed(job, "the request was cancelled", is_cancelled=True))
             else:
-                self._send(Done(job, pictures, time.perf_counter() - start))
+                seconds = time.perf_counter() - start
+                self._send(Done(job, pictures, seconds, self._backend.device_bytes))
         self._cancelled.discard(job)
 
 

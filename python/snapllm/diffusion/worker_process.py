@@ -66,6 +66,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._inbox: queue.Queue[FromWorker | None] = queue.Queue()
         self._outbox: queue.Queue[ToWorker | None] = queue.Queue()
+        self._device_bytes = 0
         self._num_jobs = 0
         self._job: int | None = None
         self._is_cancelled = False
@@ -111,6 +112,7 @@ class WorkerProcess:
         if isinstance(message, Failed):
             raise InvalidModelError(f"the image model cannot be loaded: {message.message}")
         assert isinstance(message, Loaded), message
+        self._device_bytes = message.device_bytes
         return message
 
     def generate(
@@ -157,6 +159,7 @@ class WorkerProcess:
                 elif isinstance(message, Preview):
                     on_preview(message)
                 elif isinstance(message, Done):
+                    self._device_bytes = message.device_bytes
                     return message.pictures, message.seconds
                 elif message.is_cancelled:
                     return None
@@ -206,10 +209,13 @@ class WorkerProcess:
         return process.pid if process is not None and process.poll() is None else None
 
     def memory_bytes(self) -> int:
-        """What the process holds of the machine's memory at most, so far; 0 if unknown."""
+        """What the process holds at most, so far: of a device's memory where it computes on one,
+        else of the machine's; 0 if unknown."""
         pid = self.pid
         if pid is None:
             return 0
+        if self._device_bytes:
+            return self._device_bytes
         with contextlib.suppress(OSError, ValueError, IndexError):
             status = Path(f"/proc/{pid}/status").read_text()
             return int(status.split("VmHWM:")[1].split()[0]) * 1024
