@@ -105,6 +105,10 @@ class Callbacks {
     if (message.starts_with("generating image: ")) self->is_sampling_ = true;
     if (message.starts_with("sampling completed")) self->is_sampling_ = false;
     self->memory_.add(message);
+    // Upstream goes on without the memory and crashes. Nothing else runs yet.
+    if (message.find("alloc params backend buffer failed") != message.npos) {
+      throw Failure(self->log_.text);
+    }
   }
 
   // An exception is the only way to stop a generation. It passes through C++ frames only, and
