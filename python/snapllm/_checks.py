@@ -18,6 +18,7 @@ from snapllm.errors import InvalidRequestError
 
 _T = TypeVar("_T")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ENDPOINTS = ("load", "pin", "switch", "unload")  # of /api/v1/models/
 _HOST = re.compile(r"(\*\.)?[^\s.:/?#@*\[\]\\,]+(\.[^\s.:/?#@*\[\]\\,]+)*")
 
 
@@ -84,6 +85,11 @@ def check_model_id(model_id: object) -> str:
     if text in (".", "..") or _CONTROL.search(text):
         raise InvalidRequestError(
             f"model_id must not be {text!r}: no URL can hold it", param="model_id"
+        )
+    if text in _ENDPOINTS:
+        raise InvalidRequestError(
+            f"model_id must not be {text!r}: /api/v1/models/{text} is something else",
+            param="model_id",
         )
     return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import accumulate
@@ -87,6 +88,23 @@ def _finish(
     )
 
 
+def _mended_place(text: str, data: bytes) -> tuple[int, int]:
+    """Where in the data a text begins and ends that has U+FFFD for what is no UTF-8 there."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    characters: list[str] = []
+    ends: list[int] = []  # of each, in the data
+    for i in range(len(data) + 1):
+        mended = decoder.decode(data[i : i + 1], final=i == len(data))
+        end = min(i + 1, len(data)) - len(decoder.getstate()[0])
+        # Before a last one of a single byte may come what that byte put an end to.
+        ends += range(end - len(mended) + 1, end + 1)
+        characters += mended
+    start = "".join(characters).find(text)
+    if start < 0:
+        return 0, len(data)
+    return ends[start - 1] if start > 0 else 0, ends[start + len(text) - 1]
+
+
 class _LogprobMatcher:
     """Finds the tokens that a piece of content was made of, by their bytes.
 
@@ -109,8 +127,7 @@ class _LogprobMatcher:
         wanted = text.encode()
         data = self._rest + b"".join(entry.bytes for entry in self._entries)
         start = self._find(wanted, data)
-        # Text that is not in there was mended (broken UTF-8): all tokens are its own.
-        first, last = (start, start + len(wanted)) if start >= 0 else (0, len(data))
+        first, last = (start, start + len(wanted)) if start >= 0 else _mended_place(text, data)
         self._rest = b""
         taken: list[TokenLogprob] = []
         left: list[TokenLogprob] = []

@@ -332,11 +332,19 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("model_id", [".", "..", "a\nb", "\0", "a\x7f", "\x85"])
-def test_ids_that_no_url_can_hold_are_refused(model_id: str, llama_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model_id", "message"),
+    [
+        *((model_id, "no URL") for model_id in (".", "..", "a\nb", "\0", "a\x7f", "\x85")),
+        *((model_id, "something else") for model_id in ("load", "unload", "switch", "pin")),
+    ],
+)
+def test_ids_that_no_url_can_hold_are_refused(
+    model_id: str, message: str, llama_path: Path
+) -> None:
     with snapllm.Engine(num_threads=1) as engine:
         for load in (engine.load, engine.load_diffusion):
-            with pytest.raises(snapllm.InvalidRequestError, match="no URL") as caught:
+            with pytest.raises(snapllm.InvalidRequestError, match=message) as caught:
                 load(llama_path, model_id)
             assert caught.value.param == "model_id"
         assert engine.load(llama_path, "org/model ...: é").info.id in str(engine.models())

@@ -342,6 +342,8 @@ def test_a_file_that_is_no_projector_for_the_model_is_refused(
             engine.load(path, "eyes", mmproj_path=wide)
         with pytest.raises(snapllm.InvalidModelError, match="not a projector"):
             engine.load(path, "eyes", mmproj_path=path)
+        with pytest.raises(snapllm.InvalidModelError, match="belongs to a model: its mmproj_path"):
+            engine.load(wide, "eyes")
         with pytest.raises(snapllm.ModelFileNotFoundError):
             engine.load(path, "eyes", mmproj_path=tmp_path / "nothing.gguf")
         with pytest.raises(snapllm.InvalidModelError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,3 +96,30 @@ def test_what_pages_elsewhere_send_unasked_is_not_done(guarded: Server, content_
     assert switch(headers | {"Content-Type": "application/json"})[0] == 200
     del headers["Origin"]
     assert switch(headers)[0] == 200
+
+
+def test_a_page_that_has_its_own_name_lead_here_gets_nothing(server: Server) -> None:
+    def get(host: str) -> tuple[int, Any]:
+        status, data, _ = server.request("GET", "/api/v1/contexts", headers={"Host": host})
+        return status, data
+
+    status, data = get("evil.example:8000")
+    assert (status, data["error"]["code"]) == (403, "host_not_allowed")
+    assert "evil.example" in data["error"]["message"]
+    names = ("localhost", "LOCALHOST:1", "app.localhost", "127.0.0.1:80", "[::1]:80", "192.168.0.2")
+    for name in (*names, socket.gethostname()):
+        assert get(name)[0] == 200, name
+
+
+def test_other_names_are_answered_where_they_are_allowed_or_a_key_is_asked_for(
+    guarded: Server,
+) -> None:
+    headers = {"Host": "gateway.example", "Authorization": "Bearer first"}
+    assert guarded.request("GET", "/api/v1/models", headers=headers)[0] == 200
+    server = Server("--cors-origin", "https://page.example").start(1)
+    try:
+        for host, expected in (("page.example", 200), ("other.example", 403)):
+            status, _, _ = server.request("GET", "/api/v1/models", headers={"Host": host})
+            assert status == expected
+    finally:
+        server.kill()

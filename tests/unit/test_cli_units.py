@@ -1,4 +1,4 @@
-"""Sizes, times, hosts and origins on the command line."""
+"""Sizes, times, hosts and origins on the command line, and its tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 
 import pytest
 
+from snapllm.cli.client import table
 from snapllm.cli.units import parse_bytes, parse_host, parse_origin, parse_seconds
 
 
@@ -59,3 +60,11 @@ def test_hosts(host: str) -> None:
 )
 def test_origins(origin: str) -> None:
     assert parse_origin(origin) == origin
+
+
+def test_a_table_shows_no_control_characters() -> None:
+    shown = table([("NAME", "TIER"), ("evil\n\x1b[31mred", "hot")])
+    assert [line.split() for line in shown.splitlines()] == [
+        ["NAME", "TIER"],
+        [r"evil\n\x1b[31mred", "hot"],
+    ]

@@ -14,6 +14,7 @@ from snapllm.protocol.decoding import MAX_JSON_DEPTH, decode_body
 class Body(msgspec.Struct):
     model: str
     stop: list[str] = []
+    seconds: int | None = 5
 
 
 DECODER = msgspec.json.Decoder(Body)
@@ -32,6 +33,25 @@ def test_a_name_that_is_no_utf8_is_a_bad_request(body: bytes) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         decode_body(body, DECODER)
     assert caught.value.param == "model"
+
+
+def test_a_null_that_means_something_stays_beside_one_that_does_not() -> None:
+    body = decode_body(b'{"stop": null, "model": "m", "seconds": null}', DECODER)
+    assert body == Body("m", [], None)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"stop": null, "model": null}', "model: Expected"),
+        (b'{"stop": null, "model": 5}', "model: Expected"),
+        (b'{"stop": [null], "model": "m"}', "stop.0.: Expected"),
+        (b'{"stop": null}', "missing required field"),
+    ],
+)
+def test_a_fault_beside_a_null_is_the_one_that_is_named(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        decode_body(body, DECODER)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def test_an_image_may_come_with_a_detail(detail: str) -> None:
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"functions": [{"name": "x"}]}, "functions"),
         ({"modalities": ["audio"]}, "modalities"),
+        ({"audio": {"voice": "a"}}, "audio"),
+        ({"web_search_options": {}}, "web_search_options"),
         ({"reasoning_effort": "zzz"}, "reasoning_effort"),
         ({"reasoning_effort": ""}, "reasoning_effort"),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function"),
@@ -161,6 +163,14 @@ def test_the_answer_has_the_specifications_fields() -> None:
         "completion_tokens_details": {"reasoning_tokens": 2},
         "tokens_per_second": 100.0,
     }
+
+
+def test_log_probabilities_that_were_asked_for_are_there_where_nothing_was_said() -> None:
+    encoder = openai.Encoder("m", has_logprobs=True)
+    [choice] = json.loads(encoder.response([ChatResult(content="")]))["choices"]
+    assert choice["logprobs"] == {"content": [], "refusal": None}
+    [choice] = json.loads(openai.Encoder("m").response([ChatResult(content="")]))["choices"]
+    assert choice["logprobs"] is None
 
 
 def test_tool_calls_leave_the_content_empty() -> None:

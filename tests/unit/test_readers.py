@@ -24,6 +24,15 @@ from snapllm.outputs import TokenLogprob
         # Nowhere but within a token, or nowhere at all.
         (["<x>h", "i"], ["h", "i"], [["<x>h"], ["i"]]),
         (["\udcff", "i"], ["?i"], [["\udcff", "i"]]),
+        # Broken UTF-8 was mended: one character for what began as one.
+        (["a", "\udce5", "6", "b"], ["a\ufffd6"], [["a", "\udce5", "6"]]),
+        (["a", "\udce5", "6", "b"], ["a", "\ufffd", "6b"], [["a"], ["\udce5"], ["6", "b"]]),
+        (
+            ["\udcf0\udc9f", "\udcff", "the", "x"],
+            ["\ufffd\ufffdt"],
+            [["\udcf0\udc9f", "\udcff", "the"]],
+        ),
+        (["<a>", "\udcff", "i"], ["\ufffdi"], [["\udcff", "i"]]),
     ],
 )
 def test_a_piece_has_the_tokens_that_it_was_made_of(

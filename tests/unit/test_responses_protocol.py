@@ -20,6 +20,7 @@ from snapllm.outputs import (
 )
 from snapllm.protocol import responses
 from snapllm.protocol.carried_reasoning import decode_reasoning, encode_reasoning
+from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.responses_answers import ResponseStream
 from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS
 
@@ -68,6 +69,23 @@ def test_an_item_that_was_cut_off_is_incomplete(events: list[ChatEvent]) -> None
     assert cut["status"] == "incomplete"
     statuses = [item["status"] for item in cut["output"]]
     assert statuses == ["completed"] * (len(statuses) - 1) + ["incomplete"]
+
+
+def test_a_stream_that_fails_ends_with_events_of_its_protocol() -> None:
+    stream = ResponseStream(parse().wire)
+    begun = [*stream.start(), *stream.events(TextDelta("Hel"))]
+    error, failed = stream.failed(ApiError("closed", "the server ends"))
+    assert error == {
+        "type": "error",
+        "sequence_number": len(begun),
+        "code": "closed",
+        "message": "the server ends",
+        "param": None,
+    }
+    assert (failed["type"], failed["sequence_number"]) == ("response.failed", len(begun) + 1)
+    assert failed["response"]["status"] == "failed"
+    assert failed["response"]["error"] == {"code": "closed", "message": "the server ends"}
+    assert failed["response"]["output"][0]["content"][0]["text"] == "Hel"
 
 
 def test_reasoning_tokens_are_counted() -> None:

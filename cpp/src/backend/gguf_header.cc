@@ -26,6 +26,9 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
   if (header.architecture.empty()) return file.invalid("general.architecture is missing");
   // llama.cpp answers a prompt of it with what follows its first token.
   if (header.architecture == "cogvlm") return file.invalid("llama.cpp computes cogvlm wrongly");
+  if (header.architecture == "clip") {
+    return file.invalid("it is a projector (mmproj) file, which belongs to a model: its mmproj_path");
+  }
   const std::string prefix = header.architecture + ".";
   const uint64_t layers = file.integer(prefix + "block_count", 0);
   if (layers == 0 || layers > kMaxLayers) {

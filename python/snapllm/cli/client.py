@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 DEFAULT_URL = "http://127.0.0.1:6930"
 # A load takes as long as the file takes to read, an ingest as long as the prefill.
 _TIMEOUT_S = 3600.0
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def url_option(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -134,8 +136,13 @@ def _explain(error: urllib.error.HTTPError) -> str:
         return f"HTTP {error.code} {error.reason}"
 
 
+def _escaped(control: re.Match[str]) -> str:
+    return repr(control[0])[1:-1]
+
+
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """The rows with their columns aligned."""
+    """The rows with their columns aligned; of a terminal's control characters, their escapes."""
+    rows = [tuple(_CONTROL.sub(_escaped, cell) for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -20,6 +20,8 @@ _ESCAPES = re.compile(
     re.DOTALL,
 )
 
+_OWN_FIELD = re.compile(r"`\$\.(\w+)`$")
+
 # Far deeper than any real request, and within what recursive readers can take.
 MAX_JSON_DEPTH = 100
 
@@ -37,9 +39,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            return decoder.decode(_without_nulls(body))
-        raise invalid_field(str(error)) from None
+        return _decode_without_nulls(body, decoder, error)
     except UnicodeDecodeError as error:
         problem = _invalid_utf8(body) or str(error)
         raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
@@ -67,7 +67,30 @@ def _half_of_a_pair(body: bytes) -> str:
     return ""
 
 
-def _without_nulls(body: bytes) -> bytes:
-    """The object without its own fields that are null."""
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode({k: v for k, v in fields.items() if bytes(v) != b"null"})
+def _decode_without_nulls(
+    body: bytes, decoder: msgspec.json.Decoder[_T], error: msgspec.ValidationError
+) -> _T:
+    """Decodes an object without those of its own fields that are null and cannot be.
+
+    Raises:
+        InvalidRequestError: There is another fault.
+    """
+    refused = error
+    fields: dict[str, msgspec.Raw] = {}
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    while (name := _own_field(refused)) in fields and bytes(fields[name]) == b"null":
+        del fields[name]
+        try:
+            return decoder.decode(msgspec.json.encode(fields))
+        except msgspec.ValidationError as other:
+            if f"missing required field `{name}`" in str(other):
+                break
+            refused = other
+    raise invalid_field(str(refused)) from None
+
+
+def _own_field(error: msgspec.ValidationError) -> str:
+    """The field of the body itself that is at fault."""
+    found = _OWN_FIELD.search(str(error))
+    return found[1] if found else ""

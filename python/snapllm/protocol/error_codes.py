@@ -15,6 +15,7 @@ _STATUS = {
     "invalid_model": 400,
     "unauthorized": 401,
     "origin_not_allowed": 403,
+    "host_not_allowed": 403,
     "model_not_found": 404,
     "context_not_found": 404,
     "not_found": 404,

@@ -86,8 +86,13 @@ def parse_chat(body: bytes) -> Parsed:
 def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
     if wire.functions:
         raise InvalidRequestError("functions is not supported; use tools", param="functions")
-    if wire.audio is not None or (wire.modalities and set(wire.modalities) != {"text"}):
+    if wire.modalities and set(wire.modalities) != {"text"}:
         raise InvalidRequestError("only text answers are supported", param="modalities")
+    if wire.audio is not None:
+        raise InvalidRequestError("only text answers are supported", param="audio")
+    if wire.web_search_options is not None:
+        param = "web_search_options"
+        raise InvalidRequestError(f"{param}: the server cannot search the web", param=param)
     if wire.top_logprobs is not None and not wire.logprobs:
         raise InvalidRequestError("top_logprobs requires logprobs", param="top_logprobs")
 
@@ -155,9 +160,7 @@ def add_usage(answers: Sequence[Finish | ChatResult]) -> tuple[Usage, float]:
     return usage, sum(tokens_per_second(a.usage, a.timings) for a in answers)
 
 
-def _logprobs_object(entries: list[TokenLogprob]) -> dict[str, Any] | None:
-    if not entries:
-        return None
+def _logprobs_object(entries: list[TokenLogprob]) -> dict[str, Any]:
     return {"content": logprob_objects(entries), "refusal": None}
 
 
@@ -181,12 +184,18 @@ class Encoder:
     """
 
     def __init__(
-        self, model: str, custom_tools: Collection[str] = (), *, include_usage: bool = False
+        self,
+        model: str,
+        custom_tools: Collection[str] = (),
+        *,
+        include_usage: bool = False,
+        has_logprobs: bool = False,
     ) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
         self._model = model
         self._no_usage = {"usage": None} if include_usage else {}
         self._custom_tools = custom_tools
+        self._has_logprobs = has_logprobs
         self._calls: dict[int, CallStream] = {}
         self._around_content: dict[int, tuple[bytes, bytes]] = {}
         self._created = int(time.time())
@@ -198,7 +207,7 @@ class Encoder:
             {
                 "index": index,
                 "message": _message(result, self._custom_tools),
-                "logprobs": _logprobs_object(result.logprobs),
+                "logprobs": _logprobs_object(result.logprobs) if self._has_logprobs else None,
                 "finish_reason": result.finish_reason,
             }
             for index, result in enumerate(results)

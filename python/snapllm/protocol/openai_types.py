@@ -139,3 +139,4 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     modalities: list[str] | None = None
     functions: list[Any] | None = None
     audio: Any = None
+    web_search_options: Any = None

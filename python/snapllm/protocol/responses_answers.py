@@ -23,6 +23,7 @@ from snapllm.outputs import (
 )
 from snapllm.protocol.carried_reasoning import encode_reasoning
 from snapllm.protocol.custom_tools import TextReader
+from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.openai_logprobs import logprob_objects
 from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
@@ -147,6 +148,13 @@ class ResponseStream:
             yield from self._input(self._text_reader.read(event.arguments))
         else:
             yield from self._arguments(event)
+
+    def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
+        """The last events of a response that could not be finished."""
+        yield self._event("error", code=error.code, message=error.message, param=error.param)
+        self._response["status"] = "failed"
+        self._response["error"] = {"code": error.code, "message": error.message}
+        yield self._event("response.failed", response=self._snapshot())
 
     def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
         self._sequence += 1

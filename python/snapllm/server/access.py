@@ -1,11 +1,13 @@
-"""Who may ask: API keys, and browsers of other origins."""
+"""Who may ask: API keys, and browsers of other origins or under other names."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Collection
 
 from aiohttp import web
 
@@ -20,6 +22,7 @@ _OPEN_PATHS = {"/", "/health"}
 # What a page may send to any server without asking that server first (Fetch, "CORS-safelisted
 # request-header"; a request without a type is one of them, too).
 _UNASKED_TYPES = {"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"}
+_PORT = re.compile(r":\d*$")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
 
@@ -50,6 +53,42 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         return refuse(request, ApiError("unauthorized", "a valid API key is required"))
     facts_of(request).cache_namespace = hashlib.sha256(given).hexdigest()[:16]
     return await handler(request)
+
+
+@web.middleware
+async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses what comes to this machine alone under the name of another one.
+
+    A page can have its own name lead to 127.0.0.1 (DNS rebinding), and be of the same origin then.
+    A key, which it does not know, is enough against that.
+    """
+    options = request.app[OPTIONS]
+    is_guarded = bool(options.api_keys) or not _is_local(request)
+    if is_guarded or _is_own_name(request.host, options.cors_origins):
+        return await handler(request)
+    message = f"{request.host} is no name of this server: allow it with --cors-origin or --api-key"
+    return refuse(request, ApiError("host_not_allowed", message))
+
+
+def _is_local(request: web.Request) -> bool:
+    """Whether it came by an address that only this machine can reach."""
+    transport = request.transport
+    address = transport.get_extra_info("sockname") if transport is not None else None
+    return isinstance(address, tuple) and ipaddress.ip_address(address[0]).is_loopback
+
+
+def _is_own_name(host: str, origins: Collection[str]) -> bool:
+    """Whether the name is an address, this machine's, or that of an allowed origin."""
+    if "*" in origins or any(origin.partition("://")[2] == host for origin in origins):
+        return True
+    name = _PORT.sub("", host).strip("[]").rstrip(".").lower()
+    if name in ("", "localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 @web.middleware

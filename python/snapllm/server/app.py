@@ -23,7 +23,7 @@ from snapllm.server import (
     routes_openai,
     routes_responses,
 )
-from snapllm.server.access import add_headers, allow_origins, authenticate
+from snapllm.server.access import add_headers, allow_origins, authenticate, check_host
 from snapllm.server.keys import ENGINE, OPTIONS, STATE, ServerState
 from snapllm.server.log_lines import request_log
 from snapllm.server.middleware import errors
@@ -64,7 +64,7 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     """Makes the application that serves an engine; the caller closes the engine."""
     options = options or AppOptions()
     app = web.Application(
-        middlewares=[request_log, allow_origins, errors, authenticate],
+        middlewares=[request_log, check_host, allow_origins, errors, authenticate],
         client_max_size=options.max_body_bytes,
     )
     app[OPTIONS] = options

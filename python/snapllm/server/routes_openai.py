@@ -29,7 +29,10 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     parsed = openai.parse_chat(await request.read())
     chat = await prepare(request, parsed.request)
     encoder = openai.Encoder(
-        parsed.request.model, parsed.custom_tools, include_usage=parsed.include_usage
+        parsed.request.model,
+        parsed.custom_tools,
+        include_usage=parsed.include_usage,
+        has_logprobs=parsed.request.sampling.num_logprobs >= 0,
     )
     answers = await engine_of(request).runner.start_chat(chat, stream=parsed.stream)
     with answering(request, chat.model, answers):

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from snapllm.errors import InvalidRequestError, NotFoundError, SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
-from snapllm.protocol.error_codes import api_error
+from snapllm.protocol.error_codes import ApiError, api_error
 from snapllm.protocol.responses import Parsed, count_object, parse, parse_count
 from snapllm.protocol.responses_answers import ResponseStream, encode_event, encode_response
 from snapllm.protocol.responses_items import (
@@ -46,6 +46,10 @@ class _Answer:
     def write(self, events: list[ChatEvent]) -> bytes:
         """Its next events, as they are streamed."""
         return _encoded(self._read(events))
+
+    def failed(self, error: ApiError) -> bytes:
+        """The events that end its stream when it fails."""
+        return _encoded(self._stream.failed(error))
 
     def whole(self, events: list[ChatEvent]) -> bytes:
         """All of it, of all its events."""
@@ -90,7 +94,8 @@ async def create(request: web.Request) -> web.StreamResponse:
                 while events := await answers[0].next():
                     await stream.send_raw(answer.write(events))
             except SnapLLMError as error:
-                await stream.fail(api_error(error))
+                explained = api_error(error)
+                await stream.fail(explained, answer.failed(explained))
         return stream_response(request)
 
 
