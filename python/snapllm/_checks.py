@@ -37,7 +37,7 @@ def convert(value: object, type_: type[_T], field: str = "", *, strict: bool = T
     try:
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
-        raise invalid_field(str(error), field) from None
+        raise invalid_field(str(error), field, type_) from None
     except UnicodeEncodeError:
         raise invalid_field("half of a surrogate pair", field) from None
     except RecursionError:
@@ -190,8 +190,9 @@ _PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:field|argument) `(?P<name>[^`]*)`")
 
 
-def invalid_field(problem: str, field: str = "") -> InvalidRequestError:
-    """Turns a `msgspec` message into an error that names the field at fault."""
+def invalid_field(problem: str, field: str = "", type_: Any = None) -> InvalidRequestError:
+    """Turns a `msgspec` message into an error that names the field at fault, and what it may be
+    where that is one of a few values of the type."""
     match = _PATH.match(problem)
     what, path = (match["what"], match["path"] or "") if match else (problem, "")
     param = field + path.removeprefix("$")
@@ -200,6 +201,11 @@ def invalid_field(problem: str, field: str = "") -> InvalidRequestError:
         param = f"{param}.{named['name']}"
     param = param.removeprefix(".")
     what = what.replace("`", "'")
+    if type_ is not None and what.startswith("Invalid enum value"):
+        from snapllm._choices import choices  # what it needs is imported for errors only
+
+        if allowed := choices(type_, path):
+            what += f": it may be {', '.join(map(repr, allowed))}"
     return InvalidRequestError(f"{param}: {what}" if param else what, param=param or None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import msgspec
 import pytest
@@ -11,10 +12,17 @@ from snapllm.errors import InvalidRequestError
 from snapllm.protocol.decoding import MAX_JSON_DEPTH, decode_body
 
 
+class Part(msgspec.Struct):
+    kind: Literal["a", "b"] | None = None
+
+
 class Body(msgspec.Struct):
     model: str
     stop: list[str] = []
     seconds: int | None = 5
+    tier: Literal["hot", "cold"] | None = None
+    parts: list[Part] = []
+    named: dict[str, Part] = {}
 
 
 DECODER = msgspec.json.Decoder(Body)
@@ -52,6 +60,19 @@ def test_a_null_that_means_something_stays_beside_one_that_does_not() -> None:
 def test_a_fault_beside_a_null_is_the_one_that_is_named(body: bytes, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         decode_body(body, DECODER)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('"tier": "HOT"', "tier: Invalid enum value 'HOT': it may be 'cold', 'hot'"),
+        ('"parts": [{}, {"kind": "c"}]', r"parts.1..kind: .*: it may be 'a', 'b'"),
+        ('"named": {"x": {"kind": ""}}', r"kind: .*: it may be 'a', 'b'"),
+    ],
+)
+def test_a_word_that_is_none_of_a_few_is_refused_with_those(fields: str, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        decode_body(f'{{"model": "m", {fields}}}'.encode(), DECODER)
 
 
 @pytest.mark.parametrize(

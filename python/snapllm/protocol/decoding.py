@@ -87,7 +87,7 @@ def _decode_without_nulls(
             if f"missing required field `{name}`" in str(other):
                 break
             refused = other
-    raise invalid_field(str(refused)) from None
+    raise invalid_field(str(refused), type_=decoder.type) from None
 
 
 def _own_field(error: msgspec.ValidationError) -> str:
