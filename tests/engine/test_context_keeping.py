@@ -212,3 +212,20 @@ def test_names_that_no_url_can_hold_are_refused(tmp_path: Path, path: Path) -> N
                     make()
                 assert caught.value.param == "name"
         assert len(engine.contexts.list()) == 1
+
+
+def test_a_document_that_leaves_no_room_for_a_question_is_refused(
+    tmp_path: Path, path: Path
+) -> None:
+    with open_engine(path, tmp_path / "w") as engine:
+        length = 2000
+        with pytest.raises(
+            snapllm.ContextLengthExceededError, match="with a question it is at least 2048 tokens"
+        ) as caught:
+            for length in range(2000, 2048):
+                engine.contexts.ingest("x" * length, name="doc")
+        assert caught.value.param == "content"
+        assert engine.contexts.query("doc", "A", max_tokens=1).answer.usage.num_prompt_tokens < 2048
+        with pytest.raises(snapllm.ContextLengthExceededError, match="with a question"):
+            engine.contexts.append("doc", "xx")
+        assert engine.contexts.get("doc").record.content == "x" * (length - 1)

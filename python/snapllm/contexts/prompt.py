@@ -19,7 +19,7 @@ from snapllm.conversation import (
     Message,
     has_media,
 )
-from snapllm.errors import InvalidRequestError
+from snapllm.errors import ContextLengthExceededError, InvalidRequestError
 from snapllm.params import ChatRequest
 
 Document: TypeAlias = str | list[ContentPart]
@@ -116,6 +116,7 @@ def document_prompt(core: _core.Engine, model_id: str, document: Document) -> Do
     Raises:
         InvalidRequestError: The model's template does not put the document first, or the
             model does not take its pictures.
+        ContextLengthExceededError: It leaves no room in the model's context for a question.
     """
     questions = [[Message("user", probe)] for probe in _PROBES]
     chats = [document_messages(document, question) for question in questions]
@@ -124,6 +125,15 @@ def document_prompt(core: _core.Engine, model_id: str, document: Document) -> Do
     prompts = [lower_chat(core, ChatRequest(model=model_id, messages=chat)) for chat in chats]
     first = prompts[0]
     shortest = min(len(prompt.tokens) for prompt in prompts)
+    context_size = core.model_info(model_id).context_size
+    if shortest >= context_size:
+        error = ContextLengthExceededError(
+            f"the document is too long: with a question it is at least {shortest} tokens, and the "
+            f"model's context has {context_size}",
+            param="content",
+        )
+        error.is_of_prompt = True
+        raise error
     length = 0
     while length < shortest and len({prompt.tokens[length] for prompt in prompts}) == 1:
         length += 1
