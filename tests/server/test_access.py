@@ -109,6 +109,10 @@ def test_a_page_that_has_its_own_name_lead_here_gets_nothing(server: Server) -> 
     names = ("localhost", "LOCALHOST:1", "app.localhost", "127.0.0.1:80", "[::1]:80", "192.168.0.2")
     for name in (*names, socket.gethostname()):
         assert get(name)[0] == 200, name
+    address = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=60) as connection:
+        connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.0 200")
 
 
 def test_other_names_are_answered_where_they_are_allowed_or_a_key_is_asked_for(

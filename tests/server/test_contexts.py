@@ -312,9 +312,11 @@ def test_contexts_survive_a_restart(tmp_path: Path, number: signal.Signals) -> N
 
 
 def test_the_command_line_lists_and_moves_contexts(demo_server: Server, tmp_path: Path) -> None:
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, given: str = "") -> str:
         command = [sys.executable, "-m", "snapllm", "contexts", "--url", demo_server.url]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*command, *arguments], input=given, capture_output=True, text=True, check=True
+        )
         return done.stdout
 
     (tmp_path / "doc.txt").write_text(HANDBOOK)
@@ -323,6 +325,16 @@ def test_the_command_line_lists_and_moves_contexts(demo_server: Server, tmp_path
     assert run("move", context_id, "cold").strip() == "cold"
     assert "20 days" in run("query", context_id, "What is the vacation policy?")
     assert "cache_hits" in run("stats")
+    fork_id = run("fork", context_id, "--name", "copy", "--ttl", "0").split(":")[0]
+    run("append", fork_id, "-", given="The password of the vault is 1234. ünd")
+    fork = demo_server.get(f"{API}/{fork_id}")
+    assert (fork["name"], fork["expires_at"]) == ("copy", None)
+    assert fork["token_count"] > demo_server.get(f"{API}/{context_id}")["token_count"]
+    run("export", fork_id, str(tmp_path / "c.snapctx"))
+    imported = run("import", str(tmp_path / "c.snapctx"), "--ttl", "2h").split(":")[0]
+    assert demo_server.get(f"{API}/{imported}")["ttl_seconds"] == 7200
+    for each in (fork_id, imported):
+        run("delete", each)
     assert "deleted" in run("delete", context_id)
     assert context_id not in run("list")
 

@@ -14,23 +14,29 @@ from snapllm.cli.client import RequestError, download, request, table, upload, u
 from snapllm.cli.units import parse_path, parse_seconds
 
 _API = "/api/v1/contexts"
+_TEXT_HELP = "a text file in UTF-8; - = what is piped in"
 
 
 def add_parser(commands: Any) -> None:
     """Adds the command and its actions."""
     parser = commands.add_parser(
         "contexts",
-        help="list, ingest, ask, move and delete a server's contexts",
+        help="list, ingest, ask, extend, move and delete a server's contexts",
         description="Shows what a running server keeps of documents, where, and what it takes.",
     )
     parents = [url_option(parser)]
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     actions.add_parser("list", help="list the contexts (the default)", parents=parents)
     ingest = actions.add_parser("ingest", help="compute and keep a text file", parents=parents)
-    ingest.add_argument("path", type=parse_path)
+    ingest.add_argument("path", type=parse_path, help=_TEXT_HELP)
     ingest.add_argument("--model", required=True, metavar="ID")
-    ingest.add_argument("--name")
-    ingest.add_argument("--ttl", type=parse_seconds, metavar="TIME", default=86_400.0)
+    _add_life(ingest)
+    append = actions.add_parser("append", help="add a text file to a context", parents=parents)
+    append.add_argument("context", metavar="ID")
+    append.add_argument("path", type=parse_path, help=_TEXT_HELP)
+    fork = actions.add_parser("fork", help="make a second context of a document", parents=parents)
+    fork.add_argument("context", metavar="ID")
+    _add_life(fork)
     query = actions.add_parser("query", help="ask a question", parents=parents)
     query.add_argument("context", metavar="ID")
     query.add_argument("question")
@@ -45,11 +51,19 @@ def add_parser(commands: Any) -> None:
     import_ = actions.add_parser("import", help="make a context of such a file", parents=parents)
     import_.add_argument("path", type=parse_path)
     import_.add_argument("--model", default="", metavar="ID")
-    import_.add_argument("--name", default="")
+    _add_life(import_)
     delete = actions.add_parser("delete", help="delete a context", parents=parents)
     delete.add_argument("context", metavar="ID")
     actions.add_parser("stats", help="print the counters as JSON", parents=parents)
     parser.set_defaults(handler=handle, action="list")
+
+
+def _add_life(parser: argparse.ArgumentParser) -> None:
+    """Adds what a new context is called, and how long it lives."""
+    parser.add_argument("--name")
+    parser.add_argument(
+        "--ttl", type=parse_seconds, metavar="TIME", default=86_400.0, help="0 = for ever (1 day)"
+    )
 
 
 def handle(options: argparse.Namespace) -> int:
@@ -69,23 +83,23 @@ def _run(options: argparse.Namespace) -> str:
     if options.action == "stats":
         return json.dumps(request(url, f"{_API}/stats")["stats"], indent=2)
     if options.action == "ingest":
-        body = {
-            "content": _text_of(options.path),
-            "model_id": options.model,
-            "name": options.name,
-            "ttl_seconds": math.ceil(options.ttl) or None,
-        }
-        answer = request(url, f"{_API}/ingest", body)
-        return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
+        body = {"content": _text_of(options.path), "model_id": options.model} | _life(options)
+        return _kept(request(url, f"{_API}/ingest", body))
     if options.action == "import":
         wanted = {"model_id": options.model, "name": options.name}
-        query = urlencode({key: value for key, value in wanted.items() if value})
-        answer = upload(url, f"{_API}/import?{query}", options.path)
-        return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
+        query = urlencode(
+            {key: value for key, value in wanted.items() if value}
+            | {"ttl_seconds": math.ceil(options.ttl)}
+        )
+        return _kept(upload(url, f"{_API}/import?{query}", options.path))
     path = f"{_API}/{quote(options.context, safe='')}"
     if options.action == "export":
         num_bytes = download(url, f"{path}/export", options.path)
         return f"{options.path}: {num_bytes / 1e6:.1f} MB"
+    if options.action == "append":
+        return _kept(request(url, f"{path}/append", {"content": _text_of(options.path)}))
+    if options.action == "fork":
+        return _kept(request(url, f"{path}/fork", _life(options)))
     if options.action == "query":
         return str(request(url, f"{path}/query", {"query": options.question})["response"])
     if options.action == "move":
@@ -94,8 +108,18 @@ def _run(options: argparse.Namespace) -> str:
     return f"{options.context} deleted"
 
 
+def _life(options: argparse.Namespace) -> dict[str, Any]:
+    return {"name": options.name, "ttl_seconds": math.ceil(options.ttl) or None}
+
+
+def _kept(answer: dict[str, Any]) -> str:
+    return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
+
+
 def _text_of(path: Path) -> str:
     try:
+        if str(path) == "-":
+            return sys.stdin.buffer.read().decode("utf-8")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise RequestError(f"{path} is not UTF-8 text") from None

@@ -64,9 +64,10 @@ async def check_host(request: web.Request, handler: Handler) -> web.StreamRespon
     """
     options = request.app[OPTIONS]
     is_guarded = bool(options.api_keys) or not _is_local(request)
-    if is_guarded or _is_own_name(request.host, options.cors_origins):
+    host = request.headers.get("Host", "")
+    if is_guarded or _is_own_name(host, options.cors_origins):
         return await handler(request)
-    message = f"{request.host} is no name of this server: allow it with --cors-origin or --api-key"
+    message = f"{host} is no name of this server: allow it with --cors-origin or --api-key"
     return refuse(request, ApiError("host_not_allowed", message))
 
 
