@@ -43,12 +43,30 @@ TEST(query_tiles, the_tokens_of_a_prompt_are_computed_together) {
   for (int32_t query = 0; query < 5; ++query) rows.show(query, 0, 100 + query);
   const auto tiles = rows.find(3);
   REQUIRE(tiles.size() == 2);
-  CHECK_EQ(tiles[0].num_queries, 3);
-  CHECK_EQ(tiles[0].num_cells, 102);
+  CHECK_EQ(tiles[0].num_queries, 2);
+  CHECK_EQ(tiles[0].num_cells, 101);
   CHECK_EQ(tiles[0].num_shared, 0);
-  CHECK_EQ(tiles[1].first, 3);
-  CHECK_EQ(tiles[1].num_queries, 2);
+  CHECK_EQ(tiles[1].first, 2);
+  CHECK_EQ(tiles[1].num_queries, 3);
   CHECK_EQ(num_runs(tiles[0]), 1);
+}
+
+TEST(query_tiles, a_long_prompt_is_cut_into_tiles_of_one_size) {
+  Rows rows(8);
+  for (int32_t query = 0; query < 7; ++query) rows.show(query, 0, 100 + query);
+  rows.show(7, 500, 510);
+  const auto tiles = rows.find(3);
+  REQUIRE(tiles.size() == 4);
+  int32_t next = 0;
+  for (const QueryTile& tile : tiles) {
+    CHECK_EQ(tile.first, next);
+    next += tile.num_queries;
+    CHECK_EQ(tile.num_cells, rows.counts[static_cast<size_t>(next - 1)]);
+  }
+  CHECK_EQ(tiles[0].num_queries, 2);
+  CHECK_EQ(tiles[1].num_queries, 2);
+  CHECK_EQ(tiles[2].num_queries, 3);
+  CHECK_EQ(tiles[3].num_queries, 1);
 }
 
 TEST(query_tiles, answers_that_begin_alike_go_over_what_they_share_together) {

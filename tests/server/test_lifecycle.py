@@ -248,7 +248,8 @@ def test_a_stream_of_any_kind_that_a_shutdown_cuts_off_ends_with_an_error(long_p
         status, answer, _ = each.result()
         assert status == 200, path
         last = json.loads(answer.strip().rpartition("data: ")[2])
-        assert "was closed before the request was done" in json.dumps(last["error"]), path
+        error = last["response"]["error"] if path == "/v1/responses" else last["error"]
+        assert "was closed before the request was done" in json.dumps(error), path
     assert not any("Traceback" in line for line in server.lines)
 
 

@@ -18,11 +18,13 @@ class TileFinder {
     const int32_t num_chains = find_chains(num_queries);
     int32_t num_tiles = 0;
     for (int32_t i = 0; i < num_chains; ++i) {
-      if (space_.chains[i].num_queries == 0) continue;  // it joined one before
-      QueryTile& tile = space_.tiles[num_tiles++];
-      tile = space_.chains[i];
-      tile.first = num_ordered_;
-      for (int32_t q = 0; q < tile.num_queries; ++q) order(space_.chains[i].first + q);
+      const QueryTile& chain = space_.chains[i];
+      if (chain.num_queries == 0) continue;  // it joined one before
+      const int32_t parts = (chain.num_queries + max_queries_ - 1) / max_queries_;
+      for (int32_t part = 0; part < parts; ++part) {
+        space_.tiles[num_tiles++] = part_of(chain, part, parts);
+      }
+      QueryTile& tile = space_.tiles[num_tiles - 1];
       if (can_join(tile)) join(tile, i, num_chains);
     }
     return num_tiles;
@@ -42,6 +44,19 @@ class TileFinder {
                        static_cast<size_t>(before.end) * sizeof(uint16_t)) == 0;
   }
 
+  // Parts of one size to within a query: a small last one would go over as many cells for little.
+  QueryTile part_of(const QueryTile& chain, int32_t part, int32_t parts) {
+    const int32_t first = chain.first + chain.num_queries * part / parts;
+    const int32_t end = chain.first + chain.num_queries * (part + 1) / parts;
+    QueryTile tile = chain;
+    tile.first = num_ordered_;
+    tile.num_queries = end - first;
+    tile.num_cells = space_.counts[end - 1];
+    for (int32_t query = first; query < end; ++query) order(query);
+    return tile;
+  }
+
+  // Queries that follow one another, however many they are.
   int32_t find_chains(int32_t num_queries) {
     int32_t num_chains = 0;
     VisibleCells before;
@@ -49,8 +64,7 @@ class TileFinder {
       const VisibleCells visible = cells_of(query);
       space_.counts[query] = visible.count;
       QueryTile* last = num_chains == 0 ? nullptr : &space_.chains[num_chains - 1];
-      if (last != nullptr && last->num_queries < max_queries_ && !visible.has_bias &&
-          follows(query, before)) {
+      if (last != nullptr && !visible.has_bias && follows(query, before)) {
         ++last->num_queries;
         last->num_cells = visible.count;
       } else {

@@ -79,11 +79,12 @@ def _is_local(request: web.Request) -> bool:
 
 
 def _is_own_name(host: str, origins: Collection[str]) -> bool:
-    """Whether the name is an address, this machine's, or that of an allowed origin."""
+    """Whether the name is an address, of this network, or that of an allowed origin."""
     if "*" in origins or any(origin.partition("://")[2] == host for origin in origins):
         return True
     name = _PORT.sub("", host).strip("[]").rstrip(".").lower()
-    if name in ("", "localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
+    # What other networks know has a dot.
+    if "." not in name or name.endswith(".localhost") or name == socket.gethostname().lower():
         return True
     try:
         ipaddress.ip_address(name)
