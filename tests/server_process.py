@@ -16,6 +16,8 @@ import urllib.error
 import urllib.request
 from typing import Any, ClassVar
 
+from described_answers import check_described
+
 START_TIMEOUT_S = 60.0
 LINE_TIMEOUT_S = 20.0
 
@@ -27,11 +29,12 @@ class Server:
     """All of them, so that none outlives the test that started it."""
 
     def __init__(self, *arguments: str) -> None:
+        self._data = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "snapllm.serve", "--port", "0", "--threads", "1", *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env={"XDG_DATA_HOME": tempfile.mkdtemp()} | os.environ | {"PYTHONUNBUFFERED": "1"},
+            env={"XDG_DATA_HOME": self._data.name} | os.environ | {"PYTHONUNBUFFERED": "1"},
         )
         self.lines: list[str] = []
         self._new_lines: queue.Queue[str | None] = queue.Queue()
@@ -84,7 +87,7 @@ class Server:
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any, dict[str, str]]:
-        """Status, decoded body and headers of one request."""
+        """Status, decoded body and headers of one request; a good answer must be as described."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         wanted = urllib.request.Request(
             self.url + path, data, {"Content-Type": "application/json"} | (headers or {})
@@ -95,8 +98,13 @@ class Server:
                 status, raw, found = response.status, response.read(), dict(response.headers)
         except urllib.error.HTTPError as error:
             status, raw, found = error.code, error.read(), dict(error.headers)
-        is_json = found.get("Content-Type", "").startswith("application/json")
-        return status, json.loads(raw) if is_json else raw.decode(), found
+        if not found.get("Content-Type", "").startswith("application/json"):
+            return status, raw.decode(), found
+        answer = json.loads(raw)
+        if status == 200:
+            is_anthropics = "anthropic-version" in (headers or {})
+            check_described(method, path, answer, is_anthropics=is_anthropics)
+        return status, answer, found
 
     def get(self, path: str) -> Any:
         """The body of a GET that must succeed."""
@@ -118,9 +126,11 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(timeout=90)
         self._reader.join(10)
+        self._data.cleanup()
         return status
 
     def kill(self) -> None:
         """Ends the process at once, if it still runs."""
         self.process.kill()
         self.process.wait(timeout=30)
+        self._data.cleanup()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from described_answers import check_described
+
 from fuzzing.client import TIME_LIMIT_S, Answer
 from fuzzing.requests import STREAMED, Request
 from fuzzing.shapes import EMBEDDED, WHOLE
@@ -78,6 +80,7 @@ def _check_success(request: Request, answer: Answer) -> None:
     assert answer.media_type == "application/json", answer.media_type
     body = answer.json()
     check(body)
+    check_described(request.method, request.endpoint, body, is_anthropics=_is_anthropics(request))
     if request.endpoint == "/v1/embeddings" and isinstance(body["data"][0]["embedding"], list):
         EMBEDDED(body)
 
@@ -113,9 +116,8 @@ def _is_unread(answer: Answer) -> bool:
 
 def _error_of(request: Request, answer: Answer) -> dict[str, Any]:
     body = answer.json()
-    headers = {name.lower() for name in request.headers}
     path = request.path.removeprefix("http://x")
-    if path.startswith("/v1/messages") or "anthropic-version" in headers:
+    if path.startswith("/v1/messages") or _is_anthropics(request):
         assert body["type"] == "error"
         assert body["request_id"] == answer.headers["request-id"]
     else:
@@ -123,6 +125,10 @@ def _error_of(request: Request, answer: Answer) -> dict[str, Any]:
     error: dict[str, Any] = body["error"]
     assert {"type", "message", "code", "param"} <= error.keys()
     return error
+
+
+def _is_anthropics(request: Request) -> bool:
+    return "anthropic-version" in {name.lower() for name in request.headers}
 
 
 def _check_named(request: Request, message: str, param: str | None) -> None:

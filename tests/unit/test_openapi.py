@@ -9,9 +9,10 @@ import pytest
 
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.decoding import decode_body
-from snapllm.protocol.openapi import _ENDPOINTS, openapi_document
+from snapllm.protocol.openapi import openapi_document
+from snapllm.protocol.openapi_endpoints import ENDPOINTS
 
-BODIES = sorted({e.body for e in _ENDPOINTS if isinstance(e.body, type)}, key=str)
+BODIES = sorted({e.body for e in ENDPOINTS if isinstance(e.body, type)}, key=str)
 SCHEMAS = openapi_document()["components"]["schemas"]
 # What fits the fields that a body requires; of the others "x".
 EXAMPLES: dict[str, Any] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -23,6 +24,15 @@ from snapllm.outputs import (
 )
 from snapllm.params import ChatRequest
 from snapllm.protocol.anthropic import Parsed
+from snapllm.protocol.anthropic_answer_types import (
+    AnthropicError,
+    AnthropicErrorObject,
+    AppliedEdits,
+    MessageAnswer,
+    MessageBlock,
+    MessageUsage,
+    TokenCountAnswer,
+)
 from snapllm.protocol.anthropic_conversation import TOOL_ID_PREFIX
 from snapllm.protocol.anthropic_refusals import ThreadsUnsupportedError
 from snapllm.protocol.error_codes import ApiError
@@ -39,11 +49,13 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+# What is cut from a conversation, where the client allows that.
+_NO_EDITS: AppliedEdits = {"applied_edits": []}
 # Anthropic's own codes, on which its clients act.
 _DETAILED = (ThreadsUnsupportedError.code,)
 
 
-def encode_event(name: str, data: dict[str, Any]) -> bytes:
+def encode_event(name: str, data: Mapping[str, Any]) -> bytes:
     """An event of a stream as it goes over the wire."""
     return b"event: " + name.encode() + b"\ndata: " + _encode(data) + b"\n\n"
 
@@ -51,9 +63,9 @@ def encode_event(name: str, data: dict[str, Any]) -> bytes:
 PING = encode_event("ping", {"type": "ping"})
 
 
-def error_object(error: ApiError, request_id: str) -> dict[str, Any]:
+def error_object(error: ApiError, request_id: str) -> AnthropicError:
     """An error in Anthropic's shape, with the API's own code and the field at fault."""
-    body: dict[str, Any] = {
+    body: AnthropicErrorObject = {
         "type": _ERROR_TYPES.get(error.status, "api_error"),
         "message": error.message,
         "code": error.code,
@@ -107,7 +119,7 @@ class Answer:
         self._num_marked_tokens = num_marked_tokens
         self._num_hour_tokens = num_hour_tokens
 
-    def usage(self, usage: Usage) -> dict[str, Any]:
+    def usage(self, usage: Usage) -> MessageUsage:
         """Token counts; those of the prompt are disjoint, as Anthropic has them."""
         created = max(0, self._num_marked_tokens - usage.num_cached_tokens)
         for_an_hour = max(0, self._num_hour_tokens - usage.num_cached_tokens)
@@ -126,7 +138,7 @@ class Answer:
 
     def message(self, result: ChatResult) -> bytes:
         """The body of an answer that is not streamed."""
-        content: list[dict[str, Any]] = []
+        content: list[MessageBlock] = []
         if result.reasoning:
             content.append(
                 {
@@ -147,27 +159,25 @@ class Answer:
             for call in result.tool_calls
         ]
         reason, sequence = _stop(result, self._parsed.request)
-        return _encode(
-            self._head(content)
-            | {
-                "stop_reason": reason,
-                "stop_sequence": sequence,
-                "usage": self.usage(result.usage),
-            }
-            | self._edits()
-        )
+        body: MessageAnswer = {
+            **self._head(content, self.usage(result.usage)),
+            "stop_reason": reason,
+            "stop_sequence": sequence,
+        }
+        if self._parsed.may_edit:
+            body["context_management"] = _NO_EDITS
+        return _encode(body)
 
-    def _edits(self) -> dict[str, Any]:
-        """What was cut from the conversation, where the client allows that: nothing is here."""
-        return {"context_management": {"applied_edits": []}} if self._parsed.may_edit else {}
-
-    def _head(self, content: list[dict[str, Any]]) -> dict[str, Any]:
+    def _head(self, content: list[MessageBlock], usage: MessageUsage) -> MessageAnswer:
         return {
             "id": self.id,
             "type": "message",
             "role": "assistant",
             "model": self._parsed.request.model,
             "content": content,
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage,
         }
 
     def start(self, num_prompt_tokens: int, num_cached_tokens: int) -> bytes:
@@ -176,11 +186,7 @@ class Answer:
         They tell what was cached, since clients keep these counts beside those of the end.
         """
         usage = Usage(num_prompt_tokens=num_prompt_tokens, num_cached_tokens=num_cached_tokens)
-        message = self._head([]) | {
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": self.usage(usage),
-        }
+        message = self._head([], self.usage(usage))
         return encode_event("message_start", {"type": "message_start", "message": message}) + PING
 
     def end(self, finish: Finish) -> bytes:
@@ -190,7 +196,9 @@ class Answer:
             "type": "message_delta",
             "delta": {"stop_reason": reason, "stop_sequence": sequence},
             "usage": self.usage(finish.usage),
-        } | self._edits()
+        }
+        if self._parsed.may_edit:
+            delta["context_management"] = _NO_EDITS
         return encode_event("message_delta", delta) + encode_event(
             "message_stop", {"type": "message_stop"}
         )
@@ -198,7 +206,7 @@ class Answer:
 
 def count_object(parsed: Parsed, num_tokens: int) -> bytes:
     """The body of an answer of POST /v1/messages/count_tokens."""
-    count: dict[str, Any] = {"input_tokens": num_tokens}
+    count: TokenCountAnswer = {"input_tokens": num_tokens}
     if parsed.may_edit:
         count["context_management"] = {"original_input_tokens": num_tokens}
     return _encode(count)

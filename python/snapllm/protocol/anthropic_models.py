@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError
+from snapllm.protocol.anthropic_answer_types import AnthropicModel, AnthropicModelList
 from snapllm.protocol.listed_models import ListedModel
 
 _encode = msgspec.json.encode
@@ -53,14 +54,13 @@ def models_object(models: Sequence[ListedModel], query: ListQuery) -> bytes:
         after = query.after_id
         wanted = models[_position(models, after, "after_id") + 1 :] if after is not None else models
         page = wanted[: query.limit]
-    return _encode(
-        {
-            "data": [_model(model) for model in page],
-            "has_more": len(wanted) > len(page),
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-        }
-    )
+    body: AnthropicModelList = {
+        "data": [_model(model) for model in page],
+        "has_more": len(wanted) > len(page),
+        "first_id": page[0].id if page else None,
+        "last_id": page[-1].id if page else None,
+    }
+    return _encode(body)
 
 
 def model_object(model: ListedModel) -> bytes:
@@ -75,7 +75,7 @@ def _position(models: Sequence[ListedModel], model_id: str, param: str) -> int:
     raise InvalidRequestError(f"{param}: no model {model_id!r} is listed", param=param)
 
 
-def _model(model: ListedModel) -> dict[str, Any]:
+def _model(model: ListedModel) -> AnthropicModel:
     at = datetime.fromtimestamp(model.loaded_at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "type": "model",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import TypedDict
 
 from snapllm.diffusion import ImageModel, ImagePreview, ImageRequest, ImageResult, ImageStep
+from snapllm.diffusion.job import JobState
 from snapllm.diffusion.params import (
     CfgScale,
     ImageSeed,
@@ -66,6 +68,60 @@ class DiffusionRequest(msgspec.Struct, kw_only=True):
     def model_name(self) -> str:
         """The model to use; empty = the active one."""
         return self.model or self.model_id or ""
+
+
+class DiffusionAnswer(TypedDict):
+    """The answer to an image request."""
+
+    status: Literal["success"]
+    image: str
+    """The first of `images`: files in base64."""
+    seed: int
+    generation_time_s: float
+    queue_time_s: float
+    model: str
+    job_id: str
+    format: ImageFormat
+    width: int
+    height: int
+    images: list[str]
+    seeds: list[int]
+
+
+class JobFacts(msgspec.Struct, frozen=True):
+    """What a client learns about an image job."""
+
+    id: str
+    model: str
+    state: JobState
+    position: int
+    """How many jobs are before it."""
+    step: int
+    of: int
+    seconds_per_step: float
+    seed: int
+
+
+class JobAnswer(TypedDict):
+    """The body of GET /api/v1/diffusion/jobs/{job_id}."""
+
+    job: JobFacts
+
+
+class JobList(TypedDict):
+    """The body of GET /api/v1/diffusion/jobs."""
+
+    jobs: list[JobFacts]
+    count: int
+
+
+class CancelledJob(TypedDict):
+    """The body of DELETE /api/v1/diffusion/jobs/{job_id}."""
+
+    status: Literal["success"]
+    message: str
+    job_id: str
+    state: JobState
 
 
 _decoder = msgspec.json.Decoder(DiffusionRequest)
@@ -129,7 +185,7 @@ def encode_images(result: ImageResult, image_format: ImageFormat, quality: int) 
     return texts
 
 
-def result_object(job_id: str, result: ImageResult, wire: DiffusionRequest) -> dict[str, Any]:
+def result_object(job_id: str, result: ImageResult, wire: DiffusionRequest) -> DiffusionAnswer:
     """The answer to an image request; `image` is the first one."""
     images = encode_images(result, wire.output_format, wire.quality)
     first = result.pictures[0]
@@ -191,3 +247,26 @@ def preview_piece(job_id: str, preview: ImagePreview) -> bytes:
             "done": False,
         }
     )
+
+
+def job_body(facts: JobFacts) -> bytes:
+    """The answer about one job."""
+    body: JobAnswer = {"job": facts}
+    return _encode(body)
+
+
+def jobs_body(jobs: list[JobFacts]) -> bytes:
+    """The list of jobs."""
+    body: JobList = {"jobs": jobs, "count": len(jobs)}
+    return _encode(body)
+
+
+def cancelled_body(facts: JobFacts, is_cancelled: bool) -> bytes:
+    """The answer to a cancellation; a job that was over stays what it was."""
+    body: CancelledJob = {
+        "status": "success",
+        "message": f"Job {'cancelled' if is_cancelled else 'was over already'}: {facts.id}",
+        "job_id": facts.id,
+        "state": "cancelled" if is_cancelled else facts.state,
+    }
+    return _encode(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from typing_extensions import TypedDict
 
 from snapllm.errors import SnapLLMError
 
@@ -59,6 +60,22 @@ _PROMPT_FIELDS: dict[str, str | None] = {
 RETRY_AFTER_S = 1
 
 
+class ErrorObject(TypedDict):
+    """What went wrong."""
+
+    type: str
+    message: str
+    code: str
+    param: str | None
+    """The field at fault."""
+
+
+class ErrorAnswer(TypedDict):
+    """The body of an error of the OpenAI and native APIs."""
+
+    error: ErrorObject
+
+
 class ApiError(msgspec.Struct, frozen=True):
     """An error as the API reports it; `param` is the field at fault."""
 
@@ -99,13 +116,12 @@ def api_error(error: SnapLLMError, endpoint: str = "") -> ApiError:
 
 def encode_error(error: ApiError) -> bytes:
     """The error body of the OpenAI and native APIs."""
-    return msgspec.json.encode(
-        {
-            "error": {
-                "type": error.type,
-                "message": error.message,
-                "code": error.code,
-                "param": error.param,
-            }
+    body: ErrorAnswer = {
+        "error": {
+            "type": error.type,
+            "message": error.message,
+            "code": error.code,
+            "param": error.param,
         }
-    )
+    }
+    return msgspec.json.encode(body)

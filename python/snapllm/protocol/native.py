@@ -5,10 +5,12 @@ It follows the form of the specification's other generation endpoints.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import NotRequired, TypedDict
 
 from snapllm.conversation import Message
 from snapllm.outputs import ChatResult, Usage, tokens_per_second
@@ -73,6 +75,35 @@ class BatchRequest(SamplingFields, kw_only=True):
     ]
 
 
+class GenerateUsage(TypedDict):
+    """The token counts of an answer."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+class GenerateAnswer(TypedDict):
+    """The answer to one prompt."""
+
+    status: Literal["success"]
+    response: str
+    model: str
+    finish_reason: str
+    usage: GenerateUsage
+    generation_time_s: float
+    tokens_per_second: float
+    reasoning: NotRequired[str]
+
+
+class BatchAnswer(TypedDict):
+    """The body of POST /api/v1/generate/batch."""
+
+    status: Literal["success"]
+    results: list[GenerateAnswer]
+    """In the order of their prompts."""
+
+
 _generate_decoder = msgspec.json.Decoder(GenerateRequest)
 _batch_decoder = msgspec.json.Decoder(BatchRequest)
 
@@ -134,7 +165,7 @@ def _stop(wire: SamplingFields) -> tuple[str, ...]:
     return (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def _usage(usage: Usage) -> GenerateUsage:
     return {
         "prompt_tokens": usage.num_prompt_tokens,
         "cached_tokens": usage.num_cached_tokens,
@@ -142,10 +173,10 @@ def _usage(usage: Usage) -> dict[str, int]:
     }
 
 
-def generate_object(model: str, answer: ChatResult) -> dict[str, Any]:
+def generate_object(model: str, answer: ChatResult) -> GenerateAnswer:
     """The answer to a generate request, and one entry of a batch's."""
     timings = answer.timings
-    body: dict[str, Any] = {
+    body: GenerateAnswer = {
         "status": "success",
         "response": answer.content,
         "model": model,
@@ -161,6 +192,11 @@ def generate_object(model: str, answer: ChatResult) -> dict[str, Any]:
     return body
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def batch_object(model: str, answers: Sequence[ChatResult]) -> BatchAnswer:
+    """The answer to a batch."""
+    return {"status": "success", "results": [generate_object(model, each) for each in answers]}
+
+
+def encode(body: GenerateAnswer | BatchAnswer) -> bytes:
     """A body as JSON."""
     return _encode(body)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+from typing_extensions import NotRequired, TypedDict
 
 from snapllm._core import ModelInfo
 from snapllm.diffusion import ImageModelInfo
@@ -62,6 +63,62 @@ class KnownModels(msgspec.Struct, frozen=True, kw_only=True):
         return next(of_kind, None)
 
 
+class ModelEntry(TypedDict):
+    """A model of the list."""
+
+    id: str
+    name: str
+    type: Literal["llm", "vision", "embedding", "diffusion"]
+    quantization: str
+    """Empty where the kind has none, and before the model is loaded."""
+    size_gb: float
+    active: bool
+    loaded_at: str | None
+    """None: it is still to be loaded."""
+    state: str
+    pinned: bool
+    file_path: str
+    # Of all that are loaded:
+    num_threads: NotRequired[int]
+    load_time_ms: NotRequired[float]
+    # Of text models:
+    architecture: NotRequired[str]
+    context_size: NotRequired[int]
+    train_context_size: NotRequired[int]
+    kv_cells: NotRequired[int]
+    max_sequences: NotRequired[int]
+    gpu_layers: NotRequired[int]
+    flash_attention: NotRequired[bool]
+    draft_tokens: NotRequired[int]
+    num_parameters: NotRequired[int]
+    weights_mb: NotRequired[float]
+    kv_mb: NotRequired[float]
+    projector_mb: NotRequired[float]
+    compute_mb: NotRequired[float]
+    # Of image models:
+    memory_mb: NotRequired[float]
+    upscale_factor: NotRequired[int]
+    requests_waiting: NotRequired[int]
+    requests_running: NotRequired[int]
+    worker_starts: NotRequired[int]
+    files: NotRequired[dict[str, str]]
+
+
+class OneModel(TypedDict):
+    """The body of GET /api/v1/models/{model_id}."""
+
+    model: ModelEntry
+
+
+class ModelList(TypedDict):
+    """The body of GET /api/v1/models."""
+
+    models: list[ModelEntry]
+    active_model: str | None
+    active_image_model: str | None
+    total_loaded: int
+
+
 def megabytes(num_bytes: int) -> float:
     """Bytes as the API gives amounts of memory."""
     return round(num_bytes / 1e6, 3)
@@ -86,14 +143,14 @@ def _iso_time(unix_ms: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def type_of(info: ModelInfo) -> str:
+def type_of(info: ModelInfo) -> Literal["llm", "vision", "embedding"]:
     """A text model's type, as the list has it."""
     if not info.supports_generation:
         return "embedding"
     return "vision" if info.mmproj_path else "llm"
 
 
-def _model_entry(info: ModelInfo) -> dict[str, Any]:
+def _model_entry(info: ModelInfo) -> ModelEntry:
     """One model of the list."""
     return {
         "id": info.id,
@@ -124,7 +181,7 @@ def _model_entry(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _image_model_entry(info: ImageModelInfo, is_active: bool) -> dict[str, Any]:
+def _image_model_entry(info: ImageModelInfo, is_active: bool) -> ModelEntry:
     """One image model of the list; it is active among its kind."""
     return {
         "id": info.id,
@@ -148,7 +205,7 @@ def _image_model_entry(info: ImageModelInfo, is_active: bool) -> dict[str, Any]:
     }
 
 
-def _coming_entry(model: ComingModel, is_active: bool) -> dict[str, Any]:
+def _coming_entry(model: ComingModel, is_active: bool) -> ModelEntry:
     """One model of the list that is still to be loaded."""
     return {
         "id": model.id,
@@ -164,7 +221,7 @@ def _coming_entry(model: ComingModel, is_active: bool) -> dict[str, Any]:
     }
 
 
-def model_entries(known: KnownModels) -> list[dict[str, Any]]:
+def model_entries(known: KnownModels) -> list[ModelEntry]:
     """The list: text models ordered by id, then image models, whether they are loaded or not."""
     texts = [_model_entry(info) for info in known.texts]
     images = [_image_model_entry(info, info.id == known.active_image) for info in known.images]
@@ -176,19 +233,19 @@ def model_entries(known: KnownModels) -> list[dict[str, Any]]:
     return [entry for each in (texts, images) for entry in sorted(each, key=lambda e: e["id"])]
 
 
-def model_object(entry: dict[str, Any]) -> bytes:
+def model_object(entry: ModelEntry) -> bytes:
     """The body of GET /api/v1/models/{id}."""
-    return _encode({"model": entry})
+    body: OneModel = {"model": entry}
+    return _encode(body)
 
 
 def models_object(known: KnownModels) -> bytes:
     """The body of GET /api/v1/models; models that are evicted or still to come are in the list,
     but not loaded."""
-    return _encode(
-        {
-            "models": model_entries(known),
-            "active_model": known.active,
-            "active_image_model": known.active_image,
-            "total_loaded": num_in_memory(known.loaded),
-        }
-    )
+    body: ModelList = {
+        "models": model_entries(known),
+        "active_model": known.active,
+        "active_image_model": known.active_image,
+        "total_loaded": num_in_memory(known.loaded),
+    }
+    return _encode(body)

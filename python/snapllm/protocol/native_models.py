@@ -1,25 +1,21 @@
-"""The native API: the models, of all kinds. The lists of them are `native_listing`'s.
+"""The native API: requests about models of all kinds.
 
-The specification fixes the fields of these endpoints.
+The answers are in `native_model_answers`, the lists in `native_listing`. The specification fixes
+the fields of these endpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta
 
-from snapllm._core import EngineStats, ModelInfo, ModelStats
-from snapllm.diffusion import ImageModelInfo
 from snapllm.diffusion.options import LoadImageOptions
 from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType, LoadOptions
 from snapllm.protocol.decoding import decode_body
-from snapllm.protocol.native_listing import megabytes, num_in_memory, type_of
-from snapllm.totals import Totals
 
 _encode = msgspec.json.encode
 
@@ -192,136 +188,3 @@ def parse_model_id(body: bytes) -> str:
 def parse_pin(body: bytes) -> PinRequest:
     """Reads a pin request."""
     return decode_body(body, _pin_decoder)
-
-
-_TYPE_NAMES = {"llm": "Text LLM", "vision": "Vision LLM", "embedding": "Embedding"}
-
-
-def loaded_image_object(info: ImageModelInfo, is_active: bool) -> bytes:
-    """The body of POST /api/v1/models/load for an image model."""
-    return _encode(
-        {
-            "status": "success",
-            "message": f"Model loaded: {info.id}",
-            "model": info.id,
-            "model_type": "Diffusion",
-            "load_time_ms": round(info.load_ms, 3),
-            "active": is_active,
-        }
-    )
-
-
-def loaded_object(info: ModelInfo) -> bytes:
-    """The body of POST /api/v1/models/load."""
-    return _encode(
-        {
-            "status": "success",
-            "message": f"Model loaded: {info.id}",
-            "model": info.id,
-            "model_type": _TYPE_NAMES[type_of(info)],
-            "load_time_ms": round(info.load_ms, 3),
-            "active": info.active,
-            "context_size": info.context_size,
-        }
-    )
-
-
-def switched_object(model_id: str, state: str, switch_ms: float) -> bytes:
-    """The body of POST /api/v1/models/switch; an evicted model loads with its next request."""
-    return _encode(
-        {
-            "status": "success",
-            "message": f"Switched to model: {model_id}",
-            "model": model_id,
-            "switch_time_ms": round(switch_ms, 6),
-            "state": state,
-        }
-    )
-
-
-def pinned_object(wanted: PinRequest) -> bytes:
-    """The body of POST /api/v1/models/pin."""
-    done = "Pinned" if wanted.pinned else "Unpinned"
-    return _encode(
-        {
-            "status": "success",
-            "message": f"{done} model: {wanted.model_id}",
-            "model": wanted.model_id,
-            "pinned": wanted.pinned,
-        }
-    )
-
-
-def unloaded_object(model_id: str) -> bytes:
-    """The body of POST /api/v1/models/unload."""
-    return _encode({"status": "success", "message": f"Model unloaded: {model_id}"})
-
-
-def cache_stats_object(
-    models: Sequence[ModelInfo],
-    images: Sequence[ImageModelInfo],
-    stats: EngineStats,
-    totals: Mapping[str, Totals],
-) -> bytes:
-    """The body of GET /api/v1/models/cache/stats.
-
-    Hits and misses count prompt tokens: restored, and computed, also by models that were
-    unloaded since. The specification shows its six fields inside of `stats`, and reads them
-    beside it: they are in both places.
-    """
-    hits = sum(int(each["num_cached_tokens"][0]) for each in totals.values())
-    misses = sum(int(each["num_prompt_tokens"][0]) for each in totals.values()) - hits
-    memory = stats.memory
-    gpu_bytes = sum(info.gpu_bytes for info in models if info.state == "resident")
-    body: dict[str, Any] = {
-        "total_models_loaded": num_in_memory([*models, *images]),
-        "gpu_memory_used_mb": megabytes(gpu_bytes),
-        "cpu_memory_used_mb": megabytes(max(0, memory.used_bytes - gpu_bytes)),
-        "cache_hits": hits,
-        "cache_misses": misses,
-        "hit_rate": round(hits / (hits + misses), 4) if hits + misses else 0.0,
-    }
-    more = {
-        "memory_budget_mb": megabytes(memory.budget_bytes),
-        "snapshot_memory_mb": megabytes(memory.snapshot_bytes),
-        "external_memory_mb": megabytes(memory.external_bytes),
-        "evictions": memory.num_evictions,
-        "reloads": memory.num_reloads,
-        "switches": stats.num_switches,
-        "kv_files_damaged": stats.kv_store.num_damaged,
-        "kv_read_failures": stats.kv_store.num_read_failures,
-        "kv_write_failures": stats.kv_store.num_write_failures,
-        "models": [_model_stats(m) for m in stats.models],
-    }
-    return _encode({"stats": body | more, **body})
-
-
-def _model_stats(stats: ModelStats) -> dict[str, Any]:
-    return {
-        "id": stats.id,
-        "resident": stats.resident,
-        "loads": stats.num_loads,
-        "evictions": stats.num_evictions,
-        "requests": stats.num_requests,
-        "requests_running": stats.num_running,
-        "requests_waiting": stats.num_waiting,
-        "requests_cancelled": stats.num_cancelled,
-        "requests_failed": stats.num_failed,
-        "prompt_tokens": stats.num_prompt_tokens,
-        "cached_tokens": stats.num_cached_tokens,
-        "generated_tokens": stats.num_generated_tokens,
-        "embedded_tokens": stats.num_embedded_tokens,
-        "draft_tokens": stats.num_draft_tokens,
-        "accepted_draft_tokens": stats.num_accepted_draft_tokens,
-        "preemptions": stats.num_preemptions,
-        "kv_cells_used": stats.num_kv_cells_used,
-        "mean_batch_tokens": _mean(stats.num_batch_tokens, stats.num_steps),
-        "mean_batch_sequences": _mean(stats.num_batch_sequences, stats.num_steps),
-        "mean_queue_ms": _mean(stats.queue_time.sum_ms, stats.queue_time.count),
-        "mean_ttft_ms": _mean(stats.time_to_first_token.sum_ms, stats.time_to_first_token.count),
-        "mean_itl_ms": _mean(stats.inter_token_latency.sum_ms, stats.inter_token_latency.count),
-    }
-
-
-def _mean(total: float, count: int) -> float:
-    return round(total / count, 3) if count else 0.0

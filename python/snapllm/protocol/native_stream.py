@@ -7,6 +7,7 @@ misses nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -30,6 +31,6 @@ def text_pieces(events: list[ChatEvent]) -> list[bytes]:
     return [piece for event in events if (piece := text_piece(event)) is not None]
 
 
-def last_piece(answer: dict[str, Any]) -> bytes:
+def last_piece(answer: Mapping[str, Any]) -> bytes:
     """The last piece, of the body that is the answer without `stream`."""
     return _encode({"token": "", "done": True, **answer})

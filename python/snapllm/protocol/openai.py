@@ -29,7 +29,15 @@ from snapllm.outputs import (
 from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.listed_models import ListedModel
-from snapllm.protocol.openai_logprobs import logprob_objects
+from snapllm.protocol.openai_answer_types import (
+    AnswerMessage,
+    ChatChoice,
+    ChatCompletionAnswer,
+    CompletionUsage,
+    OpenAiModel,
+    OpenAiModelList,
+)
+from snapllm.protocol.openai_logprobs import ChatLogprobs, logprob_objects
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_tools import CallStream, call_object, custom_names, read_tools
 from snapllm.protocol.openai_types import (
@@ -137,7 +145,7 @@ def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:
     return (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
 
 
-def usage_object(usage: Usage, speed: float) -> dict[str, Any]:
+def usage_object(usage: Usage, speed: float) -> CompletionUsage:
     """The `usage` of an answer."""
     return {
         "prompt_tokens": usage.num_prompt_tokens,
@@ -160,12 +168,12 @@ def add_usage(answers: Sequence[Finish | ChatResult]) -> tuple[Usage, float]:
     return usage, sum(tokens_per_second(a.usage, a.timings) for a in answers)
 
 
-def _logprobs_object(entries: list[TokenLogprob]) -> dict[str, Any]:
+def _logprobs_object(entries: list[TokenLogprob]) -> ChatLogprobs:
     return {"content": logprob_objects(entries), "refusal": None}
 
 
-def _message(result: ChatResult, custom_tools: Collection[str]) -> dict[str, Any]:
-    message: dict[str, Any] = {
+def _message(result: ChatResult, custom_tools: Collection[str]) -> AnswerMessage:
+    message: AnswerMessage = {
         "role": "assistant",
         "content": None if result.tool_calls and not result.content else result.content,
         "refusal": None,
@@ -202,8 +210,7 @@ class Encoder:
 
     def response(self, results: list[ChatResult]) -> bytes:
         """The body of an answer that is not streamed, one choice per result."""
-        body = self._head("chat.completion")
-        body["choices"] = [
+        choices: list[ChatChoice] = [
             {
                 "index": index,
                 "message": _message(result, self._custom_tools),
@@ -212,7 +219,15 @@ class Encoder:
             }
             for index, result in enumerate(results)
         ]
-        body["usage"] = usage_object(*add_usage(results))
+        body: ChatCompletionAnswer = {
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": None,
+            "choices": choices,
+            "usage": usage_object(*add_usage(results)),
+        }
         return _encode(body)
 
     def first_chunk(self, index: int) -> bytes:
@@ -236,15 +251,15 @@ class Encoder:
 
     def usage_chunk(self, finishes: list[Finish]) -> bytes:
         """The last chunk of a stream whose client asked for usage."""
-        body = self._head("chat.completion.chunk")
+        body = self._head()
         body["choices"] = []
         body["usage"] = usage_object(*add_usage(finishes))
         return _encode(body)
 
-    def _head(self, kind: str) -> dict[str, Any]:
+    def _head(self) -> dict[str, Any]:
         return {
             "id": self.id,
-            "object": kind,
+            "object": "chat.completion.chunk",
             "created": self._created,
             "model": self._model,
             "system_fingerprint": None,
@@ -272,14 +287,15 @@ class Encoder:
         choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": reason}
         if logprobs:
             choice["logprobs"] = _logprobs_object(logprobs)
-        body = self._head("chat.completion.chunk")
+        body = self._head()
         body["choices"] = [choice]
         return _encode(body | self._no_usage)
 
 
 def models_object(models: Sequence[ListedModel]) -> bytes:
     """The body of GET /v1/models."""
-    return _encode({"object": "list", "data": [_model(model) for model in models]})
+    body: OpenAiModelList = {"object": "list", "data": [_model(model) for model in models]}
+    return _encode(body)
 
 
 def model_object(model: ListedModel) -> bytes:
@@ -287,5 +303,5 @@ def model_object(model: ListedModel) -> bytes:
     return _encode(_model(model))
 
 
-def _model(model: ListedModel) -> dict[str, Any]:
+def _model(model: ListedModel) -> OpenAiModel:
     return {"id": model.id, "object": "model", "created": model.loaded_at, "owned_by": "local"}

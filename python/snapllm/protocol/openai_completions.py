@@ -8,10 +8,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import TypedDict
 
 from snapllm._numbers import TokenId
 from snapllm.errors import InvalidRequestError
@@ -39,6 +40,12 @@ from snapllm.params import (
 )
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import usage_object
+from snapllm.protocol.openai_answer_types import (
+    CompletionAnswer,
+    CompletionChoice,
+    CompletionLogprobs,
+    CompletionUsage,
+)
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_types import LogitBias, ModelName, StreamOptions
 
@@ -142,7 +149,7 @@ def _token_text(entry: TokenLogprob | TokenAlternative) -> str:
     return entry.bytes.decode(errors="replace")
 
 
-def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any] | None:
+def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs | None:
     if not entries:
         return None
     tokens = [_token_text(entry) for entry in entries]
@@ -160,6 +167,16 @@ def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> dict[str, 
     }
 
 
+class _Head(TypedDict):
+    """What an answer and its chunks begin with."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: None
+
+
 class Encoder:
     """Writes the answer to one request, whole or as chunks.
 
@@ -173,9 +190,9 @@ class Encoder:
         self._created = int(time.time())
         self._offsets: dict[int, int] = {}
 
-    def response(self, results: Sequence[tuple[str, Completion]], usage: dict[str, Any]) -> bytes:
+    def response(self, results: Sequence[tuple[str, Completion]], usage: CompletionUsage) -> bytes:
         """The body of an answer that is not streamed; each result with its echo."""
-        choices = [
+        choices: list[CompletionChoice] = [
             {
                 "index": index,
                 "text": echo + result.text,
@@ -184,7 +201,8 @@ class Encoder:
             }
             for index, (echo, result) in enumerate(results)
         ]
-        return _encode(self._head() | {"choices": choices, "usage": usage})
+        body: CompletionAnswer = {**self._head(), "choices": choices, "usage": usage}
+        return _encode(body)
 
     def echo(self, index: int, text: str) -> bytes:
         """The chunk that repeats the prompt."""
@@ -199,11 +217,11 @@ class Encoder:
             index, chunk.text, _logprobs_object(chunk.logprobs, offset), chunk.finish_reason
         )
 
-    def usage_chunk(self, usage: dict[str, Any]) -> bytes:
+    def usage_chunk(self, usage: CompletionUsage) -> bytes:
         """The last chunk of a stream whose client asked for usage."""
-        return _encode(self._head() | {"choices": [], "usage": usage})
+        return _encode({**self._head(), "choices": [], "usage": usage})
 
-    def _head(self) -> dict[str, Any]:
+    def _head(self) -> _Head:
         return {
             "id": self._id,
             "object": "text_completion",
@@ -213,13 +231,18 @@ class Encoder:
         }
 
     def _chunk(
-        self, index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None
+        self, index: int, text: str, logprobs: CompletionLogprobs | None, reason: str | None
     ) -> bytes:
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return _encode(self._head() | {"choices": [choice]} | self._no_usage)
+        choice: CompletionChoice = {
+            "index": index,
+            "text": text,
+            "logprobs": logprobs,
+            "finish_reason": reason,
+        }
+        return _encode({**self._head(), "choices": [choice], **self._no_usage})
 
 
-def add_usage(groups: Sequence[Sequence[Finish | Completion]]) -> dict[str, Any]:
+def add_usage(groups: Sequence[Sequence[Finish | Completion]]) -> CompletionUsage:
     """The usage of all answers; each prompt counts once."""
     answers = [answer for group in groups for answer in group]
     usage = Usage(

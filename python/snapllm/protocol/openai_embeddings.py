@@ -16,6 +16,7 @@ from snapllm._requests import embedding_request
 from snapllm.errors import InvalidRequestError
 from snapllm.params import EmbeddingRequest
 from snapllm.protocol.decoding import decode_body
+from snapllm.protocol.openai_answer_types import Embedding, EmbeddingsAnswer, EmbeddingsUsage
 from snapllm.protocol.openai_types import ModelName
 
 
@@ -69,9 +70,10 @@ def embeddings_object(
             return base64.b64encode(vector).decode()
         return array("f", vector).tolist()
 
-    data = [
+    data: list[Embedding] = [
         {"object": "embedding", "index": index, "embedding": value(vector)}
         for index, vector in enumerate(vectors)
     ]
-    usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
+    usage: EmbeddingsUsage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+    body: EmbeddingsAnswer = {"object": "list", "data": data, "model": model, "usage": usage}
+    return msgspec.json.encode(body)

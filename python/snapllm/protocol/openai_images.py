@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import TypedDict
 
 from snapllm.diffusion import ImagePreview, ImageResult
 from snapllm.diffusion.params import MAX_SIDE, CfgScale, ImageSeed, NegativePrompt, NumSteps, Prompt
@@ -19,6 +20,7 @@ from snapllm.diffusion.pictures import ImageFormat, encode
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.diffusion import DiffusionRequest, encode_images
+from snapllm.protocol.openai_answer_types import GeneratedImage, ImagesAnswer
 
 _encode = msgspec.json.encode
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -101,18 +103,23 @@ def images_body(result: ImageResult, wire: ImagesRequest, native: DiffusionReque
     data URL."""
     files = encode_images(result, native.output_format, native.quality)
     mime = f"image/{native.output_format}"
-    data: list[dict[str, Any]] = [
-        {"url": f"data:{mime};base64,{file}"}
+    data: list[GeneratedImage] = [
+        {"url": f"data:{mime};base64,{file}", "seed": seed}
         if wire.response_format == "url"
-        else {"b64_json": file}
-        for file in files
+        else {"b64_json": file, "seed": seed}
+        for file, seed in zip(files, result.seeds, strict=True)
     ]
-    for entry, seed in zip(data, result.seeds, strict=True):
-        entry["seed"] = seed
-    return _encode({"created": int(time.time()), "data": data, **_facts(native)})
+    body: ImagesAnswer = {"created": int(time.time()), "data": data, **_facts(native)}
+    return _encode(body)
 
 
-def _facts(native: DiffusionRequest) -> dict[str, Any]:
+class _Facts(TypedDict):
+    size: str
+    output_format: str
+    background: Literal["opaque"]
+
+
+def _facts(native: DiffusionRequest) -> _Facts:
     return {
         "size": f"{native.width}x{native.height}",
         "output_format": native.output_format,

@@ -13,6 +13,7 @@ from snapllm.conversation import Tool, ToolFields, ToolMode, offer_tools, text_t
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ToolCall, ToolCallDelta, ToolCallStart
 from snapllm.protocol.custom_tools import TextReader, text_of
+from snapllm.protocol.openai_answer_types import CalledCustomTool, CalledFunction, CalledTool
 from snapllm.protocol.openai_types import (
     AllowedTool,
     ChatCompletionRequest,
@@ -76,12 +77,12 @@ def _name(choice: AllowedTool, where: str) -> str:
     return _given(chosen, f"{where}.{choice.type}").name
 
 
-def call_object(call: ToolCall, custom: Collection[str]) -> dict[str, Any]:
+def call_object(call: ToolCall, custom: Collection[str]) -> CalledTool:
     """A call of a whole answer."""
     if call.name in custom:
-        called = {"name": call.name, "input": text_of(call.arguments)}
+        called: CalledCustomTool = {"name": call.name, "input": text_of(call.arguments)}
         return {"id": call.id, "type": "custom", "custom": called}
-    function = {"name": call.name, "arguments": call.arguments}
+    function: CalledFunction = {"name": call.name, "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
 
 

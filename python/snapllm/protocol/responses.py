@@ -17,6 +17,7 @@ from snapllm.params import ChatRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import thinks
 from snapllm.protocol.openai_sampling import sampling_options
+from snapllm.protocol.responses_answer_types import InputTokensAnswer
 from snapllm.protocol.responses_input import messages_of
 from snapllm.protocol.responses_items import Conversation, KeptResponses, NothingKept, resolve
 from snapllm.protocol.responses_tools import ClientTool, offer, read_tools
@@ -76,7 +77,8 @@ def parse_count(body: bytes, kept: KeptResponses | None = None) -> ChatRequest:
 
 def count_object(num_tokens: int) -> bytes:
     """The body of its answer."""
-    return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": num_tokens})
+    body: InputTokensAnswer = {"object": "response.input_tokens", "input_tokens": num_tokens}
+    return msgspec.json.encode(body)
 
 
 def _prompt(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -25,6 +25,11 @@ from snapllm.protocol.carried_reasoning import encode_reasoning
 from snapllm.protocol.custom_tools import TextReader
 from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.openai_logprobs import logprob_objects
+from snapllm.protocol.responses_answer_types import (
+    ResponseAnswer,
+    ResponseItem,
+    ResponseUsage,
+)
 from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
 from snapllm.protocol.responses_types import (
@@ -37,7 +42,7 @@ from snapllm.protocol.responses_types import (
 _encode = msgspec.json.encode
 
 
-def _usage_object(usage: Usage) -> dict[str, Any]:
+def _usage_object(usage: Usage) -> ResponseUsage:
     return {
         "input_tokens": usage.num_prompt_tokens,
         # What is written to a cache costs nothing here.
@@ -91,7 +96,7 @@ class ResponseStream:
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         self._text_reader = TextReader()
-        self._response: dict[str, Any] = {
+        self._response: ResponseAnswer = {
             "id": f"resp_{secrets.token_hex(24)}",
             "object": "response",
             "created_at": int(time.time()),
@@ -102,7 +107,7 @@ class ResponseStream:
             "max_output_tokens": wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
             "metadata": wire.metadata or {},
             "model": wire.model,
-            "output": self._output,
+            "output": cast("list[ResponseItem]", self._output),
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
             "previous_response_id": wire.previous_response_id or None,
             "reasoning": msgspec.structs.asdict(wire.reasoning or Reasoning()),
@@ -120,7 +125,7 @@ class ResponseStream:
         }
 
     @property
-    def response(self) -> dict[str, Any]:
+    def response(self) -> ResponseAnswer:
         """The response as it stands."""
         return self._response
 
@@ -161,7 +166,7 @@ class ResponseStream:
         return {"type": kind, "sequence_number": self._sequence, **fields}
 
     def _snapshot(self) -> dict[str, Any]:
-        return self._response | {"output": [dict(item) for item in self._output]}
+        return {**self._response, "output": [dict(item) for item in self._output]}
 
     def _at(self) -> dict[str, Any]:
         assert self._open is not None
@@ -300,6 +305,6 @@ def encode_event(event: dict[str, Any]) -> bytes:
     return b"event: " + kind.encode() + b"\ndata: " + _encode(event) + b"\n\n"
 
 
-def encode_response(response: dict[str, Any]) -> bytes:
+def encode_response(response: ResponseAnswer) -> bytes:
     """The body of an answer that is not streamed."""
     return _encode(response)

@@ -14,6 +14,7 @@ import msgspec
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError, NotFoundError, PreviousResponseNotFoundError
+from snapllm.protocol.responses_answer_types import DeletedResponse
 from snapllm.protocol.responses_types import InputItem, InputTokensRequest
 
 _encode = msgspec.json.encode
@@ -175,4 +176,5 @@ def list_object(items: Sequence[KeptItem], query: ListQuery) -> bytes:
 
 def deleted_object(response_id: str) -> bytes:
     """The body of DELETE /v1/responses/{id}."""
-    return _encode({"id": response_id, "object": "response", "deleted": True})
+    body: DeletedResponse = {"id": response_id, "object": "response", "deleted": True}
+    return _encode(body)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from snapllm.outputs import ChatResult, Completion, Finish
+from snapllm.protocol.server_facts import CacheReport
 
 MAX_REPORTS = 1000
 
@@ -21,7 +22,7 @@ class CacheReports:
     """
 
     def __init__(self) -> None:
-        self._reports: OrderedDict[tuple[str, str], list[dict[str, Any]]] = OrderedDict()
+        self._reports: OrderedDict[tuple[str, str], list[CacheReport]] = OrderedDict()
 
     def note(
         self, namespace: str, request_id: str, model_id: str, finishes: Sequence[Ended]
@@ -31,12 +32,12 @@ class CacheReports:
         while len(self._reports) > MAX_REPORTS:
             self._reports.popitem(last=False)
 
-    def find(self, namespace: str, request_id: str) -> list[dict[str, Any]] | None:
+    def find(self, namespace: str, request_id: str) -> list[CacheReport] | None:
         """The reports of a request's answers; None when it is not known."""
         return self._reports.get((namespace, request_id))
 
 
-def _report(model_id: str, finish: Ended) -> dict[str, Any]:
+def _report(model_id: str, finish: Ended) -> CacheReport:
     usage, cache = finish.usage, finish.cache
     return {
         "model": model_id,

@@ -8,26 +8,12 @@ import functools
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from snapllm.diffusion import ImageJob, ImageModel, ImageRequest
-from snapllm.diffusion.job import JobEvent, JobState
+from snapllm.diffusion.job import JobEvent
+from snapllm.protocol.diffusion import JobFacts
 
 MAX_KEPT = 256
 """Jobs that are over and can still be asked about."""
-
-
-class JobFacts(msgspec.Struct, frozen=True):
-    """What a client learns about a job."""
-
-    id: str
-    model: str
-    state: JobState
-    position: int
-    step: int
-    of: int
-    seconds_per_step: float
-    seed: int
 
 
 def _facts(job: ImageJob, model: ImageModel) -> JobFacts:

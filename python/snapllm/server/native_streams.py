@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from snapllm._readers import fold_chat
@@ -17,7 +17,7 @@ from snapllm.server.sse import DONE, EventStream
 async def send_answer(
     stream: EventStream,
     answer: Answer[ChatEvent],
-    end: Callable[[ChatResult], Awaitable[dict[str, Any]]],
+    end: Callable[[ChatResult], Awaitable[Mapping[str, Any]]],
 ) -> None:
     """Sends an answer piece by piece, and whole in the last; an error where it fails.
 

@@ -16,6 +16,12 @@ from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.native_listing import is_in_memory
 from snapllm.protocol.openapi import docs_page, openapi_document
+from snapllm.protocol.server_facts import (
+    AnswerCacheReport,
+    HealthAnswer,
+    IndexAnswer,
+    RequestCacheAnswer,
+)
 from snapllm.server.coming import model_of
 from snapllm.server.keys import ENGINE, STATE, cache_namespace_of, engine_of, loaded_ids
 from snapllm.server.listing import known_models
@@ -26,7 +32,7 @@ REGISTRY: web.AppKey[CollectorRegistry] = web.AppKey("registry", CollectorRegist
 
 async def index(request: web.Request) -> web.Response:
     """GET /"""
-    body = {
+    body: IndexAnswer = {
         "name": "SnapLLM",
         "version": __version__,
         "description": "Local inference server for many models",
@@ -46,7 +52,7 @@ async def index(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     """GET /health"""
     state, known = request.app[STATE], known_models(request)
-    body = {
+    body: HealthAnswer = {
         "status": "ok",
         "version": __version__,
         "models_loaded": [info.id for info in known.loaded if is_in_memory(info)],
@@ -79,11 +85,11 @@ async def request_cache(request: web.Request) -> web.Response:
     reports = request.app[STATE].cache_reports.find(cache_namespace_of(request), request_id)
     if reports is None:
         return refuse(request, ApiError("not_found", f"Request not found: {request_id}"))
-    answers = [
+    answers: list[AnswerCacheReport] = [
         {**report, "cached_text": _text(request, report["model"], report["cached_token"])}
         for report in reports
     ]
-    body = {"status": "success", "request_id": request_id, "answers": answers}
+    body: RequestCacheAnswer = {"status": "success", "request_id": request_id, "answers": answers}
     return json_response(msgspec.json.encode(body))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -14,8 +14,10 @@ from aiohttp import web
 from snapllm._readers import fold_chat
 from snapllm._threads import see_failure
 from snapllm.contexts import Cancellation, ContextManager, ContextView
+from snapllm.contexts.views import Tier
 from snapllm.errors import QueueFullError, SnapLLMError
 from snapllm.outputs import ChatResult
+from snapllm.protocol import context_answers
 from snapllm.protocol import contexts as wire
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
@@ -81,7 +83,7 @@ async def _context_of(request: web.Request) -> tuple[str, str]:
     return view.record.id, cache_namespace_of(request)
 
 
-def _json(body: dict[str, object]) -> web.Response:
+def _json(body: Mapping[str, object]) -> web.Response:
     return json_response(msgspec.json.encode(body))
 
 
@@ -108,7 +110,7 @@ async def ingest(request: web.Request) -> web.StreamResponse:
         )
 
     if not wanted.stream:
-        return _json(wire.ingested_object(await _computing(request, work)))
+        return _json(context_answers.ingested_object(await _computing(request, work)))
     task = asyncio.ensure_future(_computing(request, work))
 
     task.add_done_callback(see_failure)
@@ -130,9 +132,9 @@ async def _send_ingest(
         await task
     async with event_stream(request) as stream:
         while (step := await steps.get()) is not None:
-            await stream.send([wire.progress_object(*step)])
+            await stream.send([context_answers.progress_object(*step)])
         try:
-            await stream.send([wire.ingested_piece(await task), DONE])
+            await stream.send([context_answers.ingested_piece(await task), DONE])
         except SnapLLMError as error:
             await stream.fail(api_error(error))
     return stream_response(request)
@@ -152,14 +154,14 @@ async def query(request: web.Request) -> web.StreamResponse:
     await model_ready(request, record.model_id)
     answers = await engine_of(request).runner.start_chat(chat, stream=wanted.stream)
 
-    async def end(result: ChatResult) -> dict[str, Any]:
+    async def end(result: ChatResult) -> context_answers.QueryAnswer:
         latency_ms = (time.perf_counter() - start) * 1000
         hit, kept = questions.note(record, result.usage, latency_ms), record
         if not hit:
             with contextlib.suppress(QueueFullError):  # the next question's miss keeps it
                 kept = await threads_of(request).contexts.run(questions.keep_again, record)
         note_answers(request, record.model_id, [result])
-        return wire.query_object(kept, result, hit, latency_ms)
+        return context_answers.query_object(kept, result, hit, latency_ms)
 
     with answering(request, record.model_id, answers):
         if not wanted.stream:
@@ -180,12 +182,12 @@ async def list_contexts(request: web.Request) -> web.Response:
         model_id=model_id,
         cache_namespace=cache_namespace_of(request),
     )
-    return _json(wire.list_object(views))
+    return _json(context_answers.list_object(views))
 
 
 async def get_context(request: web.Request) -> web.Response:
     """GET /api/v1/contexts/{context_id}"""
-    return _json({"status": "success", **wire.context_object(await _view_of(request))})
+    return _json(context_answers.one_object(await _view_of(request)))
 
 
 async def _move(request: web.Request, *, promote: bool) -> web.Response:
@@ -193,13 +195,13 @@ async def _move(request: web.Request, *, promote: bool) -> web.Response:
     context_id, namespace = await _context_of(request)
     manager = _manager(request)
 
-    def work() -> tuple[ContextView, str | None]:
+    def work() -> tuple[ContextView, Tier | None]:
         before = manager.get(context_id, cache_namespace=namespace).tier
         tier = wire.parse_tier(body, before, promote=promote)
         return manager.move(context_id, tier, cache_namespace=namespace), before
 
     view, before = await threads_of(request).contexts.run(work)
-    return _json(wire.moved_object(view, before))
+    return _json(context_answers.moved_object(view, before))
 
 
 async def promote(request: web.Request) -> web.Response:
@@ -222,7 +224,7 @@ async def append(request: web.Request) -> web.Response:
             context_id, wanted.content, cache_namespace=namespace, cancellation=cancellation
         ),
     )
-    return _json(wire.ingested_object(view))
+    return _json(context_answers.ingested_object(view))
 
 
 async def fork(request: web.Request) -> web.Response:
@@ -239,7 +241,7 @@ async def fork(request: web.Request) -> web.Response:
             cancellation=cancellation,
         ),
     )
-    return _json(wire.ingested_object(view))
+    return _json(context_answers.ingested_object(view))
 
 
 async def export(request: web.Request) -> web.StreamResponse:
@@ -271,7 +273,7 @@ async def import_(request: web.Request) -> web.Response:
                 cancellation=cancellation,
             ),
         )
-    return _json(wire.ingested_object(view))
+    return _json(context_answers.ingested_object(view))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -281,7 +283,7 @@ async def delete(request: web.Request) -> web.Response:
         request.match_info["context_id"],
         cache_namespace=cache_namespace_of(request),
     )
-    return _json({"status": "success", "context_id": record.id, "deleted": True})
+    return _json(context_answers.deleted_object(record))
 
 
 async def stats(request: web.Request) -> web.Response:
@@ -289,7 +291,7 @@ async def stats(request: web.Request) -> web.Response:
     found = await threads_of(request).files.run(
         _manager(request).stats, cache_namespace=cache_namespace_of(request)
     )
-    return _json(wire.stats_object(found))
+    return _json(context_answers.stats_object(found))
 
 
 def add_routes(app: web.Application) -> None:

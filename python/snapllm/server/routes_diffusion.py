@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 from aiohttp import web
 
 from snapllm._threads import Pool
@@ -19,9 +18,9 @@ from snapllm.diffusion import (
 from snapllm.diffusion.job import JobEvent
 from snapllm.errors import SnapLLMError
 from snapllm.protocol import diffusion, openai_images
-from snapllm.protocol.diffusion import DiffusionRequest
+from snapllm.protocol.diffusion import DiffusionRequest, JobFacts
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
-from snapllm.server.image_jobs import ImageJobs, JobFacts, submitted
+from snapllm.server.image_jobs import ImageJobs, submitted
 from snapllm.server.keys import (
     cache_namespace_of,
     engine_of,
@@ -147,7 +146,7 @@ async def _send_openai(
 async def list_jobs(request: web.Request) -> web.Response:
     """GET /api/v1/diffusion/jobs"""
     jobs = request.app[JOBS].live(cache_namespace_of(request))
-    return json_response(msgspec.json.encode({"jobs": jobs, "count": len(jobs)}))
+    return json_response(diffusion.jobs_body(jobs))
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -155,7 +154,7 @@ async def get_job(request: web.Request) -> web.Response:
     found = _find(request)
     if found is None:
         return _unknown(request)
-    return json_response(msgspec.json.encode({"job": found}))
+    return json_response(diffusion.job_body(found))
 
 
 async def cancel_job(request: web.Request) -> web.Response:
@@ -164,13 +163,7 @@ async def cancel_job(request: web.Request) -> web.Response:
     if found is None:
         return _unknown(request)
     is_cancelled = request.app[JOBS].cancel(found.id, cache_namespace_of(request))
-    body = {
-        "status": "success",
-        "message": f"Job {'cancelled' if is_cancelled else 'was over already'}: {found.id}",
-        "job_id": found.id,
-        "state": "cancelled" if is_cancelled else found.state,
-    }
-    return json_response(msgspec.json.encode(body))
+    return json_response(diffusion.cancelled_body(found, is_cancelled))
 
 
 def _find(request: web.Request) -> JobFacts | None:

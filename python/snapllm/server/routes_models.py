@@ -21,6 +21,7 @@ from snapllm.errors import (
     ModelNotFoundError,
 )
 from snapllm.model import Model
+from snapllm.protocol import native_model_answers as answers
 from snapllm.protocol import native_models as native
 from snapllm.protocol.native_listing import ComingModel, model_entries, model_object, models_object
 from snapllm.server.coming import coming_model
@@ -59,8 +60,8 @@ async def load_model(request: web.Request) -> web.Response:
     )
     if isinstance(info, ImageModelInfo):
         is_active = engine.active_image_model == info.id
-        return json_response(native.loaded_image_object(info, is_active))
-    return json_response(native.loaded_object(info))
+        return json_response(answers.loaded_image_object(info, is_active))
+    return json_response(answers.loaded_object(info))
 
 
 async def _load_listed(
@@ -108,7 +109,7 @@ async def switch_model(request: web.Request) -> web.Response:
     log_switched(model_id)
     images = {info.id: info.state for info in known_models(request).images}
     state = images.get(model_id) or engine.model(model_id).info.state
-    return json_response(native.switched_object(model_id, state, switch_ms))
+    return json_response(answers.switched_object(model_id, state, switch_ms))
 
 
 async def unload_model(request: web.Request) -> web.Response:
@@ -127,7 +128,7 @@ async def unload_model(request: web.Request) -> web.Response:
         await state.loads.ready(model_id)
         await run_apart(engine.unload, model_id)
     log_unloaded(model_id)
-    return json_response(native.unloaded_object(model_id))
+    return json_response(answers.unloaded_object(model_id))
 
 
 async def list_models(request: web.Request) -> web.Response:
@@ -151,13 +152,13 @@ async def pin_model(request: web.Request) -> web.Response:
     await until_loaded(request, wanted.model_id)
     engine = engine_of(request)
     (engine.pin if wanted.pinned else engine.unpin)(wanted.model_id)
-    return json_response(native.pinned_object(wanted))
+    return json_response(answers.pinned_object(wanted))
 
 
 async def cache_stats(request: web.Request) -> web.Response:
     """GET /api/v1/models/cache/stats"""
     known, (stats, totals) = known_models(request), engine_of(request).totals.read()
-    return json_response(native.cache_stats_object(known.texts, known.images, stats, totals))
+    return json_response(answers.cache_stats_object(known.texts, known.images, stats, totals))
 
 
 def add_routes(app: web.Application) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -68,7 +68,7 @@ async def _generate(
 ) -> web.StreamResponse:
     [wanted] = await _name_model(request, [parsed])
 
-    async def end(result: ChatResult) -> dict[str, Any]:
+    async def end(result: ChatResult) -> native.GenerateAnswer:
         note_answers(request, wanted.model, [result])
         return native.generate_object(wanted.model, result)
 
@@ -104,11 +104,7 @@ async def generate_batch(request: web.Request) -> web.Response:
             task.cancel()
     model_id = wanted[0].model
     note_answers(request, model_id, results)
-    body = {
-        "status": "success",
-        "results": [native.generate_object(model_id, result) for result in results],
-    }
-    return json_response(native.encode(body))
+    return json_response(native.encode(native.batch_object(model_id, results)))
 
 
 def add_routes(app: web.Application) -> None:
