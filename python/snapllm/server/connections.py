@@ -56,7 +56,7 @@ def _explain(problem: HttpProcessingError) -> ApiError:
 
 
 class Site(web.BaseSite):
-    """An address that is listened on."""
+    """An address to listen on."""
 
     def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
         super().__init__(runner)
@@ -68,13 +68,12 @@ class Site(web.BaseSite):
         """What is listened on, in words."""
         return f"{self._host} port {self._port}"
 
-    async def start(self) -> None:
-        """Begins to listen.
+    async def bind(self) -> None:
+        """Takes the address; until `start` clients are refused there.
 
         Raises:
             OSError: The address cannot be had.
         """
-        await super().start()
         server, loop = self._runner.server, asyncio.get_running_loop()
         assert server is not None
         options: dict[str, Any] = {"access_log": None}
@@ -83,4 +82,16 @@ class Site(web.BaseSite):
             self._host,
             self._port,
             backlog=self._backlog,
+            start_serving=False,
         )
+
+    async def start(self) -> None:
+        """Begins to listen at the address that was taken."""
+        assert self._server is not None, "bind first"
+        await super().start()
+        await self._server.start_serving()
+
+    def close(self) -> None:
+        """Gives the address back, also where nothing was started."""
+        if self._server is not None:
+            self._server.close()

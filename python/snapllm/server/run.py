@@ -61,16 +61,12 @@ async def serve(config: ServerConfig) -> None:
     # A client that leaves cancels its handler, and that its request.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
+    site = Site(runner, config.host, config.port)
     loads = asyncio.ensure_future(_load_models(engine, app[STATE], config))
     try:
+        await _bind(site, config)
         await _loaded_or_stopped(loads, stop, HEAD_START_S)
-        site = Site(runner, config.host, config.port)
-        try:
-            await site.start()
-        except OSError as error:
-            address = address_of(config.host, config.port)
-            reason = error.strerror or error
-            raise StartupError(f"cannot listen on {address}: {reason}") from None
+        await site.start()
         log.info("listening on http://%s", address_of(config.host, runner.addresses[0][1]))
         await _loaded_or_stopped(loads, stop)
         await stop.wait()
@@ -78,10 +74,20 @@ async def serve(config: ServerConfig) -> None:
         app[STATE].is_draining = True
         await site.stop()
     finally:
+        site.close()
         loads.cancel()
         app[STATE].give_up()
         await run_apart(engine.close, config.drain_timeout_s)
         await runner.cleanup()
+
+
+async def _bind(site: Site, config: ServerConfig) -> None:
+    """Takes the address before anything is loaded: whoever cannot have it learns so at once."""
+    try:
+        await site.bind()
+    except OSError as error:
+        address = address_of(config.host, config.port)
+        raise StartupError(f"cannot listen on {address}: {error.strerror or error}") from None
 
 
 def address_of(host: str, port: int) -> str:
