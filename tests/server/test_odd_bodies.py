@@ -7,6 +7,7 @@ import http.client
 import json
 import random
 import socket
+import urllib.parse
 from typing import Any
 
 import pytest
@@ -100,6 +101,16 @@ def test_deep_and_large_bodies_are_refused(server: Server) -> None:
     assert (status, answer["error"]["type"]) == (413, "request_too_large")
 
 
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(server: Server) -> None:
+    address = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n"
+        client.sendall(head.encode() + b"{")
+        answer = client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413 "), answer
+    assert b'"request_too_large"' in answer
+
+
 def test_a_body_that_is_not_what_its_encoding_says_is_refused(server: Server) -> None:
     body = json.dumps({"model": "llama", "prompt": "x", "max_tokens": 1}).encode()
     headers = {"Content-Encoding": "gzip"}
@@ -171,6 +182,7 @@ LONG = "many words " * 10_000
     [
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}]}, "messages"),
         ("/v1/completions", {"prompt": LONG}, "prompt"),
+        ("/v1/completions", {"prompt": ["x", LONG]}, "prompt[1]"),
         ("/v1/completions", {"prompt": []}, "prompt"),
         ("/v1/completions", {"prompt": [[]]}, "prompt"),
         ("/v1/completions", {"prompt": [1_000_000]}, "prompt"),

@@ -18,11 +18,13 @@ from snapllm.protocol.error_codes import (
     encode_error,
 )
 from snapllm.server.cache_reports import Ended, cache_header
-from snapllm.server.keys import STATE
+from snapllm.server.keys import OPTIONS, STATE
 from snapllm.server.log_lines import note_error
 from snapllm.server.request_facts import facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+LARGE_BODIES = "/api/v1/contexts/import"
+"""The endpoint whose bodies have a bound of their own."""
 log = logging.getLogger("snapllm.server")
 
 
@@ -63,6 +65,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.app[STATE].is_draining:
         return refuse(request, ApiError("closed", "the server is shutting down"))
     try:
+        _check_size(request)
         return await handler(request)
     except SnapLLMError as error:
         return refuse(request, api_error(error, _endpoint(request)))
@@ -96,6 +99,13 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise  # the answer has begun: all that is left is to cut it off
         log.exception("request %s failed", facts_of(request).request_id)
         return refuse(request, explained)
+
+
+def _check_size(request: web.Request) -> None:
+    """Refuses a body that says that it is too large, before any of it is read."""
+    limit, num_bytes = request.app[OPTIONS].max_body_bytes, request.content_length or 0
+    if num_bytes > limit and _endpoint(request) != LARGE_BODIES:
+        raise web.HTTPRequestEntityTooLarge(limit, num_bytes)
 
 
 def _endpoint(request: web.Request) -> str:

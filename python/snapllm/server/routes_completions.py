@@ -32,8 +32,13 @@ async def completions(request: web.Request) -> web.StreamResponse:
     )
     with ExitStack() as stack:
         groups: list[list[Answer[CompletionChunk]]] = []
-        for each in wanted:
-            groups.append(await runner.start_completion(each, stream=parsed.stream))
+        for index, each in enumerate(wanted):
+            try:
+                groups.append(await runner.start_completion(each, stream=parsed.stream))
+            except SnapLLMError as error:
+                if error.is_of_prompt and len(wanted) > 1:
+                    error.param, error.is_of_prompt = f"prompt[{index}]", False
+                raise
             stack.enter_context(answering(request, each.model, groups[-1]))
         answers = [answer for group in groups for answer in group]
         echoes = [echo for echo, group in zip(parsed.echoes, groups, strict=True) for _ in group]
