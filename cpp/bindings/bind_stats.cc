@@ -90,6 +90,7 @@ void bind_stats(py::module_& module) {
       .def_readonly("num_failed_restores", &ModelStats::num_failed_restores)
       .def_readonly("num_draft_tokens", &ModelStats::num_draft_tokens)
       .def_readonly("num_accepted_draft_tokens", &ModelStats::num_accepted_draft_tokens)
+      .def_readonly("num_stopped_steps", &ModelStats::num_stopped_steps)
       .def_readonly("num_preemptions", &ModelStats::num_preemptions);
 
   py::class_<KvStoreStats>(module, "KvStoreStats")

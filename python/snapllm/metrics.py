@@ -33,6 +33,7 @@ _COUNTERS = (
     ("snapllm_model_evictions", "num_evictions", "Evictions of the model"),
     ("snapllm_draft_tokens", "num_draft_tokens", "Tokens guessed ahead"),
     ("snapllm_accepted_draft_tokens", "num_accepted_draft_tokens", "Of these, what was right"),
+    ("snapllm_stopped_steps", "num_stopped_steps", "Steps that gave way to something new"),
     ("snapllm_preemptions", "num_preemptions", "Requests that gave their KV cells to another"),
     ("snapllm_failed_restores", "num_failed_restores", "Stored prefixes that were of no use"),
 )

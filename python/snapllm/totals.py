@@ -25,6 +25,7 @@ COUNTERS = (
     "num_evictions",
     "num_draft_tokens",
     "num_accepted_draft_tokens",
+    "num_stopped_steps",
     "num_preemptions",
     "num_failed_restores",
 )

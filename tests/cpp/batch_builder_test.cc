@@ -62,23 +62,32 @@ TEST(batch_builder, sequences_without_work_get_nothing) {
 }
 
 TEST(batch_builder, prefill_budget_alone_is_what_a_new_request_can_wait_for) {
-  CHECK_EQ(prefill_budget(false, 2048, 512, 0.1), 2048);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 0.4), 1024);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 2.0), 224);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 7.0), 64);
-  CHECK_EQ(prefill_budget(false, 2048, 512, 5000.0), 32);
+  CHECK_EQ(prefill_budget(PrefillPace::kAlone, 2048, 512, 0.1), 2048);
+  CHECK_EQ(prefill_budget(PrefillPace::kAlone, 2048, 512, 0.4), 1024);
+  CHECK_EQ(prefill_budget(PrefillPace::kAlone, 2048, 512, 2.0), 224);
+  CHECK_EQ(prefill_budget(PrefillPace::kAlone, 2048, 512, 7.0), 64);
+  CHECK_EQ(prefill_budget(PrefillPace::kAlone, 2048, 512, 5000.0), 32);
+}
+
+TEST(batch_builder, prefill_budget_of_what_can_stop_is_a_longer_one_where_a_ubatch_is_slow) {
+  CHECK_EQ(prefill_budget(PrefillPace::kStoppable, 2048, 512, 0.1), 2048);
+  CHECK_EQ(prefill_budget(PrefillPace::kStoppable, 2048, 512, 0.9), 512);
+  CHECK_EQ(prefill_budget(PrefillPace::kStoppable, 2048, 512, 2.0), 512);
+  CHECK_EQ(prefill_budget(PrefillPace::kStoppable, 2048, 512, 25.0), 160);
+  CHECK_EQ(prefill_budget(PrefillPace::kStoppable, 2048, 512, 5000.0), 32);
+  CHECK_EQ(prefill_budget(PrefillPace::kStoppable, 2048, 512, 0.0), 64);
 }
 
 TEST(batch_builder, the_first_prefill_is_short_for_the_speed_is_not_known) {
-  CHECK_EQ(prefill_budget(false, 2048, 512, 0.0), 64);
-  CHECK_EQ(prefill_budget(true, 2048, 512, 0.0), 64);
-  CHECK_EQ(prefill_budget(true, 2048, 16, 0.0), 16);
+  CHECK_EQ(prefill_budget(PrefillPace::kAlone, 2048, 512, 0.0), 64);
+  CHECK_EQ(prefill_budget(PrefillPace::kShared, 2048, 512, 0.0), 64);
+  CHECK_EQ(prefill_budget(PrefillPace::kShared, 2048, 16, 0.0), 16);
 }
 
 TEST(batch_builder, prefill_budget_beside_others_follows_the_measured_speed) {
-  CHECK_EQ(prefill_budget(true, 2048, 512, 2.0), 96);
-  CHECK_EQ(prefill_budget(true, 2048, 512, 1000.0), 32);
-  CHECK_EQ(prefill_budget(true, 2048, 512, 0.001), 512);
+  CHECK_EQ(prefill_budget(PrefillPace::kShared, 2048, 512, 2.0), 96);
+  CHECK_EQ(prefill_budget(PrefillPace::kShared, 2048, 512, 1000.0), 32);
+  CHECK_EQ(prefill_budget(PrefillPace::kShared, 2048, 512, 0.001), 512);
 }
 
 }  // namespace

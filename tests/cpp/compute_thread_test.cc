@@ -3,7 +3,9 @@
 #include <poll.h>
 
 #include <cctype>
+#include <functional>
 #include <future>
+#include <latch>
 #include <stdexcept>
 
 #include "check.h"
@@ -27,8 +29,8 @@ class Countdown : public Steppable {
   }
 
   bool has_work() const override { return left_ > 0; }
-  void step(bool others_wait) override {
-    if (log_ != nullptr) *log_ += others_wait ? static_cast<char>(std::toupper(name_)) : name_;
+  void step(const Turn& turn) override {
+    if (log_ != nullptr) *log_ += turn.others_wait ? static_cast<char>(std::toupper(name_)) : name_;
     --left_;
     { std::lock_guard lock(mutex_); ++num_done_; }
     stepped_.notify_all();
@@ -60,7 +62,7 @@ class Mixed : public Steppable {
  public:
   Mixed(int num_steps, int num_idle_steps) : left_(num_steps), idle_left_(num_idle_steps) {}
   bool has_work() const override { return left_ > 0; }
-  void step(bool) override { note('w', left_); }
+  void step(const Turn&) override { note('w', left_); }
   bool has_idle_work() const override { return idle_left_ > 0; }
   void step_idle() override { note('i', idle_left_); }
 
@@ -128,6 +130,44 @@ TEST(compute_thread, a_step_is_told_whether_others_wait) {
   thread.run([] {});
   // The one that is left over waits for nobody.
   CHECK(log == "aaAb" || log == "aaBa");
+}
+
+// Its steps last until something else wants the thread.
+class Waiter : public Steppable {
+ public:
+  bool has_work() const override { return left_ > 0; }
+  void step(const Turn& turn) override {
+    begun_.count_down();
+    while (!*turn.is_wanted) std::this_thread::yield();
+    --left_;
+  }
+  void wait_begun() { begun_.wait(); }
+
+ private:
+  std::atomic<int> left_{1};
+  std::latch begun_{1};
+};
+
+TEST(compute_thread, a_step_learns_of_what_comes_meanwhile) {
+  const auto come = [](const std::function<void(ComputeThread&)>& something) {
+    const auto waiter = std::make_shared<Waiter>();
+    ComputeThread thread;
+    thread.attach(waiter);
+    waiter->wait_begun();
+    something(thread);
+    thread.run([] {});  // after the step
+    CHECK(!waiter->has_work());
+  };
+  come([](ComputeThread& thread) { thread.notify(); });
+  come([](ComputeThread& thread) { thread.run([] {}); });
+  come([](ComputeThread& thread) { thread.attach(std::make_shared<Countdown>()); });
+}
+
+TEST(compute_thread, a_step_that_waits_for_something_new_ends_with_the_thread) {
+  const auto waiter = std::make_shared<Waiter>();
+  ComputeThread thread;
+  thread.attach(waiter);
+  waiter->wait_begun();
 }
 
 TEST(compute_thread, task_runs_on_the_one_thread_and_its_exception_comes_back) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -38,6 +39,7 @@ inline ModelInfo fake_info(int32_t kv_cells = 4096, int32_t max_sequences = 8) {
   info.vocab_size = 258;
   info.kv_cells = info.context_size = kv_cells;
   info.max_sequences = max_sequences;
+  info.can_stop = true;
   return info;
 }
 
@@ -192,9 +194,15 @@ class FakeTextContext : public TextContext {
     return count;
   }
 
-  Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override {
+  Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch,
+                               const std::atomic<bool>* stop) override {
     batches_.push_back(batch);
     if (on_decode) on_decode();
+    if (stop != nullptr) {
+      CHECK(model_->info().can_stop);
+      for (const BatchEntry& entry : batch) CHECK_EQ(entry.sequence, batch.front().sequence);
+      if (*stop) return DecodeOutcome::kStopped;
+    }
     CHECK(!batch.empty());
     CHECK(static_cast<int32_t>(batch.size()) <= model_->batch_tokens());
     if (decode_failure_) return *std::exchange(decode_failure_, std::nullopt);
@@ -284,19 +292,10 @@ class FakeTextContext : public TextContext {
     const auto* last = reinterpret_cast<const uint8_t*>(tokens.data() + range.end);
     return StateBytes(first, last);
   }
-  bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
-                     int32_t num_tokens) override {
-    auto& tokens = cells_[sequence];
-    CHECK_EQ(tokens.size(), range.begin);
-    if (restores_until_failure_-- == 0) return false;
-    // All of it has to find cells, though only its beginning may stay.
-    const size_t num_needed = num_cells() + static_cast<size_t>(range.end - range.begin);
-    if (num_needed > static_cast<size_t>(model_->info().kv_cells)) return false;
-    REQUIRE(state.size() == sizeof(Token) * static_cast<size_t>(range.end - range.begin));
-    const auto* first = reinterpret_cast<const Token*>(state.data());
-    tokens.insert(tokens.end(), first, first + num_tokens);
-    ++num_restores_;
-    return true;
+  size_t restore_states(SequenceId sequence, std::span<const SavedState> states) override {
+    size_t count = 0;
+    while (count < states.size() && restore_state(sequence, states[count])) ++count;
+    return count;
   }
   // Of the restores from now on one fails, after so many others.
   void fail_restore_after(int num_restores) { restores_until_failure_ = num_restores; }
@@ -319,6 +318,20 @@ class FakeTextContext : public TextContext {
   }
 
  private:
+  bool restore_state(SequenceId sequence, const SavedState& saved) {
+    auto& tokens = cells_[sequence];
+    CHECK_EQ(tokens.size(), saved.range.begin);
+    if (restores_until_failure_-- == 0) return false;
+    // All of it has to find cells, though only its beginning may stay.
+    const auto num_held = static_cast<size_t>(saved.range.end - saved.range.begin);
+    if (num_cells() + num_held > static_cast<size_t>(model_->info().kv_cells)) return false;
+    REQUIRE(saved.bytes->size() == sizeof(Token) * num_held);
+    const auto* first = reinterpret_cast<const Token*>(saved.bytes->data());
+    tokens.insert(tokens.end(), first, first + saved.num_tokens);
+    ++num_restores_;
+    return true;
+  }
+
   static bool begins_with(const std::vector<Token>& tokens, const std::vector<Token>& prefix) {
     return tokens.size() >= prefix.size() &&
            std::equal(prefix.begin(), prefix.end(), tokens.begin());

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -15,6 +16,7 @@
 
 #include "check.h"
 #include "kv_store_fixture.h"
+#include "store/piece_file.h"
 
 namespace snapllm {
 namespace {
@@ -55,6 +57,27 @@ TEST(kv_files, what_cannot_be_read_for_a_while_is_a_miss_and_stays) {
   f.expect_untouched();
   f.disk->reads_until_failure = -1;
   CHECK_EQ(f.match(f.tokens), 600);
+}
+
+TEST(kv_files, a_state_that_memory_cannot_hold_is_not_read_and_its_file_stays) {
+  auto disk = std::make_shared<testing::FakeDisk>();
+  testing::FakeFileEnv env(disk);
+  const Tokens tokens = tokens_of(1, 8);
+  const PieceId piece = make_piece(scope_of().root, scope_of().kind, 0, tokens);
+  REQUIRE(write_piece_file(env, "piece", kFingerprint, piece, StateBytes(64)).ok());
+  std::vector<uint8_t>& file = disk->files["piece"];
+  // As docs/store_format.md has it: the size of the state, and the checksum of the header.
+  constexpr size_t kStateBytesAt = 72;
+  constexpr size_t kChecksumAt = 88;
+  const uint64_t state_bytes = uint64_t{1} << 60;
+  std::memcpy(file.data() + kStateBytesAt, &state_bytes, sizeof state_bytes);
+  const uint64_t checksum = xxh64(tokens.data(), tokens.size() * sizeof(Token),
+                                  xxh64(file.data(), kChecksumAt));
+  std::memcpy(file.data() + kChecksumAt, &checksum, sizeof checksum);
+  const auto state = read_piece_state(env, "piece", piece_file_bytes(piece, state_bytes),
+                                      kFingerprint, piece);
+  REQUIRE(!state.ok());
+  CHECK_EQ(state.status().code(), StatusCode::kStorageFailed);
 }
 
 TEST(kv_files, what_comes_before_a_piece_that_cannot_be_read_is_used) {

@@ -62,7 +62,7 @@ struct Fixture {
   }
 
   void step() {
-    scheduler.step(/*others_wait=*/false);
+    scheduler.step({});
     for (RequestOutput& output : outputs->drain()) {
       texts[output.request_id] += output.text;
       if (output.finished()) last[output.request_id] = std::move(output);

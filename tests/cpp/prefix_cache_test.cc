@@ -48,7 +48,7 @@ struct Fixture {
   void run() {
     for (int i = 0; scheduler.has_work(); ++i) {
       REQUIRE(i < 10'000);
-      scheduler.step(/*others_wait=*/false);
+      scheduler.step({});
     }
     for (RequestOutput& output : outputs->drain()) {
       texts[output.request_id] += output.text;
@@ -145,7 +145,7 @@ TEST(prefix_cache, a_part_of_a_block_is_restored_where_there_are_cells_for_all_o
     }
     f.submit(3, std::string(has_victim ? 300 : 540, 'o'), "0123456789", 10);
     do {
-      f.scheduler.step(/*others_wait=*/false);
+      f.scheduler.step({});
     } while (f.context->batches().back().size() > 1);  // until it decodes
     f.submit(4, std::string(20, 'h') + "x", "fourth", 10);
     f.run();
@@ -231,7 +231,7 @@ TEST(prefix_cache, answers_that_outgrow_the_kv_memory_take_turns) {
       for (uint64_t id = 1; id <= 4; ++id) {
         f.submit(id, std::string(100, static_cast<char>('A' + id)), long_answer(id), 1000);
       }
-      f.scheduler.step(/*others_wait=*/false);
+      f.scheduler.step({});
       CHECK_EQ(f.scheduler.stats().num_running, 4);
       f.run();
       CHECK(f.scheduler.stats().num_preemptions > 0);
@@ -248,7 +248,7 @@ TEST(prefix_cache, answers_that_outgrow_the_kv_memory_take_turns) {
 TEST(prefix_cache, a_prompt_preempted_half_way_was_not_cached) {
   Fixture f(info_with_hot(4));
   f.submit(1, std::string(100, 'A'), long_answer(1), 1000);
-  for (int i = 0; i < 221; ++i) f.scheduler.step(/*others_wait=*/false);
+  for (int i = 0; i < 221; ++i) f.scheduler.step({});
   f.submit(2, std::string(1600, 'B'), "second");
   f.run();
   CHECK_EQ(f.scheduler.stats().num_preemptions, 1);
@@ -260,7 +260,7 @@ TEST(prefix_cache, a_preempted_request_can_be_cancelled) {
   for (uint64_t id = 1; id <= 4; ++id) {
     f.submit(id, std::string(100, static_cast<char>('A' + id)), long_answer(id), 1000);
   }
-  while (f.scheduler.stats().num_preemptions == 0) f.scheduler.step(/*others_wait=*/false);
+  while (f.scheduler.stats().num_preemptions == 0) f.scheduler.step({});
   CHECK_EQ(f.scheduler.stats().num_waiting, 1);
   CHECK(f.scheduler.cancel(4));
   f.expected.erase(4);
@@ -311,9 +311,9 @@ TEST(prefix_cache, a_checkpoint_of_nothing_is_not_kept) {
                 .ok());
   }
   // The first two have all of the step.
-  f.scheduler.step(/*others_wait=*/false);
+  f.scheduler.step({});
   CHECK(f.scheduler.cancel(3));
-  f.scheduler.step(/*others_wait=*/false);
+  f.scheduler.step({});
   f.run();
   CHECK_EQ(f.last[3].num_computed_prompt_tokens, 0);
   CHECK_EQ(f.store->stats().num_stored, 2);

@@ -48,7 +48,7 @@ struct SchedulerFixture {
   }
 
   void step() {
-    scheduler.step(/*others_wait=*/false);
+    scheduler.step({});
     collect();
     const int32_t reserved = scheduler.stats().num_kv_cells_used;
     CHECK(reserved <= model->info().kv_cells);

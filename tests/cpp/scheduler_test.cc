@@ -1,4 +1,9 @@
 // What requests are answered, however they share the batches.
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <utility>
+
 #include "scheduler_fixture.h"
 
 namespace snapllm {
@@ -147,7 +152,7 @@ TEST(scheduler, each_token_says_where_its_text_ends_in_the_answer) {
   CHECK(f.scheduler.submit(std::move(sequence)).ok());
   std::vector<size_t> ends;
   while (f.scheduler.has_work()) {
-    f.scheduler.step(/*others_wait=*/false);
+    f.scheduler.step({});
     for (const RequestOutput& output : f.outputs->drain()) {
       CHECK_EQ(output.token_ends.size(), output.tokens.size());
       ends.insert(ends.end(), output.token_ends.begin(), output.token_ends.end());
@@ -202,6 +207,63 @@ TEST(scheduler, chunks_grow_again_after_a_slow_moment) {
   f.context->slow_next_decode(700ms);
   num_steps(1);
   CHECK(num_steps(2) < 10);
+}
+
+TEST(scheduler, a_prompt_alone_gives_way_to_what_comes_and_is_computed_all_the_same) {
+  Fixture f(fake_info(/*kv_cells=*/8192));
+  const std::string prompt(700, 'p');
+  f.context->script(prompt, to_tokens("long"));
+  f.context->script("q", to_tokens("short"));
+  CHECK(f.submit(1, prompt).ok());
+  std::atomic<bool> is_wanted = false;
+  f.context->on_decode = [&] {
+    if (is_wanted.exchange(true)) return;
+    CHECK(f.submit(2, "q").ok());
+  };
+  f.scheduler.step({.is_wanted = &is_wanted});
+  CHECK_EQ(f.scheduler.stats().num_stopped_steps, 1);
+  CHECK_EQ(f.context->num_cells(), 0);
+  f.run();
+  CHECK_EQ(f.answers[1].text, "long");
+  CHECK_EQ(f.answers[2].text, "short");
+}
+
+TEST(scheduler, however_often_something_comes_a_prompt_is_computed) {
+  using namespace std::chrono_literals;
+  Fixture f(fake_info(/*kv_cells=*/8192), 64, /*batch_tokens=*/32);
+  const std::string prompt(700, 'p');
+  f.context->script(prompt, to_tokens("long"));
+  CHECK(f.submit(1, prompt).ok());
+  std::atomic<bool> is_wanted = true;
+  bool is_first = true;
+  f.context->on_decode = [&] {
+    // The steps after it do not take ten times as long together.
+    if (std::exchange(is_first, false)) std::this_thread::sleep_for(50ms);
+  };
+  while (f.scheduler.has_work()) f.scheduler.step({.is_wanted = &is_wanted});
+  f.collect();
+  CHECK_EQ(f.answers[1].text, "long");
+  CHECK_EQ(f.scheduler.stats().num_stopped_steps, 1);
+}
+
+TEST(scheduler, what_cannot_stop_or_is_shared_goes_on) {
+  std::atomic<bool> is_wanted = true;
+  const auto num_stopped = [&](Fixture& f, bool others_wait) {
+    f.context->script("prompt", to_tokens("answer"));
+    CHECK(f.submit(1, "prompt").ok());
+    while (f.scheduler.has_work()) {
+      f.scheduler.step({.others_wait = others_wait, .is_wanted = &is_wanted});
+    }
+    f.collect();
+    CHECK_EQ(f.answers[1].text, "answer");
+    return f.scheduler.stats().num_stopped_steps;
+  };
+  Fixture beside_others;
+  CHECK_EQ(num_stopped(beside_others, /*others_wait=*/true), 0);
+  ModelInfo info = fake_info();
+  info.can_stop = false;
+  Fixture on_a_gpu(info);
+  CHECK_EQ(num_stopped(on_a_gpu, /*others_wait=*/false), 0);
 }
 
 TEST(scheduler, guesses_change_nothing_but_the_number_of_steps) {

@@ -28,6 +28,7 @@ struct ModelInfo {
   int32_t max_hot_tokens = 0;     // KV cells that those made hot on purpose may take
   int32_t max_foreign_tokens = 0;  // and all that a running request does not use
   bool saves_when_idle = false;    // what stays hot is stored when nothing computes
+  bool can_stop = false;           // computing a prompt can stop half-way
   int32_t num_kv_sequences = 0;   // sequence ids of the KV memory, scratch included
   std::string fingerprint;        // what its KV is stored under
   std::string kv_kind;            // "blocks", or "checkpoints" where it cannot be cut
@@ -115,6 +116,7 @@ struct ModelStats {
   uint64_t num_failed_restores = 0;
   uint64_t num_draft_tokens = 0;  // guessed ahead, and of these what was right
   uint64_t num_accepted_draft_tokens = 0;
+  uint64_t num_stopped_steps = 0;  // that gave way to something new, which cost what they computed
   uint64_t num_preemptions = 0;  // of requests whose KV cells another needed; they went on later
 
   // Adds what counts up, not what is now.

@@ -271,6 +271,7 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
     info.max_foreign_tokens = std::max(info.max_hot_tokens, info.context_size);
   }
   info.saves_when_idle = uses_gpu(options);
+  info.can_stop = is_block && !uses_gpu(options);
   return info;
 }
 

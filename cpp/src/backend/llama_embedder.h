@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "backend/embedder.h"
@@ -57,7 +58,9 @@ class EmbeddingOnlyContext : public TextContext {
   EmbeddingOnlyContext(std::unique_ptr<LlamaEmbedder> embedder, int32_t num_threads)
       : embedder_(std::move(embedder)), num_threads_(num_threads) {}
 
-  Result<DecodeOutcome> decode(const std::vector<BatchEntry>&) override { return refusal(); }
+  Result<DecodeOutcome> decode(const std::vector<BatchEntry>&, const std::atomic<bool>*) override {
+    return refusal();
+  }
   bool is_encoded(const MediaChunk&) const override { return false; }
   Status encode_media(const MediaChunk&) override { return refusal(); }
   Result<DecodeOutcome> decode_media(const MediaChunk&, SequenceId, int32_t) override {
@@ -68,7 +71,7 @@ class EmbeddingOnlyContext : public TextContext {
   void clear_sequence(SequenceId) override {}
   void fork_sequence(SequenceId, SequenceId, int32_t) override {}
   Result<StateBytes> save_state(SequenceId, TokenRange) override { return refusal(); }
-  bool restore_state(SequenceId, TokenRange, const StateBytes&, int32_t) override { return false; }
+  size_t restore_states(SequenceId, std::span<const SavedState>) override { return 0; }
   Result<Embedder*> embedder() override { return embedder_.get(); }
   uint64_t embedder_bytes() const override { return 0; }
   double time_decode(int32_t) override { return 0.0; }

@@ -33,11 +33,27 @@ LlamaTextContext::LlamaTextContext(std::shared_ptr<const LlamaTextModel> model,
       batch_(llama_batch_init(model_->batch_tokens(), /*embd=*/0, /*n_seq_max=*/1)) {
   if (tunes && max_threads > 1) tuner_.emplace(max_threads);
   llama_set_n_threads(context_.get(), max_threads_, max_threads_);
+  llama_set_abort_callback(context_.get(), &is_stopped, this);
 }
 
 LlamaTextContext::~LlamaTextContext() { llama_batch_free(batch_); }
 
-Result<DecodeOutcome> LlamaTextContext::decode(const std::vector<BatchEntry>& batch) {
+bool LlamaTextContext::is_stopped(void* context) {
+  const std::atomic<bool>* stop = static_cast<const LlamaTextContext*>(context)->stop_;
+  return stop != nullptr && stop->load(std::memory_order_relaxed);
+}
+
+Result<DecodeOutcome> LlamaTextContext::decode(const std::vector<BatchEntry>& batch,
+                                               const std::atomic<bool>* stop) {
+  stop_ = stop;
+  auto outcome = compute_tuned(batch);
+  stop_ = nullptr;
+  if (!outcome.ok() || outcome.value() != DecodeOutcome::kStopped) return outcome;
+  truncate_sequence(batch.front().sequence, batch.front().position);
+  return outcome;
+}
+
+Result<DecodeOutcome> LlamaTextContext::compute_tuned(const std::vector<BatchEntry>& batch) {
   if (!tuner_ || batch.empty()) return compute(batch);
   const int32_t num_threads = tuner_->choose(static_cast<int32_t>(batch.size()));
   llama_set_n_threads(context_.get(), num_threads, num_threads);
@@ -65,6 +81,7 @@ Result<DecodeOutcome> LlamaTextContext::compute(const std::vector<BatchEntry>& b
     const int32_t result = llama_decode(context_.get(), batch_);
     if (result == 0) return DecodeOutcome::kDone;
     if (result == 1) return DecodeOutcome::kCellsFull;
+    if (result == 2) return DecodeOutcome::kStopped;
     return Status(StatusCode::kGenerationFailed,
                   "decode failed (" + std::to_string(result) + "). " + log.errors());
   });
@@ -139,10 +156,11 @@ Result<StateBytes> LlamaTextContext::save_state(SequenceId sequence, TokenRange 
   return saved;
 }
 
-bool LlamaTextContext::set_state(SequenceId sequence, TokenRange range, const StateBytes& state) {
+bool LlamaTextContext::set_state(SequenceId sequence, const SavedState& saved) {
   LlamaLogCapture log;
+  const StateBytes& bytes = *saved.bytes;
   const auto size = guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<size_t> {
-    return llama_state_seq_set_data(context_.get(), state.data(), state.size(), sequence);
+    return llama_state_seq_set_data(context_.get(), bytes.data(), bytes.size(), sequence);
   });
   // A state carries no identity: that its positions are right is all it can be asked.
   // Images can take fewer positions than tokens.
@@ -150,25 +168,27 @@ bool LlamaTextContext::set_state(SequenceId sequence, TokenRange range, const St
   const bool is_block = model_->kv_kind() == KvKind::kBlocks;
   const int32_t last = llama_memory_seq_pos_max(memory, sequence);
   const bool is_mrope = model_->projector() != nullptr && model_->projector()->uses_mrope();
-  const bool has_end = is_mrope ? last >= 0 && last < range.end : last == range.end - 1;
-  return size.ok() && size.value() == state.size() && has_end &&
-         (!is_block || llama_memory_seq_pos_min(memory, sequence) == range.begin);
+  const bool has_end =
+      is_mrope ? last >= 0 && last < saved.range.end : last == saved.range.end - 1;
+  return size.ok() && size.value() == bytes.size() && has_end &&
+         (!is_block || llama_memory_seq_pos_min(memory, sequence) == saved.range.begin);
 }
 
-bool LlamaTextContext::restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
-                                     int32_t num_tokens) {
+size_t LlamaTextContext::restore_states(SequenceId sequence, std::span<const SavedState> states) {
+  size_t count = 0;
   if (model_->kv_kind() == KvKind::kCheckpoints) {
-    if (set_state(sequence, range, state)) return true;
-    clear_sequence(sequence);
-    return false;
+    while (count < states.size() && set_state(sequence, states[count])) ++count;
+    if (count < states.size()) clear_sequence(sequence);
+    return count;
   }
-  const bool is_set = set_state(scratch(), range, state);
-  if (is_set) {
-    llama_memory_seq_cp(llama_get_memory(context_.get()), scratch(), sequence, range.begin,
-                        range.begin + num_tokens);
+  // Setting one clears the scratch sequence of the one before it.
+  while (count < states.size() && set_state(scratch(), states[count])) {
+    const SavedState& saved = states[count++];
+    llama_memory_seq_cp(llama_get_memory(context_.get()), scratch(), sequence, saved.range.begin,
+                        saved.range.begin + saved.num_tokens);
   }
   clear_sequence(scratch());
-  return is_set;
+  return count;
 }
 
 TokenLogprobs LlamaTextContext::logprobs_of(Token token, int32_t batch_index,

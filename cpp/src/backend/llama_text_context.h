@@ -31,7 +31,8 @@ class LlamaTextContext : public TextContext {
                    int32_t max_threads, bool tunes);
   ~LlamaTextContext() override;
 
-  Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) override;
+  Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch,
+                               const std::atomic<bool>* stop) override;
   bool is_encoded(const MediaChunk& chunk) const override;
   Status encode_media(const MediaChunk& chunk) override;
   Result<DecodeOutcome> decode_media(const MediaChunk& chunk, SequenceId sequence,
@@ -41,8 +42,7 @@ class LlamaTextContext : public TextContext {
   void clear_sequence(SequenceId sequence) override;
   void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) override;
   Result<StateBytes> save_state(SequenceId sequence, TokenRange range) override;
-  bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
-                     int32_t num_tokens) override;
+  size_t restore_states(SequenceId sequence, std::span<const SavedState> states) override;
   Result<Embedder*> embedder() override;
   uint64_t embedder_bytes() const override;
   double time_decode(int32_t num_threads) override;
@@ -51,9 +51,13 @@ class LlamaTextContext : public TextContext {
   ContextMemory memory() const override;
 
  private:
+  // Computes with as many threads as the tuner chooses, or with those that are set.
+  Result<DecodeOutcome> compute_tuned(const std::vector<BatchEntry>& batch);
   Result<DecodeOutcome> compute(const std::vector<BatchEntry>& batch);
-  // Sets an empty sequence to the state and checks what came of it.
-  bool set_state(SequenceId sequence, TokenRange range, const StateBytes& state);
+  // Whether what is being computed is to be left; llama.cpp asks after each operation of the CPU.
+  static bool is_stopped(void* context);
+  // Sets the sequence to the state, instead of what it holds, and checks what came of it.
+  bool set_state(SequenceId sequence, const SavedState& saved);
   // The sequence id that states are cut and joined through (kBlocks only).
   SequenceId scratch() const { return model_->info().num_kv_sequences - 1; }
   TokenLogprobs logprobs_of(Token token, int32_t batch_index, int32_t num_alternatives) const;
@@ -64,6 +68,7 @@ class LlamaTextContext : public TextContext {
   int32_t num_threads_;  // of steps of one token, or what the tuner begins with there
   std::optional<ThreadTuner> tuner_;
   llama_batch batch_;
+  const std::atomic<bool>* stop_ = nullptr;  // of the decode that runs; null = it goes on to its end
   std::unique_ptr<LlamaEmbedder> embedder_;
   std::atomic<bool> has_embedder_{false};
 };

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,7 @@ struct BatchEntry {
 enum class DecodeOutcome {
   kDone,
   kCellsFull,  // nothing was computed and nothing changed
+  kStopped,    // nothing changed
 };
 
 // The sampler chain of one sequence, with its grammar and random state.
@@ -57,12 +59,22 @@ struct ContextMemory {
 constexpr int32_t kMaxDraftingSequences = 4;
 
 // KV memory and compute of one model. Only the compute thread may call it.
+// What was read by TextContext::save_state.
+struct SavedState {
+  const StateBytes* bytes = nullptr;
+  TokenRange range;        // what it holds
+  int32_t num_tokens = 0;  // of them to be used, from range.begin on
+};
+
 class TextContext {
  public:
   virtual ~TextContext() = default;
+  // Where `stop` is given and becomes true meanwhile, it may end at once with kStopped.
   // REQUIRES: 0 < batch.size() <= the model's batch_tokens; outputs of one entry for each
-  // sequence, and of the guesses of kMaxDraftingSequences.
-  virtual Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch) = 0;
+  // sequence, and of the guesses of kMaxDraftingSequences. With `stop`: the entries are of one
+  // sequence, and the model's info().can_stop.
+  virtual Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch,
+                                       const std::atomic<bool>* stop = nullptr) = 0;
   // Whether the chunk's embeddings are there, so that decode_media can take them.
   virtual bool is_encoded(const MediaChunk& chunk) const = 0;
   // Computes them. They stay until decode_media was called, and some longer.
@@ -87,11 +99,11 @@ class TextContext {
   // range.end tokens.
   // REQUIRES: the sequence holds these positions; kCheckpoints: and nothing after them
   virtual Result<StateBytes> save_state(SequenceId sequence, TokenRange range) = 0;
-  // Appends the first `num_tokens` tokens of a saved state to the sequence, which must
-  // end where they begin. False when the state does not fit this context, or there are not
-  // as many cells: then the sequence is as it was, of kind kCheckpoints empty.
-  virtual bool restore_state(SequenceId sequence, TokenRange range, const StateBytes& state,
-                             int32_t num_tokens) = 0;
+  // Appends saved states to the sequence, one after the other, and returns how many of them.
+  // It stops before one that does not fit this context, or for which there are not as many
+  // cells; of kind kCheckpoints the sequence is empty then.
+  // REQUIRES: each begins where the one before it ends, the first where the sequence ends
+  virtual size_t restore_states(SequenceId sequence, std::span<const SavedState> states) = 0;
   // Made when it is first asked for; the context keeps it.
   virtual Result<Embedder*> embedder() = 0;
   // What making it is going to take, about; 0 once it is there. Any thread.

@@ -27,6 +27,7 @@ void ModelStats::add_counters(const ModelStats& other) {
   num_failed_restores += other.num_failed_restores;
   num_draft_tokens += other.num_draft_tokens;
   num_accepted_draft_tokens += other.num_accepted_draft_tokens;
+  num_stopped_steps += other.num_stopped_steps;
   num_preemptions += other.num_preemptions;
 }
 

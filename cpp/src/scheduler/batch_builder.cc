@@ -10,9 +10,11 @@ namespace {
 constexpr int32_t kChunkStep = 32;
 // Computed to learn the speed.
 constexpr int32_t kFirstChunkTokens = 64;
-// Time a prefill chunk may add between two tokens of a running stream.
+// Time that a chunk may take: between two tokens of a running stream, until who comes meanwhile can
+// begin, and where that interrupts it, which costs what was computed.
 constexpr double kSharedChunkMs = 200.0;
 constexpr double kLoneChunkMs = 500.0;
+constexpr double kStoppableChunkMs = 4000.0;
 
 int32_t cut_chunk(const PendingWork& work, int32_t budget) {
   const int32_t to_cut = work.next_cut - work.num_computed;
@@ -51,15 +53,21 @@ void share_prefill(std::span<const PendingWork> running, int32_t budget,
 
 }  // namespace
 
-int32_t prefill_budget(bool others_wait, int32_t batch_tokens, int32_t ubatch_tokens,
+int32_t prefill_budget(PrefillPace pace, int32_t batch_tokens, int32_t ubatch_tokens,
                        double ms_per_prefill_token) {
-  const int32_t most = others_wait ? ubatch_tokens : batch_tokens;
+  const int32_t most = pace == PrefillPace::kShared ? ubatch_tokens : batch_tokens;
   if (ms_per_prefill_token <= 0.0) return std::min(most, kFirstChunkTokens);
-  const double fitting = (others_wait ? kSharedChunkMs : kLoneChunkMs) / ms_per_prefill_token;
-  if (fitting >= most) return most;
-  const auto num_tokens = static_cast<int32_t>(fitting);
-  const int32_t step = num_tokens >= ubatch_tokens ? ubatch_tokens : kChunkStep;
-  return std::min(most, std::max(kChunkStep, num_tokens / step * step));
+  const auto fitting = [&](double ms, int32_t most_tokens) {
+    const double exact = ms / ms_per_prefill_token;
+    if (exact >= most_tokens) return most_tokens;
+    const auto num_tokens = static_cast<int32_t>(exact);
+    const int32_t step = num_tokens >= ubatch_tokens ? ubatch_tokens : kChunkStep;
+    return std::min(most_tokens, std::max(kChunkStep, num_tokens / step * step));
+  };
+  if (pace == PrefillPace::kShared) return fitting(kSharedChunkMs, most);
+  const int32_t alone = fitting(kLoneChunkMs, most);
+  if (pace == PrefillPace::kAlone || alone >= ubatch_tokens) return alone;
+  return fitting(kStoppableChunkMs, ubatch_tokens);
 }
 
 std::vector<BatchShare> plan_batch(std::span<const PendingWork> running, int32_t batch_tokens,

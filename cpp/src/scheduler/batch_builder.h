@@ -22,12 +22,18 @@ struct BatchShare {
   int32_t num_tokens = 0;
 };
 
+enum class PrefillPace {
+  kShared,     // others wait for the end of the step: running streams, or other models
+  kAlone,      // who comes meanwhile does, a cancellation or a new request
+  kStoppable,  // who comes meanwhile stops it, and what it computed is lost
+};
+
 // Tokens of prefill one step may take: what fits the step's time at the measured speed (0 = not
-// measured yet), at least a useful chunk. A step is short where `others_wait`, running streams or
-// other models, and takes at most the ubatch; alone it takes at most the batch, and no longer than
-// a cancellation or a new request can wait. In whole ubatches or, below one, multiples of 32, so
-// that kernels which compute rows in groups cut a prompt alike whatever the speed.
-int32_t prefill_budget(bool others_wait, int32_t batch_tokens, int32_t ubatch_tokens,
+// measured yet), at least a useful chunk. Of the batch at most, where it is shared of the ubatch;
+// a longer time, since computing few rows at a time wastes some, stops at the ubatch, too. In whole
+// ubatches or, below one, multiples of 32, so that kernels which compute rows in groups cut a
+// prompt alike whatever the speed.
+int32_t prefill_budget(PrefillPace pace, int32_t batch_tokens, int32_t ubatch_tokens,
                        double ms_per_prefill_token);
 
 // Shares a step: every decoding sequence its token and its guesses, then prefill within

@@ -28,7 +28,7 @@ ComputeThread::ComputeThread() : thread_([this] { loop(); }) {}
 ComputeThread::~ComputeThread() {
   {
     std::lock_guard lock(mutex_);
-    stopping_ = true;
+    stopping_ = is_wanted_ = true;
   }
   wake_.notify_all();
   thread_.join();
@@ -38,6 +38,7 @@ void ComputeThread::attach(std::shared_ptr<Steppable> steppable) {
   {
     std::lock_guard lock(mutex_);
     attached_.push_back(std::move(steppable));
+    is_wanted_ = true;
   }
   wake_.notify_all();
 }
@@ -52,8 +53,11 @@ void ComputeThread::detach(const Steppable* steppable) {
 }
 
 void ComputeThread::notify() {
-  // The lock orders the caller's change before the thread's look at it.
-  { std::lock_guard lock(mutex_); }
+  {
+    // The lock orders the caller's change before the thread's look at it.
+    std::lock_guard lock(mutex_);
+    is_wanted_ = true;
+  }
   wake_.notify_one();
 }
 
@@ -63,6 +67,7 @@ void ComputeThread::run(const std::function<void()>& task) {
   {
     std::lock_guard lock(mutex_);
     tasks_.emplace_back([&packaged] { packaged(); });
+    is_wanted_ = true;
   }
   wake_.notify_all();
   done.get();
@@ -98,9 +103,10 @@ void ComputeThread::step_next(std::unique_lock<std::mutex>& lock) {
   const auto id = turns_.next(ready);
   const auto steppable =
       *std::find_if(attached_.begin(), attached_.end(), [&](auto& s) { return s.get() == id; });
+  is_wanted_ = stopping_ || !tasks_.empty();
   lock.unlock();
   const auto start = Clock::now();
-  steppable->step(/*others_wait=*/ready.size() > 1);
+  steppable->step({.others_wait = ready.size() > 1, .is_wanted = &is_wanted_});
   turns_.charge(id, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
   lock.lock();
 }

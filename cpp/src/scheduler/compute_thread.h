@@ -1,6 +1,7 @@
 // The one thread of a device that computes.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -12,13 +13,20 @@
 
 namespace snapllm {
 
+// What a step is to go by.
+struct Turn {
+  bool others_wait = false;  // something else wants to compute, so the step should be a short one
+  // Becomes true when something new comes meanwhile, for what can stop half-way; null = it never
+  // does.
+  const std::atomic<bool>* is_wanted = nullptr;
+};
+
 // Something that computes in small steps.
 class Steppable {
  public:
   virtual ~Steppable() = default;
   virtual bool has_work() const = 0;
-  // `others_wait`: something else wants to compute, so the step should be a short one.
-  virtual void step(bool others_wait) = 0;
+  virtual void step(const Turn& turn) = 0;
   // What can wait until nothing else computes, also in small steps.
   virtual bool has_idle_work() const { return false; }
   virtual void step_idle() {}
@@ -63,6 +71,7 @@ class ComputeThread {
   std::vector<std::shared_ptr<Steppable>> attached_;
   std::vector<std::function<void()>> tasks_;
   bool stopping_ = false;
+  std::atomic<bool> is_wanted_ = false;  // read without it, too
 
   FairTurns turns_;  // compute thread only
   std::thread thread_;  // last: started when all else is there

@@ -212,16 +212,19 @@ void PrefixCache::make_room_to_cut(StoredPrefix& stored, Running running,
 }
 
 int32_t PrefixCache::restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold) {
-  int32_t restored = 0;
+  std::vector<SavedState> states;
+  states.reserve(stored.parts.size());
   for (const StoredPrefix::Part& part : stored.parts) {
-    if (!context_.restore_state(id, part.range, *part.state, part.num_tokens)) {
-      ++num_failed_restores_;
-      break;  // what is there already stays
-    }
-    restored = part.range.begin + part.num_tokens;
+    states.push_back({part.state.get(), part.range, part.num_tokens});
+  }
+  const size_t count = context_.restore_states(id, states);
+  if (count < states.size()) ++num_failed_restores_;  // what is there already stays
+  int32_t num_restored = 0;
+  for (const StoredPrefix::Part& part : std::span(stored.parts).first(count)) {
+    num_restored = part.range.begin + part.num_tokens;
     if (part.was_cold) num_cold += part.num_tokens;
   }
-  return restored;
+  return num_restored;
 }
 
 bool PrefixCache::save_missing(SequenceId id, const Hash128& root, std::span<const Token> tokens,

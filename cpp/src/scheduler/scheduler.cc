@@ -58,11 +58,11 @@ bool Scheduler::has_work() const {
   return !running_.empty() || !waiting_.empty() || queue_.has_arrivals();
 }
 
-void Scheduler::step(bool others_wait) {
+void Scheduler::step(const Turn& turn) {
   take_arrivals();
   grant_cells();
   admit();
-  if (!running_.empty()) decode(others_wait);
+  if (!running_.empty()) decode(turn);
   compute_media();
   hand_over();
   check_invariants();
@@ -192,15 +192,35 @@ std::vector<PendingWork> Scheduler::pending_work() const {
   return work;
 }
 
-void Scheduler::decode(bool others_wait) {
+PrefillPace Scheduler::pace(std::span<const PendingWork> work, const Turn& turn) const {
+  const auto decodes = [](const PendingWork& each) { return each.decoding; };
+  if (turn.others_wait || std::ranges::any_of(work, decodes)) return PrefillPace::kShared;
+  const auto is_pending = [](const PendingWork& each) { return each.num_pending > 0; };
+  const bool can_stop = turn.is_wanted != nullptr && model_->info().can_stop && owed_ms_ <= 0.0 &&
+                        std::ranges::count_if(work, is_pending) == 1;
+  return can_stop ? PrefillPace::kStoppable : PrefillPace::kAlone;
+}
+
+void Scheduler::note_stoppable(double ms, bool was_stopped) {
+  if (!was_stopped) {
+    owed_ms_ = std::max(0.0, owed_ms_ - ms);
+    return;
+  }
+  // However often something comes, a tenth is lost at most.
+  constexpr double kKeptForLost = 10.0;
+  owed_ms_ += kKeptForLost * ms;
+  std::lock_guard lock(stats_mutex_);
+  ++stats_.num_stopped_steps;
+}
+
+void Scheduler::decode(const Turn& turn) {
   using Clock = std::chrono::steady_clock;
   draft();
   const std::vector<PendingWork> work = pending_work();
-  const bool is_decoding = std::any_of(work.begin(), work.end(), [](auto& w) { return w.decoding; });
-  const auto shares = plan_batch(
-      work, model_->batch_tokens(),
-      prefill_budget(is_decoding || others_wait, model_->batch_tokens(), model_->ubatch_tokens(),
-                     ms_per_prefill_token_));
+  const PrefillPace pace = this->pace(work, turn);
+  const auto shares = plan_batch(work, model_->batch_tokens(),
+                                 prefill_budget(pace, model_->batch_tokens(),
+                                                model_->ubatch_tokens(), ms_per_prefill_token_));
   if (shares.empty()) return;
 
   batch_.clear();
@@ -216,8 +236,15 @@ void Scheduler::decode(bool others_wait) {
         first == batch_.end() ? -1 : static_cast<int32_t>(first - batch_.begin()));
   }
   const auto start = Clock::now();
-  auto outcome = context_->decode(batch_);
+  const auto ms_since_start = [&] {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  };
+  const bool can_stop = pace == PrefillPace::kStoppable;
+  auto outcome = context_->decode(batch_, can_stop ? turn.is_wanted : nullptr);
   if (!outcome.ok()) return fail_shares(shares, outcome.status());
+  const bool was_stopped = outcome.value() == DecodeOutcome::kStopped;
+  note_stoppable(ms_since_start(), was_stopped);
+  if (was_stopped) return;
   if (outcome.value() == DecodeOutcome::kCellsFull) {
     // Admission reserved the cells, so this is a fault of ours or of the model's
     // memory, and waiting would not help.
@@ -229,9 +256,8 @@ void Scheduler::decode(bool others_wait) {
   }
   sample(shares, output_index);
 
-  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   if (num_prefill >= kMeasuredPrefillTokens) {
-    const double measured = ms / static_cast<double>(batch_.size());
+    const double measured = ms_since_start() / static_cast<double>(batch_.size());
     ms_per_prefill_token_ += ms_per_prefill_token_ == 0.0
                                  ? measured
                                  : kAverageWeight * (measured - ms_per_prefill_token_);

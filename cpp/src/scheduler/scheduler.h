@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "backend/text_backend.h"
@@ -51,7 +52,7 @@ class Scheduler : public Steppable {
 
   // Compute thread only.
   bool has_work() const override;
-  void step(bool others_wait) override;
+  void step(const Turn& turn) override;
   // What stays hot is stored while nothing computes.
   bool has_idle_work() const override { return prefix_cache_.has_unsaved(); }
   void step_idle() override { prefix_cache_.save_some(); }
@@ -80,7 +81,11 @@ class Scheduler : public Steppable {
   void grant_cells();
   void preempt_youngest();
   // Computes one batch of text and samples from it.
-  void decode(bool others_wait);
+  void decode(const Turn& turn);
+  // How the prompts in `work` are to be computed in this step.
+  PrefillPace pace(std::span<const PendingWork> work, const Turn& turn) const;
+  // Says that a batch took so long, and was computed or was stopped.
+  void note_stoppable(double ms, bool was_stopped);
   // Encodes or computes the media that a sequence has come to: one piece a step, so that
   // the others' text goes on in between.
   void compute_media();
@@ -118,6 +123,7 @@ class Scheduler : public Steppable {
   uint64_t media_turn_ = 0;  // request whose media was computed last
   int32_t num_reserved_cells_ = 0;  // by running sequences, without what they share
   double ms_per_prefill_token_ = 0.0;  // moving average
+  double owed_ms_ = 0.0;  // of computing that nothing stops, for what was lost where it was
 
   mutable std::mutex stats_mutex_;
   ModelStats stats_;  // guarded by stats_mutex_

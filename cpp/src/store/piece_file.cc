@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <new>
 
 namespace snapllm {
 namespace {
@@ -118,7 +119,13 @@ Result<StatePtr> read_piece_state(FileEnv& env, const std::string& path, uint64_
   if (header.piece.key != piece.key || header.piece.tokens != piece.tokens) {
     return bad_file(path, "of another piece");
   }
-  auto state = std::make_shared<StateBytes>(header.state_bytes);
+  std::shared_ptr<StateBytes> state;
+  try {
+    state = std::make_shared<StateBytes>(header.state_bytes);
+  } catch (const std::bad_alloc&) {
+    return Status(StatusCode::kStorageFailed,
+                  path + ": no memory for its " + std::to_string(header.state_bytes) + " bytes");
+  }
   if (Status status = env.read(path, header.state_offset, state->data(), state->size());
       !status.ok()) {
     return status;

@@ -33,7 +33,8 @@ Status write_piece_file(FileEnv& env, const std::string& path, const Hash128& fi
 Result<PieceFile> read_piece_header(FileEnv& env, const std::string& path, uint64_t file_bytes,
                                     const Hash128& fingerprint);
 
-// Reads the state and checks that it is the one of `piece`. Fails as read_piece_header does.
+// Reads the state and checks that it is the one of `piece`. Fails as read_piece_header does, with
+// kStorageFailed also where memory cannot hold it.
 Result<StatePtr> read_piece_state(FileEnv& env, const std::string& path, uint64_t file_bytes,
                                   const Hash128& fingerprint, const PieceId& piece);
 

@@ -77,6 +77,7 @@ class ModelCounts(TypedDict):
     embedded_tokens: int
     draft_tokens: int
     accepted_draft_tokens: int
+    stopped_steps: int
     preemptions: int
     kv_cells_used: int
     mean_batch_tokens: float
@@ -240,6 +241,7 @@ def _model_stats(stats: ModelStats) -> ModelCounts:
         "embedded_tokens": stats.num_embedded_tokens,
         "draft_tokens": stats.num_draft_tokens,
         "accepted_draft_tokens": stats.num_accepted_draft_tokens,
+        "stopped_steps": stats.num_stopped_steps,
         "preemptions": stats.num_preemptions,
         "kv_cells_used": stats.num_kv_cells_used,
         "mean_batch_tokens": _mean(stats.num_batch_tokens, stats.num_steps),
