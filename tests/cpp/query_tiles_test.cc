@@ -27,13 +27,14 @@ struct Rows {
     order.resize(num_queries);
     counts.resize(num_queries);
     tiles.resize(static_cast<size_t>(
-        find_tiles(mask, static_cast<int32_t>(num_queries), max_queries, 0,
+        find_tiles(mask, cell_order, static_cast<int32_t>(num_queries), max_queries, 0,
                    {tiles.data(), chains.data(), order.data(), counts.data()})));
     return tiles;
   }
 
   const size_t num_queries;
   std::vector<uint16_t> bits;
+  CellOrder cell_order;
   std::vector<int32_t> order;
   std::vector<int32_t> counts;
 };
@@ -49,6 +50,45 @@ TEST(query_tiles, the_tokens_of_a_prompt_are_computed_together) {
   CHECK_EQ(tiles[1].first, 2);
   CHECK_EQ(tiles[1].num_queries, 3);
   CHECK_EQ(num_runs(tiles[0]), 1);
+}
+
+TEST(query_tiles, a_prompt_that_goes_on_before_its_beginning_is_computed_together) {
+  Rows rows(3);
+  std::vector<uint64_t> stamps(kCells);
+  for (size_t cell = 500; cell < 600; ++cell) stamps[cell] = cell;
+  const std::vector<int64_t> own = {20, 30, 10};
+  for (int32_t query = 0; query < 3; ++query) {
+    rows.show(query, 500, 600);
+    for (int32_t i = 0; i <= query; ++i) {
+      const auto cell = static_cast<int32_t>(own[static_cast<size_t>(i)]);
+      rows.show(query, cell, cell + 1);
+      stamps[static_cast<size_t>(cell)] = 1000 + static_cast<uint64_t>(i);
+    }
+  }
+  CHECK_EQ(rows.find().size(), 3);
+  rows.cell_order = {stamps.data(), own};
+  const auto tiles = rows.find();
+  REQUIRE(tiles.size() == 1);
+  CHECK_EQ(tiles[0].num_queries, 3);
+  CHECK_EQ(tiles[0].num_cells, 103);
+  std::vector<int32_t> cells = {10, 20, 30, 500, 599};
+  sort_cells(cells, stamps.data());
+  CHECK(cells == (std::vector<int32_t>{500, 599, 20, 30, 10}));
+}
+
+TEST(query_tiles, what_does_not_come_first_of_an_answer_is_not_shared) {
+  Rows rows(2);
+  std::vector<uint64_t> stamps(kCells);
+  for (size_t cell = 0; cell < kCells; ++cell) stamps[cell] = cell + 1;
+  for (const int32_t query : {0, 1}) {
+    rows.show(query, 0, 600);
+    rows.show(query, 1000 + query, 1001 + query);
+  }
+  const std::vector<int64_t> own = {1000, 1001};
+  rows.cell_order = {stamps.data(), own};
+  CHECK_EQ(rows.find().size(), 1);
+  stamps[100] = 5000;  // of another sequence's past: it comes last here
+  CHECK_EQ(rows.find().size(), 2);
 }
 
 TEST(query_tiles, a_long_prompt_is_cut_into_tiles_of_one_size) {

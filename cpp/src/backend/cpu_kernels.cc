@@ -1,7 +1,9 @@
 #include "backend/cpu_kernels.h"
 
 #include <cstring>
+#include <vector>
 
+#include "backend/cell_orders.h"
 #include "backend/cpu_products.h"
 #include "backend/expert_products.h"
 #include "backend/ggml_team.h"
@@ -67,6 +69,10 @@ class AttentionTraits final : public ggml::cpu::tensor_traits {
     args.v = tensor_of(op->src[2]);
     args.mask = tensor_of(op->src[3]);
     if (op->src[3] != nullptr && op->src[3]->ne[3] == 1) args.mask.batch_stride = 0;
+    const LayerOrder* order = args.shape.num_batches == 1 ? order_of(op->src[1]) : nullptr;
+    if (order != nullptr) {
+      args.order = order->order_for(args.shape.num_queries, args.shape.num_cells);
+    }
     if (op->src[4] != nullptr) args.sinks = static_cast<const float*>(op->src[4]->data);
     args.scale = parameter(op, 0);
     args.max_bias = parameter(op, 1);
@@ -77,6 +83,26 @@ class AttentionTraits final : public ggml::cpu::tensor_traits {
   }
 };
 
+// Notes which cells a layer's keys are written to, and leaves the writing to ggml.
+class KeyRowsTraits final : public ggml::cpu::tensor_traits {
+ public:
+  bool work_size(int, const ggml_tensor*, size_t&) override { return false; }
+
+  bool compute_forward(ggml_compute_params*, ggml_tensor* op) override {
+    const ggml_tensor* rows = op->src[1];
+    std::vector<int64_t> cells(static_cast<size_t>(ggml_nelements(rows)));
+    std::memcpy(cells.data(), rows->data, ggml_nbytes(rows));
+    CellOrders::current()->of(memory_tensor_of(op)).note_written(cells);
+    return false;
+  }
+
+  // In one thread of those that write, the one which the decode was called in.
+  static bool is_noted(const ggml_tensor* op) {
+    return CellOrders::current() != nullptr && op->src[1]->type == GGML_TYPE_I64 &&
+           is_key_memory(memory_tensor_of(op));
+  }
+};
+
 // ggml asks the types of buffers with kernels of their own for each operation. No tensor
 // is ever put into a buffer of this one: only its kernels are wanted.
 class KernelBufferType final : public ggml::cpu::extra_buffer_type {
@@ -84,12 +110,14 @@ class KernelBufferType final : public ggml::cpu::extra_buffer_type {
   bool supports_op(ggml_backend_dev_t, const ggml_tensor*) override { return false; }
   ggml::cpu::tensor_traits* get_tensor_traits(const ggml_tensor* op) override {
     if (op->op == GGML_OP_FLASH_ATTN_EXT) return is_our_attention(op) ? &attention_ : nullptr;
+    if (op->op == GGML_OP_SET_ROWS) return KeyRowsTraits::is_noted(op) ? &key_rows_ : nullptr;
     if (op->op == GGML_OP_MUL_MAT_ID) return expert_product_kernel(op);
     return op->op == GGML_OP_MUL_MAT ? product_kernel(op) : nullptr;
   }
 
  private:
   AttentionTraits attention_;
+  KeyRowsTraits key_rows_;
 };
 
 }  // namespace

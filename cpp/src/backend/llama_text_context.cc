@@ -78,6 +78,7 @@ Result<DecodeOutcome> LlamaTextContext::compute(const std::vector<BatchEntry>& b
   }
   return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<DecodeOutcome> {
     LlamaLogCapture log;
+    const CellOrders::Scope scope(orders_);
     const int32_t result = llama_decode(context_.get(), batch_);
     if (result == 0) return DecodeOutcome::kDone;
     if (result == 1) return DecodeOutcome::kCellsFull;
@@ -99,6 +100,7 @@ Status LlamaTextContext::encode_media(const MediaChunk& chunk) {
 Result<DecodeOutcome> LlamaTextContext::decode_media(const MediaChunk& chunk, SequenceId sequence,
                                                      int32_t position) {
   LlamaLogCapture log;
+  const CellOrders::Scope scope(orders_);
   if (tuner_) llama_set_n_threads(context_.get(), max_threads_, max_threads_);
   const auto result = model_->projector()->decode(static_cast<const LlamaMediaChunk&>(chunk),
                                                   context_.get(), sequence, position);
@@ -160,7 +162,7 @@ bool LlamaTextContext::set_state(SequenceId sequence, const SavedState& saved) {
   LlamaLogCapture log;
   const StateBytes& bytes = *saved.bytes;
   const auto size = guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<size_t> {
-    return llama_state_seq_set_data(context_.get(), bytes.data(), bytes.size(), sequence);
+    return set_state_in_order(context_.get(), orders_, sequence, bytes.data(), bytes.size());
   });
   // A state carries no identity: that its positions are right is all it can be asked.
   // Images can take fewer positions than tokens.

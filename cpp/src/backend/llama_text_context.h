@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "backend/cell_orders.h"
 #include "backend/llama_text_model.h"
 #include "backend/text_backend.h"
 #include "backend/thread_tuner.h"
@@ -68,6 +69,7 @@ class LlamaTextContext : public TextContext {
   int32_t num_threads_;  // of steps of one token, or what the tuner begins with there
   std::optional<ThreadTuner> tuner_;
   llama_batch batch_;
+  CellOrders orders_;
   const std::atomic<bool>* stop_ = nullptr;  // of the decode that runs; null = it goes on to its end
   std::unique_ptr<LlamaEmbedder> embedder_;
   std::atomic<bool> has_embedder_{false};

@@ -58,7 +58,7 @@ class Worker {
     for (int32_t batch = 0; batch < shape_.num_batches; ++batch) {
       const int32_t first = batch * shape_.num_queries;
       num_tiles_ += snapllm::find_tiles(
-          mask_of(batch), shape_.num_queries, max_tile_queries(shape_), batch,
+          mask_of(batch), args_.order, shape_.num_queries, max_tile_queries(shape_), batch,
           {scratch_.tiles() + num_tiles_, scratch_.chains(), scratch_.order() + first,
            scratch_.counts() + first});
     }
@@ -266,7 +266,8 @@ class Worker {
       return;
     }
     const auto row = mask_of(tile.batch)[query_of(tile, run.first + run.num_queries - 1)];
-    list_visible(row, cells);
+    const auto count = static_cast<size_t>(list_visible(row, cells));
+    if (args_.order.stamps != nullptr) sort_cells({cells, count}, args_.order.stamps);
     if (!tile.has_bias) return;
     biases_ = scratch_.biases();
     for (int32_t i = 0; i < tile.num_cells; ++i) biases_[i] = simd::half_to_float(row[cells[i]]);

@@ -2,8 +2,8 @@
 //
 // Softmax is computed online over spans of cells, as flash attention does (Dao et al.,
 // 2022, arXiv:2205.14135), in 32-bit floats. What a query gets depends only on its own
-// numbers and on the keys and values of the cells that it attends to, in the order of
-// their indices: not on the queries beside it, on where in the memory its cells lie, on
+// numbers and on the keys and values of the cells that it attends to, in the order in which they
+// were written: not on the queries beside it, on where in the memory its cells lie, on
 // hidden cells between them, or on the number of threads. So a token has bit for bit the
 // same result in a batch and alone, computed at once or after a restored prefix. Hidden
 // cells cost next to nothing.
@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/cell_order.h"
 #include "kernels/team.h"
 
 namespace snapllm {
@@ -43,6 +44,7 @@ struct AttentionArgs {
   // cell, anything else is added to the score. No data: every cell is visible. One for
   // all heads.
   AttentionTensor mask;
+  CellOrder order;  // for one batch only
   const float* sinks = nullptr;  // for each head a score that takes part without a value
   float scale = 1.0F;
   float softcap = 0.0F;   // limits scores to +-softcap by tanh where it is not 0

@@ -11,8 +11,9 @@ namespace {
 // Finds tiles of one batch: first those of prompts, then answers that begin alike.
 class TileFinder {
  public:
-  TileFinder(const MaskRows& mask, int32_t max_queries, int32_t batch, const TileSpace& space)
-      : mask_(mask), max_queries_(max_queries), batch_(batch), space_(space) {}
+  TileFinder(const MaskRows& mask, const CellOrder& order, int32_t max_queries, int32_t batch,
+             const TileSpace& space)
+      : mask_(mask), order_(order), max_queries_(max_queries), batch_(batch), space_(space) {}
 
   int32_t find(int32_t num_queries) {
     const int32_t num_chains = find_chains(num_queries);
@@ -40,8 +41,22 @@ class TileFinder {
   // Whether the cells of `query` begin with all those of the query before it.
   bool follows(int32_t query, const VisibleCells& before) const {
     if (mask_.data == nullptr) return true;
+    if (order_.stamps != nullptr) return adds_its_own(query);
     return std::memcmp(mask_[query - 1].data(), mask_[query].data(),
                        static_cast<size_t>(before.end) * sizeof(uint16_t)) == 0;
+  }
+
+  // Whether it sees what the query before it does, and of other cells at most its own, the latest.
+  bool adds_its_own(int32_t query) const {
+    const auto row = mask_[query];
+    const auto before = mask_[query - 1];
+    const auto own = static_cast<size_t>(order_.new_cells[static_cast<size_t>(query)]);
+    const auto are_same = [&](size_t begin, size_t end) {
+      return std::memcmp(&row[begin], &before[begin], (end - begin) * sizeof(uint16_t)) == 0;
+    };
+    const bool is_added = before[own] == kHiddenCell && row[own] == kPlainCell;
+    return (is_added || row[own] == before[own]) && are_same(0, own) &&
+           (own + 1 == row.size() || are_same(own + 1, row.size()));
   }
 
   // Parts of one size to within a query: a small last one would go over as many cells for little.
@@ -85,6 +100,9 @@ class TileFinder {
   // share becomes more by it: spans that are gone over once instead of once for each.
   void join(QueryTile& tile, int32_t index, int32_t num_chains) {
     const auto row = mask_[space_.chains[index].first];
+    const auto is_in_order = [&](std::span<const uint16_t> cells) {
+      return order_.stamps == nullptr || are_in_order(cells, order_.stamps);
+    };
     for (int32_t i = index + 1; i < num_chains && tile.num_queries < max_queries_; ++i) {
       QueryTile& other = space_.chains[i];
       if (!can_join(other) || other.first_cell != tile.first_cell) continue;
@@ -92,6 +110,9 @@ class TileFinder {
       int32_t shared = in_both / kSpanCells * kSpanCells;
       if (tile.num_shared > 0) shared = std::min(shared, tile.num_shared);
       if (shared * tile.num_queries <= tile.num_shared * (tile.num_queries - 1)) continue;
+      // What is shared must come first of what each attends to.
+      if (tile.num_queries == 1 && !is_in_order(row)) return;
+      if (!is_in_order(mask_[other.first])) continue;
       tile.num_shared = shared;
       tile.num_cells = other.num_cells;
       ++tile.num_queries;
@@ -103,6 +124,7 @@ class TileFinder {
   void order(int32_t query) { space_.order[num_ordered_++] = query; }
 
   const MaskRows& mask_;
+  const CellOrder& order_;
   const int32_t max_queries_;
   const int32_t batch_;
   const TileSpace& space_;
@@ -111,9 +133,9 @@ class TileFinder {
 
 }  // namespace
 
-int32_t find_tiles(const MaskRows& mask, int32_t num_queries, int32_t max_queries, int32_t batch,
-                   const TileSpace& space) {
-  return TileFinder(mask, max_queries, batch, space).find(num_queries);
+int32_t find_tiles(const MaskRows& mask, const CellOrder& order, int32_t num_queries,
+                   int32_t max_queries, int32_t batch, const TileSpace& space) {
+  return TileFinder(mask, order, max_queries, batch, space).find(num_queries);
 }
 
 }  // namespace snapllm

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/cell_order.h"
 #include "kernels/visible_cells.h"
 
 namespace snapllm {
@@ -62,8 +63,9 @@ struct TileSpace {
   int32_t* counts;   // by query: how many cells it sees
 };
 
-// The tiles of a batch, of at most `max_queries` each. Returns how many there are.
-int32_t find_tiles(const MaskRows& mask, int32_t num_queries, int32_t max_queries, int32_t batch,
-                   const TileSpace& space);
+// The tiles of a batch, of at most `max_queries` each, over cells in this order. Returns how many
+// there are.
+int32_t find_tiles(const MaskRows& mask, const CellOrder& order, int32_t num_queries,
+                   int32_t max_queries, int32_t batch, const TileSpace& space);
 
 }  // namespace snapllm

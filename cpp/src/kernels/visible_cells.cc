@@ -55,6 +55,19 @@ int32_t num_visible_in_both(std::span<const uint16_t> row, std::span<const uint1
   return visible_cells(row.first(same)).count;
 }
 
+bool are_in_order(std::span<const uint16_t> row, const uint64_t* stamps) {
+  uint64_t last = 0;
+  bool in_order = true;
+  for_each_group(row, [&](int32_t first, uint32_t bits, const uint16_t*) {
+    for (; bits != 0; bits &= bits - 1) {
+      const uint64_t stamp = stamps[first + std::countr_zero(bits)];
+      in_order = in_order && stamp >= last;
+      last = stamp;
+    }
+  });
+  return in_order;
+}
+
 int32_t list_visible(std::span<const uint16_t> row, int32_t* cells) {
   int32_t count = 0;
   for_each_group(row, [&](int32_t first, uint32_t bits, const uint16_t*) {

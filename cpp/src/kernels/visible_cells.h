@@ -24,6 +24,9 @@ VisibleCells visible_cells(std::span<const uint16_t> row);
 // How many cells two rows show before the first that one of them hides and the other does not.
 int32_t num_visible_in_both(std::span<const uint16_t> row, std::span<const uint16_t> other);
 
+// Whether those that a row shows were written in the order in which they lie.
+bool are_in_order(std::span<const uint16_t> row, const uint64_t* stamps);
+
 // Writes the indices of the visible cells, in order; `cells` has room for all of the row.
 // Returns their number.
 int32_t list_visible(std::span<const uint16_t> row, int32_t* cells);
