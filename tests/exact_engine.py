@@ -28,7 +28,7 @@ from snapllm.outputs import CacheUse, Usage
 
 Tier: TypeAlias = Literal["hot", "warm", "cold"]
 
-ROUNDING: dict[KvType, float] = {"f16": 0.01, "f32": 0.01, "q8_0": 0.1}
+ROUNDING: dict[KvType, float] = {"f16": 0.0, "f32": 0.01, "q8_0": 0.1}
 """By how much log probabilities may differ where cells lie in another order."""
 TIGHT_CELLS = 2048
 _SPARE_TOKENS = 64  # of the context, for answers
@@ -42,7 +42,7 @@ class Setup:
 
     is_calm: bool = True
     """One request at a time, in a KV memory that other prompts left no holes in: then
-    answers are the same in bits."""
+    answers are the same in bits with any type of KV, as they always are with f16."""
     is_tight: bool = False
     """A KV memory that a few prompts fill."""
     kv_type: KvType = "f16"
@@ -271,9 +271,10 @@ class CheckedEngine:
         largest = difference(got, expected)
         self.largest_difference = max(self.largest_difference, largest)
         # The cells of a window are a ring: where it begins follows from what was restored.
-        if self.setup.is_calm and self._model.info.architecture not in _WITH_WINDOWS:
+        has_window = self._model.info.architecture in _WITH_WINDOWS
+        if self.kv_type == "f16" or (self.setup.is_calm and not has_window):
             assert got == expected, f"not the same bits: log probabilities differ by {largest}"
-        assert largest < ROUNDING[self.kv_type], f"log probabilities differ by {largest}"
+        assert largest <= ROUNDING[self.kv_type], f"log probabilities differ by {largest}"
 
     def _check_counters(self) -> None:
         stats = self._engine.stats()

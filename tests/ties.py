@@ -1,8 +1,9 @@
 """Greedy answers up to where rounding decides.
 
-What a token's logits are depends, in the last digits, on what else is in its batch and on
-where its cells lie in the KV memory. Of random weights, two tokens are now and then as
-likely as each other to within that, and which of them wins is chance.
+Where kernels are not ours (KV of another type than f16, no flash attention, a GPU), what a
+token's logits are depends, in the last digits, on what else is in its batch. Of random weights,
+two tokens are now and then as likely as each other to within that, and which of them wins is
+chance.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from nano_models import make_nano_model
 import snapllm
 from snapllm._core import ModelStats
 
+
 def test_what_gives_way_is_computed_again_and_answered_as_alone(tmp_path: Path) -> None:
     path = make_nano_model(tmp_path / "m.gguf", context_size=4096)
     long = [(i * 31 + 7) % 200 + 3 for i in range(3000)]

@@ -30,8 +30,11 @@ class StateReader final : public llama_io_read_i {
 
   void read_tensor(ggml_tensor* tensor, size_t offset, size_t size) override {
     writes_.push_back({tensor, take(size), offset, size});
-    if (!is_key_memory(tensor)) return;
-    if (keys_.empty() || keys_.back().tensor != tensor) keys_.push_back({tensor, numbers_.size(), {}});
+    // Other devices have attention of their own, and a use of their own for `extra`.
+    if (!is_key_memory(tensor) || !ggml_backend_buffer_is_host(tensor->buffer)) return;
+    ggml_tensor* memory = memory_tensor_of(tensor);
+    if (memory == nullptr) memory = tensor;
+    if (keys_.empty() || keys_.back().memory != memory) keys_.push_back({memory, numbers_.size(), {}});
     const size_t row_bytes = tensor->nb[1];
     for (size_t cell = offset / row_bytes; cell < (offset + size) / row_bytes; ++cell) {
       keys_.back().cells.push_back(static_cast<int64_t>(cell));
@@ -45,15 +48,14 @@ class StateReader final : public llama_io_read_i {
       ggml_backend_tensor_set(write.tensor, write.data, write.offset, write.size);
     }
     std::vector<size_t> rows;
+    const Keys* before = nullptr;
     for (const Keys& keys : keys_) {
-      if (auto found = rows_by_position(keys); !found.empty()) rows = std::move(found);
-      if (rows.size() != keys.cells.size()) {
-        rows.resize(keys.cells.size());
-        std::iota(rows.begin(), rows.end(), size_t{0});
-      }
+      // The layers of one memory have the same cells.
+      if (before == nullptr || before->cells != keys.cells) rows = rows_by_position(keys);
+      before = &keys;
       std::vector<int64_t> ordered;
       for (const size_t row : rows) ordered.push_back(keys.cells[row]);
-      orders.of(keys.tensor).note_written(ordered);
+      orders.of(keys.memory).note_written(ordered);
     }
   }
 
@@ -69,7 +71,7 @@ class StateReader final : public llama_io_read_i {
     size_t size;
   };
   struct Keys {
-    ggml_tensor* tensor;
+    ggml_tensor* memory;
     size_t num_numbers;  // that were read before them
     std::vector<int64_t> cells;
   };
@@ -80,24 +82,24 @@ class StateReader final : public llama_io_read_i {
     return data_ + at_ - size;
   }
 
-  // The rows of keys in the order of their positions, which the state has before the first keys of a
-  // memory: how many cells there are, for each its position and two or three numbers more, and then
-  // four of the layers. Empty for other keys of it, which have the same.
+  // The rows of a memory's first keys in the order of their positions, which the state has before
+  // them: how many cells there are, for each its position and two or three numbers more, and then
+  // four of the layers. As they come where it has something else there.
   std::vector<size_t> rows_by_position(const Keys& keys) const {
     constexpr size_t kOfLayers = 4;
     const size_t num_cells = keys.cells.size();
+    std::vector<size_t> rows(num_cells);
+    std::iota(rows.begin(), rows.end(), size_t{0});
     for (const size_t each : {size_t{3}, size_t{4}}) {
       const size_t of_cells = each * num_cells;
       if (keys.num_numbers < kOfLayers + of_cells + 1) continue;
       const Number* first = &numbers_[keys.num_numbers - kOfLayers - of_cells];
       const bool has_more = first[2].size != sizeof(int32_t);  // of images
       if (first[-1].value != static_cast<int32_t>(num_cells) || has_more != (each == 4)) continue;
-      std::vector<size_t> rows(num_cells);
-      std::iota(rows.begin(), rows.end(), size_t{0});
       std::ranges::stable_sort(rows, {}, [&](size_t row) { return first[each * row].value; });
-      return rows;
+      break;
     }
-    return {};
+    return rows;
   }
 
   const uint8_t* const data_;
