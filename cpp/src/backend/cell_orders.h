@@ -34,7 +34,7 @@ class LayerOrder {
   uint64_t next_ = 1;
 };
 
-// Of one context. Its decodes and restores are to run while a Scope of it is there, on their thread.
+// Of one context. Its decodes are to run while a Scope of it is there, on their thread.
 class CellOrders {
  public:
   class Scope {

@@ -58,14 +58,14 @@ struct ContextMemory {
 // once: guesses would only add work.
 constexpr int32_t kMaxDraftingSequences = 4;
 
-// KV memory and compute of one model. Only the compute thread may call it.
-// What was read by TextContext::save_state.
+// What TextContext::save_state gave.
 struct SavedState {
   const StateBytes* bytes = nullptr;
   TokenRange range;        // what it holds
   int32_t num_tokens = 0;  // of them to be used, from range.begin on
 };
 
+// KV memory and compute of one model. Only the compute thread may call it.
 class TextContext {
  public:
   virtual ~TextContext() = default;
