@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from server_process import Server
 
@@ -26,6 +27,26 @@ def test_every_described_endpoint_is_there_and_every_endpoint_described(server: 
                 schema = body["application/json"]["schema"]
                 name = schema["$ref"].rpartition("/")[2]
                 assert document["components"]["schemas"][name]["properties"]
+
+
+def test_answers_and_errors_are_described_by_their_fields(server: Server) -> None:
+    document = server.get("/openapi.json")
+    schemas = document["components"]["schemas"]
+
+    def fields_of(content: dict[str, Any]) -> list[set[str]]:
+        schema = content["application/json"]["schema"]
+        names = [each["$ref"].rpartition("/")[2] for each in schema.get("anyOf", [schema])]
+        return [set(schemas[name]["properties"]) for name in names]
+
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            answers = operation["responses"]["200"]["content"]
+            if "application/json" in answers:
+                assert all(fields_of(answers)), path
+            [error] = fields_of(operation["responses"]["default"]["content"])
+            assert "error" in error, path
+    listed = document["paths"]["/v1/models"]["get"]["responses"]["200"]["content"]
+    assert fields_of(listed) == [{"object", "data"}, {"data", "has_more", "first_id", "last_id"}]
 
 
 def test_what_is_not_json_is_described_as_what_it_is(server: Server) -> None:
