@@ -37,6 +37,7 @@ _LIMITS = (
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
 _LEAST = ("minimum", "exclusiveMinimum")
 _MOST = ("maximum", "exclusiveMaximum")
+_NUMBERS = frozenset((*_COUNTS, "minProperties", "maxProperties", *_LEAST, *_MOST))
 _BINDING = frozenset(
     "$ref type anyOf oneOf properties additionalProperties items prefixItems enum const".split()
 )
@@ -73,14 +74,17 @@ def enforceable(schema: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 
 def _told_schema(schema: dict[str, Any], field: str) -> dict[str, Any]:
-    _check_order(schema, field)
+    has_numbers = not _NUMBERS.isdisjoint(schema)
+    if has_numbers:
+        _check_order(schema, field)
     # Typed clients write null for a keyword that is not there.
     told = {
         keyword: _told(keyword, value, field)
         for keyword, value in schema.items()
         if value is not None or keyword in _OF_VALUES
     }
-    _bound_numbers(told)
+    if has_numbers:
+        _bound_numbers(told)
     items = schema.get("items")
     if isinstance(items, bool):
         if "prefixItems" in schema:

@@ -113,8 +113,8 @@ def test_only_brackets_outside_of_texts_nest(text: str, begin: str, end: str) ->
 def test_the_nesting_of_a_large_body_is_found_at_once() -> None:
     """It is looked for on the event loop; byte by byte, this took half a second."""
     body = msgspec.json.encode({"model": "A" * (16 << 20), "tools": [{"a": {}}] * 100})
-    started = time.perf_counter()
+    started = time.thread_time()
     DECODER.decode(body)
-    decoded = time.perf_counter()
+    decoded = time.thread_time()
     decode_body(body, DECODER)
-    assert time.perf_counter() - decoded < 0.1 + 3 * (decoded - started)
+    assert time.thread_time() - decoded < 0.1 + 3 * (decoded - started)
