@@ -7,6 +7,7 @@
 
 #include "ggml-backend.h"
 #include "ggml.h"
+#include "kernels/large_copy.h"
 #include "llama-io.h"
 #include "llama-memory.h"
 
@@ -45,7 +46,12 @@ class StateReader final : public llama_io_read_i {
 
   void put(CellOrders& orders) const {
     for (const Write& write : writes_) {
-      ggml_backend_tensor_set(write.tensor, write.data, write.offset, write.size);
+      if (ggml_backend_buffer_is_host(write.tensor->buffer)) {
+        auto* const data = static_cast<uint8_t*>(write.tensor->data);
+        copy_past_caches(data + write.offset, write.data, write.size);
+      } else {
+        ggml_backend_tensor_set(write.tensor, write.data, write.offset, write.size);
+      }
     }
     std::vector<size_t> rows;
     const Keys* before = nullptr;
