@@ -24,6 +24,8 @@ STREAMED = frozenset(
 )
 DRAWING = ("/api/v1/diffusion/generate", "/v1/images/generations")
 _SLOW = (*DRAWING, "/api/v1/contexts/ingest", "/api/v1/models/load")
+TWIN_CONTEXT = "twin"
+"""What twins ask about: no other request names it."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -283,7 +285,7 @@ class Requests:
                 body[name] = [*body[name][:-1], {**body[name][-1], "content": text}]
             if body.get("model") != "demo":
                 body = body | {"model": "demo"} if "model" in body else body
-            path = endpoint.replace("{context_id}", "doc")
+            path = endpoint.replace("{context_id}", TWIN_CONTEXT)
             return Request(method, endpoint, path, to_json(body), is_twin=True)
 
         texts = st.sampled_from(["", "Hello!", "Who are you?", "Count to five.", "2 + 2 = "])

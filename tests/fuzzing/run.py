@@ -84,7 +84,13 @@ class Run:
         fault = fault_of(request, answer)
         self._note(request, fault)
         is_whole = not fault and not request.leaves and request.method in ("GET", "POST")
-        if is_whole and answer.status == 200 and answer.media_type == "application/json":
+        # Of twins nothing is learned: others would change the context that they ask about.
+        if (
+            is_whole
+            and not request.is_twin
+            and answer.status == 200
+            and answer.media_type == "application/json"
+        ):
             self._learn(answer)
         return answer
 

@@ -240,6 +240,8 @@ def test_a_load_that_is_refused_names_the_field_at_fault(
     assert refusal(**drawing, vae_path=missing) == ("file_not_found", "vae_path")
     assert refusal(**drawing, llm_path=".") == ("invalid_model", "llm_path")
     assert refusal(**drawing, llm_path=str(text)) == ("invalid_model", "llm_path")
+    wrong = {"llm_path": str(image_files["llm"]), "taesd_path": str(image_files["llm"])}
+    assert refusal(**drawing, **wrong) == ("invalid_model", "taesd_path")
 
 
 def test_unused_models_are_evicted_and_come_back(llama_path: Path) -> None:

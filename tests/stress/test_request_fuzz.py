@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing.requests import Request, Requests, examples
+from fuzzing.requests import TWIN_CONTEXT, Request, Requests, examples
 from fuzzing.run import NUM_TOGETHER, Run, Watch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from nano_models import make_nano_model
@@ -53,6 +53,8 @@ def server(folder: Path, llama_path: Path) -> Iterator[Server]:
         for model_id in ("demo", "nano"):
             body = {"content": "The sky is green.", "model_id": model_id, "name": "doc"}
             server.post("/api/v1/contexts/ingest", body)
+        body = {"content": "The sky is green.", "model_id": "demo", "name": TWIN_CONTEXT}
+        server.post("/api/v1/contexts/ingest", body)
         yield server
         assert server.stop() == 0
     finally:

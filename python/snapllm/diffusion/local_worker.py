@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from snapllm.diffusion.backend import ImageBackend
+from snapllm.diffusion.load_failure import load_failure
 from snapllm.diffusion.messages import Loaded, Preview, Step
 from snapllm.diffusion.params import ImageRequest, Picture
-from snapllm.errors import EngineClosedError, GenerationFailedError, InvalidModelError
+from snapllm.errors import EngineClosedError, GenerationFailedError
 
 
 class LocalWorker:
@@ -32,7 +33,7 @@ class LocalWorker:
         try:
             self._backend = ImageBackend(*self._options)
         except RuntimeError as error:
-            raise InvalidModelError(f"the image model cannot be loaded: {error}") from None
+            raise load_failure(str(error), self._options[0]) from None
         self.num_starts += 1
         self._device_bytes = self._backend.device_bytes
         return Loaded((time.perf_counter() - start) * 1000, self._backend.upscale_factor)

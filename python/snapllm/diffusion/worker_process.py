@@ -14,6 +14,7 @@ from pathlib import Path
 
 from snapllm._child import python_command, python_environment
 from snapllm.diffusion import messages
+from snapllm.diffusion.load_failure import load_failure
 from snapllm.diffusion.messages import (
     Cancel,
     Done,
@@ -110,7 +111,7 @@ class WorkerProcess:
         self._outbox.put(self._load)
         message = self._next()
         if isinstance(message, Failed):
-            raise InvalidModelError(f"the image model cannot be loaded: {message.message}")
+            raise load_failure(message.message, self._load.files)
         assert isinstance(message, Loaded), message
         self._device_bytes = message.device_bytes
         return message
