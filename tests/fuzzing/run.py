@@ -83,14 +83,10 @@ class Run:
         self.asked[f"{request.method} {request.endpoint} {answer.status}"] += 1
         fault = fault_of(request, answer)
         self._note(request, fault)
-        is_whole = not fault and not request.leaves and request.method in ("GET", "POST")
         # Of twins nothing is learned: others would change the context that they ask about.
-        if (
-            is_whole
-            and not request.is_twin
-            and answer.status == 200
-            and answer.media_type == "application/json"
-        ):
+        may_learn = not (fault or request.leaves or request.is_twin)
+        is_object = answer.status == 200 and answer.media_type == "application/json"
+        if may_learn and is_object and request.method in ("GET", "POST"):
             self._learn(answer)
         return answer
 
