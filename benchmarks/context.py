@@ -18,6 +18,7 @@ import numpy as np
 
 import snapllm
 from benchmarks.report import Row, interleaved, ratio_row, row
+from snapllm.contexts import QueryResult
 
 SLOW_MS = 10_000.0
 """A prefill that takes longer is measured once."""
@@ -55,20 +56,21 @@ class _Document:
     reference: str = ""
     num_questions: int = 0
     bandwidths: dict[str, list[float]] = field(default_factory=dict)
+    restores_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def measure(self, rounds: int) -> list[Row]:
         contexts = self.engine.contexts
         text = document(lambda text: len(self.model.tokenize(text)), self.length)
         view = contexts.ingest(text, self.model.id)
         self.reference = view.record.id
-        prefills = [self._first_token_ms(reuse_prefix=False)]
+        prefills = [self._first_token_ms()]
         while len(prefills) < rounds and prefills[0] < SLOW_MS:
-            prefills.append(self._first_token_ms(reuse_prefix=False))
+            prefills.append(self._first_token_ms())
         tiers: dict[str, Callable[[], float]] = {
-            "hot": lambda: self._in_tier("hot"),
-            "warm": lambda: self._in_tier("warm"),
-            "cold, page cache": lambda: self._in_tier("cold"),
-            "cold, device": lambda: self._in_tier("cold", forgotten=True),
+            "hot": lambda: self._in_tier("hot", "hot"),
+            "warm": lambda: self._in_tier("warm", "warm"),
+            "cold, page cache": lambda: self._in_tier("cold", "cold, page cache"),
+            "cold, device": lambda: self._in_tier("cold", "cold, device"),
         }
         values = {"full prefill": prefills} | interleaved(rounds, tiers)
         for _ in range(rounds):
@@ -78,6 +80,10 @@ class _Document:
         rows = [
             row(f"{name}, {case}", found, "ms", f"{base / min(found):.1f} times")
             for case, found in values.items()
+        ]
+        rows += [
+            row(f"{name}, {case}, until its tokens are there", found, "ms")
+            for case, found in self.restores_ms.items()
         ]
         megabytes = f"{view.storage_bytes / 1e6:.0f} MB"
         ours = self.bandwidths
@@ -91,20 +97,24 @@ class _Document:
             rows.append(ratio_row(case, ours[move], ours[plain], "more"))
         return rows
 
-    def _in_tier(self, tier: str, forgotten: bool = False) -> float:
+    def _in_tier(self, tier: str, case: str) -> float:
         self._to(tier)
-        if forgotten:
+        if case.endswith("device"):
             _forget(self._files())
-        return self._first_token_ms(reuse_prefix=True)
+        found = self._ask(reuse_prefix=True)
+        self.restores_ms.setdefault(case, []).append(found.answer.cache.restore_ms)
+        return found.latency_ms
 
-    def _first_token_ms(self, reuse_prefix: bool) -> float:
+    def _first_token_ms(self) -> float:
+        """With the document computed."""
+        return self._ask(reuse_prefix=False).latency_ms
+
+    def _ask(self, reuse_prefix: bool) -> QueryResult:
         question = f"What is item {self.num_questions}?"
         self.num_questions += 1
-        start = time.perf_counter()
-        self.engine.contexts.query(
+        return self.engine.contexts.query(
             self.reference, question, max_tokens=1, reuse_prefix=reuse_prefix
         )
-        return (time.perf_counter() - start) * 1000
 
     def _move(self, num_bytes: int) -> None:
         """One round of moves, each beside what the machine can do."""

@@ -81,6 +81,7 @@ void bind_output(py::module_& module) {
       .def_readonly("num_hot_tokens", &CacheReport::num_hot_tokens)
       .def_readonly("num_warm_tokens", &CacheReport::num_warm_tokens)
       .def_readonly("num_cold_tokens", &CacheReport::num_cold_tokens)
+      .def_readonly("restore_ms", &CacheReport::restore_ms)
       .def_property_readonly("differs_at", [](const CacheReport& r) { return r.difference.at; })
       .def_property_readonly("cached_token",
                              [](const CacheReport& r) { return r.difference.cached_token; });

@@ -77,6 +77,7 @@ def _finish(
             num_hot_tokens=cache.num_hot_tokens,
             num_warm_tokens=cache.num_warm_tokens,
             num_cold_tokens=cache.num_cold_tokens,
+            restore_ms=cache.restore_ms,
             differs_at=cache.differs_at if cache.differs_at >= 0 else None,
             cached_token=cache.cached_token if cache.cached_token >= 0 else None,
         ),

@@ -34,6 +34,8 @@ class CacheUse(msgspec.Struct, frozen=True, kw_only=True):
     """Restored from RAM."""
     num_cold_tokens: int = 0
     """Restored from disk."""
+    restore_ms: float = 0.0
+    """What that took of the prefill, in milliseconds; files are mostly read before it begins."""
     differs_at: int | None = None
     """The prompt's first position at which something else was cached; None when there was none."""
     cached_token: int | None = None

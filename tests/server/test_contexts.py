@@ -269,6 +269,7 @@ def test_a_request_says_what_it_reused_and_what_ended_it(demo_server: Server) ->
     assert "prompt=" in headers["x-snapllm-cache"]
     [report] = demo_server.get(f"/api/v1/requests/{headers['x-request-id']}/cache")["answers"]
     assert report["cached_tokens"] > 0
+    assert report["restore_ms"] > 0
     assert report["cached_tokens"] + report["computed_tokens"] == report["prompt_tokens"]
     assert (report["differs_at"], report["cached_text"]) == (report["cached_tokens"], " n")
     _, _, headers = demo_server.request("POST", "/api/v1/generate", body)

@@ -53,7 +53,14 @@ def test_a_piece_has_the_tokens_that_it_was_made_of(
 
 def output(text: str, tokens: list[str], ended_by: str | None = None) -> Any:
     """One of the core's; `ended_by` is a stop string, "" = the end that the model chose."""
-    counts = ("num_hot_tokens", "num_warm_tokens", "num_cold_tokens", "differs_at", "cached_token")
+    counts = (
+        "num_hot_tokens",
+        "num_warm_tokens",
+        "num_cold_tokens",
+        "restore_ms",
+        "differs_at",
+        "cached_token",
+    )
     return SimpleNamespace(
         text=text,
         tokens=list(range(len(tokens))),

@@ -43,6 +43,7 @@ struct CacheReport {
   int32_t num_hot_tokens = 0;   // forked within the KV memory
   int32_t num_warm_tokens = 0;  // restored from RAM
   int32_t num_cold_tokens = 0;  // restored from disk
+  double restore_ms = 0.0;      // admission until all of those were there
   Difference difference{};
   int32_t num_tokens() const { return num_hot_tokens + num_warm_tokens + num_cold_tokens; }
 };

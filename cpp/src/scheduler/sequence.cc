@@ -120,7 +120,10 @@ void Sequence::draft() {
 }
 
 void Sequence::begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared) {
-  if (!was_preempted_) cache_ = reused;  // else it is its own work that comes back
+  if (!was_preempted_) {  // else it is its own work that comes back
+    cache_ = reused;
+    cache_.restore_ms = ms_between(admitted_at_, Clock::now());
+  }
   num_computed_ = reused.num_tokens();
   base_ = base;
   num_shared_ = num_shared;

@@ -39,6 +39,8 @@ class CacheReport(TypedDict):
     hot_tokens: int
     warm_tokens: int
     cold_tokens: int
+    restore_ms: float
+    """How long it took to bring the reused ones into the sequence."""
     differs_at: int | None
     """Where the prompt stopped being what was cached; None: it did not, or nothing was."""
     cached_token: int | None

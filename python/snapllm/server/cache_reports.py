@@ -47,6 +47,7 @@ def _report(model_id: str, finish: Ended) -> CacheReport:
         "hot_tokens": cache.num_hot_tokens,
         "warm_tokens": cache.num_warm_tokens,
         "cold_tokens": cache.num_cold_tokens,
+        "restore_ms": round(cache.restore_ms, 3),
         "differs_at": cache.differs_at,
         "cached_token": cache.cached_token,
     }
