@@ -9,7 +9,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,18 +24,20 @@ from snapllm.outputs import (
 )
 from snapllm.params import ChatRequest
 from snapllm.protocol.anthropic import Parsed
-from snapllm.protocol.anthropic_answer_types import (
-    AnthropicError,
-    AnthropicErrorObject,
-    AppliedEdits,
-    MessageAnswer,
-    MessageBlock,
-    MessageUsage,
-    TokenCountAnswer,
-)
 from snapllm.protocol.anthropic_conversation import TOOL_ID_PREFIX
 from snapllm.protocol.anthropic_refusals import ThreadsUnsupportedError
 from snapllm.protocol.error_codes import ApiError
+
+if TYPE_CHECKING:
+    from snapllm.protocol.anthropic_answer_types import (
+        AnthropicError,
+        AnthropicErrorObject,
+        AppliedEdits,
+        MessageAnswer,
+        MessageBlock,
+        MessageUsage,
+        TokenCountAnswer,
+    )
 
 _encode = msgspec.json.encode
 _ERROR_TYPES = {

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError
-from snapllm.protocol.anthropic_answer_types import AnthropicModel, AnthropicModelList
 from snapllm.protocol.listed_models import ListedModel
+
+if TYPE_CHECKING:
+    from snapllm.protocol.anthropic_answer_types import AnthropicModel, AnthropicModelList
 
 _encode = msgspec.json.encode
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,14 +29,6 @@ from snapllm.outputs import (
 from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.listed_models import ListedModel
-from snapllm.protocol.openai_answer_types import (
-    AnswerMessage,
-    ChatChoice,
-    ChatCompletionAnswer,
-    CompletionUsage,
-    OpenAiModel,
-    OpenAiModelList,
-)
 from snapllm.protocol.openai_logprobs import ChatLogprobs, logprob_objects
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_tools import CallStream, call_object, custom_names, read_tools
@@ -45,6 +37,16 @@ from snapllm.protocol.openai_types import (
     ReasoningEffort,
     ResponseFormat,
 )
+
+if TYPE_CHECKING:
+    from snapllm.protocol.openai_answer_types import (
+        AnswerMessage,
+        ChatChoice,
+        ChatCompletionAnswer,
+        CompletionUsage,
+        OpenAiModel,
+        OpenAiModelList,
+    )
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _encode = msgspec.json.encode

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -40,14 +40,16 @@ from snapllm.params import (
 )
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import usage_object
-from snapllm.protocol.openai_answer_types import (
-    CompletionAnswer,
-    CompletionChoice,
-    CompletionLogprobs,
-    CompletionUsage,
-)
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_types import LogitBias, ModelName, StreamOptions
+
+if TYPE_CHECKING:
+    from snapllm.protocol.openai_answer_types import (
+        CompletionAnswer,
+        CompletionChoice,
+        CompletionLogprobs,
+        CompletionUsage,
+    )
 
 _encode = msgspec.json.encode
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's own

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from array import array
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -16,8 +16,10 @@ from snapllm._requests import embedding_request
 from snapllm.errors import InvalidRequestError
 from snapllm.params import EmbeddingRequest
 from snapllm.protocol.decoding import decode_body
-from snapllm.protocol.openai_answer_types import Embedding, EmbeddingsAnswer, EmbeddingsUsage
 from snapllm.protocol.openai_types import ModelName
+
+if TYPE_CHECKING:
+    from snapllm.protocol.openai_answer_types import Embedding, EmbeddingsAnswer, EmbeddingsUsage
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,7 +20,9 @@ from snapllm.diffusion.pictures import ImageFormat, encode
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.diffusion import DiffusionRequest, encode_images
-from snapllm.protocol.openai_answer_types import GeneratedImage, ImagesAnswer
+
+if TYPE_CHECKING:
+    from snapllm.protocol.openai_answer_types import GeneratedImage, ImagesAnswer
 
 _encode = msgspec.json.encode
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")

@@ -7,19 +7,21 @@ functions only; a custom tool is a function of one text to it.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snapllm.conversation import Tool, ToolFields, ToolMode, offer_tools, text_tool
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ToolCall, ToolCallDelta, ToolCallStart
 from snapllm.protocol.custom_tools import TextReader, text_of
-from snapllm.protocol.openai_answer_types import CalledCustomTool, CalledFunction, CalledTool
 from snapllm.protocol.openai_types import (
     AllowedTool,
     ChatCompletionRequest,
     ToolChoice,
     ToolDefinition,
 )
+
+if TYPE_CHECKING:
+    from snapllm.protocol.openai_answer_types import CalledCustomTool, CalledFunction, CalledTool
 
 _T = TypeVar("_T")
 

@@ -7,7 +7,7 @@ Reference: OpenAI API, "Create a model response". The answers are written by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,6 @@ from snapllm.params import ChatRequest
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import thinks
 from snapllm.protocol.openai_sampling import sampling_options
-from snapllm.protocol.responses_answer_types import InputTokensAnswer
 from snapllm.protocol.responses_input import messages_of
 from snapllm.protocol.responses_items import Conversation, KeptResponses, NothingKept, resolve
 from snapllm.protocol.responses_tools import ClientTool, offer, read_tools
@@ -27,6 +26,9 @@ from snapllm.protocol.responses_types import (
     ResponsesRequest,
     TextOptions,
 )
+
+if TYPE_CHECKING:
+    from snapllm.protocol.responses_answer_types import InputTokensAnswer
 
 _SCHEMA_FIELD = "text.format.schema"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -25,11 +25,6 @@ from snapllm.protocol.carried_reasoning import encode_reasoning
 from snapllm.protocol.custom_tools import TextReader
 from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.openai_logprobs import logprob_objects
-from snapllm.protocol.responses_answer_types import (
-    ResponseAnswer,
-    ResponseItem,
-    ResponseUsage,
-)
 from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
 from snapllm.protocol.responses_types import (
@@ -38,6 +33,13 @@ from snapllm.protocol.responses_types import (
     ResponsesRequest,
     TextFormat,
 )
+
+if TYPE_CHECKING:
+    from snapllm.protocol.responses_answer_types import (
+        ResponseAnswer,
+        ResponseItem,
+        ResponseUsage,
+    )
 
 _encode = msgspec.json.encode
 

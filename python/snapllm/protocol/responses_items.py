@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError, NotFoundError, PreviousResponseNotFoundError
-from snapllm.protocol.responses_answer_types import DeletedResponse
 from snapllm.protocol.responses_types import InputItem, InputTokensRequest
+
+if TYPE_CHECKING:
+    from snapllm.protocol.responses_answer_types import DeletedResponse
 
 _encode = msgspec.json.encode
 _decoder = msgspec.json.Decoder(InputItem)

@@ -15,7 +15,6 @@ from snapllm.errors import SnapLLMError
 from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.native_listing import is_in_memory
-from snapllm.protocol.openapi import docs_page, openapi_document
 from snapllm.protocol.server_facts import (
     AnswerCacheReport,
     HealthAnswer,
@@ -65,11 +64,15 @@ async def health(request: web.Request) -> web.Response:
 
 async def openapi(request: web.Request) -> web.Response:
     """GET /openapi.json"""
+    from snapllm.protocol.openapi import openapi_document  # only here: it makes many types
+
     return json_response(msgspec.json.encode(openapi_document()))
 
 
 async def docs(request: web.Request) -> web.Response:
     """GET /docs"""
+    from snapllm.protocol.openapi import docs_page  # as above
+
     return web.Response(text=docs_page(), content_type="text/html")
 
 
