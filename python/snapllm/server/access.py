@@ -138,6 +138,7 @@ def _is_sent_unasked(request: web.Request, origin: str) -> bool:
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Signal handler: puts the request's id and its allowed origin on every response."""
     facts = facts_of(request)
+    facts.has_answer_begun = True
     if facts.request_id:
         response.headers["x-request-id"] = response.headers["request-id"] = facts.request_id
     if facts.cache_header is not None:

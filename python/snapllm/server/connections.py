@@ -1,30 +1,80 @@
-"""Connections, and the answer to what comes over one and is no request."""
+"""Connections: the answer to what comes over one and is no request, and clients that go silent."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
+import socket
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from snapllm.protocol.anthropic_answers import error_object
 from snapllm.protocol.error_codes import ApiError
 from snapllm.server.log_lines import quoted
 from snapllm.server.middleware import json_response
+from snapllm.server.request_facts import facts_of
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LOOK_S = (0.005, 0.05, 0.25)
+"""Pauses between looks whether a client is there that will send no more; the last repeats."""
 # The encodings of bodies that can be read wherever the server runs.
 _DECODED = ("gzip", "deflate")
 log = logging.getLogger("snapllm.server")
 
 
 class Connection(web.RequestHandler):
-    """A client's connection. What is no request is its fault: a line in the log, no traceback."""
+    """A client's connection.
 
-    __slots__ = ()
+    What is no request is its fault: a line in the log, no traceback.
+
+    A client that will send no more may wait for its answer, or may have left: both end what they
+    send, and only something that is sent to it tells which. Until its answer begins it gets what
+    HTTP has for that, a 100 (RFC 9110, section 15.2: clients read any number of them).
+    """
+
+    __slots__ = ("_look", "client_ended")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.client_ended = asyncio.Event()
+        """Set once the client will send no more and may have left: a stream is to write then."""
+        self._look: asyncio.TimerHandle | None = None
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """Whether the connection stays open: while a request is without its answer."""
+        waits_for_request = self._waiter is not None and not self._waiter.done()
+        if self._request_count == 0 or waits_for_request:
+            return False
+        self.close()  # after that answer
+        self.client_ended.set()
+        self._look = self._loop.call_later(_LOOK_S[0], self._look_again, 1)
+        return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """As aiohttp has it; nobody is looked for any more."""
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def _look_again(self, times: int) -> None:
+        transport, request = self.transport, self._current_request
+        if transport is None or transport.is_closing():
+            return
+        if request is not None:  # else it is about to begin, or done
+            # Half a request is none, and HTTP/1.0 knows no 100.
+            waits = request.content.is_eof() and request.version >= HttpVersion11
+            connection = transport.get_extra_info("socket")
+            if not waits or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                transport.abort()
+                return
+            if not facts_of(request).has_answer_begun:
+                transport.write(_CONTINUE)
+        delay_s = _LOOK_S[min(times, len(_LOOK_S) - 1)]
+        self._look = self._loop.call_later(delay_s, self._look_again, times + 1)
 
     def handle_error(
         self,

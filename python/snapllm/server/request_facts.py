@@ -24,6 +24,8 @@ class RequestFacts:
     """What the request's line says beside what its answers come to."""
     answers: list[Answer[Any]] = field(default_factory=list)
     error: ApiError | None = None
+    has_answer_begun: bool = False
+    """Whether the answer's first bytes are on their way."""
     begun: web.StreamResponse | None = None
     """The stream of the answer, from when it is open."""
     is_sent: bool = False
@@ -35,7 +37,7 @@ class RequestFacts:
 _KEY: Any = web.RequestKey("facts", RequestFacts) if hasattr(web, "RequestKey") else "facts"
 
 
-def facts_of(request: web.Request) -> RequestFacts:
+def facts_of(request: web.BaseRequest) -> RequestFacts:
     """The request's facts, which begin empty."""
     if _KEY not in request:
         request[_KEY] = RequestFacts()

@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Iterable
 from aiohttp import web
 
 from snapllm.protocol.error_codes import ApiError, encode_error
+from snapllm.server.connections import Connection
 from snapllm.server.log_lines import note_error
 from snapllm.server.request_facts import facts_of
 
 KEEP_ALIVE_S = 10.0
+KEEP_ALIVE_ENDED_S = 1.0
+"""For a client that will send no more: it may have left."""
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"[DONE]"
 _HEADERS = {
@@ -31,6 +34,7 @@ class EventStream:
         self._request, self._response = request, response
         self._keep_alive = keep_alive
         self._is_silent = True
+        self._has_client_ended = False
 
     async def send(self, events: Iterable[bytes]) -> None:
         """Writes events that are data only, all in one piece."""
@@ -62,9 +66,21 @@ class EventStream:
         """
         while True:
             self._is_silent = True
-            await asyncio.sleep(KEEP_ALIVE_S)
+            await self._pause()
             if self._is_silent:
                 await self._response.write(self._keep_alive)
+
+    async def _pause(self) -> None:
+        """Waits until it is time to write something: at once where the client may have left."""
+        connection = self._request.protocol
+        if not isinstance(connection, Connection):
+            await asyncio.sleep(KEEP_ALIVE_S)
+        elif self._has_client_ended:
+            await asyncio.sleep(KEEP_ALIVE_ENDED_S)
+        else:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(connection.client_ended.wait(), KEEP_ALIVE_S)
+            self._has_client_ended = connection.client_ended.is_set()
 
 
 @contextlib.asynccontextmanager
