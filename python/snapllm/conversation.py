@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from snapllm._checks import check_text
+from snapllm._files import InputFile, file_text
 from snapllm._json import check_sizes, encode_json, plain_json
 from snapllm._schemas import enforceable
 from snapllm.errors import InvalidRequestError
@@ -41,13 +42,14 @@ class InputAudio(msgspec.Struct):
 
 
 class ContentPart(msgspec.Struct, omit_defaults=True):
-    """A part of a message's content: a text, a refusal, an image or a sound."""
+    """A part of a message's content: a text, a refusal, a text file, an image or a sound."""
 
     type: str
     text: str | None = None
     image_url: ImageUrl | str | None = None
     input_audio: InputAudio | None = None
     refusal: str | None = None
+    file: InputFile | None = None
 
 
 class MediaPart(ContentPart):
@@ -64,7 +66,7 @@ class FunctionCall(msgspec.Struct):
     """The function of a tool call and its arguments (JSON text, or an object)."""
 
     name: str
-    arguments: str | dict[str, Any] = ""
+    arguments: str | dict[str, Any] | None = ""
 
 
 class TextCall(msgspec.Struct):
@@ -275,8 +277,8 @@ def _text(message: Message, where: str) -> str:
     if isinstance(content, str):
         return content
     if content is None:
-        # An assistant's answer may be nothing but tool calls or reasoning.
-        if message.role == "assistant":
+        # An assistant's answer may be nothing but tool calls or reasoning, a tool's result nothing.
+        if message.role in ("assistant", "tool"):
             return ""
         raise InvalidRequestError(f"{where} is required", param=where)
     return "\n".join(part_text(part, f"{where}[{i}]") for i, part in enumerate(content))
@@ -288,6 +290,10 @@ def part_text(part: ContentPart, where: str) -> str:
     Raises:
         InvalidRequestError: It is of an unknown type, or has no text.
     """
+    if part.type == "file":
+        if part.file is None:
+            raise InvalidRequestError(f"{where}.file is required", param=f"{where}.file")
+        return file_text(part.file, f"{where}.file")
     if part.type not in ("text", "input_text", "output_text", "refusal"):
         raise InvalidRequestError(
             f"{where}: content of type {part.type!r} is not supported by this model",
@@ -311,15 +317,15 @@ def _render_call(call: MessageToolCall, where: str) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _arguments_object(arguments: str | dict[str, Any], where: str) -> str:
+def _arguments_object(arguments: str | dict[str, Any] | None, where: str) -> str:
     """The arguments as the JSON object that every template can read.
 
     What is none, such as the half that an answer leaves that was cut off, is wrapped, so
     that the model still gets to see it.
     """
-    if not isinstance(arguments, str):
+    if isinstance(arguments, dict):
         return encode_json(plain_json(arguments, where), where)
-    if not arguments.strip():
+    if arguments is None or not arguments.strip():
         return "{}"
     decoded = None
     with contextlib.suppress(ValueError, RecursionError):

@@ -11,6 +11,7 @@ from PIL import Image
 Body = dict[str, Any]
 
 _QUESTION = "What is the capital of France?"
+_FILE = {"filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="}
 _USER = {"role": "user", "content": _QUESTION}
 _PARAMETERS = {
     "type": "object",
@@ -84,6 +85,13 @@ _CHATS: list[Body] = [
             "json_schema": {"name": "x", "schema": _ANSWER_SCHEMA, "strict": True},
         },
     },
+    {
+        "messages": [{"role": "user", "content": [{"type": "file", "file": _FILE}]}],
+        "max_tokens": 4,
+        "structured_outputs": {"choice": ["yes", "no"]},
+    },
+    {"messages": [_USER], "max_tokens": 4, "guided_json": _ANSWER_SCHEMA, "top_k": -1},
+    {"messages": [_USER], "max_tokens": 4, "grammar": 'root ::= [a-z ]+ "."'},
 ]
 _RESPONSES: list[Body] = [
     {
@@ -105,7 +113,10 @@ _RESPONSES: list[Body] = [
             {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
             {
                 "role": "user",
-                "content": [{"type": "input_image", "image_url": _DATA_URL, "detail": "low"}],
+                "content": [
+                    {"type": "input_image", "image_url": _DATA_URL, "detail": "low"},
+                    {"type": "input_file", **_FILE},
+                ],
             },
         ],
         "max_output_tokens": 8,

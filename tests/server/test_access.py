@@ -106,7 +106,16 @@ def test_a_page_that_has_its_own_name_lead_here_gets_nothing(server: Server) -> 
     status, data = get("evil.example:8000")
     assert (status, data["error"]["code"]) == (403, "host_not_allowed")
     assert "evil.example" in data["error"]["message"]
-    names = ("localhost", "x", "LOCALHOST:1", "a.localhost", "127.0.0.1:80", "[::1]:80", "10.0.0.2")
+    names = (
+        "localhost",
+        "x",
+        "LOCALHOST:1",
+        "a.localhost",
+        "host.docker.internal:8000",
+        "127.0.0.1:80",
+        "[::1]:80",
+        "10.0.0.2",
+    )
     for name in (*names, socket.gethostname()):
         assert get(name)[0] == 200, name
     address = server.url.removeprefix("http://").split(":")

@@ -74,6 +74,12 @@ def _at_most(bound: int, text: str) -> int:
     return int(text)
 
 
+def _limit(text: str) -> int:
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("expected a number from 1 on, not '0'")
+    return int(text)
+
+
 def _layers(text: str) -> int:
     return -1 if text == "-1" else _count(text)
 
@@ -241,6 +247,13 @@ def add_parser(commands: Any) -> None:
         help="let pages of this origin ask; repeatable; * = all (default: none)",
     )
     parser.add_argument(
+        "--default-max-tokens",
+        type=_limit,
+        default=d.app.default_max_tokens,
+        metavar="N",
+        help="tokens of a chat completion whose request sets no limit (default: %(default)s)",
+    )
+    parser.add_argument(
         "--keep-billing-header",
         action="store_true",
         help="keep Claude Code's billing line, which changes with every request, in prompts",
@@ -300,6 +313,7 @@ def handle(options: argparse.Namespace) -> int:
             aliases=tuple(options.alias),
             api_keys=tuple(options.api_key),
             cors_origins=tuple(options.cors_origin),
+            default_max_tokens=options.default_max_tokens,
             strip_billing_header=not options.keep_billing_header,
         ),
     )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from snapllm._schemas import schema_text
 from snapllm.conversation import continues
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
@@ -27,6 +26,7 @@ from snapllm.outputs import (
     tokens_per_second,
 )
 from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
+from snapllm.protocol.answer_forms import answer_form
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.listed_models import ListedModel
 from snapllm.protocol.openai_logprobs import ChatLogprobs, logprob_objects
@@ -35,7 +35,6 @@ from snapllm.protocol.openai_tools import CallStream, call_object, custom_names,
 from snapllm.protocol.openai_types import (
     ChatCompletionRequest,
     ReasoningEffort,
-    ResponseFormat,
 )
 
 if TYPE_CHECKING:
@@ -62,8 +61,12 @@ class Parsed(msgspec.Struct, frozen=True):
     """The names of those of its tools that are no functions."""
 
 
-def parse_chat(body: bytes) -> Parsed:
+def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> Parsed:
     """Reads the body of POST /v1/chat/completions.
+
+    Args:
+        body: The body.
+        default_max_tokens: How long an answer gets at most where the request does not say.
 
     Raises:
         InvalidRequestError: The body does not fit; `param` names the field at fault.
@@ -72,20 +75,23 @@ def parse_chat(body: bytes) -> Parsed:
     _refuse_unsupported(wire)
     tools, mode = read_tools(wire)
     thinking, template_kwargs = _thinking(wire)
-    schema, schema_field = _json_schema(wire.response_format)
+    form = answer_form(wire)
+    sampling = sampling_options(wire, (wire.top_logprobs or 0) if wire.logprobs else None)
     request = ChatRequest(
         model=wire.model,
         messages=wire.messages,
         tools=tools,
         tool_choice=mode,
         parallel_tool_calls=wire.parallel_tool_calls is not False,
-        continue_final_message=continues(wire.messages, wire.continue_final_message, mode, schema),
+        continue_final_message=continues(
+            wire.messages, wire.continue_final_message, mode, form.json_schema
+        ),
         thinking=thinking,
-        json_schema=schema,
-        json_schema_field=schema_field,
+        json_schema=form.json_schema,
+        json_schema_field=form.field,
         template_kwargs=template_kwargs,
-        sampling=sampling_options(wire, (wire.top_logprobs or 0) if wire.logprobs else None),
-        max_tokens=wire.max_completion_tokens or wire.max_tokens or DEFAULT_MAX_TOKENS,
+        sampling=msgspec.structs.replace(sampling, grammar=form.grammar),
+        max_tokens=wire.max_completion_tokens or wire.max_tokens or default_max_tokens,
         stop=_stop(wire),
         n=wire.n or 1,
     )
@@ -103,7 +109,7 @@ def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
     if wire.web_search_options is not None:
         param = "web_search_options"
         raise InvalidRequestError(f"{param}: the server cannot search the web", param=param)
-    if wire.top_logprobs is not None and not wire.logprobs:
+    if wire.top_logprobs and not wire.logprobs:
         raise InvalidRequestError("top_logprobs requires logprobs", param="top_logprobs")
 
 
@@ -125,20 +131,6 @@ def _thinking(wire: ChatCompletionRequest) -> tuple[bool, dict[str, Any]]:
         return False, kwargs
     kwargs["reasoning_effort"] = wire.reasoning_effort
     return thinks(wire.reasoning_effort), kwargs
-
-
-def _json_schema(form: ResponseFormat | None) -> tuple[str, str]:
-    """The schema of the answer, and where it stands."""
-    if form is None or form.type == "text":
-        return "", ""
-    if form.type == "json_schema":
-        if form.json_schema is None:
-            param = "response_format.json_schema"
-            raise InvalidRequestError(f"{param} is required", param=param)
-        field = "response_format.json_schema.schema"
-        return schema_text(form.json_schema.schema or {}, field), field
-    field = "response_format.schema"
-    return schema_text(form.schema or {"type": "object"}, field), field
 
 
 def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:
@@ -306,4 +298,12 @@ def model_object(model: ListedModel) -> bytes:
 
 
 def _model(model: ListedModel) -> OpenAiModel:
-    return {"id": model.id, "object": "model", "created": model.loaded_at, "owned_by": "local"}
+    told: OpenAiModel = {
+        "id": model.id,
+        "object": "model",
+        "created": model.loaded_at,
+        "owned_by": "local",
+    }
+    if model.context_size is not None:
+        told["max_model_len"] = model.context_size
+    return told

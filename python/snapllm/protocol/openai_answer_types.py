@@ -172,6 +172,8 @@ class OpenAiModel(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: Literal["local"]
+    max_model_len: NotRequired[int]
+    """Tokens of its context, by the name that vLLM has for it; of a text model that was loaded."""
 
 
 class OpenAiModelList(TypedDict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -35,13 +35,13 @@ from snapllm.params import (
     Seed,
     StopSequence,
     Temperature,
-    TopK,
     TopP,
 )
+from snapllm.protocol.answer_forms import refuse_forms
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import usage_object
 from snapllm.protocol.openai_sampling import sampling_options
-from snapllm.protocol.openai_types import LogitBias, ModelName, StreamOptions
+from snapllm.protocol.openai_types import LogitBias, ModelName, StreamOptions, TopKOrAll
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import (
@@ -54,6 +54,10 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's own
 MAX_CHOICES = 256
+_OTHER_FORMS = (
+    *("json_schema", "structured_outputs"),
+    *("guided_json", "guided_choice", "guided_regex", "guided_grammar"),
+)
 
 
 class CompletionsRequest(msgspec.Struct, kw_only=True):
@@ -64,7 +68,7 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    top_k: TopK | None = None
+    top_k: TopKOrAll | None = None
     min_p: MinP | None = None
     repeat_penalty: RepeatPenalty | None = None
     frequency_penalty: Penalty | None = None
@@ -80,6 +84,14 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     logit_bias: dict[str, LogitBias] | None = None
     echo: bool | None = None
     suffix: str | None = None
+    grammar: str | None = None
+    response_format: Any = None
+    json_schema: Any = None
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_choice: Any = None
+    guided_regex: Any = None
+    guided_grammar: Any = None
 
 
 _decoder = msgspec.json.Decoder(CompletionsRequest)
@@ -104,6 +116,9 @@ def parse(body: bytes) -> Parsed:
     wire = decode_body(body, _decoder)
     if wire.suffix:
         raise InvalidRequestError("suffix is not supported", param="suffix")
+    if wire.response_format != {"type": "text"}:
+        refuse_forms(wire, "response_format")
+    refuse_forms(wire, *_OTHER_FORMS)
     if wire.best_of is not None and wire.best_of != (wire.n or 1):
         raise InvalidRequestError("best_of other than n is not supported", param="best_of")
     prompts = _prompts(wire.prompt)

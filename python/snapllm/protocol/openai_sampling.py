@@ -17,6 +17,7 @@ _FIELDS = (
     "presence_penalty",
     "seed",
     "ignore_eos",
+    "grammar",
 )
 
 
@@ -28,6 +29,11 @@ def sampling_options(wire: Any, num_logprobs: int | None) -> SamplingOptions:
         num_logprobs: Alternatives to return with each token; None = no log probabilities.
     """
     chosen = {name: value for name in _FIELDS if (value := getattr(wire, name, None)) is not None}
+    if "\0" in chosen.get("grammar", ""):
+        # llama.cpp reads it as far as there.
+        raise InvalidRequestError("grammar: it holds a NUL", param="grammar")
+    if chosen.get("top_k") == -1:
+        chosen["top_k"] = 0
     if num_logprobs is not None:
         chosen["num_logprobs"] = num_logprobs
     if wire.logit_bias:

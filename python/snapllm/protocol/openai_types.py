@@ -1,7 +1,8 @@
 """The fields of OpenAI's chat completions API that SnapLLM reads.
 
-Reference: OpenAI API, "Create chat completion". Fields not listed are ignored;
-`min_p`, `top_k`, `repeat_penalty`, `ignore_eos` and `chat_template_kwargs` are extensions.
+Reference: OpenAI API, "Create chat completion". Fields not listed are ignored; `min_p`, `top_k`,
+`repeat_penalty`, `ignore_eos`, `chat_template_kwargs` and what `answer_forms` reads beside
+`response_format` are extensions that llama-server and vLLM have, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from snapllm._numbers import INT32_MAX
 from snapllm.conversation import FunctionDefinition, Message
 from snapllm.params import (
     MaxTokens,
@@ -20,9 +22,14 @@ from snapllm.params import (
     Seed,
     StopSequence,
     Temperature,
-    TopK,
     TopP,
 )
+
+Choice = Annotated[str, Meta(min_length=1, max_length=4096)]
+Choices = Annotated[list[Choice], Meta(min_length=1, max_length=1000)]
+"""Texts of which an answer must be one."""
+TopKOrAll = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
+"""Of the likeliest tokens; 0, and -1 as vLLM has it, = all."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -46,6 +53,17 @@ class ResponseFormat(msgspec.Struct):
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: JsonSchema | None = None
     schema: dict[str, Any] | None = None
+
+
+class StructuredOutputs(msgspec.Struct):
+    """What form the answer must have, as vLLM has it."""
+
+    json: dict[str, Any] | str | None = None
+    choice: Choices | None = None
+    json_object: bool | None = None
+    regex: Any = None
+    grammar: Any = None
+    structural_tag: Any = None
 
 
 class CustomFormat(msgspec.Struct):
@@ -115,7 +133,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     max_completion_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    top_k: TopK | None = None
+    top_k: TopKOrAll | None = None
     min_p: MinP | None = None
     repeat_penalty: RepeatPenalty | None = None
     frequency_penalty: Penalty | None = None
@@ -134,6 +152,13 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     parallel_tool_calls: bool | None = None
     continue_final_message: bool | None = None
     response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] | None = None
+    grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_choice: Choices | None = None
+    guided_regex: Any = None
+    guided_grammar: Any = None
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None

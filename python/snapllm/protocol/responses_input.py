@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from snapllm._checks import convert
+from snapllm._files import InputFile, file_text
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
@@ -135,6 +136,8 @@ def _part(form: dict[str, Any], where: str) -> ContentPart:
     """The part; what is wrong with it is named as the client wrote it."""
     if form.get("type") == "input_image":
         form = form | {"type": "image_url"}
+    if form.get("type") == "input_file":
+        return ContentPart("text", file_text(convert(form, InputFile, where), where))
     part = convert(form, InputPart, where)
     if part.type == "image_url":
         name = f"{where}.image_url"

@@ -22,6 +22,8 @@ _OPEN_PATHS = {"/", "/health"}
 # What a page may send to any server without asking that server first (Fetch, "CORS-safelisted
 # request-header"; a request without a type is one of them, too).
 _UNASKED_TYPES = {"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"}
+_OWN_DOMAINS = (".localhost", ".internal")
+"""No public name ends so (RFC 6761; ICANN reserved the other): containers ask under such ones."""
 _PORT = re.compile(r":\d*$")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
@@ -84,7 +86,7 @@ def _is_own_name(host: str, origins: Collection[str]) -> bool:
         return True
     name = _PORT.sub("", host).strip("[]").rstrip(".").lower()
     # What other networks know has a dot.
-    if "." not in name or name.endswith(".localhost") or name == socket.gethostname().lower():
+    if "." not in name or name.endswith(_OWN_DOMAINS) or name == socket.gethostname().lower():
         return True
     try:
         ipaddress.ip_address(name)

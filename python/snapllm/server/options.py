@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from snapllm.params import DEFAULT_MAX_TOKENS
+
 
 class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of `create_app`."""
@@ -19,6 +21,8 @@ class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
     """One of these is required; none = no key is."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may ask; ``*`` = all."""
+    default_max_tokens: int = DEFAULT_MAX_TOKENS
+    """Of a chat completion whose request does not say how long it may get."""
     strip_billing_header: bool = True
     """Leave Claude Code's billing line, which differs in every request, out of prompts."""
 

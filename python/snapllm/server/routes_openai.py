@@ -13,6 +13,7 @@ from snapllm.protocol import anthropic_models, openai
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect_all, merge
 from snapllm.server.keys import (
+    OPTIONS,
     cache_namespace_of,
     engine_of,
     prepare,
@@ -26,7 +27,8 @@ from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions"""
-    parsed = openai.parse_chat(await request.read())
+    default = request.app[OPTIONS].default_max_tokens
+    parsed = openai.parse_chat(await request.read(), default_max_tokens=default)
     chat = await prepare(request, parsed.request)
     encoder = openai.Encoder(
         parsed.request.model,

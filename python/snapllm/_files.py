@@ -1,0 +1,62 @@
+"""Text files in messages: what a client attaches is shown to the model as its text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import urllib.parse
+
+import msgspec
+
+from snapllm.errors import InvalidRequestError
+
+
+class InputFile(msgspec.Struct):
+    """A file in a message, as OpenAI's clients send it."""
+
+    file_data: str | None = None
+    """A data URL, or base64."""
+    filename: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+
+
+def file_text(file: InputFile, where: str) -> str:
+    """The file's name and its text.
+
+    Args:
+        file: The file.
+        where: The place of its fields in the request.
+
+    Raises:
+        InvalidRequestError: It is not here but elsewhere, or is no text.
+    """
+    for name in ("file_id", "file_url"):
+        if getattr(file, name):
+            raise InvalidRequestError(
+                f"{where}.{name} is not supported: give the file itself, as file_data",
+                param=f"{where}.{name}",
+            )
+    field = f"{where}.file_data"
+    if not file.file_data:
+        raise InvalidRequestError(f"{field} is required", param=field)
+    try:
+        text = _content(file.file_data).decode()
+    except (ValueError, binascii.Error):
+        text = "\0"
+    if "\0" in text or text.startswith("%PDF-"):
+        raise InvalidRequestError(
+            f"{field}: only files of text (UTF-8) are supported, in base64", param=field
+        )
+    return f"{file.filename}\n{text}" if file.filename else text
+
+
+def _content(data: str) -> bytes:
+    if not data.startswith("data:"):
+        return base64.b64decode(data, validate=True)
+    head, comma, body = data.partition(",")
+    if not comma:
+        raise ValueError
+    if head.endswith(";base64"):
+        return base64.b64decode(body, validate=True)
+    return urllib.parse.unquote_to_bytes(body)

@@ -1,0 +1,121 @@
+"""The form that an answer must have: OpenAI's `response_format`, and what other servers call it.
+
+References: OpenAI API, "Create chat completion" (`response_format`); llama-server, "POST
+/v1/chat/completions" (`json_schema`, `grammar`); vLLM, "Structured Outputs" (`structured_outputs`,
+and before it `guided_json` and `guided_choice`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from snapllm._schemas import schema_text
+from snapllm.errors import InvalidRequestError
+from snapllm.protocol.openai_types import ChatCompletionRequest, Choices, ResponseFormat
+
+_OF_VLLM = ("regex", "grammar", "structural_tag")
+"""Of its structured outputs, those that it has in forms of its own."""
+
+
+class AnswerForm(NamedTuple):
+    """What an answer must match; empty texts = anything."""
+
+    json_schema: str = ""
+    field: str = ""
+    """Where that schema stands."""
+    grammar: str = ""
+    """In GBNF."""
+
+
+def answer_form(wire: ChatCompletionRequest) -> AnswerForm:
+    """The form that a request asks for.
+
+    Raises:
+        InvalidRequestError: It asks for several, or for one that cannot be held to.
+    """
+    refuse_forms(wire, "guided_regex", "guided_grammar")
+    refuse_forms(wire, *(f"structured_outputs.{kind}" for kind in _OF_VLLM))
+    asked = _asked(wire)
+    if len(asked) > 1:
+        first, second = list(asked)[:2]
+        raise InvalidRequestError(f"{second} cannot be used with {first}", param=second)
+    return next(iter(asked.values()), AnswerForm())
+
+
+def refuse_forms(wire: object, *fields: str) -> None:
+    """Refuses forms that an answer cannot be held to: it would be taken for one that was.
+
+    Args:
+        wire: What may ask for them.
+        fields: Where; a field of a field after a dot.
+
+    Raises:
+        InvalidRequestError: There is such a field; `param` names it.
+    """
+    for field in fields:
+        value: object = wire
+        for name in field.split("."):
+            value = getattr(value, name, None)
+        if value is not None:
+            message = f"{field} is not supported here; grammar (GBNF) is"
+            raise InvalidRequestError(message, param=field)
+
+
+def _asked(wire: ChatCompletionRequest) -> dict[str, AnswerForm]:
+    asked: dict[str, AnswerForm] = {}
+    if wire.response_format is not None and wire.response_format.type != "text":
+        asked["response_format"] = _openai_form(wire.response_format)
+    schemas = {"json_schema": wire.json_schema, "guided_json": wire.guided_json}
+    choices = {"guided_choice": wire.guided_choice}
+    if (of_vllm := wire.structured_outputs) is not None:
+        schemas["structured_outputs.json"] = of_vllm.json
+        choices["structured_outputs.choice"] = of_vllm.choice
+        if of_vllm.json_object:
+            schemas["structured_outputs.json_object"] = {"type": "object"}
+    asked |= {
+        field: AnswerForm(schema_text(_schema(schema, field), field), field)
+        for field, schema in schemas.items()
+        if schema is not None
+    }
+    asked |= {
+        field: AnswerForm(grammar=_grammar_of(texts))
+        for field, texts in choices.items()
+        if texts is not None
+    }
+    if wire.grammar:
+        asked["grammar"] = AnswerForm(grammar=wire.grammar)
+    return asked
+
+
+def _openai_form(form: ResponseFormat) -> AnswerForm:
+    if form.type == "json_schema":
+        if form.json_schema is None:
+            param = "response_format.json_schema"
+            raise InvalidRequestError(f"{param} is required", param=param)
+        field = "response_format.json_schema.schema"
+        return AnswerForm(schema_text(form.json_schema.schema or {}, field), field)
+    field = "response_format.schema"
+    return AnswerForm(schema_text(form.schema or {"type": "object"}, field), field)
+
+
+def _schema(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
+    if not isinstance(given, str):
+        return given
+    try:
+        return msgspec.json.decode(given, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"{field} is no JSON schema: {error}", param=field) from None
+
+
+def _grammar_of(texts: Choices) -> str:
+    """A grammar of just these texts."""
+    return "root ::= " + " | ".join(f'"{_escaped(text)}"' for text in texts)
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        character if character.isalnum() or character in " _-.," else f"\\U{ord(character):08X}"
+        for character in text
+    )

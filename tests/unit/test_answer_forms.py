@@ -1,0 +1,104 @@
+"""The forms that OpenAI's clients ask for, by the names of llama-server and vLLM, too."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from snapllm.errors import InvalidRequestError
+from snapllm.params import ChatRequest
+from snapllm.protocol import openai, openai_completions
+
+OBJECT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+
+
+def parse(**fields: Any) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return openai.parse_chat(json.dumps(body).encode()).request
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"json_schema": OBJECT}, "json_schema"),
+        ({"guided_json": OBJECT}, "guided_json"),
+        ({"guided_json": json.dumps(OBJECT)}, "guided_json"),
+        ({"structured_outputs": {"json": OBJECT}}, "structured_outputs.json"),
+        ({"response_format": {"type": "json_object", "schema": OBJECT}}, "response_format.schema"),
+    ],
+)
+def test_schemas_are_read_by_all_their_names(fields: dict[str, Any], where: str) -> None:
+    request = parse(**fields)
+    assert json.loads(request.json_schema) == OBJECT
+    assert request.json_schema_field == where
+
+
+def test_any_object_and_texts_to_choose_from_are_forms_too() -> None:
+    assert json.loads(parse(structured_outputs={"json_object": True}).json_schema) == {
+        "type": "object"
+    }
+    expected = 'root ::= "yes" | "\\U00000022no\\U00000022"'
+    for fields in (
+        {"guided_choice": ["yes", '"no"']},
+        {"structured_outputs": {"choice": ["yes", '"no"']}},
+    ):
+        assert parse(**fields).sampling.grammar == expected
+    assert parse(grammar='root ::= "a"').sampling.grammar == 'root ::= "a"'
+    assert parse(structured_outputs={}).sampling.grammar == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "a+"}, "guided_regex"),
+        ({"guided_grammar": "x"}, "guided_grammar"),
+        ({"structured_outputs": {"regex": "a+"}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
+        ({"guided_choice": []}, "guided_choice"),
+        ({"guided_choice": [""]}, "guided_choice[0]"),
+        ({"guided_json": "{"}, "guided_json"),
+        ({"guided_json": {"$ref": "#/no"}}, "guided_json"),
+        ({"grammar": 'root ::= "\0"'}, "grammar"),
+        ({"grammar": 'root ::= "a"', "json_schema": OBJECT}, "grammar"),
+        ({"guided_json": OBJECT, "response_format": {"type": "json_object"}}, "guided_json"),
+    ],
+)
+def test_what_cannot_be_held_to_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        parse(**fields)
+    assert error.value.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"json_schema": OBJECT},
+        {"guided_choice": ["a"]},
+        {"guided_regex": "a"},
+        {"structured_outputs": {"choice": ["a"]}},
+    ],
+)
+def test_plain_completions_know_grammars_only(fields: dict[str, Any]) -> None:
+    def parsed(**fields: Any) -> openai_completions.Parsed:
+        return openai_completions.parse(json.dumps({"model": "m", "prompt": "x"} | fields).encode())
+
+    with pytest.raises(InvalidRequestError) as error:
+        parsed(**fields)
+    assert error.value.param == next(iter(fields))
+    assert parsed(response_format={"type": "text"})
+    assert parsed(grammar='root ::= "a"').requests[0].sampling.grammar == 'root ::= "a"'
+
+
+def test_all_tokens_are_the_likeliest_with_a_top_k_of_minus_one() -> None:
+    assert parse(top_k=-1).sampling.top_k == 0
+    with pytest.raises(InvalidRequestError):
+        parse(top_k=-2)
+
+
+def test_no_alternatives_may_be_asked_for_without_log_probabilities() -> None:
+    assert parse(top_logprobs=0, logprobs=False).sampling.num_logprobs < 0
+    with pytest.raises(InvalidRequestError):
+        parse(top_logprobs=1, logprobs=False)
