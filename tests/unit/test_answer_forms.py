@@ -39,14 +39,27 @@ def test_any_object_and_texts_to_choose_from_are_forms_too() -> None:
     assert json.loads(parse(structured_outputs={"json_object": True}).json_schema) == {
         "type": "object"
     }
-    expected = 'root ::= "yes" | "\\U00000022no\\U00000022"'
-    for fields in (
-        {"guided_choice": ["yes", '"no"']},
-        {"structured_outputs": {"choice": ["yes", '"no"']}},
-    ):
-        assert parse(**fields).sampling.grammar == expected
     assert parse(grammar='root ::= "a"').sampling.grammar == 'root ::= "a"'
     assert parse(structured_outputs={}).sampling.grammar == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["yes", "no"], '("no" | "yes")'),
+        (['"no"', '"no"'], '("\\U00000022no\\U00000022")'),
+        (["bar", "bad", "ba", "b"], '("b" ("a" ("d" | "r")?)?)'),
+        (["A 10", "A 2", "B"], '("A " ("10" | "2") | "B")'),
+    ],
+)
+def test_texts_to_choose_from_are_a_grammar(texts: list[str], expected: str) -> None:
+    for fields in ({"guided_choice": texts}, {"structured_outputs": {"choice": texts}}):
+        assert parse(**fields).sampling.grammar == f"root ::= {expected}"
+
+
+def test_texts_that_begin_with_each_other_are_not_nested_without_end() -> None:
+    grammar = parse(guided_choice=["a" * i for i in range(1, 300)]).sampling.grammar
+    assert grammar.count("(") < 60
 
 
 @pytest.mark.parametrize(
@@ -58,6 +71,7 @@ def test_any_object_and_texts_to_choose_from_are_forms_too() -> None:
         ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
         ({"guided_choice": []}, "guided_choice"),
         ({"guided_choice": [""]}, "guided_choice[0]"),
+        ({"guided_choice": ["x" * 4000] * 17}, "guided_choice"),
         ({"guided_json": "{"}, "guided_json"),
         ({"guided_json": {"$ref": "#/no"}}, "guided_json"),
         ({"grammar": 'root ::= "\0"'}, "grammar"),

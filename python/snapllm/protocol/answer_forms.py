@@ -7,6 +7,7 @@ and before it `guided_json` and `guided_choice`).
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,11 @@ from snapllm._schemas import schema_text
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.openai_types import ChatCompletionRequest, Choices, ResponseFormat
 
+MAX_LETTERS = 65_536
+"""Of all texts that an answer may be one of."""
+_MAX_LEVELS = 50
+"""Of the expressions in each other that these become."""
+_PLAIN = " _-.,"
 _OF_VLLM = ("regex", "grammar", "structural_tag")
 """Of its structured outputs, those that it has in forms of its own."""
 
@@ -80,7 +86,7 @@ def _asked(wire: ChatCompletionRequest) -> dict[str, AnswerForm]:
         if schema is not None
     }
     asked |= {
-        field: AnswerForm(grammar=_grammar_of(texts))
+        field: AnswerForm(grammar=_grammar_of(texts, field))
         for field, texts in choices.items()
         if texts is not None
     }
@@ -109,13 +115,37 @@ def _schema(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
         raise InvalidRequestError(f"{field} is no JSON schema: {error}", param=field) from None
 
 
-def _grammar_of(texts: Choices) -> str:
-    """A grammar of just these texts."""
-    return "root ::= " + " | ".join(f'"{_escaped(text)}"' for text in texts)
+def _grammar_of(texts: Choices, field: str) -> str:
+    """A grammar of just these texts.
+
+    What they begin with alike is written once: each way in which an answer may go on is followed
+    token by token.
+    """
+    if sum(map(len, texts)) > MAX_LETTERS:
+        message = f"{field}: its texts have more than {MAX_LETTERS} letters in all"
+        raise InvalidRequestError(message, param=field)
+    return f"root ::= {_one_of(sorted(set(texts)), 0)}"
 
 
-def _escaped(text: str) -> str:
-    return "".join(
-        character if character.isalnum() or character in " _-.," else f"\\U{ord(character):08X}"
-        for character in text
+def _one_of(texts: list[str], level: int) -> str:
+    """An expression for one of several texts, which are in order."""
+    ways = []
+    for first, group in groupby(texts, lambda text: text[:1] if level < _MAX_LEVELS else text):
+        alike = list(group)
+        start = _common_start(alike[0], alike[-1])
+        rest = [text[len(start) :] for text in alike]
+        if first:
+            ways.append(_quoted(start) + (f" {_one_of(rest, level + 1)}" if len(rest) > 1 else ""))
+    return f"({' | '.join(ways)}){'' if texts[0] else '?'}"
+
+
+def _common_start(first: str, last: str) -> str:
+    """What all texts begin with that are in order between two."""
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))]
+
+
+def _quoted(text: str) -> str:
+    return (
+        '"' + "".join(c if c.isalnum() or c in _PLAIN else f"\\U{ord(c):08X}" for c in text) + '"'
     )
