@@ -12,6 +12,7 @@ from snapllm.contexts import ContextStats, ContextView
 from snapllm.contexts.record import ContextRecord
 from snapllm.contexts.views import Tier
 from snapllm.outputs import ChatResult, Usage
+from snapllm.protocol.native_listing import megabytes
 
 _encode = msgspec.json.encode
 
@@ -126,10 +127,6 @@ class ContextStatsAnswer(TypedDict):
     stats: ContextCounts
 
 
-def _megabytes(num_bytes: int) -> float:
-    return round(num_bytes / 1_000_000, 3)
-
-
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
@@ -147,9 +144,9 @@ def context_object(view: ContextView) -> ContextObject:
         "model_id": record.model_id,
         "tier": view.tier or "cold",
         "token_count": len(record.tokens),
-        "storage_size_mb": _megabytes(view.storage_bytes),
-        "memory_mb": _megabytes(view.hot_bytes + view.ram_bytes),
-        "disk_mb": _megabytes(view.disk_bytes),
+        "storage_size_mb": megabytes(view.storage_bytes),
+        "memory_mb": megabytes(view.hot_bytes + view.ram_bytes),
+        "disk_mb": megabytes(view.disk_bytes),
         "is_stored": view.is_on_disk,
         "created_at": _time(record.created_at),
         "expires_at": _expiry(record),
@@ -176,7 +173,7 @@ def ingested_object(view: ContextView) -> IngestedContext:
         "model_id": view.record.model_id,
         "token_count": len(view.record.tokens),
         "cached_tokens": view.num_cached_tokens,
-        "storage_size_mb": _megabytes(view.storage_bytes),
+        "storage_size_mb": megabytes(view.storage_bytes),
         "tier": view.tier or "cold",
         "ingest_time_ms": round(view.ingest_ms, 3),
         "expires_at": _expiry(view.record),
@@ -236,8 +233,8 @@ def moved_object(view: ContextView, previous: Tier | None) -> MovedContext:
         "context_id": view.record.id,
         "tier": view.tier or "cold",
         "previous_tier": previous or "cold",
-        "memory_mb": _megabytes(view.hot_bytes + view.ram_bytes),
-        "disk_mb": _megabytes(view.disk_bytes),
+        "memory_mb": megabytes(view.hot_bytes + view.ram_bytes),
+        "disk_mb": megabytes(view.disk_bytes),
     }
 
 
@@ -260,8 +257,8 @@ def stats_object(stats: ContextStats) -> ContextStatsAnswer:
             "hot_contexts": stats.num_hot,
             "warm_contexts": stats.num_warm,
             "cold_contexts": stats.num_cold,
-            "total_memory_mb": _megabytes(stats.memory_bytes),
-            "total_disk_mb": _megabytes(stats.disk_bytes),
+            "total_memory_mb": megabytes(stats.memory_bytes),
+            "total_disk_mb": megabytes(stats.disk_bytes),
             "cache_hits": stats.num_hits,
             "cache_misses": stats.num_misses,
             "hit_rate": round(stats.num_hits / num_queries, 4) if num_queries else 0.0,
