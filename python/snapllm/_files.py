@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import urllib.parse
 
 import msgspec
 
@@ -15,7 +14,7 @@ class InputFile(msgspec.Struct):
     """A file in a message, as OpenAI's clients send it."""
 
     file_data: str | None = None
-    """A data URL, or base64."""
+    """Base64, or a data URL of it."""
     filename: str | None = None
     file_id: str | None = None
     file_url: str | None = None
@@ -52,11 +51,8 @@ def file_text(file: InputFile, where: str) -> str:
 
 
 def _content(data: str) -> bytes:
-    if not data.startswith("data:"):
-        return base64.b64decode(data, validate=True)
-    head, comma, body = data.partition(",")
-    if not comma:
-        raise ValueError
-    if head.endswith(";base64"):
-        return base64.b64decode(body, validate=True)
-    return urllib.parse.unquote_to_bytes(body)
+    if data.startswith("data:"):
+        head, _, data = data.partition(",")
+        if not head.endswith(";base64"):
+            raise ValueError
+    return base64.b64decode(data, validate=True)

@@ -184,6 +184,7 @@ def _num_chars(message: Message) -> int:
         texts.append(content)
     else:
         texts += [text for part in content for text in (part.text, part.refusal)]
+        texts += [part.file.file_data for part in content if part.file is not None]
     return MESSAGE_CHARS + sum(len(text) for text in texts if text)
 
 

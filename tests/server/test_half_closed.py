@@ -90,6 +90,26 @@ def test_a_client_that_waits_and_then_leaves_is_noticed(server: Server) -> None:
     wait_until(lambda: counts(server) == (0, cancelled + 1), "its request still runs")
 
 
+def test_what_came_before_the_end_is_answered_in_turn(server: Server) -> None:
+    address = urllib.parse.urlsplit(server.url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=30)
+    request = f"GET /health HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n"
+    connection.sendall(request.encode() * 3)
+    connection.shutdown(socket.SHUT_WR)
+    with connection, connection.makefile("rb") as file:
+        assert file.read().count(b'"uptime_s"') == 3
+
+
+def test_nobody_waits_for_the_rest_of_a_body_that_will_not_come(server: Server) -> None:
+    address = urllib.parse.urlsplit(server.url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=5)
+    head = f"POST /v1/no HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 100000\r\n\r\n"
+    connection.sendall(head.encode() + b"{" * 100)
+    connection.shutdown(socket.SHUT_WR)
+    # aiohttp itself would wait for ten seconds.
+    assert b" 404 " in read_all(connection)
+
+
 def test_half_a_request_has_no_answer(server: Server) -> None:
     connection = sent(server, {}, cut=5)
     connection.shutdown(socket.SHUT_WR)

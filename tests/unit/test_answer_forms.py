@@ -11,6 +11,7 @@ from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest
 from snapllm.protocol import openai, openai_completions
 
+TOOL = {"type": "function", "function": {"name": "f"}}
 OBJECT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
 
 
@@ -72,6 +73,10 @@ def test_texts_that_begin_with_each_other_are_not_nested_without_end() -> None:
         ({"guided_choice": []}, "guided_choice"),
         ({"guided_choice": [""]}, "guided_choice[0]"),
         ({"guided_choice": ["x" * 4000] * 17}, "guided_choice"),
+        ({"guided_choice": ["x", "a\0b"]}, "guided_choice[1]"),
+        ({"guided_choice": ["x"], "tools": [TOOL]}, "guided_choice"),
+        ({"structured_outputs": {"choice": ["x"]}, "tools": [TOOL]}, "structured_outputs.choice"),
+        ({"grammar": 'root ::= "a"', "tools": [TOOL]}, "grammar"),
         ({"guided_json": "{"}, "guided_json"),
         ({"guided_json": {"$ref": "#/no"}}, "guided_json"),
         ({"grammar": 'root ::= "\0"'}, "grammar"),
@@ -104,6 +109,12 @@ def test_plain_completions_know_grammars_only(fields: dict[str, Any]) -> None:
     assert error.value.param == next(iter(fields))
     assert parsed(response_format={"type": "text"})
     assert parsed(grammar='root ::= "a"').requests[0].sampling.grammar == 'root ::= "a"'
+
+
+def test_what_a_grammar_holds_is_said_without_thinking() -> None:
+    assert parse(reasoning_effort="high", guided_json=OBJECT).thinking
+    assert not parse(reasoning_effort="high", guided_choice=["a"]).thinking
+    assert parse(guided_choice=["a"], tools=[TOOL], tool_choice="none").sampling.grammar
 
 
 def test_all_tokens_are_the_likeliest_with_a_top_k_of_minus_one() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from snapllm._files import InputFile
 from snapllm._lowering import QUICK_CHARS, Lowered, is_quick
 from snapllm.conversation import (
     ContentPart,
@@ -61,6 +62,10 @@ def test_a_short_text_is_prepared_at_once(request_: ChatRequest | CompletionRequ
             ],
         ),
         ChatRequest(model="m", messages=[Message("user", "word", name=LONG)]),
+        ChatRequest(
+            model="m",
+            messages=[Message("user", [ContentPart("file", file=InputFile(file_data=LONG))])],
+        ),
         _chat("Answer.", template_kwargs={"facts": LONG}),
         CompletionRequest(model="m", prompt=LONG),
     ],

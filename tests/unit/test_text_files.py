@@ -16,7 +16,7 @@ DATA = base64.b64encode(TEXT.encode()).decode()
 
 @pytest.mark.parametrize(
     "data",
-    [DATA, f"data:text/plain;base64,{DATA}", "data:text/plain,Gr%C3%BC%C3%9Fe,%0Aall"],
+    [DATA, f"data:text/plain;base64,{DATA}", f"data:text/x;charset=utf-8;base64,{DATA}"],
 )
 def test_a_file_is_its_text(data: str) -> None:
     assert file_text(InputFile(file_data=data), "f") == TEXT
@@ -30,6 +30,7 @@ def test_a_file_is_its_text(data: str) -> None:
         ({"file_data": ""}, "f.file_data"),
         ({"file_data": "no base64"}, "f.file_data"),
         ({"file_data": "data:text/plain"}, "f.file_data"),
+        ({"file_data": "data:text/plain,a%20b"}, "f.file_data"),
         ({"file_data": base64.b64encode(b"\xff\xfe").decode()}, "f.file_data"),
         ({"file_data": base64.b64encode(b"a\0b").decode()}, "f.file_data"),
         ({"file_data": base64.b64encode(b"%PDF-1.7\n").decode()}, "f.file_data"),

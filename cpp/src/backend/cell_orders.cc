@@ -30,6 +30,7 @@ class StateReader final : public llama_io_read_i {
   }
 
   void read_tensor(ggml_tensor* tensor, size_t offset, size_t size) override {
+    if (offset + size > ggml_nbytes(tensor)) throw std::runtime_error("the state is too large");
     writes_.push_back({tensor, take(size), offset, size});
     // Other devices have attention of their own, and a use of their own for `extra`.
     if (!is_key_memory(tensor) || !ggml_backend_buffer_is_host(tensor->buffer)) return;

@@ -75,8 +75,8 @@ def _at_most(bound: int, text: str) -> int:
 
 
 def _limit(text: str) -> int:
-    if _count(text) == 0:
-        raise argparse.ArgumentTypeError("expected a number from 1 on, not '0'")
+    if not text.isdecimal() or not 0 < int(text) < _COUNT_END:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {_COUNT_END - 1}")
     return int(text)
 
 

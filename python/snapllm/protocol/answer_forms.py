@@ -28,9 +28,9 @@ _OF_VLLM = ("regex", "grammar", "structural_tag")
 class AnswerForm(NamedTuple):
     """What an answer must match; empty texts = anything."""
 
-    json_schema: str = ""
     field: str = ""
-    """Where that schema stands."""
+    """Where it stands."""
+    json_schema: str = ""
     grammar: str = ""
     """In GBNF."""
 
@@ -81,17 +81,17 @@ def _asked(wire: ChatCompletionRequest) -> dict[str, AnswerForm]:
         if of_vllm.json_object:
             schemas["structured_outputs.json_object"] = {"type": "object"}
     asked |= {
-        field: AnswerForm(schema_text(_schema(schema, field), field), field)
+        field: AnswerForm(field, schema_text(_schema(schema, field), field))
         for field, schema in schemas.items()
         if schema is not None
     }
     asked |= {
-        field: AnswerForm(grammar=_grammar_of(texts, field))
+        field: AnswerForm(field, grammar=_grammar_of(texts, field))
         for field, texts in choices.items()
         if texts is not None
     }
     if wire.grammar:
-        asked["grammar"] = AnswerForm(grammar=wire.grammar)
+        asked["grammar"] = AnswerForm("grammar", grammar=wire.grammar)
     return asked
 
 
@@ -101,9 +101,9 @@ def _openai_form(form: ResponseFormat) -> AnswerForm:
             param = "response_format.json_schema"
             raise InvalidRequestError(f"{param} is required", param=param)
         field = "response_format.json_schema.schema"
-        return AnswerForm(schema_text(form.json_schema.schema or {}, field), field)
+        return AnswerForm(field, schema_text(form.json_schema.schema or {}, field))
     field = "response_format.schema"
-    return AnswerForm(schema_text(form.schema or {"type": "object"}, field), field)
+    return AnswerForm(field, schema_text(form.schema or {"type": "object"}, field))
 
 
 def _schema(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
@@ -124,6 +124,10 @@ def _grammar_of(texts: Choices, field: str) -> str:
     if sum(map(len, texts)) > MAX_LETTERS:
         message = f"{field}: its texts have more than {MAX_LETTERS} letters in all"
         raise InvalidRequestError(message, param=field)
+    for i, text in enumerate(texts):
+        if "\0" in text:
+            param = f"{field}[{i}]"
+            raise InvalidRequestError(f"{param}: it holds a NUL", param=param)
     return f"root ::= {_one_of(sorted(set(texts)), 0)}"
 
 

@@ -76,6 +76,9 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
     tools, mode = read_tools(wire)
     thinking, template_kwargs = _thinking(wire)
     form = answer_form(wire)
+    if form.grammar and tools and mode != "none":
+        message = f"{form.field} cannot be used with tools"
+        raise InvalidRequestError(message, param=form.field)
     sampling = sampling_options(wire, (wire.top_logprobs or 0) if wire.logprobs else None)
     request = ChatRequest(
         model=wire.model,
@@ -86,9 +89,10 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
         continue_final_message=continues(
             wire.messages, wire.continue_final_message, mode, form.json_schema
         ),
-        thinking=thinking,
+        # A grammar is of all that is said.
+        thinking=thinking and not form.grammar,
         json_schema=form.json_schema,
-        json_schema_field=form.field,
+        json_schema_field=form.field if form.json_schema else "",
         template_kwargs=template_kwargs,
         sampling=msgspec.structs.replace(sampling, grammar=form.grammar),
         max_tokens=wire.max_completion_tokens or wire.max_tokens or default_max_tokens,

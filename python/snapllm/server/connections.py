@@ -21,6 +21,8 @@ from snapllm.server.request_facts import facts_of
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LOOK_S = (0.005, 0.05, 0.25)
 """Pauses between looks whether a client is there that will send no more; the last repeats."""
+_ASK_S = 10.0
+"""How often it is sent something, that it be known."""
 # The encodings of bodies that can be read wherever the server runs.
 _DECODED = ("gzip", "deflate")
 log = logging.getLogger("snapllm.server")
@@ -33,7 +35,7 @@ class Connection(web.RequestHandler):
 
     A client that will send no more may wait for its answer, or may have left: both end what they
     send, and only something that is sent to it tells which. Until its answer begins it gets what
-    HTTP has for that, a 100 (RFC 9110, section 15.2: clients read any number of them).
+    HTTP has for that, a 100 (RFC 9110, section 15.2: there may be more than one).
     """
 
     __slots__ = ("_look", "client_ended")
@@ -49,9 +51,10 @@ class Connection(web.RequestHandler):
         waits_for_request = self._waiter is not None and not self._waiter.done()
         if self._request_count == 0 or waits_for_request:
             return False
-        self.close()  # after that answer
-        self.client_ended.set()
-        self._look = self._loop.call_later(_LOOK_S[0], self._look_again, 1)
+        if self._look is None:
+            self.client_ended.set()
+            # Later, so that a request that has just come has begun.
+            self._look = self._loop.call_later(_LOOK_S[0], self._look_again, 1, -_ASK_S)
         return True
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -60,21 +63,28 @@ class Connection(web.RequestHandler):
             self._look.cancel()
         super().connection_lost(exc)
 
-    def _look_again(self, times: int) -> None:
+    def _look_again(self, times: int, asked_at: float) -> None:
         transport, request = self.transport, self._current_request
         if transport is None or transport.is_closing():
             return
-        if request is not None:  # else it is about to begin, or done
+        if not self._messages:
+            if not self._request_in_progress:
+                transport.close()  # all is answered; nobody waits for the rest of a body
+                return
+            self.close()  # after this answer
+        if request is not None:
             # Half a request is none, and HTTP/1.0 knows no 100.
             waits = request.content.is_eof() and request.version >= HttpVersion11
             connection = transport.get_extra_info("socket")
             if not waits or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 transport.abort()
                 return
-            if not facts_of(request).has_answer_begun:
+            now = self._loop.time()
+            if now - asked_at >= _ASK_S and not facts_of(request).has_answer_begun:
                 transport.write(_CONTINUE)
+                asked_at = now
         delay_s = _LOOK_S[min(times, len(_LOOK_S) - 1)]
-        self._look = self._loop.call_later(delay_s, self._look_again, times + 1)
+        self._look = self._loop.call_later(delay_s, self._look_again, times + 1, asked_at)
 
     def handle_error(
         self,

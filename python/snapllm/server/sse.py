@@ -78,8 +78,12 @@ class EventStream:
         elif self._has_client_ended:
             await asyncio.sleep(KEEP_ALIVE_ENDED_S)
         else:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(connection.client_ended.wait(), KEEP_ALIVE_S)
+            # Not wait_for: up to Python 3.11 that may miss that it is cancelled itself.
+            ended = asyncio.ensure_future(connection.client_ended.wait())
+            try:
+                await asyncio.wait([ended], timeout=KEEP_ALIVE_S)
+            finally:
+                ended.cancel()
             self._has_client_ended = connection.client_ended.is_set()
 
 
