@@ -74,6 +74,17 @@ def check_text(text: object, field: str) -> str:
     return text
 
 
+def check_grammar(grammar: object) -> str:
+    """The grammar, where llama.cpp reads all of it: a NUL would be its end.
+
+    Raises:
+        InvalidRequestError: As of `check_text`, or it holds a NUL.
+    """
+    if "\0" in (text := check_text(grammar, "grammar")):
+        raise InvalidRequestError("grammar: it holds a NUL", param="grammar")
+    return text
+
+
 def check_model_id(model_id: object) -> str:
     """The id, where a URL can hold it: clients and proxies take `.` and `..` for steps of the
     path, and refuse or drop control characters.

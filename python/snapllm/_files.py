@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 import msgspec
 
+from snapllm._base64 import decode_base64, is_data_url
 from snapllm.errors import InvalidRequestError
 
 
@@ -39,20 +37,15 @@ def file_text(file: InputFile, where: str) -> str:
     field = f"{where}.file_data"
     if not file.file_data:
         raise InvalidRequestError(f"{field} is required", param=field)
+    data = file.file_data
+    if is_data_url(data):
+        _, mark, data = data.partition(";base64,")
+        if not mark:
+            raise InvalidRequestError(f"{field}: a data URL must be base64", param=field)
     try:
-        text = _content(file.file_data).decode()
-    except (ValueError, binascii.Error):
+        text = decode_base64(data, field).decode()
+    except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or text.startswith("%PDF-"):
-        raise InvalidRequestError(
-            f"{field}: only files of text (UTF-8) are supported, in base64", param=field
-        )
+        raise InvalidRequestError(f"{field}: only files of text (UTF-8) are supported", param=field)
     return f"{file.filename}\n{text}" if file.filename else text
-
-
-def _content(data: str) -> bytes:
-    if data.startswith("data:"):
-        head, _, data = data.partition(",")
-        if not head.endswith(";base64"):
-            raise ValueError
-    return base64.b64decode(data, validate=True)

@@ -7,7 +7,6 @@ common formats are tried, and whatever a decoder raises becomes an error of the 
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import secrets
 import wave
@@ -16,11 +15,11 @@ from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote
 
 import msgspec
 
 from snapllm import _core
+from snapllm._base64 import MAX_WAV_BYTES, decode_base64, decode_data_url, is_data_url
 from snapllm.conversation import ContentPart, ImageUrl, MediaPart
 from snapllm.errors import InvalidRequestError
 
@@ -35,7 +34,6 @@ MAX_PIXELS = 1 << 27
 """Of all images of one request, which are held together: 64 screenshots of 1920 x 1080."""
 MAX_IMAGE_SIDE = 1 << 14
 MAX_ASPECT_RATIO = 100
-MAX_WAV_BYTES = 32 << 20
 MAX_WAV_SECONDS = 600
 MAX_MP3_BYTES = 2 << 20
 """At the lowest bit rate there is, half an hour."""
@@ -131,38 +129,6 @@ def _name_of(part: ContentPart, where: str) -> str:
     if isinstance(part, MediaPart):
         return part.name
     return f"{where}.input_audio" if part.type == "input_audio" else f"{where}.image_url"
-
-
-def decode_base64(text: str, where: str) -> bytes:
-    """Decodes base64, with or without line breaks and padding.
-
-    Raises:
-        InvalidRequestError: It is something else, or longer than any limit.
-    """
-    if len(text) > MAX_WAV_BYTES * 3 // 2:
-        raise InvalidRequestError(f"{where}: too large", param=where)
-    compact = "".join(text.split())
-    try:
-        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequestError(f"{where} is not valid base64", param=where) from None
-
-
-def is_data_url(text: str) -> bool:
-    """Whether the text is, or means to be, a data URL."""
-    return text[:5].lower() == "data:"
-
-
-def decode_data_url(url: str, where: str) -> bytes:
-    """The bytes in a data URL, whose base64 may be percent-encoded like the rest of a URL.
-
-    Raises:
-        InvalidRequestError: It holds no base64, or more than any limit.
-    """
-    header, comma, data = url.partition(",")
-    if not comma or not header.lower().endswith(";base64"):
-        raise InvalidRequestError(f"{where}: a data URL must be base64", param=where)
-    return decode_base64(unquote(data), where)
 
 
 def load_image(

@@ -9,6 +9,7 @@ from snapllm._checks import (
     as_dict,
     as_images,
     as_list,
+    check_grammar,
     check_text,
     convert,
     plain_number,
@@ -204,9 +205,7 @@ def _sampling(rest: dict[str, Any]) -> SamplingOptions:
     if unknown:
         raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
     options = convert({name: plain_number(value) for name, value in rest.items()}, SamplingOptions)
-    if "\0" in check_text(options.grammar, "grammar"):
-        # llama.cpp reads it as far as there.
-        raise InvalidRequestError("grammar: it holds a NUL", param="grammar")
+    check_grammar(options.grammar)
     return options
 
 

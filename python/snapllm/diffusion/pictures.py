@@ -6,7 +6,8 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from snapllm._media import decode_base64, decode_data_url, is_data_url, load_image
+from snapllm._base64 import decode_base64, decode_data_url, is_data_url
+from snapllm._media import load_image
 from snapllm.diffusion.params import Picture
 
 if TYPE_CHECKING:

@@ -21,8 +21,11 @@ MAX_LETTERS = 65_536
 _MAX_LEVELS = 50
 """Of the expressions in each other that these become."""
 _PLAIN = " _-.,"
-_OF_VLLM = ("regex", "grammar", "structural_tag")
-"""Of its structured outputs, those that it has in forms of its own."""
+_REFUSED = (
+    *("guided_regex", "guided_grammar"),
+    *(f"structured_outputs.{kind}" for kind in ("regex", "grammar", "structural_tag")),
+)
+"""Of vLLM's, those that are in forms of its own."""
 
 
 class AnswerForm(NamedTuple):
@@ -41,8 +44,7 @@ def answer_form(wire: ChatCompletionRequest) -> AnswerForm:
     Raises:
         InvalidRequestError: It asks for several, or for one that cannot be held to.
     """
-    refuse_forms(wire, "guided_regex", "guided_grammar")
-    refuse_forms(wire, *(f"structured_outputs.{kind}" for kind in _OF_VLLM))
+    refuse_forms(wire, *_REFUSED)
     asked = _asked(wire)
     if len(asked) > 1:
         first, second = list(asked)[:2]

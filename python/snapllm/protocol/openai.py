@@ -79,7 +79,7 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
     if form.grammar and tools and mode != "none":
         message = f"{form.field} cannot be used with tools"
         raise InvalidRequestError(message, param=form.field)
-    sampling = sampling_options(wire, (wire.top_logprobs or 0) if wire.logprobs else None)
+    num_logprobs = (wire.top_logprobs or 0) if wire.logprobs else None
     request = ChatRequest(
         model=wire.model,
         messages=wire.messages,
@@ -94,7 +94,7 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
         json_schema=form.json_schema,
         json_schema_field=form.field if form.json_schema else "",
         template_kwargs=template_kwargs,
-        sampling=msgspec.structs.replace(sampling, grammar=form.grammar),
+        sampling=sampling_options(wire, num_logprobs, form.grammar),
         max_tokens=wire.max_completion_tokens or wire.max_tokens or default_max_tokens,
         stop=_stop(wire),
         n=wire.n or 1,

@@ -159,7 +159,7 @@ def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]
 
 
 def _sampling(wire: CompletionsRequest) -> SamplingOptions:
-    return sampling_options(wire, wire.logprobs)
+    return sampling_options(wire, wire.logprobs, wire.grammar)
 
 
 def _token_text(entry: TokenLogprob | TokenAlternative) -> str:

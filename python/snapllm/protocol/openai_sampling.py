@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from snapllm._checks import check_grammar
 from snapllm.errors import InvalidRequestError
 from snapllm.params import SamplingOptions
 
@@ -17,21 +18,22 @@ _FIELDS = (
     "presence_penalty",
     "seed",
     "ignore_eos",
-    "grammar",
 )
 
 
-def sampling_options(wire: Any, num_logprobs: int | None) -> SamplingOptions:
+def sampling_options(
+    wire: Any, num_logprobs: int | None, grammar: str | None = None
+) -> SamplingOptions:
     """Those of a request's sampling fields that it sets.
 
     Args:
         wire: The request; fields of its kind that it lacks are left alone.
         num_logprobs: Alternatives to return with each token; None = no log probabilities.
+        grammar: What the answer must match, in GBNF; None or empty = anything.
     """
     chosen = {name: value for name in _FIELDS if (value := getattr(wire, name, None)) is not None}
-    if "\0" in chosen.get("grammar", ""):
-        # llama.cpp reads it as far as there.
-        raise InvalidRequestError("grammar: it holds a NUL", param="grammar")
+    if grammar:
+        chosen["grammar"] = check_grammar(grammar)
     if chosen.get("top_k") == -1:
         chosen["top_k"] = 0
     if num_logprobs is not None:
