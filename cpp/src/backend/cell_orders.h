@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "kernels/cell_order.h"
-#include "llama.h"
 
 struct ggml_tensor;
 
@@ -61,10 +60,5 @@ bool is_key_memory(const ggml_tensor* tensor);
 
 // The order of the cells that keys are a view of; null = it is not known.
 const LayerOrder* order_of(const ggml_tensor* keys);
-
-// Sets a sequence to a state, as llama_state_seq_set_data does, and notes its cells in the order of
-// their positions. Returns the bytes read; 0 = it failed.
-size_t set_state_in_order(llama_context* context, CellOrders& orders, llama_seq_id sequence,
-                          const uint8_t* data, size_t size);
 
 }  // namespace snapllm

@@ -11,6 +11,7 @@
 #include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
 #include "backend/llama_sampler.h"
+#include "backend/state_reader.h"
 #include "llama-ext.h"
 
 namespace snapllm {
@@ -158,33 +159,48 @@ Result<StateBytes> LlamaTextContext::save_state(SequenceId sequence, TokenRange 
   return saved;
 }
 
-bool LlamaTextContext::set_state(SequenceId sequence, const SavedState& saved) {
+bool LlamaTextContext::set_states(SequenceId sequence, std::span<const SavedState> states) {
   LlamaLogCapture log;
-  const StateBytes& bytes = *saved.bytes;
-  const auto size = guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<size_t> {
-    return set_state_in_order(context_.get(), orders_, sequence, bytes.data(), bytes.size());
+  std::vector<std::span<const uint8_t>> bytes;
+  for (const SavedState& saved : states) bytes.emplace_back(saved.bytes->data(), saved.bytes->size());
+  const auto is_set = guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<bool> {
+    return snapllm::set_states(context_.get(), orders_, sequence, bytes);
   });
+  if (!is_set.ok() || !is_set.value()) return false;
   // A state carries no identity: that its positions are right is all it can be asked.
   // Images can take fewer positions than tokens.
   const llama_memory_t memory = llama_get_memory(context_.get());
+  const TokenRange range{states.front().range.begin, states.back().range.end};
   const bool is_block = model_->kv_kind() == KvKind::kBlocks;
   const int32_t last = llama_memory_seq_pos_max(memory, sequence);
   const bool is_mrope = model_->projector() != nullptr && model_->projector()->uses_mrope();
-  const bool has_end =
-      is_mrope ? last >= 0 && last < saved.range.end : last == saved.range.end - 1;
-  return size.ok() && size.value() == bytes.size() && has_end &&
-         (!is_block || llama_memory_seq_pos_min(memory, sequence) == saved.range.begin);
+  const bool has_end = is_mrope ? last >= 0 && last < range.end : last == range.end - 1;
+  return has_end && (!is_block || llama_memory_seq_pos_min(memory, sequence) == range.begin);
 }
 
 size_t LlamaTextContext::restore_states(SequenceId sequence, std::span<const SavedState> states) {
-  size_t count = 0;
   if (model_->kv_kind() == KvKind::kCheckpoints) {
-    while (count < states.size() && set_state(sequence, states[count])) ++count;
+    size_t count = 0;
+    while (count < states.size() && set_states(sequence, states.subspan(count, 1))) ++count;
     if (count < states.size()) clear_sequence(sequence);
     return count;
   }
+  if (states.empty()) return 0;
+  if (set_states(sequence, states)) {
+    const SavedState& last = states.back();
+    const int32_t num_tokens = last.range.begin + last.num_tokens;
+    if (num_tokens < last.range.end) truncate_sequence(sequence, num_tokens);
+    return states.size();
+  }
+  clear_sequence(sequence);
+  return restore_one_by_one(sequence, states);
+}
+
+size_t LlamaTextContext::restore_one_by_one(SequenceId sequence,
+                                            std::span<const SavedState> states) {
+  size_t count = 0;
   // Setting one clears the scratch sequence of the one before it.
-  while (count < states.size() && set_state(scratch(), states[count])) {
+  while (count < states.size() && set_states(scratch(), states.subspan(count, 1))) {
     const SavedState& saved = states[count++];
     llama_memory_seq_cp(llama_get_memory(context_.get()), scratch(), sequence, saved.range.begin,
                         saved.range.begin + saved.num_tokens);

@@ -57,8 +57,11 @@ class LlamaTextContext : public TextContext {
   Result<DecodeOutcome> compute(const std::vector<BatchEntry>& batch);
   // Whether what is being computed is to be left; llama.cpp asks after each operation of the CPU.
   static bool is_stopped(void* context);
-  // Sets the sequence to the state, instead of what it holds, and checks what came of it.
-  bool set_state(SequenceId sequence, const SavedState& saved);
+  // Sets the sequence to the states, which go on from each other, instead of what it holds, and
+  // checks what came of it. REQUIRES: one state, or the model is of kind kBlocks
+  bool set_states(SequenceId sequence, std::span<const SavedState> states);
+  // Appends as many of the states as there is room for (kBlocks only).
+  size_t restore_one_by_one(SequenceId sequence, std::span<const SavedState> states);
   // The sequence id that states are cut and joined through (kBlocks only).
   SequenceId scratch() const { return model_->info().num_kv_sequences - 1; }
   TokenLogprobs logprobs_of(Token token, int32_t batch_index, int32_t num_alternatives) const;

@@ -99,10 +99,11 @@ class TextContext {
   // range.end tokens.
   // REQUIRES: the sequence holds these positions; kCheckpoints: and nothing after them
   virtual Result<StateBytes> save_state(SequenceId sequence, TokenRange range) = 0;
-  // Appends saved states to the sequence, one after the other, and returns how many of them.
+  // Lets the sequence begin with saved states, one after the other, and returns how many of them.
   // It stops before one that does not fit this context, or for which there are not as many
   // cells; of kind kCheckpoints the sequence is empty then.
-  // REQUIRES: each begins where the one before it ends, the first where the sequence ends
+  // REQUIRES: the sequence is empty; each state begins where the one before it ends, the first at 0
+  // where the model is of kind kBlocks; all of each but the last is used
   virtual size_t restore_states(SequenceId sequence, std::span<const SavedState> states) = 0;
   // Made when it is first asked for; the context keeps it.
   virtual Result<Embedder*> embedder() = 0;

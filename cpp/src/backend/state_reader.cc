@@ -1,0 +1,192 @@
+#include "backend/state_reader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+
+#include "ggml-backend.h"
+#include "ggml.h"
+#include "kernels/large_copy.h"
+#include "llama-memory.h"
+
+namespace snapllm {
+namespace {
+
+constexpr size_t kHeaderBytes = 8;
+// Of a cell, besides what models of images have more: its position, how many sequences it is of,
+// and which.
+constexpr int kWordsPerCell = 3;
+
+}  // namespace
+
+StateReader::StateReader(std::span<const std::span<const uint8_t>> states) {
+  for (const auto& state : states) parts_.push_back({state});
+}
+
+const uint8_t* StateReader::Part::take(size_t size) {
+  if (size > state.size() - at) throw std::runtime_error("the state is too short");
+  at += size;
+  return state.data() + at - size;
+}
+
+void StateReader::read(void* to, size_t size) {
+  if (parts_.size() == 1) {
+    std::memcpy(to, parts_.front().take(size), size);
+  } else {
+    read_joined(to, size);
+  }
+  Number number{0, size};
+  std::memcpy(&number.value, to, std::min(size, sizeof(number.value)));
+  numbers_.push_back(number);
+}
+
+// How many streams, how many cells, the cells, and then the layers, each with its kind and sizes.
+void StateReader::read_joined(void* to, size_t size) {
+  if (numbers_.size() == 1) {
+    read_cell_counts(to);
+  } else if (num_read_cells_ == num_cells_) {
+    read_common(to, size);
+  } else {
+    std::memcpy(to, part_of(num_read_cells_).take(size), size);
+    if (size == sizeof(int32_t) && ++num_cell_words_ == kWordsPerCell) {
+      num_cell_words_ = 0;
+      ++num_read_cells_;
+    }
+  }
+}
+
+void StateReader::read_cell_counts(void* to) {
+  for (Part& part : parts_) {
+    uint32_t count;
+    std::memcpy(&count, part.take(sizeof(count)), sizeof(count));
+    part.end_cell = num_cells_ += count;
+  }
+  const auto sum = static_cast<uint32_t>(num_cells_);
+  std::memcpy(to, &sum, sizeof(sum));
+}
+
+void StateReader::read_common(void* to, size_t size) {
+  tensor_cell_ = 0;
+  std::memcpy(to, parts_.front().take(size), size);
+  for (Part& part : std::span(parts_).subspan(1)) {
+    if (std::memcmp(part.take(size), to, size) != 0) {
+      throw std::runtime_error("the states are not alike");
+    }
+  }
+}
+
+StateReader::Part& StateReader::part_of(size_t cell) {
+  return *std::ranges::upper_bound(parts_, cell, {}, &Part::end_cell);
+}
+
+// Before rows is their size, before the elements of values that lie the other way round the size of
+// an element, and how many there are of a cell.
+size_t StateReader::bytes_per_cell() const {
+  const Number& last = numbers_.back();
+  const Number& size = last.size == sizeof(uint64_t) ? last : numbers_[numbers_.size() - 2];
+  if (size.value <= 0) throw std::runtime_error("the state has rows of no size");
+  return static_cast<size_t>(size.value);
+}
+
+void StateReader::read_tensor(ggml_tensor* tensor, size_t offset, size_t size) {
+  if (offset + size > ggml_nbytes(tensor)) throw std::runtime_error("the state is too large");
+  if (parts_.size() == 1) {
+    writes_.push_back({tensor, parts_.front().take(size), offset, size});
+  } else {
+    const size_t per_cell = bytes_per_cell();
+    for (size_t done = 0; done < size;) {
+      Part& part = part_of(tensor_cell_);
+      const size_t num_bytes = std::min(size - done, (part.end_cell - tensor_cell_) * per_cell);
+      writes_.push_back({tensor, part.take(num_bytes), offset + done, num_bytes});
+      done += num_bytes;
+      tensor_cell_ = (tensor_cell_ + num_bytes / per_cell) % num_cells_;
+    }
+  }
+  // Other devices have attention of their own, and a use of their own for `extra`.
+  if (!is_key_memory(tensor) || !ggml_backend_buffer_is_host(tensor->buffer)) return;
+  ggml_tensor* memory = memory_tensor_of(tensor);
+  if (memory == nullptr) memory = tensor;
+  if (keys_.empty() || keys_.back().memory != memory) keys_.push_back({memory, numbers_.size(), {}});
+  const size_t row_bytes = tensor->nb[1];
+  for (size_t cell = offset / row_bytes; cell < (offset + size) / row_bytes; ++cell) {
+    keys_.back().cells.push_back(static_cast<int64_t>(cell));
+  }
+}
+
+size_t StateReader::n_bytes() {
+  return std::transform_reduce(parts_.begin(), parts_.end(), size_t{0}, std::plus{},
+                               [](const Part& part) { return part.at; });
+}
+
+bool StateReader::is_at_end() const {
+  return std::ranges::all_of(parts_, [](const Part& part) { return part.at == part.state.size(); });
+}
+
+void StateReader::put(CellOrders& orders) const {
+  for (const Write& write : writes_) {
+    if (ggml_backend_buffer_is_host(write.tensor->buffer)) {
+      auto* const data = static_cast<uint8_t*>(write.tensor->data);
+      copy_past_caches(data + write.offset, write.data, write.size);
+    } else {
+      ggml_backend_tensor_set(write.tensor, write.data, write.offset, write.size);
+    }
+  }
+  std::vector<size_t> rows;
+  const Keys* before = nullptr;
+  for (const Keys& keys : keys_) {
+    // The layers of one memory have the same cells.
+    if (before == nullptr || before->cells != keys.cells) rows = rows_by_position(keys);
+    before = &keys;
+    std::vector<int64_t> ordered;
+    for (const size_t row : rows) ordered.push_back(keys.cells[row]);
+    orders.of(keys.memory).note_written(ordered);
+  }
+}
+
+// The rows of a memory's first keys in the order of their positions, which the state has before
+// them: how many cells there are, for each its words (and one number more, of images), and then
+// four of the layers. As they come where it has something else there.
+std::vector<size_t> StateReader::rows_by_position(const Keys& keys) const {
+  constexpr size_t kOfLayers = 4;
+  const size_t num_cells = keys.cells.size();
+  std::vector<size_t> rows(num_cells);
+  std::iota(rows.begin(), rows.end(), size_t{0});
+  for (const size_t each : {size_t{kWordsPerCell}, size_t{kWordsPerCell + 1}}) {
+    const size_t of_cells = each * num_cells;
+    if (keys.num_numbers < kOfLayers + of_cells + 1) continue;
+    const Number* first = &numbers_[keys.num_numbers - kOfLayers - of_cells];
+    const bool has_more = first[2].size != sizeof(int32_t);
+    if (first[-1].value != static_cast<int32_t>(num_cells) || has_more != (each > kWordsPerCell)) {
+      continue;
+    }
+    std::ranges::stable_sort(rows, {}, [&](size_t row) { return first[each * row].value; });
+    break;
+  }
+  return rows;
+}
+
+bool set_states(llama_context* context, CellOrders& orders, llama_seq_id sequence,
+                std::span<const std::span<const uint8_t>> states) {
+  llama_synchronize(context);
+  const llama_memory_t memory = llama_get_memory(context);
+  std::vector<std::span<const uint8_t>> bodies;
+  for (const auto& state : states) {
+    if (state.size() < kHeaderBytes) return false;
+    bodies.push_back(state.subspan(kHeaderBytes));
+  }
+  StateReader reader(bodies);
+  try {
+    memory->state_read(reader, sequence);
+  } catch (const std::exception&) {
+    return false;
+  }
+  if (!reader.is_at_end()) {
+    memory->seq_rm(sequence, -1, -1);
+    return false;
+  }
+  reader.put(orders);
+  return true;
+}
+
+}  // namespace snapllm
