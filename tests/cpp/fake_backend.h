@@ -188,9 +188,13 @@ class FakeTextContext : public TextContext {
 
   const std::vector<std::vector<BatchEntry>>& batches() const { return batches_; }
   const std::vector<SequenceId>& cleared() const { return cleared_; }
+  // Without those that a sequence has in common with the one it was forked off.
   size_t num_cells() const {
     size_t count = 0;
-    for (const auto& [id, tokens] : cells_) count += tokens.size();
+    for (const auto& [id, tokens] : cells_) {
+      const auto shared = num_shared_.find(id);
+      count += tokens.size() - (shared == num_shared_.end() ? 0 : shared->second);
+    }
     return count;
   }
 
@@ -268,20 +272,27 @@ class FakeTextContext : public TextContext {
   void truncate_sequence(SequenceId sequence, int32_t position) override {
     CHECK(model_->kv_kind() == KvKind::kBlocks);
     std::vector<Token>& tokens = cells_[sequence];
-    REQUIRE(position < static_cast<int32_t>(tokens.size()));
+    REQUIRE(position <= static_cast<int32_t>(tokens.size()));
     tokens.resize(static_cast<size_t>(position));
+    num_shared_[sequence] = std::min(num_shared_[sequence], tokens.size());
   }
   void clear_sequence(SequenceId sequence) override {
     cleared_.push_back(sequence);
     cells_.erase(sequence);
+    num_shared_.erase(sequence);
   }
-  void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) override {
-    CHECK(cells_[to].empty());
+  void fork_sequence(SequenceId from, SequenceId to, TokenRange range) override {
+    std::vector<Token>& copy = cells_[to];
     const auto& source = cells_[from];
-    REQUIRE(num_tokens <= static_cast<int32_t>(source.size()));
-    if (model_->kv_kind() == KvKind::kCheckpoints) CHECK_EQ(num_tokens, source.size());
-    cells_[to].assign(source.begin(), source.begin() + num_tokens);
-    ++num_forks_;
+    REQUIRE(range.end <= static_cast<int32_t>(source.size()));
+    REQUIRE(range.begin == static_cast<int32_t>(copy.size()));
+    if (model_->kv_kind() == KvKind::kCheckpoints) {
+      CHECK_EQ(range.begin, 0);
+      CHECK_EQ(range.end, source.size());
+    }
+    if (range.begin == 0) num_shared_[to] = static_cast<size_t>(range.end);
+    copy.insert(copy.end(), source.begin() + range.begin, source.begin() + range.end);
+    num_forked_tokens_ += range.end - range.begin;
   }
   // A state is its tokens, so that a wrong one changes the answer.
   Result<StateBytes> save_state(SequenceId sequence, TokenRange range) override {
@@ -299,7 +310,7 @@ class FakeTextContext : public TextContext {
   }
   // Of the restores from now on one fails, after so many others.
   void fail_restore_after(int num_restores) { restores_until_failure_ = num_restores; }
-  int num_forks() const { return num_forks_; }
+  int num_forked_tokens() const { return num_forked_tokens_; }
   int num_restores() const { return num_restores_; }
   Result<Embedder*> embedder() override {
     if (embedder_status.ok()) has_embedder_ = true;
@@ -346,10 +357,11 @@ class FakeTextContext : public TextContext {
   std::atomic<bool> has_embedder_{false};
   int32_t num_threads_ = 1;
   int restores_until_failure_ = -1;
-  int num_forks_ = 0;
+  int num_forked_tokens_ = 0;
   int num_restores_ = 0;
   std::map<std::vector<Token>, std::vector<Token>> scripts_;
   std::map<SequenceId, std::vector<Token>> cells_;
+  std::map<SequenceId, size_t> num_shared_;
   std::vector<std::vector<BatchEntry>> batches_;
   std::vector<std::vector<Token>> outputs_of_;  // of each entry of the last batch
   std::vector<SequenceId> cleared_;

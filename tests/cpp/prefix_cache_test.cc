@@ -1,81 +1,19 @@
-#include "scheduler/cut_points.h"
-#include "scheduler/hot_pool.h"
-#include "scheduler/scheduler.h"
+#include "scheduler/prefix_cache.h"
 
 #include "check.h"
-#include "fake_backend.h"
-#include "fake_file_env.h"
+#include "prefix_fixture.h"
+#include "scheduler/cut_points.h"
 
 namespace snapllm {
 namespace {
 
-using testing::fake_info;
-using testing::FakeTextContext;
-using testing::FakeTextModel;
-using testing::make_sequence;
+using testing::info_with_hot;
+using testing::kHead;
 using testing::to_tokens;
-using Tokens = std::vector<Token>;
+using testing::Tokens;
+using Fixture = testing::PrefixFixture;
 
-ModelInfo info_with_hot(int32_t num_hot, const std::string& kind = "blocks") {
-  ModelInfo info = fake_info(/*kv_cells=*/2048, /*max_sequences=*/4);
-  info.num_hot_sequences = num_hot;
-  info.max_hot_tokens = info.max_foreign_tokens = 1024;
-  info.kv_kind = kind;
-  return info;
-}
-
-struct Fixture {
-  explicit Fixture(ModelInfo info, bool with_store = true)
-      : Fixture(std::move(info),
-                with_store ? std::make_shared<KvStore>(KvStoreOptions{1 << 24, 0, ""},
-                                                       std::make_unique<testing::FakeFileEnv>(
-                                                           std::make_shared<testing::FakeDisk>()))
-                           : nullptr) {}
-  Fixture(ModelInfo info, std::shared_ptr<KvStore> kept)
-      : model(std::make_shared<FakeTextModel>(std::move(info), 256, 128)),
-        context(new FakeTextContext(model)),
-        store(std::move(kept)),
-        scheduler({model, std::unique_ptr<TextContext>(context)}, 64, store) {}
-
-  void submit(uint64_t id, const std::string& prompt, const std::string& answer,
-              int32_t max_tokens = 50, PrefixSource source = {}) {
-    context->script(prompt, to_tokens(answer));
-    expected[id] = answer.substr(0, static_cast<size_t>(max_tokens));
-    REQUIRE(scheduler.submit(make_sequence(id, prompt, max_tokens, outputs, {}, nullptr, 0,
-                                           std::move(source))).ok());
-  }
-
-  void run() {
-    for (int i = 0; scheduler.has_work(); ++i) {
-      REQUIRE(i < 10'000);
-      scheduler.step({});
-    }
-    for (RequestOutput& output : outputs->drain()) {
-      texts[output.request_id] += output.text;
-      if (output.finished()) last[output.request_id] = std::move(output);
-    }
-    for (const auto& [id, answer] : expected) CHECK_EQ(texts[id], answer);
-    CHECK_EQ(scheduler.stats().num_running, 0);
-    CHECK_EQ(scheduler.stats().num_kv_cells_used, scheduler.stats().num_hot_tokens);
-    const ModelInfo& info = model->info();
-    CHECK(scheduler.stats().num_hot_tokens <=
-          std::max(info.max_hot_tokens, info.max_foreign_tokens));
-  }
-
-  int32_t cached(uint64_t id) { return last[id].num_cached_tokens; }
-
-  const std::shared_ptr<OutputQueue> outputs = std::make_shared<OutputQueue>();
-  const std::shared_ptr<FakeTextModel> model;
-  FakeTextContext* const context;
-  const std::shared_ptr<KvStore> store;
-  Scheduler scheduler;
-  std::map<uint64_t, std::string> expected, texts;
-  std::map<uint64_t, RequestOutput> last;
-};
-
-const std::string kHead(300, 'h');
-
-TEST(prefix_cache, a_finished_prompt_is_forked_by_the_next) {
+TEST(prefix_cache, a_finished_prompt_is_gone_on_from_by_the_next) {
   Fixture f(info_with_hot(4));
   f.submit(1, kHead + "one", "first");
   f.run();
@@ -83,10 +21,12 @@ TEST(prefix_cache, a_finished_prompt_is_forked_by_the_next) {
   f.run();
   // All but the token that was generated last, which was never computed.
   CHECK_EQ(f.last[2].cache.num_hot_tokens, 300 + 3 + 5);
-  CHECK_EQ(f.context->num_forks(), 1);
+  CHECK_EQ(f.context->num_forked_tokens(), 0);
+  CHECK_EQ(f.scheduler.stats().num_hot_prefixes, 1);
   f.submit(3, kHead + "two", "third");
   f.run();
   CHECK_EQ(f.cached(3), 300);
+  CHECK_EQ(f.context->num_forked_tokens(), 300);
 }
 
 TEST(prefix_cache, what_a_request_does_not_use_leaves_the_kv_memory_and_comes_back) {
@@ -104,22 +44,6 @@ TEST(prefix_cache, what_a_request_does_not_use_leaves_the_kv_memory_and_comes_ba
   f.submit(4, kHead + "onefirst!", "fourth");
   f.run();
   CHECK_EQ(f.last[4].cache.num_warm_tokens, 308);
-}
-
-TEST(prefix_cache, a_pinned_prefix_stays_whatever_runs) {
-  ModelInfo info = info_with_hot(4);
-  info.max_foreign_tokens = 0;
-  Fixture f(info);
-  f.submit(1, kHead, "first");
-  f.run();
-  const Tokens tokens = to_tokens(kHead);
-  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
-  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 300, Reading::kAll)).ok());
-  f.submit(2, std::string(300, 'o') + "other", "second");
-  f.run();
-  f.submit(3, kHead + "two", "third");
-  f.run();
-  CHECK_EQ(f.last[3].cache.num_hot_tokens, 300);
 }
 
 TEST(prefix_cache, without_room_in_the_kv_memory_the_store_restores) {
@@ -275,9 +199,7 @@ TEST(prefix_cache, a_hot_prefix_in_the_way_of_what_begins_like_it_goes) {
   const std::string document(1000, 'h');
   f.submit(1, document, "first");
   f.run();
-  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
-  const Tokens tokens = to_tokens(document);
-  REQUIRE(f.scheduler.promote({}, tokens, f.store->match(scope, tokens, 1000, Reading::kAll)).ok());
+  REQUIRE(f.promote(document).ok());
   f.submit(2, kHead + std::string(1200, 'x'), long_answer(2).substr(0, 400), 500);
   f.run();
 }
@@ -317,171 +239,6 @@ TEST(prefix_cache, a_checkpoint_of_nothing_is_not_kept) {
   f.run();
   CHECK_EQ(f.last[3].num_computed_prompt_tokens, 0);
   CHECK_EQ(f.store->stats().num_stored, 2);
-}
-
-TEST(prefix_cache, a_promoted_prefix_is_hot_until_it_is_demoted) {
-  Fixture f(info_with_hot(2));
-  f.submit(1, kHead, "first");
-  f.run();
-  const Tokens head = to_tokens(kHead);
-  const Hash128 root;
-  f.scheduler.demote(root, head, {});
-  CHECK(!f.scheduler.is_hot(root, head));
-  const StoreScope scope{f.model->fingerprint(), root, KvKind::kBlocks};
-  const auto stored = f.store->match(scope, head, 300, Reading::kAll);
-  REQUIRE(stored.num_tokens == 300);
-  CHECK(f.scheduler.promote(root, head, stored).ok());
-  CHECK(f.scheduler.is_hot(root, head));
-  f.submit(2, kHead + "two", "second");
-  f.run();
-  CHECK_EQ(f.last[2].cache.num_hot_tokens, 300);
-  CHECK(f.scheduler.is_hot(root, head));
-  f.scheduler.demote(root, head, {});
-  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 0);
-  CHECK_EQ(f.context->num_cells(), 0);
-}
-
-TEST(prefix_cache, a_promotion_that_fails_half_way_leaves_nothing_to_the_next_request) {
-  Fixture f(info_with_hot(2));
-  f.submit(1, kHead, "first");
-  f.run();
-  const Tokens head = to_tokens(kHead);
-  f.scheduler.demote({}, head, {});
-  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
-  const auto stored = f.store->match(scope, head, 300, Reading::kAll);
-  REQUIRE(stored.parts.size() == 2);
-  f.context->fail_restore_after(1);
-  CHECK_EQ(f.scheduler.promote({}, head, stored).code(), StatusCode::kStorageFailed);
-  CHECK_EQ(f.context->num_cells(), 0);
-  f.submit(2, std::string(300, 'o'), "second");
-  f.run();
-}
-
-TEST(prefix_cache, what_is_demoted_leaves_others_what_they_share_with_it) {
-  Fixture f(info_with_hot(4));
-  const Hash128 root;
-  const std::string start(100, 'h');
-  const auto hot = [&](const std::string& rest) { return f.scheduler.is_hot(root, to_tokens(start + rest)); };
-  f.submit(1, start + "one", "a");
-  f.run();
-  f.submit(2, start + "two", "b");
-  f.run();
-  REQUIRE(hot("one"));
-  REQUIRE(hot("two"));
-  f.scheduler.demote(root, to_tokens(start + "one"), {});
-  CHECK(!hot("one"));
-  CHECK(hot("two"));
-  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 104);  // the start, "two" and its answer
-  f.submit(3, start + "two and more", "c");
-  f.run();
-  CHECK_EQ(f.last[3].cache.num_hot_tokens, 103);
-}
-
-TEST(prefix_cache, a_prefix_that_another_needs_whole_stays_hot) {
-  Fixture f(info_with_hot(4));
-  const Hash128 root;
-  const Tokens tokens = to_tokens(kHead);
-  f.submit(1, kHead, "first");
-  f.run();
-  const std::vector<Tokens> others = {tokens};
-  f.scheduler.demote(root, tokens, others);
-  CHECK(f.scheduler.is_hot(root, tokens));
-  f.scheduler.demote(root, tokens, {});
-  CHECK(!f.scheduler.is_hot(root, tokens));
-}
-
-ModelInfo info_that_saves_when_idle(int32_t num_hot) {
-  ModelInfo info = info_with_hot(num_hot);
-  info.saves_when_idle = true;
-  return info;
-}
-
-TEST(prefix_cache, what_stays_hot_is_stored_piece_by_piece_when_nothing_computes) {
-  Fixture f(info_that_saves_when_idle(4));
-  f.submit(1, kHead + "one", "first");
-  f.run();
-  CHECK_EQ(f.store->stats().num_stored, 0);
-  f.submit(2, kHead + "onefirst and more", "second");
-  f.run();
-  CHECK_EQ(f.last[2].cache.num_hot_tokens, 308);
-  CHECK_EQ(f.store->stats().num_stored, 0);
-  for (uint64_t num_stored = 1; f.scheduler.has_idle_work(); ++num_stored) {
-    f.scheduler.step_idle();
-    CHECK_EQ(f.store->stats().num_stored, std::min<uint64_t>(num_stored, 2));  // 256 and the rest
-  }
-  CHECK_EQ(f.store->stats().num_stored, 2);
-  const Tokens tokens = to_tokens(kHead + "onefirst and moresecond");
-  f.scheduler.demote({}, tokens, {});
-  f.submit(3, kHead + "onefirst and moresecond!", "third");
-  f.run();
-  CHECK_EQ(f.last[3].cache.num_warm_tokens, static_cast<int32_t>(tokens.size()));
-}
-
-TEST(prefix_cache, what_has_to_leave_the_kv_memory_is_stored_first) {
-  Fixture f(info_that_saves_when_idle(1));
-  f.submit(1, kHead, "first");
-  f.run();
-  f.submit(2, std::string(300, 'o'), "second");
-  f.run();
-  CHECK_EQ(f.scheduler.stats().num_hot_prefixes, 1);
-  f.submit(3, kHead + "first!", "third");
-  f.run();
-  CHECK_EQ(f.last[3].cache.num_warm_tokens, 305);
-}
-
-TEST(prefix_cache, what_is_too_large_to_stay_hot_is_stored_at_once) {
-  ModelInfo info = info_that_saves_when_idle(4);
-  info.max_hot_tokens = info.max_foreign_tokens = 200;
-  Fixture f(info);
-  f.submit(1, kHead, "first");
-  f.run();
-  CHECK(!f.scheduler.has_idle_work());
-  CHECK_EQ(f.store->stats().num_stored, 2);
-}
-
-TEST(prefix_cache, the_end_of_a_model_stores_what_is_hot) {
-  Fixture f(info_that_saves_when_idle(4));
-  f.submit(1, kHead, "first");
-  f.submit(2, std::string(300, 'o'), "second");
-  f.run();
-  CHECK_EQ(f.store->stats().num_stored, 0);
-  f.scheduler.abort_all({StatusCode::kClosed, "the model is unloaded"});
-  CHECK(!f.scheduler.has_idle_work());
-  CHECK_EQ(f.store->stats().num_stored, 4);
-}
-
-TEST(prefix_cache, what_is_prefilled_to_be_kept_is_stored_at_once) {
-  Fixture f(info_that_saves_when_idle(4));
-  GenerateRequest request;
-  request.prompt = to_tokens(kHead);
-  request.prefill_only = true;
-  REQUIRE(f.scheduler
-              .submit(std::make_unique<Sequence>(1, std::move(request),
-                                                 std::make_unique<testing::FakeSampler>(1),
-                                                 f.outputs))
-              .ok());
-  f.run();
-  CHECK(!f.scheduler.has_idle_work());
-  CHECK_EQ(f.store->stats().num_stored, 2);
-}
-
-TEST(prefix_cache, all_cells_may_be_parked_but_those_made_hot_on_purpose_leave_room) {
-  ModelInfo info = info_with_hot(4);
-  info.max_foreign_tokens = 2048;
-  Fixture f(info);
-  const std::string document(1500, 'd');
-  f.submit(1, document, "first");
-  f.run();
-  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 1505);
-  const StoreScope scope{f.model->fingerprint(), {}, KvKind::kBlocks};
-  const auto promote = [&](const std::string& text) {
-    const Tokens tokens = to_tokens(text);
-    const auto stored = f.store->match(scope, tokens, 2000, Reading::kAll);
-    return f.scheduler.promote({}, tokens, stored);
-  };
-  f.scheduler.demote({}, to_tokens(document), {});
-  CHECK_EQ(promote(document).code(), StatusCode::kOutOfMemory);
-  CHECK(promote(document.substr(0, 1024)).ok());
 }
 
 TEST(prefix_cache, checkpoints_are_cut_at_the_first_and_the_last_two_turns) {

@@ -69,7 +69,7 @@ class EmbeddingOnlyContext : public TextContext {
   Result<SampledToken> sample(Sampler&, int32_t) override { return refusal(); }
   void truncate_sequence(SequenceId, int32_t) override {}
   void clear_sequence(SequenceId) override {}
-  void fork_sequence(SequenceId, SequenceId, int32_t) override {}
+  void fork_sequence(SequenceId, SequenceId, TokenRange) override {}
   Result<StateBytes> save_state(SequenceId, TokenRange) override { return refusal(); }
   size_t restore_states(SequenceId, std::span<const SavedState>) override { return 0; }
   Result<Embedder*> embedder() override { return embedder_.get(); }

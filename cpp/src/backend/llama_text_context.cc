@@ -133,10 +133,10 @@ void LlamaTextContext::truncate_sequence(SequenceId sequence, int32_t position) 
   llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, position, -1);
 }
 
-void LlamaTextContext::fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) {
+void LlamaTextContext::fork_sequence(SequenceId from, SequenceId to, TokenRange range) {
   const bool is_whole = model_->kv_kind() == KvKind::kCheckpoints;
-  llama_memory_seq_cp(llama_get_memory(context_.get()), from, to, is_whole ? -1 : 0,
-                      is_whole ? -1 : num_tokens);
+  llama_memory_seq_cp(llama_get_memory(context_.get()), from, to, is_whole ? -1 : range.begin,
+                      is_whole ? -1 : range.end);
 }
 
 Result<StateBytes> LlamaTextContext::save_state(SequenceId sequence, TokenRange range) {

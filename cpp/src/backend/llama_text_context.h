@@ -41,7 +41,7 @@ class LlamaTextContext : public TextContext {
   Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) override;
   void truncate_sequence(SequenceId sequence, int32_t position) override;
   void clear_sequence(SequenceId sequence) override;
-  void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) override;
+  void fork_sequence(SequenceId from, SequenceId to, TokenRange range) override;
   Result<StateBytes> save_state(SequenceId sequence, TokenRange range) override;
   size_t restore_states(SequenceId sequence, std::span<const SavedState> states) override;
   Result<Embedder*> embedder() override;

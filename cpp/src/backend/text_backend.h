@@ -91,10 +91,10 @@ class TextContext {
   virtual void truncate_sequence(SequenceId sequence, int32_t position) = 0;
   // Forgets everything of the sequence.
   virtual void clear_sequence(SequenceId sequence) = 0;
-  // Lets `to` begin as a copy of the first `num_tokens` tokens of `from`; their cells
-  // are shared. A model of kind kCheckpoints can only copy all of them.
-  // REQUIRES: `to` is empty and `from` holds at least num_tokens tokens
-  virtual void fork_sequence(SequenceId from, SequenceId to, int32_t num_tokens) = 0;
+  // Lets `to` go on with tokens of `from`, as a copy; their cells are shared. A model of kind
+  // kCheckpoints can only copy all of them.
+  // REQUIRES: `to` ends where the range begins and `from` holds these tokens
+  virtual void fork_sequence(SequenceId from, SequenceId to, TokenRange range) = 0;
   // The KV of the positions of `range`, or of kind kCheckpoints the whole state after
   // range.end tokens.
   // REQUIRES: the sequence holds these positions; kCheckpoints: and nothing after them

@@ -23,6 +23,8 @@ struct HotPrefix {
   int32_t num_users = 0;  // what shares cells with it
   bool pinned = false;    // promoted by hand: leaves only for want of cells
   bool is_unsaved = false;  // it may hold KV that the store has not
+  // A running sequence goes on under its id: there may be more than its tokens under it.
+  bool is_lent = false;
   uint64_t last_used = 0;
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }

@@ -129,6 +129,49 @@ int32_t PrefixCache::make_room(int32_t num_cells, const PrefixPlan& plan,
   return before - hot_.num_cells();
 }
 
+HotPrefix* PrefixCache::lender_of(HotPrefix* prefix, int32_t num_tokens) const {
+  if (kind_ != KvKind::kBlocks) return nullptr;
+  int32_t num_common = num_tokens;
+  while (prefix != nullptr && (prefix->is_lent || prefix->num_tokens() > num_common)) {
+    num_common = std::min(num_common, prefix->num_shared);
+    prefix = prefix->base;
+  }
+  // At the end all is forked that is to stay: a short one would cost more than it saves.
+  return prefix != nullptr && 2 * prefix->num_tokens() >= num_tokens ? prefix : nullptr;
+}
+
+void PrefixCache::begin_with(Sequence& sequence, HotPrefix* prefix, int32_t num_tokens) {
+  hot_.acquire(prefix);
+  int32_t num_lent = 0;
+  if (HotPrefix* const lender = lender_of(prefix, num_tokens)) {
+    lender->is_lent = true;
+    sequence.borrow(lender, lender->id);
+    num_lent = lender->num_tokens();
+  }
+  if (num_lent < num_tokens) {
+    context_.fork_sequence(prefix->id, sequence.id(), {num_lent, num_tokens});
+  }
+  sequence.begin_from({num_tokens, 0, 0}, prefix, num_tokens);
+}
+
+void PrefixCache::return_id(Sequence& sequence, bool is_kept) {
+  HotPrefix* const lender = sequence.lender();
+  if (lender == nullptr) return;
+  if (is_kept) {
+    context_.fork_sequence(lender->id, sequence.own_id(), {0, sequence.num_computed()});
+  }
+  context_.truncate_sequence(lender->id, lender->num_tokens());
+  lender->is_lent = false;
+  sequence.return_id();
+}
+
+void PrefixCache::release(Sequence& sequence, std::vector<SequenceId>& free_ids) {
+  return_id(sequence, /*is_kept=*/false);
+  context_.clear_sequence(sequence.id());
+  free_ids.push_back(sequence.id());
+  if (sequence.base() != nullptr) hot_.release(sequence.base());
+}
+
 void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
                                std::vector<SequenceId>& free_ids) {
   const auto it = std::find_if(running.begin(), running.end(),
@@ -136,7 +179,7 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
   Sequence& source = **it;
   if (source.base() != nullptr && source.num_shared() >= plan.num_tokens) {
     // Both go on from what the source itself was forked off.
-    context_.fork_sequence(source.base()->id, sequence.id(), plan.num_tokens);
+    context_.fork_sequence(source.base()->id, sequence.id(), {0, plan.num_tokens});
     hot_.acquire(source.base());
     sequence.begin_from({plan.num_tokens, 0, 0}, source.base(), plan.num_tokens);
     return;
@@ -148,7 +191,7 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
   }
   if (!hot_.has_room(0) || free_ids.empty()) {
     // Shared all the same, but counted for both: the cells outlive either.
-    context_.fork_sequence(source.id(), sequence.id(), plan.num_tokens);
+    context_.fork_sequence(source.id(), sequence.id(), {0, plan.num_tokens});
     return sequence.begin_from({plan.num_tokens, 0, 0}, nullptr, 0);
   }
   // The shared part becomes a hot prefix, so that it outlives the source.
@@ -160,12 +203,12 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
   prefix.tokens.assign(tokens.begin(), tokens.end());
   prefix.base = source.base();
   prefix.num_shared = source.num_shared();
-  context_.fork_sequence(source.id(), prefix.id, plan.num_tokens);
+  context_.fork_sequence(source.id(), prefix.id, {0, plan.num_tokens});
   HotPrefix& added = hot_.add(std::move(prefix));
   // The source's share of its old base is now the prefix's.
   source.rebase(&added, plan.num_tokens);
   hot_.acquire(&added);
-  context_.fork_sequence(added.id, sequence.id(), plan.num_tokens);
+  context_.fork_sequence(added.id, sequence.id(), {0, plan.num_tokens});
   hot_.acquire(&added);
   sequence.begin_from({plan.num_tokens, 0, 0}, &added, plan.num_tokens);
 }
@@ -174,9 +217,7 @@ void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
                        std::vector<SequenceId>& free_ids) {
   drop_foreign(plan.hot, free_ids);
   if (plan.hot != nullptr) {
-    context_.fork_sequence(plan.hot->id, sequence.id(), plan.num_tokens);
-    hot_.acquire(plan.hot);
-    sequence.begin_from({plan.num_tokens, 0, 0}, plan.hot, plan.num_tokens);
+    begin_with(sequence, plan.hot, plan.num_tokens);
   } else if (plan.running != nullptr) {
     fork_running(sequence, plan, running, free_ids);
   } else if (plan.stored) {
@@ -267,9 +308,7 @@ void PrefixCache::keep_cut(Sequence& sequence) {
 
 void PrefixCache::preempt(Sequence& sequence, std::vector<SequenceId>& free_ids) {
   save_missing(sequence.id(), sequence.root(), sequence.computed_tokens());
-  context_.clear_sequence(sequence.id());
-  free_ids.push_back(sequence.id());
-  if (sequence.base() != nullptr) hot_.release(sequence.base());
+  release(sequence, free_ids);
   sequence.preempt();
 }
 
@@ -288,10 +327,7 @@ void PrefixCache::keep(Sequence& sequence, std::vector<SequenceId>& free_ids) {
     if (!is_for_later) save_missing(sequence.id(), sequence.root(), tokens);
     is_parked = can_park && park(sequence, is_for_later, free_ids);
   }
-  if (is_parked) return;
-  context_.clear_sequence(sequence.id());
-  free_ids.push_back(sequence.id());
-  if (sequence.base() != nullptr) hot_.release(sequence.base());
+  if (!is_parked) release(sequence, free_ids);
 }
 
 // Turns the finished sequence into a hot prefix, in place of what it was forked off
@@ -301,37 +337,38 @@ bool PrefixCache::park(Sequence& sequence, bool is_unsaved, std::vector<Sequence
   const auto num_tokens = static_cast<int32_t>(tokens.size());
   const auto known = hot_.match(sequence.root(), tokens, num_tokens, /*whole_only=*/false);
   if (known.num_tokens == num_tokens) return false;
+  HotPrefix* const base = sequence.base();
+  if (base != nullptr && base->num_users == 1 && !base->pinned &&
+      base->num_tokens() == sequence.num_shared()) {
+    if (sequence.lender() == base) {
+      base->id = sequence.swap_ids();
+      base->is_lent = false;
+    }
+    sequence.rebase(base->base, base->num_shared);
+    if (base->base != nullptr) hot_.acquire(base->base);
+    hot_.release(base);
+    base->is_unsaved = false;  // it is the beginning of this one
+    drop(base, free_ids);
+  }
+  const int32_t num_own_cells = num_tokens - sequence.num_shared();
+  while (!hot_.has_room(num_own_cells)) {
+    HotPrefix* victim = hot_.victim(sequence.base());
+    // Others are not given up for one that is too large anyway, nor pinned ones at all.
+    if (victim == nullptr || victim->pinned || num_own_cells > hot_.max_cells()) {
+      if (is_unsaved) save_missing(sequence.id(), sequence.root(), tokens);
+      return false;
+    }
+    drop(victim, free_ids);
+  }
+  return_id(sequence, /*is_kept=*/true);
   HotPrefix prefix;
   prefix.id = sequence.id();
   prefix.root = sequence.root();
   prefix.tokens.assign(tokens.begin(), tokens.end());
-  prefix.base = sequence.base();
+  prefix.base = sequence.base();  // the sequence's use of it is this one's
   prefix.num_shared = sequence.num_shared();
   prefix.is_unsaved = is_unsaved;
-  HotPrefix* base = prefix.base;
-  if (base != nullptr && base->num_users == 1 && !base->pinned &&
-      base->num_tokens() == prefix.num_shared) {
-    prefix.base = base->base;
-    prefix.num_shared = base->num_shared;
-    if (prefix.base != nullptr) hot_.acquire(prefix.base);
-    hot_.release(base);
-    base->is_unsaved = false;  // it is the beginning of this one
-    drop(base, free_ids);
-    base = prefix.base;
-  }
-  while (!hot_.has_room(prefix.num_own_cells())) {
-    HotPrefix* victim = hot_.victim(base);
-    // Others are not given up for one that is too large anyway, nor pinned ones at all.
-    if (victim == nullptr || victim->pinned || prefix.num_own_cells() > hot_.max_cells()) {
-      if (is_unsaved) save_missing(prefix.id, prefix.root, prefix.tokens);
-      context_.clear_sequence(prefix.id);
-      free_ids.push_back(prefix.id);
-      if (base != nullptr) hot_.release(base);
-      return true;
-    }
-    drop(victim, free_ids);
-  }
-  hot_.add(std::move(prefix));  // takes over the sequence's use of the base
+  hot_.add(std::move(prefix));
   return true;
 }
 

@@ -93,6 +93,15 @@ class PrefixCache {
   int32_t num_shared_with(const HotPrefix& prefix, Running running) const;
   void drop_foreign(const HotPrefix* source, std::vector<SequenceId>& free_ids);
   bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
+  // Lets the sequence begin with the prefix's first tokens, which it shares.
+  void begin_with(Sequence& sequence, HotPrefix* prefix, int32_t num_tokens);
+  // What those tokens begin with and can be lent, so that fewer cells are to be forked, which takes
+  // time for each; null = nothing.
+  HotPrefix* lender_of(HotPrefix* prefix, int32_t num_tokens) const;
+  // Gives a borrowed id back; with `is_kept`, what the sequence computed stays under its own.
+  void return_id(Sequence& sequence, bool is_kept);
+  // Forgets the KV of a sequence that ends and gives its id back.
+  void release(Sequence& sequence, std::vector<SequenceId>& free_ids);
   void fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
                     std::vector<SequenceId>& free_ids);
   // Cells that hold nothing, though running sequences may have them reserved.

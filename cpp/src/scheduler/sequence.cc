@@ -87,14 +87,15 @@ int32_t Sequence::num_missing_cells() const {
 }
 
 void Sequence::admit(SequenceId id) {
-  id_ = id;
+  id_ = own_id_ = id;
   state_ = SequenceState::kPrefilling;
   num_granted_ = num_first_cells();
   if (admitted_at_ == Clock::time_point{}) admitted_at_ = Clock::now();
 }
 
 void Sequence::preempt() {
-  id_ = -1;
+  id_ = own_id_ = -1;
+  lender_ = nullptr;
   state_ = SequenceState::kWaiting;
   was_preempted_ = true;
   num_computed_ = num_shared_ = num_granted_ = 0;

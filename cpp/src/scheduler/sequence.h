@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/text_backend.h"
@@ -45,6 +46,7 @@ class Sequence {
   Sampler& sampler() { return *sampler_; }
   OutputQueue& outputs() { return *outputs_; }
   const ChatPrompt* chat() const { return request_.chat.get(); }
+  // What its KV is under: an id of its own, or that of the hot prefix which it borrowed.
   SequenceId id() const { return id_; }
   FinishReason finish_reason() const { return finish_reason_; }
 
@@ -105,6 +107,18 @@ class Sequence {
   // REQUIRES: admitted, nothing computed
   void begin_from(const CacheReport& reused, HotPrefix* base, int32_t num_shared);
   HotPrefix* base() const { return base_; }
+  // Goes on under the id of a hot prefix that its tokens begin with, until that is returned.
+  // REQUIRES: admitted, nothing computed
+  void borrow(HotPrefix* lender, SequenceId id) { lender_ = lender, id_ = id; }
+  // Under its own id again, which has no KV yet.
+  void return_id() { lender_ = nullptr, id_ = own_id_; }
+  HotPrefix* lender() const { return lender_; }  // null = it has borrowed no id
+  SequenceId own_id() const { return own_id_; }
+  // Gives its own id, which has no KV, for the borrowed one, which it keeps.
+  SequenceId swap_ids() {
+    lender_ = nullptr;
+    return std::exchange(own_id_, id_);
+  }
   void rebase(HotPrefix* base, int32_t num_shared) { base_ = base, num_shared_ = num_shared; }
   void note_difference(const Difference& difference);
   const CacheReport& cache() const { return cache_; }
@@ -151,6 +165,8 @@ class Sequence {
 
   SequenceState state_ = SequenceState::kWaiting;
   SequenceId id_ = -1;
+  SequenceId own_id_ = -1;
+  HotPrefix* lender_ = nullptr;
   int32_t num_computed_ = 0;  // tokens in the KV memory
   int32_t num_generated_ = 0;
   std::vector<Token> tokens_;  // the prompt, then those generated
