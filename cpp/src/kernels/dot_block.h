@@ -24,12 +24,17 @@ inline Vec load_number(const Bfloat16* from) {
   return simd::load_upper_half(reinterpret_cast<const uint16_t*>(from));
 }
 
+struct NothingAhead {
+  void operator()(int32_t) const {}
+};
+
 // Dot products over `size` numbers, a multiple of kLanes, of kRows rows of x with kColumns
 // rows of y. Each has the same bits in a block of any form. `stride` and `out_stride` are
-// the floats from one row to the next.
-template <int kRows, int kColumns, typename Number>
+// the floats from one row to the next. `ask_ahead` is called with the first number of each step:
+// it may ask for what is computed with later.
+template <int kRows, int kColumns, typename Number, typename AskAhead = NothingAhead>
 void dot_block(const float* x, size_t stride, const Number* const* y, int32_t size, float* out,
-               size_t out_stride) {
+               size_t out_stride, const AskAhead& ask_ahead = {}) {
   static_assert(kRows * kColumns == kLanes);
   Vec sums[kLanes] = {};
   const auto row_at = [&](int r, int32_t d) {
@@ -40,6 +45,7 @@ void dot_block(const float* x, size_t stride, const Number* const* y, int32_t si
     sum = simd::multiply_add(row, column, sum);
   };
   for (int32_t d = 0; d < size; d += kLanes) {
+    ask_ahead(d);
     // The fewer are held in registers, and each of the others is used at once.
     if constexpr (kRows < kColumns) {
       Vec rows[kRows];

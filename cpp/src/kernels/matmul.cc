@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "kernels/column_share.h"
 #include "kernels/dot_block.h"
@@ -12,6 +13,10 @@ namespace {
 // Rows that are multiplied with the same weights before the next weights: few enough to
 // stay in the cache beside them.
 constexpr int32_t kTileRows = 32;
+// Of rows of weights that have no more bytes, those that are needed next are asked for ahead: a few
+// short rows, read side by side, are no stream that a core fetches by itself.
+constexpr size_t kMaxAskedRow = 2048;
+constexpr size_t kCacheLine = 64;
 
 template <typename Number>
 class Product {
@@ -43,25 +48,54 @@ class Product {
   // Rows [row, end) of `num_columns` columns.
   void compute_block(int32_t row, int32_t end, int32_t column, int32_t num_columns,
                      const Number* const* weights) const {
-    for (; row + 4 <= end; row += 4) compute_rows<4>(row, column, num_columns, weights);
-    if (row + 2 <= end) {
-      compute_rows<2>(row, column, num_columns, weights);
-      row += 2;
-    }
-    if (row < end) compute_rows<1>(row, column, num_columns, weights);
+    bool asks_ahead = sizeof(Number) * static_cast<size_t>(args_.size) <= kMaxAskedRow;
+    const auto compute = [&]<int kRows>() {
+      if (std::exchange(asks_ahead, false)) {
+        compute_rows<kRows, true>(row, column, num_columns, weights);
+      } else {
+        compute_rows<kRows, false>(row, column, num_columns, weights);
+      }
+      row += kRows;
+    };
+    while (row + 4 <= end) compute.template operator()<4>();
+    if (row + 2 <= end) compute.template operator()<2>();
+    if (row < end) compute.template operator()<1>();
   }
 
-  template <int kRows>
+  template <int kRows, bool kAsksAhead>
   void compute_rows(int32_t row, int32_t column, int32_t num_columns,
                     const Number* const* weights) const {
     constexpr int kColumns = kLanes / kRows;
     float block[kRows * kLanes];
     for (int c = 0; c < kLanes; c += kColumns) {
-      dot_block<kRows, kColumns>(x_of(row), args_.x_stride / sizeof(float), weights + c, args_.size,
-                                 block + c, kLanes);
+      const auto compute = [&](const auto& ask_ahead) {
+        dot_block<kRows, kColumns>(x_of(row), args_.x_stride / sizeof(float), weights + c,
+                                   args_.size, block + c, kLanes, ask_ahead);
+      };
+      if constexpr (kAsksAhead) {
+        compute(NextColumns<kColumns>{args_.weights + args_.weights_stride *
+                                                          static_cast<size_t>(column + kLanes + c)});
+      } else {
+        compute(NothingAhead());
+      }
     }
     for (int r = 0; r < kRows; ++r) put(row + r, column, num_columns, block + r * kLanes);
   }
+
+  // Asks for as much of the next columns as is computed with in a step, one after the other.
+  template <int kColumns>
+  struct NextColumns {
+    const std::byte* weights;
+
+    void operator()(int32_t d) const {
+      constexpr size_t kStep = kColumns * kLanes * sizeof(Number);
+      const size_t at = kColumns * sizeof(Number) * static_cast<size_t>(d);
+      if (kStep < kCacheLine && at % kCacheLine != 0) return;
+      for (size_t i = 0; i < kStep; i += kCacheLine) {
+        __builtin_prefetch(weights + at + i, /*rw=*/0, /*locality=*/2);
+      }
+    }
+  };
 
   void put(int32_t row, int32_t column, int32_t num_columns, const float* numbers) const {
     float* out = reinterpret_cast<float*>(reinterpret_cast<std::byte*>(args_.out) +

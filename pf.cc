@@ -1,0 +1,88 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/column_share.h"
+#include "kernels/dot_block.h"
+
+namespace snapllm {
+namespace {
+
+// Rows that are multiplied with the same weights before the next weights: few enough to
+// stay in the cache beside them.
+constexpr int32_t kTileRows = 32;
+
+template <typename Number>
+class Product {
+ public:
+  explicit Product(const MatmulArgs& args) : args_(args) {}
+
+  // Columns [first, last) of all rows.
+  void compute(int32_t first, int32_t last) const {
+    for (int32_t row = 0; row < args_.num_rows; row += kTileRows) {
+      const int32_t end = std::min(row + kTileRows, args_.num_rows);
+      for (int32_t column = first; column < last; column += kLanes) {
+        const Number* weights[kLanes];
+        for (int i = 0; i < kLanes; ++i) weights[i] = weights_of(std::min(column + i, last - 1));
+        { const char* ahead=(const char*)(args_.weights+args_.weights_stride*(size_t)column)+PFD; const size_t nb=args_.weights_stride*kLanes; if(row==0) for(size_t b=0;b<nb;b+=64) __builtin_prefetch(ahead+b,0,3);} compute_block(row, end, column, std::min<int32_t>(kLanes, last - column), weights);
+      }
+    }
+  }
+
+ private:
+  const Number* weights_of(int32_t column) const {
+    return reinterpret_cast<const Number*>(args_.weights +
+                                           args_.weights_stride * static_cast<size_t>(column));
+  }
+
+  const float* x_of(int32_t row) const {
+    return reinterpret_cast<const float*>(args_.x + args_.x_stride * static_cast<size_t>(row));
+  }
+
+  // Rows [row, end) of `num_columns` columns.
+  void compute_block(int32_t row, int32_t end, int32_t column, int32_t num_columns,
+                     const Number* const* weights) const {
+    for (; row + 4 <= end; row += 4) compute_rows<4>(row, column, num_columns, weights);
+    if (row + 2 <= end) {
+      compute_rows<2>(row, column, num_columns, weights);
+      row += 2;
+    }
+    if (row < end) compute_rows<1>(row, column, num_columns, weights);
+  }
+
+  template <int kRows>
+  void compute_rows(int32_t row, int32_t column, int32_t num_columns,
+                    const Number* const* weights) const {
+    constexpr int kColumns = kLanes / kRows;
+    float block[kRows * kLanes];
+    for (int c = 0; c < kLanes; c += kColumns) {
+      dot_block<kRows, kColumns>(x_of(row), args_.x_stride / sizeof(float), weights + c, args_.size,
+                                 block + c, kLanes);
+    }
+    for (int r = 0; r < kRows; ++r) put(row + r, column, num_columns, block + r * kLanes);
+  }
+
+  void put(int32_t row, int32_t column, int32_t num_columns, const float* numbers) const {
+    float* out = reinterpret_cast<float*>(reinterpret_cast<std::byte*>(args_.out) +
+                                          args_.out_stride * static_cast<size_t>(row));
+    std::memcpy(out + column, numbers, static_cast<size_t>(num_columns) * sizeof(float));
+  }
+
+  const MatmulArgs& args_;
+};
+
+}  // namespace
+
+bool can_multiply(int64_t size) { return size > 0 && size % kLanes == 0; }
+
+void multiply(const MatmulArgs& args, int share, int num_shares) {
+  const auto [first, last] = column_share(args.num_columns, kLanes, share, num_shares);
+  switch (args.weights_type) {
+    case NumberType::kFloat: return Product<float>(args).compute(first, last);
+    case NumberType::kHalf: return Product<uint16_t>(args).compute(first, last);
+    case NumberType::kBfloat16: return Product<Bfloat16>(args).compute(first, last);
+  }
+}
+
+}  // namespace snapllm
