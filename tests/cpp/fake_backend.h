@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -188,14 +189,11 @@ class FakeTextContext : public TextContext {
 
   const std::vector<std::vector<BatchEntry>>& batches() const { return batches_; }
   const std::vector<SequenceId>& cleared() const { return cleared_; }
-  // Without those that a sequence has in common with the one it was forked off.
+  // Each once, however many sequences share it.
   size_t num_cells() const {
-    size_t count = 0;
-    for (const auto& [id, tokens] : cells_) {
-      const auto shared = num_shared_.find(id);
-      count += tokens.size() - (shared == num_shared_.end() ? 0 : shared->second);
-    }
-    return count;
+    std::unordered_set<uint64_t> distinct;
+    for (const auto& [id, cells] : cell_ids_) distinct.insert(cells.begin(), cells.end());
+    return distinct.size();
   }
 
   Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch,
@@ -219,6 +217,7 @@ class FakeTextContext : public TextContext {
       CHECK_EQ(entry.position, num_positions(tokens));
       CHECK(entry.token >= 0);
       tokens.push_back(entry.token);
+      take_cells(entry.sequence);
       if (entry.output) outputs_of_.push_back({tokens});
       else outputs_of_.emplace_back();
     }
@@ -243,6 +242,7 @@ class FakeTextContext : public TextContext {
     const auto& fake = static_cast<const FakeMediaChunk&>(chunk);
     CHECK_EQ(position, num_positions(tokens));
     tokens.insert(tokens.end(), fake.tokens.begin(), fake.tokens.end());
+    take_cells(sequence);
     return DecodeOutcome::kDone;
   }
   void fail_next_encode(Status status) { media_failure_ = std::move(status); }
@@ -274,12 +274,12 @@ class FakeTextContext : public TextContext {
     std::vector<Token>& tokens = cells_[sequence];
     REQUIRE(position <= static_cast<int32_t>(tokens.size()));
     tokens.resize(static_cast<size_t>(position));
-    num_shared_[sequence] = std::min(num_shared_[sequence], tokens.size());
+    cell_ids_[sequence].resize(tokens.size());
   }
   void clear_sequence(SequenceId sequence) override {
     cleared_.push_back(sequence);
     cells_.erase(sequence);
-    num_shared_.erase(sequence);
+    cell_ids_.erase(sequence);
   }
   void fork_sequence(SequenceId from, SequenceId to, TokenRange range) override {
     std::vector<Token>& copy = cells_[to];
@@ -290,7 +290,8 @@ class FakeTextContext : public TextContext {
       CHECK_EQ(range.begin, 0);
       CHECK_EQ(range.end, source.size());
     }
-    if (range.begin == 0) num_shared_[to] = static_cast<size_t>(range.end);
+    const auto& shared = cell_ids_[from];
+    cell_ids_[to].insert(cell_ids_[to].end(), shared.begin() + range.begin, shared.begin() + range.end);
     copy.insert(copy.end(), source.begin() + range.begin, source.begin() + range.end);
     num_forked_tokens_ += range.end - range.begin;
   }
@@ -339,8 +340,15 @@ class FakeTextContext : public TextContext {
     REQUIRE(saved.bytes->size() == sizeof(Token) * num_held);
     const auto* first = reinterpret_cast<const Token*>(saved.bytes->data());
     tokens.insert(tokens.end(), first, first + saved.num_tokens);
+    take_cells(sequence);
     ++num_restores_;
     return true;
+  }
+
+  // New cells for the tokens that have none.
+  void take_cells(SequenceId sequence) {
+    std::vector<uint64_t>& ids = cell_ids_[sequence];
+    while (ids.size() < cells_[sequence].size()) ids.push_back(next_cell_id_++);
   }
 
   static bool begins_with(const std::vector<Token>& tokens, const std::vector<Token>& prefix) {
@@ -361,7 +369,8 @@ class FakeTextContext : public TextContext {
   int num_restores_ = 0;
   std::map<std::vector<Token>, std::vector<Token>> scripts_;
   std::map<SequenceId, std::vector<Token>> cells_;
-  std::map<SequenceId, size_t> num_shared_;
+  std::map<SequenceId, std::vector<uint64_t>> cell_ids_;  // of each token's cell
+  uint64_t next_cell_id_ = 0;
   std::vector<std::vector<BatchEntry>> batches_;
   std::vector<std::vector<Token>> outputs_of_;  // of each entry of the last batch
   std::vector<SequenceId> cleared_;

@@ -149,6 +149,45 @@ TEST(hot_tier, a_preempted_request_gives_a_lent_prefix_back) {
   f.check_end();
 }
 
+TEST(hot_tier, what_another_shares_only_in_part_is_not_lent_in_its_place) {
+  ModelInfo info = info_with_hot(6);
+  LendingFixture f(info);
+  const std::string common = kHead + std::string(100, 'c');
+  f.submit(2, common + "one", "a");
+  f.run();
+  f.submit(3, common + "two", "b");  // goes on from a part of it
+  f.run();
+  f.submit(4, common + "twob and more", "first of two");
+  f.scheduler.step({});
+  f.submit(5, common + "twobelse", "second of two");  // its base is lent, and has "one"
+  f.run();
+  CHECK_EQ(f.last[5].cache.num_hot_tokens, 404);
+  f.check_end();
+}
+
+TEST(hot_tier, a_request_that_fails_gives_a_lent_prefix_back) {
+  LendingFixture f;
+  f.submit(2, kHead + "two", "second");
+  f.scheduler.step({});
+  f.context->fail_next_decode({StatusCode::kGenerationFailed, "told to fail"});
+  f.expected.clear();
+  f.run();
+  CHECK(f.last[2].finish_reason == FinishReason::kError);
+  f.submit(3, kHead + "other", "third");
+  f.run();
+  CHECK_EQ(f.last[3].cache.num_hot_tokens, 300);
+  f.check_end();
+}
+
+TEST(hot_tier, the_end_of_a_model_takes_back_what_is_lent) {
+  LendingFixture f(info_with_hot(4));
+  f.submit(2, kHead + "two", "second");
+  f.scheduler.step({});
+  f.expected.clear();
+  f.scheduler.abort_all({StatusCode::kClosed, "the model is unloaded"});
+  f.check_end();
+}
+
 TEST(hot_tier, a_promoted_prefix_is_hot_until_it_is_demoted) {
   Fixture f(info_with_hot(2));
   f.submit(1, kHead, "first");

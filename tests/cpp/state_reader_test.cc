@@ -33,7 +33,7 @@ class Bytes {
     bytes_.insert(bytes_.end(), first, first + sizeof(number));
     return *this;
   }
-  std::vector<uint8_t> take() { return std::move(bytes_); }
+  StateBytes take() const { return StateBytes(bytes_.begin(), bytes_.end()); }
 
  private:
   std::vector<uint8_t> bytes_;
@@ -45,9 +45,9 @@ struct Form {
   bool is_transposed = false;
 };
 
-std::vector<uint8_t> state_of(const std::vector<SavedCell>& cells, Form form = {},
-                              int32_t type = kType) {
+StateBytes state_of(const std::vector<SavedCell>& cells, Form form = {}, int32_t type = kType) {
   Bytes bytes;
+  bytes.add(uint32_t{0x1234}).add(int32_t{3});
   bytes.add(uint32_t{1}).add(static_cast<uint32_t>(cells.size()));
   for (const SavedCell& cell : cells) {
     bytes.add(cell.position).add(uint32_t{1});
@@ -155,6 +155,10 @@ class Memory {
   ggml_tensor* values_ = nullptr;
 };
 
+SavedState saved(const StateBytes& bytes, int32_t begin, int32_t end) {
+  return {&bytes, {begin, end}, end - begin};
+}
+
 const std::vector<SavedCell> kFirst = {{0, 10, 110}, {1, 20, 120}, {2, 30, 130}};
 const std::vector<SavedCell> kSecond = {{4, 50, 150}, {3, 40, 140}};  // as they lay in the memory
 const std::vector<SavedCell> kThird = {{5, 60, 160}};
@@ -167,7 +171,9 @@ TEST(state_reader, states_are_read_as_if_they_were_one) {
     const auto first = state_of(kFirst, form);
     const auto second = state_of(kSecond, form);
     const auto third = state_of(kThird, form);
-    StateReader reader(std::vector<std::span<const uint8_t>>{first, second, third});
+    const std::vector<SavedState> states = {saved(first, 0, 3), saved(second, 3, 5),
+                                            saved(third, 5, 6)};
+    StateReader reader(states);
     Memory memory(form);
     memory.read(reader, kRuns);
     CHECK_EQ(memory.num_cells, 6u);
@@ -194,7 +200,9 @@ TEST(state_reader, cells_are_noted_in_the_order_of_their_positions) {
   const auto first = state_of(kFirst);
   const auto second = state_of(kSecond);
   const auto third = state_of(kThird);
-  StateReader reader(std::vector<std::span<const uint8_t>>{first, second, third});
+  const std::vector<SavedState> states = {saved(first, 0, 3), saved(second, 3, 5),
+                                          saved(third, 5, 6)};
+  StateReader reader(states);
   Memory memory;
   memory.read(reader, kRuns);
   CellOrders orders;
@@ -203,9 +211,12 @@ TEST(state_reader, cells_are_noted_in_the_order_of_their_positions) {
   CHECK(std::ranges::equal(order.new_cells, std::vector<int64_t>({2, 3, 7, 9, 8, 15})));
 }
 
-// Reads the states into cells one after the other; what it throws.
-std::string failure_of(const std::vector<std::vector<uint8_t>>& states) {
-  StateReader reader(std::vector<std::span<const uint8_t>>(states.begin(), states.end()));
+// Reads two states of these ranges into cells one after the other; what it throws.
+std::string failure_of(const StateBytes& first, const StateBytes& second, TokenRange of_first = {0, 3},
+                       TokenRange of_second = {3, 5}) {
+  const std::vector<SavedState> states = {saved(first, of_first.begin, of_first.end),
+                                          saved(second, of_second.begin, of_second.end)};
+  StateReader reader(states);
   Memory memory;
   try {
     memory.read(reader, {{0, 5}});
@@ -216,28 +227,37 @@ std::string failure_of(const std::vector<std::vector<uint8_t>>& states) {
 }
 
 TEST(state_reader, states_that_do_not_go_together_are_refused) {
-  CHECK_EQ(failure_of({state_of(kFirst), state_of(kSecond)}), "");
-  CHECK_EQ(failure_of({state_of(kFirst), state_of(kSecond, {}, kType + 1)}),
-           "the states are not alike");
-  auto shorter = state_of(kSecond);
+  const auto first = state_of(kFirst);
+  const auto second = state_of(kSecond);
+  CHECK_EQ(failure_of(first, second), "");
+  CHECK_EQ(failure_of(first, state_of(kSecond, {}, kType + 1)), "the states are not alike");
+  auto shorter = second;
   shorter.pop_back();
-  CHECK_EQ(failure_of({state_of(kFirst), shorter}), "the state is too short");
-  auto longer = state_of(kFirst);
+  CHECK_EQ(failure_of(first, shorter), "the state is too short");
+  auto longer = first;
   longer.push_back(0);
-  CHECK_EQ(failure_of({longer, state_of(kSecond)}), "it goes on");
+  CHECK_EQ(failure_of(longer, second), "it goes on");
+}
+
+TEST(state_reader, states_with_other_positions_than_theirs_are_refused) {
+  const auto first = state_of(kFirst);
+  const auto second = state_of(kSecond);
+  CHECK_EQ(failure_of(first, second, {0, 3}, {4, 6}), "a state has another's positions");
+  CHECK_EQ(failure_of(second, first, {0, 2}, {2, 5}), "a state has another's positions");
+  CHECK_EQ(failure_of(first, second, {0, 3}, {3, 6}), "a state does not have all of its positions");
 }
 
 TEST(state_reader, rows_beyond_the_memory_are_refused) {
   const auto first = state_of(kFirst);
-  const auto third = state_of(kThird);
+  const auto second = state_of(kSecond);
   for (const bool is_one : {true, false}) {
-    std::vector<std::span<const uint8_t>> states = {first};
-    if (!is_one) states.push_back(third);
+    std::vector<SavedState> states = {saved(first, 0, 3)};
+    if (!is_one) states.push_back(saved(second, 3, 5));
     StateReader reader(states);
     Memory memory;
     bool is_refused = false;
     try {
-      memory.read(reader, {{15, is_one ? size_t{18} : size_t{19}}});
+      memory.read(reader, {{15, is_one ? size_t{18} : size_t{20}}});
     } catch (const std::runtime_error&) {
       is_refused = true;
     }

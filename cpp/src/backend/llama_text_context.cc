@@ -161,10 +161,8 @@ Result<StateBytes> LlamaTextContext::save_state(SequenceId sequence, TokenRange 
 
 bool LlamaTextContext::set_states(SequenceId sequence, std::span<const SavedState> states) {
   LlamaLogCapture log;
-  std::vector<std::span<const uint8_t>> bytes;
-  for (const SavedState& saved : states) bytes.emplace_back(saved.bytes->data(), saved.bytes->size());
   const auto is_set = guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<bool> {
-    return snapllm::set_states(context_.get(), orders_, sequence, bytes);
+    return snapllm::set_states(context_.get(), orders_, sequence, states);
   });
   if (!is_set.ok() || !is_set.value()) return false;
   // A state carries no identity: that its positions are right is all it can be asked.

@@ -8,11 +8,13 @@
 #include "ggml-backend.h"
 #include "ggml.h"
 #include "kernels/large_copy.h"
+#include "llama-kv-cache.h"
 #include "llama-memory.h"
 
 namespace snapllm {
 namespace {
 
+// A mark and a sequence id.
 constexpr size_t kHeaderBytes = 8;
 // Of a cell, besides what models of images have more: its position, how many sequences it is of,
 // and which.
@@ -20,8 +22,11 @@ constexpr int kWordsPerCell = 3;
 
 }  // namespace
 
-StateReader::StateReader(std::span<const std::span<const uint8_t>> states) {
-  for (const auto& state : states) parts_.push_back({state});
+StateReader::StateReader(std::span<const SavedState> states) {
+  for (const SavedState& saved : states) {
+    parts_.push_back({std::span(*saved.bytes), saved.range});
+    parts_.back().take(kHeaderBytes);
+  }
 }
 
 const uint8_t* StateReader::Part::take(size_t size) {
@@ -48,11 +53,23 @@ void StateReader::read_joined(void* to, size_t size) {
   } else if (num_read_cells_ == num_cells_) {
     read_common(to, size);
   } else {
-    std::memcpy(to, part_of(num_read_cells_).take(size), size);
-    if (size == sizeof(int32_t) && ++num_cell_words_ == kWordsPerCell) {
-      num_cell_words_ = 0;
-      ++num_read_cells_;
-    }
+    read_of_cell(to, size);
+  }
+}
+
+void StateReader::read_of_cell(void* to, size_t size) {
+  Part& part = part_of(num_read_cells_);
+  std::memcpy(to, part.take(size), size);
+  if (size != sizeof(int32_t)) return;
+  int32_t word;
+  std::memcpy(&word, to, sizeof(word));
+  const bool is_position = num_cell_words_ == 0;
+  if (is_position && (word < part.range.begin || word >= part.range.end)) {
+    throw std::runtime_error("a state has another's positions");
+  }
+  if (++num_cell_words_ == kWordsPerCell) {
+    num_cell_words_ = 0;
+    ++num_read_cells_;
   }
 }
 
@@ -60,6 +77,9 @@ void StateReader::read_cell_counts(void* to) {
   for (Part& part : parts_) {
     uint32_t count;
     std::memcpy(&count, part.take(sizeof(count)), sizeof(count));
+    if (count != static_cast<uint32_t>(part.range.end - part.range.begin)) {
+      throw std::runtime_error("a state does not have all of its positions");
+    }
     part.end_cell = num_cells_ += count;
   }
   const auto sum = static_cast<uint32_t>(num_cells_);
@@ -167,25 +187,20 @@ std::vector<size_t> StateReader::rows_by_position(const Keys& keys) const {
 }
 
 bool set_states(llama_context* context, CellOrders& orders, llama_seq_id sequence,
-                std::span<const std::span<const uint8_t>> states) {
+                std::span<const SavedState> states) {
   llama_synchronize(context);
   const llama_memory_t memory = llama_get_memory(context);
-  std::vector<std::span<const uint8_t>> bodies;
-  for (const auto& state : states) {
-    if (state.size() < kHeaderBytes) return false;
-    bodies.push_back(state.subspan(kHeaderBytes));
-  }
-  StateReader reader(bodies);
+  // Others are several in one, which would not take the same cells for what they cannot read.
+  const bool takes_several = dynamic_cast<const llama_kv_cache*>(memory) != nullptr;
+  if (states.size() > 1 && !takes_several) return false;
   try {
+    StateReader reader(states);
     memory->state_read(reader, sequence);
-  } catch (const std::exception&) {
+    if (!reader.is_at_end()) return false;
+    reader.put(orders);
+  } catch (const std::runtime_error&) {
     return false;
   }
-  if (!reader.is_at_end()) {
-    memory->seq_rm(sequence, -1, -1);
-    return false;
-  }
-  reader.put(orders);
   return true;
 }
 

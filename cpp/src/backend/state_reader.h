@@ -7,21 +7,22 @@
 #include <vector>
 
 #include "backend/cell_orders.h"
+#include "backend/text_backend.h"
 #include "llama-io.h"
 #include "llama.h"
 
 namespace snapllm {
 
-// One state, or several of a model of full attention: what llama.cpp reads is then a single state of
-// all their cells, one after the other, so that cells are looked for and noted once. What goes into
-// tensors is put there at the end, when nothing can fail any more.
+// One state, or several of a memory that is a single llama_kv_cache: what llama.cpp reads is then a
+// single state of all their cells, one after the other, so that cells are looked for and noted once.
+// What goes into tensors is put there at the end, when nothing can fail any more.
 class StateReader final : public llama_io_read_i {
  public:
-  // `states` without the eight bytes (a mark and a sequence id) that they begin with; they outlive
-  // the reader.
-  explicit StateReader(std::span<const std::span<const uint8_t>> states);
+  // Their bytes outlive the reader. Throws std::runtime_error where one has no beginning.
+  explicit StateReader(std::span<const SavedState> states);
 
-  // These throw std::runtime_error where a state is too short or the states do not go together.
+  // These throw std::runtime_error where a state is too short, the states do not go together, or
+  // one of several has other positions than those of its range.
   void read(void* to, size_t size) override;
   void read_tensor(ggml_tensor* tensor, size_t offset, size_t size) override;
 
@@ -34,6 +35,7 @@ class StateReader final : public llama_io_read_i {
  private:
   struct Part {
     std::span<const uint8_t> state;
+    TokenRange range;
     size_t at = 0;
     size_t end_cell = 0;  // of all parts' cells
 
@@ -57,6 +59,7 @@ class StateReader final : public llama_io_read_i {
 
   void read_joined(void* to, size_t size);
   void read_cell_counts(void* to);
+  void read_of_cell(void* to, size_t size);
   // What all states have alike.
   void read_common(void* to, size_t size);
   Part& part_of(size_t cell);
@@ -75,9 +78,9 @@ class StateReader final : public llama_io_read_i {
 };
 
 // Sets a sequence to a state, or to several one after the other, as llama_state_seq_set_data does
-// for one, and notes the order of its cells. False, and the sequence is empty, where they do not
-// fit the context, or do not go together.
+// for one, and notes the order of its cells. False where they do not fit the context, do not go
+// together, or the context's memory takes one at a time; the sequence may hold anything then.
 bool set_states(llama_context* context, CellOrders& orders, llama_seq_id sequence,
-                std::span<const std::span<const uint8_t>> states);
+                std::span<const SavedState> states);
 
 }  // namespace snapllm

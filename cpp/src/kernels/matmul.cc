@@ -82,7 +82,8 @@ class Product {
     for (int r = 0; r < kRows; ++r) put(row + r, column, num_columns, block + r * kLanes);
   }
 
-  // Asks for as much of the next columns as is computed with in a step, one after the other.
+  // Asks for as much of the next columns as is computed with in a step, one after the other, as they
+  // mostly lie. It reads nothing: where they lie elsewhere or are none, no harm is done.
   template <int kColumns>
   struct NextColumns {
     const std::byte* weights;
