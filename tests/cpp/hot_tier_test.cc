@@ -79,6 +79,23 @@ TEST(hot_tier, what_a_request_shares_with_an_earlier_one_is_added_to_what_is_len
   f.check_end();
 }
 
+TEST(hot_tier, what_is_lent_need_not_be_what_the_earlier_request_went_on_from) {
+  Fixture f(info_with_hot(4));
+  f.submit(1, kHead + "question one", "first");
+  f.run();
+  REQUIRE(f.promote(kHead).ok());  // in cells of its own
+  f.submit(2, kHead + "question two", "second");
+  f.scheduler.step({});
+  CHECK_EQ(f.context->num_forked_tokens(), 9);
+  f.scheduler.demote({}, to_tokens(kHead + "question one"), {});
+  f.run();
+  CHECK_EQ(f.last[2].cache.num_hot_tokens, 309);
+  CHECK(f.is_hot(kHead));
+  CHECK(f.is_hot(kHead + "question twosecon"));
+  f.scheduler.demote({}, to_tokens(kHead), {});
+  CHECK_EQ(f.context->num_cells(), 0);
+}
+
 TEST(hot_tier, a_short_beginning_is_not_lent) {
   LendingFixture f;
   const std::string more(310, 'm');

@@ -19,6 +19,16 @@ HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt
   return best;
 }
 
+HotPrefix* HotPool::find_lender(const Hash128& root, std::span<const Token> tokens) {
+  HotPrefix* longest = nullptr;
+  for (HotPrefix& prefix : prefixes_) {
+    if (prefix.is_lent || prefix.root != root) continue;
+    if (longest != nullptr && prefix.num_tokens() <= longest->num_tokens()) continue;
+    if (common_prefix(prefix.tokens, tokens) == prefix.num_tokens()) longest = &prefix;
+  }
+  return longest;
+}
+
 HotPrefix* HotPool::find(const Hash128& root, std::span<const Token> tokens) {
   for (HotPrefix& prefix : prefixes_) {
     if (prefix.root == root && std::ranges::equal(prefix.tokens, tokens)) return &prefix;

@@ -46,6 +46,8 @@ class HotPool {
   // `whole_only`, only prefixes that are a prefix of the prompt.
   Match match(const Hash128& root, std::span<const Token> prompt, int32_t max_tokens,
               bool whole_only);
+  // The longest prefix with all of which the tokens begin and which is not lent, or null.
+  HotPrefix* find_lender(const Hash128& root, std::span<const Token> tokens);
   // The prefix of exactly these tokens, or null.
   HotPrefix* find(const Hash128& root, std::span<const Token> tokens);
 

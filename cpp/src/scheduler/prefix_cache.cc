@@ -10,6 +10,15 @@ namespace {
 constexpr int32_t kMinKeptTokens = 16;
 // A sequence waits for another's prefill if that saves it at least so many tokens.
 constexpr int32_t kMinSharedPrefill = 64;
+// Cells that a sequence shares may be counted as its own, too, as long as they are so few.
+constexpr int32_t kMaxCountedTwice = 256;
+
+// Whether the prefix is the other one, or shares all of its cells.
+bool shares_all_of(const HotPrefix& prefix, const HotPrefix& other) {
+  const HotPrefix* at = &prefix;
+  while (at != &other && at->num_shared >= other.num_tokens() && at->base != nullptr) at = at->base;
+  return at == &other;
+}
 
 }  // namespace
 
@@ -129,29 +138,34 @@ int32_t PrefixCache::make_room(int32_t num_cells, const PrefixPlan& plan,
   return before - hot_.num_cells();
 }
 
-HotPrefix* PrefixCache::lender_of(HotPrefix* prefix, int32_t num_tokens) const {
+HotPrefix* PrefixCache::lender_of(const Sequence& sequence, const HotPrefix& prefix,
+                                  int32_t num_tokens) {
   if (kind_ != KvKind::kBlocks) return nullptr;
-  int32_t num_common = num_tokens;
-  while (prefix != nullptr && (prefix->is_lent || prefix->num_tokens() > num_common)) {
-    num_common = std::min(num_common, prefix->num_shared);
-    prefix = prefix->base;
-  }
+  const auto tokens = sequence.tokens().first(static_cast<size_t>(num_tokens));
+  HotPrefix* const lender = hot_.find_lender(sequence.root(), tokens);
+  if (lender == nullptr) return nullptr;
+  const int32_t num_forked = num_tokens - lender->num_tokens();
   // At the end all is forked that is to stay: a short one would cost more than it saves.
-  return prefix != nullptr && 2 * prefix->num_tokens() >= num_tokens ? prefix : nullptr;
+  const int32_t most = shares_all_of(prefix, *lender) ? num_tokens / 2 : kMaxCountedTwice;
+  return num_forked <= most ? lender : nullptr;
 }
 
 void PrefixCache::begin_with(Sequence& sequence, HotPrefix* prefix, int32_t num_tokens) {
-  hot_.acquire(prefix);
+  HotPrefix* base = prefix;
+  int32_t num_shared = num_tokens;
   int32_t num_lent = 0;
-  if (HotPrefix* const lender = lender_of(prefix, num_tokens)) {
+  if (HotPrefix* const lender = lender_of(sequence, *prefix, num_tokens)) {
     lender->is_lent = true;
     sequence.borrow(lender, lender->id);
     num_lent = lender->num_tokens();
+    // What is forked besides is counted for both where the prefix does not go on from the lender.
+    if (!shares_all_of(*prefix, *lender)) base = lender, num_shared = num_lent;
   }
   if (num_lent < num_tokens) {
     context_.fork_sequence(prefix->id, sequence.id(), {num_lent, num_tokens});
   }
-  sequence.begin_from({num_tokens, 0, 0}, prefix, num_tokens);
+  hot_.acquire(base);
+  sequence.begin_from({num_tokens, 0, 0}, base, num_shared);
 }
 
 void PrefixCache::return_id(Sequence& sequence, bool is_kept) {

@@ -95,9 +95,9 @@ class PrefixCache {
   bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
   // Lets the sequence begin with the prefix's first tokens, which it shares.
   void begin_with(Sequence& sequence, HotPrefix* prefix, int32_t num_tokens);
-  // What those tokens begin with and can be lent, so that fewer cells are to be forked, which takes
-  // time for each; null = nothing.
-  HotPrefix* lender_of(HotPrefix* prefix, int32_t num_tokens) const;
+  // What is to be lent, so that fewer of the prefix's cells are to be forked, which takes time for
+  // each; null = nothing.
+  HotPrefix* lender_of(const Sequence& sequence, const HotPrefix& prefix, int32_t num_tokens);
   // Gives a borrowed id back; with `is_kept`, what the sequence computed stays under its own.
   void return_id(Sequence& sequence, bool is_kept);
   // Forgets the KV of a sequence that ends and gives its id back.
