@@ -146,7 +146,8 @@ HotPrefix* PrefixCache::lender_of(const Sequence& sequence, const HotPrefix& pre
   if (lender == nullptr) return nullptr;
   const int32_t num_forked = num_tokens - lender->num_tokens();
   // At the end all is forked that is to stay: a short one would cost more than it saves.
-  const int32_t most = shares_all_of(prefix, *lender) ? num_tokens / 2 : kMaxCountedTwice;
+  int32_t most = num_tokens / 2;
+  if (!shares_all_of(prefix, *lender)) most = std::min(most, kMaxCountedTwice);
   return num_forked <= most ? lender : nullptr;
 }
 
