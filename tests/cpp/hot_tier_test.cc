@@ -79,11 +79,22 @@ TEST(hot_tier, what_a_request_shares_with_an_earlier_one_is_added_to_what_is_len
   f.check_end();
 }
 
+// An earlier request's prefix, and a pinned one in cells of its own that it begins with.
+struct StrangersFixture : Fixture {
+  explicit StrangersFixture(int32_t kv_cells) : Fixture(info_with_cells(kv_cells)) {
+    submit(1, kHead + "question one", "first");
+    run();
+    REQUIRE(promote(kHead).ok());
+  }
+  static ModelInfo info_with_cells(int32_t kv_cells) {
+    ModelInfo info = info_with_hot(4);
+    info.kv_cells = kv_cells;
+    return info;
+  }
+};
+
 TEST(hot_tier, what_is_lent_need_not_be_what_the_earlier_request_went_on_from) {
-  Fixture f(info_with_hot(4));
-  f.submit(1, kHead + "question one", "first");
-  f.run();
-  REQUIRE(f.promote(kHead).ok());  // in cells of its own
+  StrangersFixture f(2048);
   f.submit(2, kHead + "question two", "second");
   f.scheduler.step({});
   CHECK_EQ(f.context->num_forked_tokens(), 9);
@@ -94,6 +105,47 @@ TEST(hot_tier, what_is_lent_need_not_be_what_the_earlier_request_went_on_from) {
   CHECK(f.is_hot(kHead + "question twosecon"));
   f.scheduler.demote({}, to_tokens(kHead), {});
   CHECK_EQ(f.context->num_cells(), 0);
+}
+
+TEST(hot_tier, cells_are_not_counted_twice_where_there_is_no_room_for_it) {
+  const int32_t num_hot = 317 + 300;
+  const int32_t num_new = 312 + 50 - 309;  // of the prompt and its answer at most
+  for (const int32_t num_more : {0, 8, 9}) {
+    StrangersFixture f(num_hot + num_new + num_more);
+    const int num_before = f.context->num_forked_tokens();
+    f.submit(2, kHead + "question two", "second");
+    f.scheduler.step({});
+    CHECK_EQ(f.scheduler.stats().num_hot_tokens, num_hot);
+    CHECK(f.scheduler.stats().num_kv_cells_used <= f.model->info().kv_cells);
+    CHECK_EQ(f.context->num_forked_tokens() - num_before, num_more < 9 ? 309 : 9);
+    f.run();
+    CHECK_EQ(f.last[2].cache.num_hot_tokens, 309);
+    CHECK(f.is_hot(kHead));
+  }
+}
+
+TEST(hot_tier, who_lends_its_id_does_not_leave_to_make_room) {
+  StrangersFixture f(300 + 317 + 62 + 400);
+  f.submit(2, std::string(350, 'o'), "other");
+  f.run();
+  f.submit(3, kHead + "question two and more than there is room for beside the other", "third", 300);
+  f.run();
+  CHECK_EQ(f.last[3].cache.num_hot_tokens, 309);
+  CHECK(f.is_hot(kHead));
+}
+
+TEST(hot_tier, a_prefix_that_is_lent_already_does_not_hide_a_shorter_one) {
+  LendingFixture f;
+  f.submit(2, kHead + "question", "second");
+  f.run();
+  REQUIRE(f.is_hot(kHead + "questionsecond"));
+  f.submit(3, kHead + "questionsecond: one", "third");
+  f.scheduler.step({});
+  const int num_before = f.context->num_forked_tokens();
+  f.submit(4, kHead + "questionsecond, two", "fourth");
+  f.scheduler.step({});
+  CHECK_EQ(f.context->num_forked_tokens() - num_before, 14);
+  f.check_end();
 }
 
 TEST(hot_tier, a_short_beginning_is_not_lent) {

@@ -6,6 +6,18 @@
 #include "store/piece.h"
 
 namespace snapllm {
+namespace {
+
+// Cells that a sequence shares may be counted as its own, too, as long as they are so few.
+constexpr int32_t kMaxCountedTwice = 256;
+
+}  // namespace
+
+bool HotPrefix::shares_all_of(const HotPrefix& other) const {
+  const HotPrefix* at = this;
+  while (at != &other && at->num_shared >= other.num_tokens() && at->base != nullptr) at = at->base;
+  return at == &other;
+}
 
 HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt,
                               int32_t max_tokens, bool whole_only) {
@@ -19,11 +31,16 @@ HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt
   return best;
 }
 
-HotPrefix* HotPool::find_lender(const Hash128& root, std::span<const Token> tokens) {
+HotPrefix* HotPool::find_lender(const HotPrefix& source, std::span<const Token> tokens) {
+  const auto num_tokens = static_cast<int32_t>(tokens.size());
   HotPrefix* longest = nullptr;
   for (HotPrefix& prefix : prefixes_) {
-    if (prefix.is_lent || prefix.root != root) continue;
+    if (prefix.is_lent || prefix.root != source.root) continue;
     if (longest != nullptr && prefix.num_tokens() <= longest->num_tokens()) continue;
+    // At the end all is forked that is to stay: a short one would cost more than it saves.
+    int32_t most_forked = num_tokens / 2;
+    if (!source.shares_all_of(prefix)) most_forked = std::min(most_forked, kMaxCountedTwice);
+    if (num_tokens - prefix.num_tokens() > most_forked) continue;
     if (common_prefix(prefix.tokens, tokens) == prefix.num_tokens()) longest = &prefix;
   }
   return longest;
@@ -62,10 +79,10 @@ int32_t HotPool::num_parked_cells() const {
   return num_parked;
 }
 
-HotPrefix* HotPool::victim(const HotPrefix* keep) {
+HotPrefix* HotPool::victim(std::initializer_list<const HotPrefix*> kept) {
   HotPrefix* best = nullptr;
   for (HotPrefix& prefix : prefixes_) {
-    if (prefix.num_users > 0 || &prefix == keep) continue;
+    if (prefix.num_users > 0 || std::ranges::find(kept, &prefix) != kept.end()) continue;
     if (best == nullptr || std::pair(prefix.pinned, prefix.last_used) <
                                std::pair(best->pinned, best->last_used)) {
       best = &prefix;

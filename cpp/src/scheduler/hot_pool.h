@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <list>
 #include <mutex>
 #include <span>
@@ -29,6 +30,8 @@ struct HotPrefix {
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_own_cells() const { return num_tokens() - num_shared; }
+  // Whether it is the other one, or shares all of its cells.
+  bool shares_all_of(const HotPrefix& other) const;
 };
 
 // Book-keeping only: the caller copies and clears the sequences. Compute thread only, but for
@@ -46,8 +49,10 @@ class HotPool {
   // `whole_only`, only prefixes that are a prefix of the prompt.
   Match match(const Hash128& root, std::span<const Token> prompt, int32_t max_tokens,
               bool whole_only);
-  // The longest prefix with all of which the tokens begin and which is not lent, or null.
-  HotPrefix* find_lender(const Hash128& root, std::span<const Token> tokens);
+  // Whose sequence id a request can go on under, so that fewer cells of `source` are forked, which
+  // takes time for each: the longest prefix with all of which the tokens, those that `source` has
+  // of the prompt, begin, which is not lent and leaves little to be forked. Null = none.
+  HotPrefix* find_lender(const HotPrefix& source, std::span<const Token> tokens);
   // The prefix of exactly these tokens, or null.
   HotPrefix* find(const Hash128& root, std::span<const Token> tokens);
 
@@ -63,8 +68,8 @@ class HotPool {
   // The least recently used prefix that may not be stored; null = none.
   HotPrefix* find_unsaved();
   // The least recently used prefix that nothing shares, pinned ones only after all
-  // others; null when none can go. `keep` is left out.
-  HotPrefix* victim(const HotPrefix* keep);
+  // others; null when none can go. Those of `kept` are left out.
+  HotPrefix* victim(std::initializer_list<const HotPrefix*> kept);
   HotPrefix& add(HotPrefix prefix);
   // REQUIRES: num_users == 0
   void remove(HotPrefix* prefix);

@@ -10,17 +10,14 @@ namespace {
 constexpr int32_t kMinKeptTokens = 16;
 // A sequence waits for another's prefill if that saves it at least so many tokens.
 constexpr int32_t kMinSharedPrefill = 64;
-// Cells that a sequence shares may be counted as its own, too, as long as they are so few.
-constexpr int32_t kMaxCountedTwice = 256;
-
-// Whether the prefix is the other one, or shares all of its cells.
-bool shares_all_of(const HotPrefix& prefix, const HotPrefix& other) {
-  const HotPrefix* at = &prefix;
-  while (at != &other && at->num_shared >= other.num_tokens() && at->base != nullptr) at = at->base;
-  return at == &other;
-}
 
 }  // namespace
+
+void PrefixPlan::share_all() {
+  if (hot == nullptr || num_shared_cells == num_tokens) return;
+  lender = nullptr;
+  num_shared_cells = num_tokens;
+}
 
 PrefixCache::PrefixCache(std::shared_ptr<const TextModel> model, TextContext& context,
                          std::shared_ptr<KvStore> store)
@@ -45,6 +42,18 @@ bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
 }
 
 PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
+  PrefixPlan plan = plan_source(sequence, running);
+  if (plan.hot != nullptr || plan.running != nullptr) plan.num_shared_cells = plan.num_tokens;
+  if (plan.hot == nullptr || kind_ != KvKind::kBlocks) return plan;
+  const auto tokens = sequence.tokens().first(static_cast<size_t>(plan.num_tokens));
+  plan.lender = hot_.find_lender(*plan.hot, tokens);
+  if (plan.lender == nullptr) return plan;
+  if (plan.lender->num_tokens() == plan.num_tokens) plan.hot = plan.lender;
+  if (!plan.hot->shares_all_of(*plan.lender)) plan.num_shared_cells = plan.lender->num_tokens();
+  return plan;
+}
+
+PrefixPlan PrefixCache::plan_source(const Sequence& sequence, Running running) {
   PrefixPlan plan;
   if (!sequence.reuses_prefix()) return plan;
   const auto prompt = sequence.tokens();  // with an answer's beginning after a preemption
@@ -118,10 +127,10 @@ void PrefixCache::drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids) {
 
 // Attention over the whole KV memory pays for parked prefixes with every token, while the
 // store gives them back for less than a token's time.
-void PrefixCache::drop_foreign(const HotPrefix* source, std::vector<SequenceId>& free_ids) {
+void PrefixCache::drop_foreign(const PrefixPlan& plan, std::vector<SequenceId>& free_ids) {
   if (store_ == nullptr) return;
   while (hot_.num_parked_cells() > model_->info().max_foreign_tokens) {
-    HotPrefix* victim = hot_.victim(source);
+    HotPrefix* victim = hot_.victim({plan.hot, plan.lender});
     if (victim == nullptr || victim->pinned) return;
     drop(victim, free_ids);
   }
@@ -131,42 +140,27 @@ int32_t PrefixCache::make_room(int32_t num_cells, const PrefixPlan& plan,
                                std::vector<SequenceId>& free_ids) {
   const int32_t before = hot_.num_cells();
   while (before - hot_.num_cells() < num_cells) {
-    HotPrefix* victim = hot_.victim(plan.hot);
+    HotPrefix* victim = hot_.victim({plan.hot, plan.lender});
     if (victim == nullptr) break;
     drop(victim, free_ids);
   }
   return before - hot_.num_cells();
 }
 
-HotPrefix* PrefixCache::lender_of(const Sequence& sequence, const HotPrefix& prefix,
-                                  int32_t num_tokens) {
-  if (kind_ != KvKind::kBlocks) return nullptr;
-  const auto tokens = sequence.tokens().first(static_cast<size_t>(num_tokens));
-  HotPrefix* const lender = hot_.find_lender(sequence.root(), tokens);
-  if (lender == nullptr) return nullptr;
-  const int32_t num_forked = num_tokens - lender->num_tokens();
-  // At the end all is forked that is to stay: a short one would cost more than it saves.
-  int32_t most = num_tokens / 2;
-  if (!shares_all_of(prefix, *lender)) most = std::min(most, kMaxCountedTwice);
-  return num_forked <= most ? lender : nullptr;
-}
-
-void PrefixCache::begin_with(Sequence& sequence, HotPrefix* prefix, int32_t num_tokens) {
-  HotPrefix* base = prefix;
-  int32_t num_shared = num_tokens;
+void PrefixCache::begin_with(Sequence& sequence, const PrefixPlan& plan) {
   int32_t num_lent = 0;
-  if (HotPrefix* const lender = lender_of(sequence, *prefix, num_tokens)) {
-    lender->is_lent = true;
-    sequence.borrow(lender, lender->id);
-    num_lent = lender->num_tokens();
-    // What is forked besides is counted for both where the prefix does not go on from the lender.
-    if (!shares_all_of(*prefix, *lender)) base = lender, num_shared = num_lent;
+  if (plan.lender != nullptr) {
+    plan.lender->is_lent = true;
+    sequence.borrow(plan.lender, plan.lender->id);
+    num_lent = plan.lender->num_tokens();
   }
-  if (num_lent < num_tokens) {
-    context_.fork_sequence(prefix->id, sequence.id(), {num_lent, num_tokens});
+  if (num_lent < plan.num_tokens) {
+    context_.fork_sequence(plan.hot->id, sequence.id(), {num_lent, plan.num_tokens});
   }
+  hot_.touch(plan.hot);
+  HotPrefix* const base = plan.num_shared_cells < plan.num_tokens ? plan.lender : plan.hot;
   hot_.acquire(base);
-  sequence.begin_from({num_tokens, 0, 0}, base, num_shared);
+  sequence.begin_from({plan.num_tokens, 0, 0}, base, plan.num_shared_cells);
 }
 
 void PrefixCache::return_id(Sequence& sequence, bool is_kept) {
@@ -200,7 +194,7 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
     return;
   }
   while (!hot_.has_room(0)) {
-    HotPrefix* victim = hot_.victim(source.base());
+    HotPrefix* victim = hot_.victim({source.base()});
     if (victim == nullptr) break;
     drop(victim, free_ids);
   }
@@ -230,9 +224,9 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
 
 void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
                        std::vector<SequenceId>& free_ids) {
-  drop_foreign(plan.hot, free_ids);
+  drop_foreign(plan, free_ids);
   if (plan.hot != nullptr) {
-    begin_with(sequence, plan.hot, plan.num_tokens);
+    begin_with(sequence, plan);
   } else if (plan.running != nullptr) {
     fork_running(sequence, plan, running, free_ids);
   } else if (plan.stored) {
@@ -261,7 +255,7 @@ void PrefixCache::make_room_to_cut(StoredPrefix& stored, Running running,
   const StoredPrefix::Part& last = stored.parts.back();
   if (last.range.begin + last.num_tokens == last.range.end) return;
   while (num_unused_cells(running) < last.range.end) {
-    HotPrefix* victim = hot_.victim(nullptr);
+    HotPrefix* victim = hot_.victim({});
     if (victim == nullptr || victim->pinned) return stored.cut(last.range.begin);
     drop(victim, free_ids);
   }
@@ -367,7 +361,7 @@ bool PrefixCache::park(Sequence& sequence, bool is_unsaved, std::vector<Sequence
   }
   const int32_t num_own_cells = num_tokens - sequence.num_shared();
   while (!hot_.has_room(num_own_cells)) {
-    HotPrefix* victim = hot_.victim(sequence.base());
+    HotPrefix* victim = hot_.victim({sequence.base()});
     // Others are not given up for one that is too large anyway, nor pinned ones at all.
     if (victim == nullptr || victim->pinned || num_own_cells > hot_.max_cells()) {
       if (is_unsaved) save_missing(sequence.id(), sequence.root(), tokens);
@@ -403,7 +397,7 @@ Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
                            " tokens: at most " + std::to_string(max_tokens) + " can be hot");
   if (num_tokens > max_tokens) return no_room;
   while (!hot_.has_room(num_tokens, max_tokens) || free_ids.empty() || free_cells < num_tokens) {
-    HotPrefix* victim = hot_.victim(nullptr);
+    HotPrefix* victim = hot_.victim({});
     if (victim == nullptr) return no_room;
     free_cells += victim->num_own_cells();
     drop(victim, free_ids);

@@ -25,10 +25,15 @@ struct PrefixPlan {
   std::optional<StoredPrefix> stored;  // ... or restored from this
   bool is_unread = false;              // what is stored is on disk in part, and is to be read first
   int32_t num_tokens = 0;
+  HotPrefix* lender = nullptr;  // under whose id it goes on; null = under its own
+  // Cells that are another's. Where the lender is none of those that `hot` was forked off, what
+  // is forked besides counts for both.
+  int32_t num_shared_cells = 0;
   // Of the prompt and what is stored by now; none where the store was not asked.
   std::optional<Difference> difference;
 
-  int32_t num_shared_cells() const { return hot != nullptr || running != nullptr ? num_tokens : 0; }
+  // Where some cells would be counted twice: forks all of them off `hot` instead.
+  void share_all();
 };
 
 // Compute thread only, unless said otherwise. `store` may be null: then only the hot tier is used.
@@ -42,7 +47,7 @@ class PrefixCache {
   // The best source for the sequence's prompt.
   PrefixPlan plan(const Sequence& sequence, Running running);
   // Evicts hot prefixes until `num_cells` cells are gained or nothing can go; returns
-  // the cells gained. The plan's source is kept. Their ids go to `free_ids`.
+  // the cells gained. What the plan goes on from is kept. Their ids go to `free_ids`.
   int32_t make_room(int32_t num_cells, const PrefixPlan& plan, std::vector<SequenceId>& free_ids);
   // Fills the admitted sequence by the plan. What cannot be restored is computed.
   void fill(Sequence& sequence, PrefixPlan plan, Running running, std::vector<SequenceId>& free_ids);
@@ -91,13 +96,11 @@ class PrefixCache {
   void drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids);
   // Cells of the prefix that others share, beginning with its first.
   int32_t num_shared_with(const HotPrefix& prefix, Running running) const;
-  void drop_foreign(const HotPrefix* source, std::vector<SequenceId>& free_ids);
+  void drop_foreign(const PrefixPlan& plan, std::vector<SequenceId>& free_ids);
+  PrefixPlan plan_source(const Sequence& sequence, Running running);
   bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
-  // Lets the sequence begin with the prefix's first tokens, which it shares.
-  void begin_with(Sequence& sequence, HotPrefix* prefix, int32_t num_tokens);
-  // What is to be lent, so that fewer of the prefix's cells are to be forked, which takes time for
-  // each; null = nothing.
-  HotPrefix* lender_of(const Sequence& sequence, const HotPrefix& prefix, int32_t num_tokens);
+  // Lets the sequence begin with the first tokens of a hot prefix, which it shares.
+  void begin_with(Sequence& sequence, const PrefixPlan& plan);
   // Gives a borrowed id back; with `is_kept`, what the sequence computed stays under its own.
   void return_id(Sequence& sequence, bool is_kept);
   // Forgets the KV of a sequence that ends and gives its id back.

@@ -105,8 +105,9 @@ void Scheduler::admit() {
       continue;
     }
     const auto num_missing = [&] {
-      return (*it)->num_first_cells() - plan.num_shared_cells() - num_free_cells();
+      return (*it)->num_first_cells() - plan.num_shared_cells - num_free_cells();
     };
+    if (num_missing() > 0) plan.share_all();
     if (num_missing() > 0) prefix_cache_.make_room(num_missing(), plan, free_ids_);
     if (num_missing() > 0 && running_.empty()) {
       // Nobody will give cells back: what it would be forked off is in the way.
