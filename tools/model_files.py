@@ -36,6 +36,7 @@ CHATML_TEMPLATE = """\
 {{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"""
 
 _CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 _MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 
 
@@ -123,10 +124,20 @@ class ModelFile:
     """
 
     def __init__(
-        self, path: Path, architecture: str, *, kind: Kind, seed: int, vocab_size: int = 0
+        self,
+        path: Path,
+        architecture: str,
+        *,
+        kind: Kind,
+        seed: int,
+        vocab_size: int = 0,
+        fills_in: bool = False,
     ) -> None:
         self.metadata = gguf.GGUFWriter(path, architecture)
         self._tokens, self._types = _vocabulary(vocab_size)
+        if fills_in:
+            self._tokens += _FIM
+            self._types += [gguf.TokenType.CONTROL] * len(_FIM)
         self._kind = kind
         self._random = np.random.default_rng(seed)
         self._tensors: list[Callable[[], np.ndarray]] = []

@@ -67,14 +67,16 @@ def make_nano_model(
     long_rope_from: int = 0,
     head_size: int = 16,
     is_causal: bool = True,
+    fills_in: bool = False,
 ) -> Path:
     """Writes a model of 0.2 to 0.6 MB; the same arguments give the same file.
 
     KV of type q8_0 takes heads of 32 numbers. Contexts longer than `long_rope_from`, where it
     is given, have RoPE factors of their own. Of a model that is not causal, a token sees those
-    after it too.
+    after it too. One that fills in has the tokens that ask for what is missing between two texts.
     """
-    model = ModelFile(path, architecture, kind=gguf.GGMLQuantizationType.F16, seed=seed)
+    kind = gguf.GGMLQuantizationType.F16
+    model = ModelFile(path, architecture, kind=kind, seed=seed, fills_in=fills_in)
     model.metadata.add_name(f"nano {architecture}")
     model.metadata.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     model.metadata.add_context_length(context_size)

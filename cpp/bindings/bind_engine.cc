@@ -122,6 +122,14 @@ void bind_engine(py::module_& module) {
           py::arg("model_id"), py::arg("text"), py::arg("add_special") = true,
           py::arg("parse_special") = true)
       .def(
+          "tokenize_infill",
+          [](const Engine& self, const std::string& model_id, const std::string& prefix,
+             const std::string& suffix) {
+            return unwrap(
+                without_gil([&] { return self.tokenize_infill(model_id, prefix, suffix); }));
+          },
+          py::arg("model_id"), py::arg("prefix"), py::arg("suffix"))
+      .def(
           "detokenize",
           [](const Engine& self, const std::string& model_id, const std::vector<Token>& tokens,
              bool special) {

@@ -298,6 +298,14 @@ Result<std::vector<Token>> Engine::tokenize(const std::string& model_id, const s
   return lease.value()->model->tokenize(text, add_special, parse_special);
 }
 
+Result<std::vector<Token>> Engine::tokenize_infill(const std::string& model_id,
+                                                   const std::string& prefix,
+                                                   const std::string& suffix) const {
+  auto lease = impl_->residency().acquire(model_id);
+  if (!lease.ok()) return lease.status();
+  return lease.value()->model->tokenize_infill(prefix, suffix);
+}
+
 Result<std::string> Engine::detokenize(const std::string& model_id,
                                        const std::vector<Token>& tokens, bool special) const {
   auto lease = impl_->residency().acquire(model_id);

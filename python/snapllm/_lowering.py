@@ -167,7 +167,7 @@ def is_quick(request: ChatRequest | CompletionRequest) -> bool:
     if request.sampling.grammar or request.n > 1:
         return False
     if isinstance(request, CompletionRequest):
-        return len(request.prompt) <= QUICK_CHARS
+        return len(request.prompt) + len(request.suffix) <= QUICK_CHARS
     if request.tools or request.json_schema or request.template_kwargs:
         return False
     if has_media(request.messages):
@@ -198,11 +198,9 @@ def _media_loader(core: _core.Engine, request: ChatRequest, policy: MediaPolicy)
 
 def lower_completion(core: _core.Engine, request: CompletionRequest) -> Lowered:
     """Tokenises a plain prompt. May take milliseconds; releases the GIL."""
-    prompt = request.prompt
-    tokens = core.tokenize(request.model, prompt) if isinstance(prompt, str) else prompt
     return Lowered(
         model=request.model,
-        tokens=tokens,
+        tokens=_completion_tokens(core, request),
         sampling=request.sampling,
         max_tokens=request.max_tokens,
         stop=request.stop,
@@ -210,3 +208,16 @@ def lower_completion(core: _core.Engine, request: CompletionRequest) -> Lowered:
         reuse_prefix=request.reuse_prefix,
         cache_namespace=request.cache_namespace,
     )
+
+
+def _completion_tokens(core: _core.Engine, request: CompletionRequest) -> list[int]:
+    prompt = request.prompt
+    if not request.suffix:
+        return core.tokenize(request.model, prompt) if isinstance(prompt, str) else prompt
+    if not isinstance(prompt, str):
+        raise InvalidRequestError("a suffix goes with a prompt of text only", param="suffix")
+    try:
+        return core.tokenize_infill(request.model, prompt, request.suffix)
+    except InvalidRequestError as error:
+        error.param = "suffix"
+        raise

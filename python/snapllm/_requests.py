@@ -35,6 +35,7 @@ from snapllm.params import (
     UNLIMITED,
     ChatOptions,
     ChatRequest,
+    CompletionOptions,
     CompletionRequest,
     EmbeddingInput,
     EmbeddingRequest,
@@ -55,6 +56,7 @@ def completion_request(model: str, prompt: Prompt, options: Mapping[str, Any]) -
         prompt=check_text(prompt, "prompt")
         if isinstance(prompt, str)
         else token_ids(prompt, "prompt", "text or token ids"),
+        suffix=check_text(rest.pop("suffix", ""), "suffix"),
         sampling=_sampling(rest),
         **common,
     )
@@ -103,7 +105,8 @@ def chat_request(
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options without those that are None, which stands for the default; of `max_tokens` it
     is a value."""
-    known = ChatOptions.__annotations__.keys() - {"max_tokens"}
+    known = ChatOptions.__annotations__.keys() | CompletionOptions.__annotations__.keys()
+    known -= {"max_tokens"}
     return {
         name: value for name, value in options.items() if value is not None or name not in known
     }

@@ -21,9 +21,9 @@ from snapllm.outputs import ChatEvent, ChatResult, Completion, CompletionChunk, 
 from snapllm.params import (
     ChatOptions,
     ChatRequest,
+    CompletionOptions,
     CompletionRequest,
     EmbeddingInput,
-    GenerateOptions,
     Prompt,
 )
 
@@ -113,7 +113,7 @@ class Model:
         prompt: Prompt,
         *,
         stream: Literal[False] = False,
-        **options: Unpack[GenerateOptions],
+        **options: Unpack[CompletionOptions],
     ) -> Completion: ...
     @overload
     def generate(
@@ -121,7 +121,7 @@ class Model:
         prompt: Prompt,
         *,
         stream: Literal[True],
-        **options: Unpack[GenerateOptions],
+        **options: Unpack[CompletionOptions],
     ) -> Generator[CompletionChunk, None, None]: ...
     @overload
     def generate(
@@ -129,14 +129,14 @@ class Model:
         prompt: Prompt,
         *,
         stream: bool,
-        **options: Unpack[GenerateOptions],
+        **options: Unpack[CompletionOptions],
     ) -> Completion | Generator[CompletionChunk, None, None]: ...
     def generate(
         self,
         prompt: Prompt,
         *,
         stream: bool = False,
-        **options: Unpack[GenerateOptions],
+        **options: Unpack[CompletionOptions],
     ) -> Completion | Generator[CompletionChunk, None, None]:
         """Continues a prompt as it is, without a chat template.
 
@@ -144,7 +144,7 @@ class Model:
             prompt: Text, or token ids.
             stream: Return a generator of pieces instead of the whole answer. Leaving
                 or closing it early cancels the request.
-            **options: See `snapllm.params.GenerateOptions`.
+            **options: See `snapllm.params.CompletionOptions`.
 
         Raises:
             InvalidRequestError: An option is out of range; `param` names it.
@@ -239,13 +239,13 @@ class Model:
         request = embedding_request(self.id, inputs, pooling=pooling, dimensions=dimensions)
         return _embeddings(await self._runner.embeddings.arun(request))
 
-    async def agenerate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Completion:
+    async def agenerate(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Completion:
         """`generate` for asyncio. Cancelling the task cancels the request."""
         request = completion_request(self.id, prompt, options)
         return fold_completion([chunk async for chunk in self._stream_completion(request, False)])
 
     def agenerate_stream(
-        self, prompt: Prompt, **options: Unpack[GenerateOptions]
+        self, prompt: Prompt, **options: Unpack[CompletionOptions]
     ) -> AsyncGenerator[CompletionChunk, None]:
         """`generate(..., stream=True)` for asyncio; closing it cancels the request."""
         return self._stream_completion(completion_request(self.id, prompt, options), True)

@@ -66,6 +66,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt to be continued as it is."""
 
     prompt: str | list[TokenId]
+    suffix: str = ""
+    """Text that the answer leads to; empty = nothing, the prompt is just continued."""
     model: str = ""
     sampling: SamplingOptions = SamplingOptions()
     max_tokens: int = DEFAULT_MAX_TOKENS
@@ -171,9 +173,20 @@ class GenerateOptions(TypedDict, total=False):
     reuse_prefix: bool | None
 
 
+class CompletionOptions(GenerateOptions, total=False):
+    """Keyword arguments of `Model.generate`: those it shares with `Model.chat`, and these.
+
+    Attributes:
+        suffix: Text that comes after the answer: what is missing between the prompt and it
+            is filled in (FIM), by a model that was trained to do so.
+    """
+
+    suffix: str | None
+
+
 class ChatOptions(GenerateOptions, total=False):
-    """Keyword arguments of `Model.chat`: those of `Model.generate` and these; None = the
-    default, except for `max_tokens`.
+    """Keyword arguments of `Model.chat`: those it shares with `Model.generate`, and these;
+    None = the default, except for `max_tokens`.
 
     Attributes:
         images: Images for the last user message, shown before its text: each a path, the

@@ -86,6 +86,10 @@ class FakeTextModel : public TextModel {
   Result<std::vector<Token>> tokenize(const std::string& text, bool, bool) const override {
     return to_tokens(text);
   }
+  Result<std::vector<Token>> tokenize_infill(const std::string&,
+                                             const std::string&) const override {
+    return Status(StatusCode::kInvalidRequest, "the fake fills nothing in");
+  }
   std::string token_bytes(Token token, bool special) const override {
     if (token < 256) return std::string(1, static_cast<char>(token));
     return special ? "<c>" : "";

@@ -32,6 +32,40 @@ def test_greedy_answers_repeat_and_depend_on_the_prompt(model: snapllm.Model) ->
     assert first.finish_reason == "length"
 
 
+def test_what_is_missing_between_two_texts_is_asked_for(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "fim.gguf", fills_in=True)
+    prefix, suffix = "def add(a, b):<|im_end|>", "\n\nprint(add(1, 2))"
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 24, "ignore_eos": True}
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(path)
+
+        def plain(text: str) -> list[int]:
+            return model.tokenize(text, parse_special=False)
+
+        def control(text: str) -> list[int]:
+            [token] = model.tokenize(text)
+            return [token]
+
+        prompt = control("<|fim_prefix|>") + plain(prefix)
+        prompt += control("<|fim_suffix|>") + plain(suffix) + control("<|fim_middle|>")
+        filled = model.generate(prefix, suffix=suffix, **options)
+        assert filled.usage.num_prompt_tokens == len(prompt)
+        assert filled.tokens == model.generate(prompt, **options).tokens
+        for none in ("", None):
+            assert model.generate(prefix, suffix=none, **options).tokens != filled.tokens
+        with pytest.raises(InvalidRequestError) as caught:
+            model.generate(prompt, suffix=suffix)
+        assert caught.value.param == "suffix"
+        with pytest.raises(ContextLengthExceededError):
+            model.generate(prefix, suffix="word " * 3000)
+
+
+def test_a_model_that_fills_nothing_in_says_so(model: snapllm.Model) -> None:
+    with pytest.raises(InvalidRequestError, match="missing between two texts") as caught:
+        model.generate("one", suffix="three")
+    assert caught.value.param == "suffix"
+
+
 def test_the_streamed_pieces_are_the_whole_answer(model: snapllm.Model) -> None:
     whole = model.generate(PROMPT, temperature=0, max_tokens=64, ignore_eos=True)
     pieces = list(

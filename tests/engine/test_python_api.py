@@ -11,13 +11,13 @@ import pytest
 import snapllm
 from snapllm import ImageResult
 from snapllm.diffusion.params import Picture, image_request
-from snapllm.params import ChatOptions, GenerateOptions
+from snapllm.params import ChatOptions, CompletionOptions
 
 
 def test_none_is_not_given(model: Any) -> None:
     """As clients of other servers pass it."""
     options: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
-    for call, known in ((model.chat, ChatOptions), (model.generate, GenerateOptions)):
+    for call, known in ((model.chat, ChatOptions), (model.generate, CompletionOptions)):
         wanted = call("Hello", **options)
         names = known.__annotations__.keys() - options.keys()
         answer = call("Hello", **options, **dict.fromkeys(names))

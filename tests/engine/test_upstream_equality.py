@@ -110,3 +110,15 @@ def test_the_demos_chats_are_upstreams(upstream_server: Path, tmp_path: Path) ->
                 for call in message.get("tool_calls") or []
             ]
             assert calls == [(call.name, json.loads(call.arguments)) for call in ours.tool_calls]
+
+
+def test_what_is_filled_in_is_upstreams(upstream_server: Path, tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "fim.gguf", fills_in=True)
+    prefix, suffix = "def add(a, b):\n    return ", "\n\nprint(add(1, 2))"
+    options: dict[str, Any] = {"temperature": 0, "ignore_eos": True}
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(path, context_size=2048)
+        ours = model.generate(prefix, suffix=suffix, max_tokens=NUM_TOKENS, **options)
+        body = {"input_prefix": prefix, "input_suffix": suffix, "n_predict": NUM_TOKENS, **options}
+        with serving(upstream_server, model, tmp_path / "log") as url:
+            assert post(url + "/infill", body)["content"] == ours.text

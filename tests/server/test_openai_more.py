@@ -97,7 +97,7 @@ def test_log_probabilities_of_a_completion_end_with_its_text(demo_client: openai
 @pytest.mark.parametrize(
     "fields",
     [
-        {"suffix": "x"},
+        {"suffix": "no model of these tests fills in"},
         {"best_of": 3},
         {"prompt": []},
         {"prompt": ""},

@@ -65,6 +65,10 @@ class Engine {
   // An empty model_id means the active model, here and in GenerateRequest.
   Result<std::vector<Token>> tokenize(const std::string& model_id, const std::string& text,
                                       bool add_special, bool parse_special) const;
+  // A prompt for what is missing between two texts.
+  Result<std::vector<Token>> tokenize_infill(const std::string& model_id,
+                                             const std::string& prefix,
+                                             const std::string& suffix) const;
   Result<std::string> detokenize(const std::string& model_id, const std::vector<Token>& tokens,
                                  bool special) const;
   Result<std::shared_ptr<const ChatPrompt>> format_chat(const std::string& model_id,

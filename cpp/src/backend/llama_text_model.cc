@@ -64,6 +64,34 @@ Result<std::vector<Token>> LlamaTextModel::tokenize(const std::string& text, boo
   });
 }
 
+Result<std::vector<Token>> LlamaTextModel::tokenize_infill(const std::string& prefix,
+                                                           const std::string& suffix) const {
+  const size_t num_bytes = prefix.size() + suffix.size();
+  if (Status status = prompt_limit().check(num_bytes); !status.ok()) return status;
+  const Token before = llama_vocab_fim_pre(vocab_);
+  const Token after = llama_vocab_fim_suf(vocab_);
+  const Token middle = llama_vocab_fim_mid(vocab_);
+  if (before < 0 || after < 0 || middle < 0) {
+    return Status(StatusCode::kInvalidRequest,
+                  "the model's vocabulary has no tokens to ask for what is missing between two texts");
+  }
+  return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::vector<Token>> {
+    std::vector<Token> tokens;
+    const auto append = [&](const std::string& text) {
+      const auto more = common_tokenize(vocab_, text, /*add_special=*/false,
+                                        /*parse_special=*/false);
+      tokens.insert(tokens.end(), more.begin(), more.end());
+    };
+    if (llama_vocab_get_add_bos(vocab_)) tokens.push_back(llama_vocab_bos(vocab_));
+    tokens.push_back(before);
+    append(prefix);
+    tokens.push_back(after);
+    append(suffix);
+    tokens.push_back(middle);
+    return tokens;
+  });
+}
+
 std::string LlamaTextModel::token_bytes(Token token, bool special) const {
   return common_token_to_piece(vocab_, token, special);
 }

@@ -48,6 +48,8 @@ class LlamaTextModel : public TextModel {
   bool is_control(Token token) const override;
   Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
                                       bool parse_special) const override;
+  Result<std::vector<Token>> tokenize_infill(const std::string& prefix,
+                                             const std::string& suffix) const override;
   std::string token_bytes(Token token, bool special) const override;
   bool is_end_of_generation(Token token) const override;
   Result<std::shared_ptr<const ChatPrompt>> format_chat(

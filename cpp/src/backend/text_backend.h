@@ -135,6 +135,10 @@ class TextModel {
 
   virtual Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
                                               bool parse_special) const = 0;
+  // A prompt for what is missing between two texts, neither of which has special tokens. Fails
+  // with kInvalidRequest where the vocabulary has no tokens to ask for it.
+  virtual Result<std::vector<Token>> tokenize_infill(const std::string& prefix,
+                                                     const std::string& suffix) const = 0;
   // The token's bytes. Control tokens have none unless `special` is set.
   // REQUIRES: 0 <= token < info().vocab_size
   virtual std::string token_bytes(Token token, bool special) const = 0;

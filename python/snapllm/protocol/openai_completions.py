@@ -114,8 +114,6 @@ def parse(body: bytes) -> Parsed:
         InvalidRequestError: The body does not fit; `param` names the field at fault.
     """
     wire = decode_body(body, _decoder)
-    if wire.suffix:
-        raise InvalidRequestError("suffix is not supported", param="suffix")
     if wire.response_format != {"type": "text"}:
         refuse_forms(wire, "response_format")
     refuse_forms(wire, *_OTHER_FORMS)
@@ -133,6 +131,7 @@ def parse(body: bytes) -> Parsed:
         CompletionRequest(
             model=wire.model,
             prompt=prompt,
+            suffix=wire.suffix or "",
             sampling=_sampling(wire),
             max_tokens=wire.max_tokens or _DEFAULT_MAX_TOKENS,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
