@@ -197,6 +197,7 @@ class FakeTextContext : public TextContext {
   size_t num_cells() const {
     std::unordered_set<uint64_t> distinct;
     for (const auto& [id, cells] : cell_ids_) distinct.insert(cells.begin(), cells.end());
+    distinct.erase(kNoCell);
     return distinct.size();
   }
 
@@ -222,6 +223,8 @@ class FakeTextContext : public TextContext {
       CHECK(entry.token >= 0);
       tokens.push_back(entry.token);
       take_cells(entry.sequence);
+      // Attention sums in the order in which cells were written.
+      CHECK(std::ranges::is_sorted(cell_ids_[entry.sequence]));
       if (entry.output) outputs_of_.push_back({tokens});
       else outputs_of_.emplace_back();
     }
@@ -289,14 +292,20 @@ class FakeTextContext : public TextContext {
     std::vector<Token>& copy = cells_[to];
     const auto& source = cells_[from];
     REQUIRE(range.end <= static_cast<int32_t>(source.size()));
-    REQUIRE(range.begin == static_cast<int32_t>(copy.size()));
     if (model_->kv_kind() == KvKind::kCheckpoints) {
       CHECK_EQ(range.begin, 0);
       CHECK_EQ(range.end, source.size());
     }
     const auto& shared = cell_ids_[from];
-    cell_ids_[to].insert(cell_ids_[to].end(), shared.begin() + range.begin, shared.begin() + range.end);
-    copy.insert(copy.end(), source.begin() + range.begin, source.begin() + range.end);
+    auto& ids = cell_ids_[to];
+    const bool fills = range.begin == 0 && std::count(ids.begin(), ids.end(), kNoCell) == range.end;
+    if (!fills || ids.empty()) {
+      REQUIRE(range.begin == static_cast<int32_t>(copy.size()));
+      copy.resize(static_cast<size_t>(range.end));
+      ids.resize(static_cast<size_t>(range.end));
+    }
+    std::copy(shared.begin() + range.begin, shared.begin() + range.end, ids.begin() + range.begin);
+    std::copy(source.begin() + range.begin, source.begin() + range.end, copy.begin() + range.begin);
     num_forked_tokens_ += range.end - range.begin;
   }
   // A state is its tokens, so that a wrong one changes the answer.
@@ -336,6 +345,10 @@ class FakeTextContext : public TextContext {
  private:
   bool restore_state(SequenceId sequence, const SavedState& saved) {
     auto& tokens = cells_[sequence];
+    if (tokens.empty()) {  // what comes before is forked next
+      tokens.resize(static_cast<size_t>(saved.range.begin), -1);
+      cell_ids_[sequence].resize(tokens.size(), kNoCell);
+    }
     CHECK_EQ(tokens.size(), saved.range.begin);
     if (restores_until_failure_-- == 0) return false;
     // All of it has to find cells, though only its beginning may stay.
@@ -373,6 +386,7 @@ class FakeTextContext : public TextContext {
   int num_restores_ = 0;
   std::map<std::vector<Token>, std::vector<Token>> scripts_;
   std::map<SequenceId, std::vector<Token>> cells_;
+  static constexpr uint64_t kNoCell = UINT64_MAX;
   std::map<SequenceId, std::vector<uint64_t>> cell_ids_;  // of each token's cell
   uint64_t next_cell_id_ = 0;
   std::vector<std::vector<BatchEntry>> batches_;

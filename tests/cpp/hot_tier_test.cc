@@ -37,11 +37,11 @@ struct LendingFixture : Fixture {
     REQUIRE(promote(kHead).ok());
   }
 
-  // Nothing is left under any id once the prefix goes with all that goes on from it.
+  // Nothing is left under any id once the prefix goes with all that begins like it.
   void check_end() {
     run();
     CHECK(is_hot(kHead));
-    scheduler.demote({}, to_tokens(kHead), {});
+    scheduler.demote({}, to_tokens(kHead.substr(0, 1)), {});
     CHECK_EQ(context->num_cells(), 0);
     CHECK_EQ(scheduler.stats().num_hot_tokens, 0);
   }
@@ -79,59 +79,63 @@ TEST(hot_tier, what_a_request_shares_with_an_earlier_one_is_added_to_what_is_len
   f.check_end();
 }
 
-// An earlier request's prefix, and a pinned one in cells of its own that it begins with.
-struct StrangersFixture : Fixture {
-  explicit StrangersFixture(int32_t kv_cells) : Fixture(info_with_cells(kv_cells)) {
-    submit(1, kHead + "question one", "first");
-    run();
-    REQUIRE(promote(kHead).ok());
-  }
-  static ModelInfo info_with_cells(int32_t kv_cells) {
-    ModelInfo info = info_with_hot(4);
-    info.kv_cells = kv_cells;
-    return info;
-  }
-};
-
-TEST(hot_tier, what_is_lent_need_not_be_what_the_earlier_request_went_on_from) {
-  StrangersFixture f(2048);
+TEST(hot_tier, what_is_hot_already_is_pinned_in_its_cells) {
+  Fixture f(info_with_hot(4));
+  f.submit(1, kHead + "question one", "first");
+  f.run();
+  REQUIRE(f.promote(kHead).ok());
+  CHECK_EQ(f.context->num_restores(), 0);
+  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 317);
+  CHECK_EQ(f.context->num_cells(), 317);
+  // What was there goes on from it now, and so may be lent.
+  const int num_before = f.context->num_forked_tokens();
   f.submit(2, kHead + "question two", "second");
   f.scheduler.step({});
-  CHECK_EQ(f.context->num_forked_tokens(), 9);
-  f.scheduler.demote({}, to_tokens(kHead + "question one"), {});
+  CHECK_EQ(f.context->num_forked_tokens() - num_before, 9);
   f.run();
   CHECK_EQ(f.last[2].cache.num_hot_tokens, 309);
-  CHECK(f.is_hot(kHead));
-  CHECK(f.is_hot(kHead + "question twosecon"));
+  f.scheduler.demote({}, to_tokens(kHead + "question one"), {});
+  CHECK(f.is_hot(kHead + "question two"));
   f.scheduler.demote({}, to_tokens(kHead), {});
+  CHECK_EQ(f.context->num_cells(), 0);
+  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 0);
+}
+
+TEST(hot_tier, what_others_were_forked_off_is_pinned_in_its_cells) {
+  Fixture f(info_with_hot(6));
+  f.submit(1, kHead + "question one", "first");
+  f.run();
+  f.submit(2, kHead + "question two", "second");  // shares 309 of it
+  f.run();
+  f.scheduler.demote({}, to_tokens(kHead + "question one"), {});
+  REQUIRE(f.promote(kHead).ok());
+  REQUIRE(f.promote(kHead.substr(0, 200)).ok());
+  CHECK_EQ(f.context->num_restores(), 0);
+  CHECK_EQ(f.context->num_cells(), 318);
+  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 318);
+  const int num_before = f.context->num_forked_tokens();
+  f.submit(3, kHead + "other", "third");
+  f.scheduler.step({});
+  CHECK_EQ(f.context->num_forked_tokens(), num_before);
+  f.run();
+  CHECK_EQ(f.last[3].cache.num_hot_tokens, 300);
+  f.scheduler.demote({}, to_tokens(kHead.substr(0, 200)), {});
   CHECK_EQ(f.context->num_cells(), 0);
 }
 
-TEST(hot_tier, cells_are_not_counted_twice_where_there_is_no_room_for_it) {
-  const int32_t num_hot = 317 + 300;
-  const int32_t num_new = 312 + 50 - 309;  // of the prompt and its answer at most
-  for (const int32_t num_more : {0, 8, 9}) {
-    StrangersFixture f(num_hot + num_new + num_more);
-    const int num_before = f.context->num_forked_tokens();
-    f.submit(2, kHead + "question two", "second");
-    f.scheduler.step({});
-    CHECK_EQ(f.scheduler.stats().num_hot_tokens, num_hot);
-    CHECK(f.scheduler.stats().num_kv_cells_used <= f.model->info().kv_cells);
-    CHECK_EQ(f.context->num_forked_tokens() - num_before, num_more < 9 ? 309 : 9);
-    f.run();
-    CHECK_EQ(f.last[2].cache.num_hot_tokens, 309);
-    CHECK(f.is_hot(kHead));
-  }
-}
-
-TEST(hot_tier, who_lends_its_id_does_not_leave_to_make_room) {
-  StrangersFixture f(300 + 317 + 62 + 400);
-  f.submit(2, std::string(350, 'o'), "other");
+TEST(hot_tier, what_is_in_cells_of_another_time_is_not_lent) {
+  Fixture f(info_with_hot(2));
+  f.submit(1, std::string(100, 'p'), "other");
   f.run();
-  f.submit(3, kHead + "question two and more than there is room for beside the other", "third", 300);
+  f.submit(2, kHead + "question one", "first");
   f.run();
-  CHECK_EQ(f.last[3].cache.num_hot_tokens, 309);
-  CHECK(f.is_hot(kHead));
+  REQUIRE(f.promote(kHead).ok());  // in place of the other, in cells of its own
+  CHECK_EQ(f.context->num_cells(), 300 + 317);
+  const int num_before = f.context->num_forked_tokens();
+  f.submit(3, kHead + "question two", "second");
+  f.scheduler.step({});
+  CHECK_EQ(f.context->num_forked_tokens() - num_before, 309);
+  f.run();
 }
 
 TEST(hot_tier, a_prefix_that_is_lent_already_does_not_hide_a_shorter_one) {

@@ -55,13 +55,22 @@ def _top(entry: TokenLogprob) -> Logprobs:
 
 def to_warm(engine: snapllm.Engine, model: snapllm.Model, tokens: list[int]) -> None:
     """Takes everything that begins with the tokens out of the KV memory."""
+    _move(engine, model, tokens, "warm")
+
+
+def to_hot(engine: snapllm.Engine, model: snapllm.Model, tokens: list[int]) -> None:
+    """Has the tokens stay in the KV memory."""
+    _move(engine, model, tokens, "hot")
+
+
+def _move(engine: snapllm.Engine, model: snapllm.Model, tokens: list[int], tier: str) -> None:
     info = model.info
     if info.kv_kind == "checkpoints":
         return  # nothing of it stays there by itself
     ref = _core.PrefixRef(
         model_id=info.id, fingerprint=info.fingerprint, kv_kind=info.kv_kind, tokens=tokens
     )
-    engine.runner.core.move_prefix(ref, "warm", [])
+    engine.runner.core.move_prefix(ref, tier, [])
 
 
 def open_engine(path: Path, workspace: Path | None = None) -> tuple[snapllm.Engine, snapllm.Model]:
@@ -180,6 +189,48 @@ def test_a_branch_reuses_what_is_common(tmp_path: Path, architecture: Architectu
             got, _, _, use = ask(model, branch)
             assert got == expected
             assert use.num_warm_tokens == len(branch) - 1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "deepseek2"])
+def test_what_is_hot_of_a_stored_prompt_is_forked_and_the_rest_restored(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    engine, model = open_engine(make_nano_model(tmp_path / "m.gguf", architecture))
+    with engine:
+        for length in (256, 257, 511, 600, 1000):
+            system = random_tokens(length, length)
+            one, other = (system + random_tokens(seed, 300) for seed in (1, 2))
+            longer = [*other, 7, 8]
+            expected = plain(model, longer)
+            for prompt in (one, other):
+                ask(model, prompt)
+            to_warm(engine, model, other)
+            got, _, _, use = ask(model, longer)
+            assert got == expected
+            assert use.num_hot_tokens == length // 256 * 256
+            assert use.num_warm_tokens == len(other) - use.num_hot_tokens
+            assert ask(model, [*one, 9])[2].num_cached_tokens == len(one)
+
+
+@pytest.mark.parametrize("length", [100, 300, 700])
+def test_a_document_that_becomes_hot_after_its_questions_changes_no_bit(
+    path: Path, length: int
+) -> None:
+    """Part of them is in its cells then, and part in their own."""
+    engine, model = open_engine(path)
+    with engine:
+        document = random_tokens(length, length)
+        prompts = [document + random_tokens(seed, 9) + [seed] for seed in (1, 1, 2, 3)]
+        expected = [plain(model, prompt) for prompt in prompts]
+        ask(model, document)
+        for prompt, wanted in zip(prompts, expected, strict=True):
+            assert ask(model, prompt)[0] == wanted
+        to_warm(engine, model, document)
+        assert ask(model, prompts[0])[0] == expected[0]
+        to_hot(engine, model, document)
+        for _ in range(2):
+            for prompt, wanted in zip(prompts, expected, strict=True):
+                assert ask(model, prompt)[0] == wanted
 
 
 @pytest.mark.parametrize("length", [17, 256, 257, 700, 1025])

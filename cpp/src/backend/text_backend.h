@@ -93,7 +93,7 @@ class TextContext {
   virtual void clear_sequence(SequenceId sequence) = 0;
   // Lets `to` go on with tokens of `from`, as a copy; their cells are shared. A model of kind
   // kCheckpoints can only copy all of them.
-  // REQUIRES: `to` ends where the range begins and `from` holds these tokens
+  // REQUIRES: `to` ends where the range begins, or begins where it ends; `from` holds these tokens
   virtual void fork_sequence(SequenceId from, SequenceId to, TokenRange range) = 0;
   // The KV of the positions of `range`, or of kind kCheckpoints the whole state after
   // range.end tokens.
@@ -102,8 +102,8 @@ class TextContext {
   // Lets the sequence begin with saved states, one after the other, and returns how many of them.
   // It stops before one that does not fit this context, or for which there are not as many
   // cells; of kind kCheckpoints the sequence is empty then.
-  // REQUIRES: the sequence is empty; each state begins where the one before it ends, the first at 0
-  // where the model is of kind kBlocks; all of each but the last is used
+  // REQUIRES: the sequence is empty; each state begins where the one before it ends; all of each but
+  // the last is used. Of kind kBlocks the first begins at 0, or where what is forked next ends
   virtual size_t restore_states(SequenceId sequence, std::span<const SavedState> states) = 0;
   // Made when it is first asked for; the context keeps it.
   virtual Result<Embedder*> embedder() = 0;

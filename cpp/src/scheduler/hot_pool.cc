@@ -6,19 +6,6 @@
 #include "store/piece.h"
 
 namespace snapllm {
-namespace {
-
-// Cells that a sequence shares may be counted as its own, too, as long as they are so few.
-constexpr int32_t kMaxCountedTwice = 256;
-
-}  // namespace
-
-bool HotPrefix::shares_all_of(const HotPrefix& other) const {
-  const HotPrefix* at = this;
-  while (at != &other && at->num_shared >= other.num_tokens() && at->base != nullptr) at = at->base;
-  return at == &other;
-}
-
 HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt,
                               int32_t max_tokens, bool whole_only) {
   Match best;
@@ -29,21 +16,6 @@ HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt
     if (usable > best.num_tokens) best = {&prefix, usable};
   }
   return best;
-}
-
-HotPrefix* HotPool::find_lender(const HotPrefix& source, std::span<const Token> tokens) {
-  const auto num_tokens = static_cast<int32_t>(tokens.size());
-  HotPrefix* longest = nullptr;
-  for (HotPrefix& prefix : prefixes_) {
-    if (prefix.is_lent || prefix.root != source.root) continue;
-    if (longest != nullptr && prefix.num_tokens() <= longest->num_tokens()) continue;
-    // At the end all is forked that is to stay: a short one would cost more than it saves.
-    int32_t most_forked = num_tokens / 2;
-    if (!source.shares_all_of(prefix)) most_forked = std::min(most_forked, kMaxCountedTwice);
-    if (num_tokens - prefix.num_tokens() > most_forked) continue;
-    if (common_prefix(prefix.tokens, tokens) == prefix.num_tokens()) longest = &prefix;
-  }
-  return longest;
 }
 
 HotPrefix* HotPool::find(const Hash128& root, std::span<const Token> tokens) {
@@ -79,6 +51,12 @@ int32_t HotPool::num_parked_cells() const {
   return num_parked;
 }
 
+int32_t HotPool::num_pinned_tokens() const {
+  int32_t num_pinned = 0;
+  for (const HotPrefix& prefix : prefixes_) num_pinned += prefix.pinned ? prefix.num_tokens() : 0;
+  return num_pinned;
+}
+
 HotPrefix* HotPool::victim(std::initializer_list<const HotPrefix*> kept) {
   HotPrefix* best = nullptr;
   for (HotPrefix& prefix : prefixes_) {
@@ -112,6 +90,17 @@ void HotPool::trim(HotPrefix* prefix, int32_t num_tokens) {
   prefix->tokens.resize(static_cast<size_t>(num_tokens));
   prefix->num_shared = std::min(prefix->num_shared, num_tokens);
   num_cells_ += prefix->num_own_cells();
+}
+
+void HotPool::add_beginning(HotPrefix beginning, HotPrefix* of) {
+  beginning.base = of->base;
+  beginning.num_shared = of->num_shared;
+  num_cells_ -= of->num_own_cells();
+  HotPrefix& added = add(std::move(beginning));
+  of->base = &added;
+  of->num_shared = added.num_tokens();
+  num_cells_ += of->num_own_cells();
+  acquire(&added);
 }
 
 void HotPool::acquire(HotPrefix* prefix) {

@@ -30,8 +30,6 @@ struct HotPrefix {
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_own_cells() const { return num_tokens() - num_shared; }
-  // Whether it is the other one, or shares all of its cells.
-  bool shares_all_of(const HotPrefix& other) const;
 };
 
 // Book-keeping only: the caller copies and clears the sequences. Compute thread only, but for
@@ -49,10 +47,6 @@ class HotPool {
   // `whole_only`, only prefixes that are a prefix of the prompt.
   Match match(const Hash128& root, std::span<const Token> prompt, int32_t max_tokens,
               bool whole_only);
-  // Whose sequence id a request can go on under, so that fewer cells of `source` are forked, which
-  // takes time for each: the longest prefix with all of which the tokens, those that `source` has
-  // of the prompt, begin, which is not lent and leaves little to be forked. Null = none.
-  HotPrefix* find_lender(const HotPrefix& source, std::span<const Token> tokens);
   // The prefix of exactly these tokens, or null.
   HotPrefix* find(const Hash128& root, std::span<const Token> tokens);
 
@@ -75,6 +69,10 @@ class HotPool {
   void remove(HotPrefix* prefix);
   // Leaves only its first tokens. REQUIRES: num_tokens is at least what is shared of it
   void trim(HotPrefix* prefix, int32_t num_tokens);
+  // Adds a prefix of another's first tokens, which that goes on from afterwards: what it shared of
+  // its base is the new prefix's share.
+  // REQUIRES: of->num_shared < beginning.num_tokens() < of->num_tokens()
+  void add_beginning(HotPrefix beginning, HotPrefix* of);
 
   void acquire(HotPrefix* prefix);
   void release(HotPrefix* prefix);
@@ -82,6 +80,7 @@ class HotPool {
 
   // Cells of the prefixes that nobody asked to keep.
   int32_t num_parked_cells() const;
+  int32_t num_pinned_tokens() const;
   int32_t max_cells() const { return max_cells_; }
   int32_t num_cells() const { return num_cells_; }
   int32_t size() const { return static_cast<int32_t>(prefixes_.size()); }

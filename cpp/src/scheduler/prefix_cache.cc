@@ -11,13 +11,23 @@ constexpr int32_t kMinKeptTokens = 16;
 // A sequence waits for another's prefill if that saves it at least so many tokens.
 constexpr int32_t kMinSharedPrefill = 64;
 
-}  // namespace
-
-void PrefixPlan::share_all() {
-  if (hot == nullptr || num_shared_cells == num_tokens) return;
-  lender = nullptr;
-  num_shared_cells = num_tokens;
+// Whose sequence id a request can go on under that begins with the first tokens of `source`, so
+// that fewer cells are to be forked, which takes time for each; null = nobody's. Its cells are those
+// of `source`: others may have been written later than what is forked besides, and attention sums
+// in that order.
+HotPrefix* find_lender(HotPrefix& source, int32_t num_tokens) {
+  HotPrefix* at = &source;
+  int32_t num_same = num_tokens;
+  while (at->is_lent || at->num_tokens() > num_same) {
+    if (at->base == nullptr) return nullptr;
+    num_same = std::min(num_same, at->num_shared);
+    at = at->base;
+  }
+  // At the end all is forked that is to stay: a short one would cost more than it saves.
+  return num_tokens - at->num_tokens() <= num_tokens / 2 ? at : nullptr;
 }
+
+}  // namespace
 
 PrefixCache::PrefixCache(std::shared_ptr<const TextModel> model, TextContext& context,
                          std::shared_ptr<KvStore> store)
@@ -43,13 +53,9 @@ bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
 
 PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   PrefixPlan plan = plan_source(sequence, running);
-  if (plan.hot != nullptr || plan.running != nullptr) plan.num_shared_cells = plan.num_tokens;
-  if (plan.hot == nullptr || kind_ != KvKind::kBlocks) return plan;
-  const auto tokens = sequence.tokens().first(static_cast<size_t>(plan.num_tokens));
-  plan.lender = hot_.find_lender(*plan.hot, tokens);
-  if (plan.lender == nullptr) return plan;
-  if (plan.lender->num_tokens() == plan.num_tokens) plan.hot = plan.lender;
-  if (!plan.hot->shares_all_of(*plan.lender)) plan.num_shared_cells = plan.lender->num_tokens();
+  if (plan.hot != nullptr && !plan.stored && kind_ == KvKind::kBlocks) {
+    plan.lender = find_lender(*plan.hot, plan.num_tokens);
+  }
   return plan;
 }
 
@@ -101,9 +107,11 @@ PrefixPlan PrefixCache::plan_source(const Sequence& sequence, Running running) {
   if (num_stored <= plan.num_tokens) return plan;
   if (!is_unread && num_stored < num_held) stored.cut(num_stored);
   plan.is_unread = is_unread;
-  plan.hot = nullptr;
   plan.running = nullptr;
-  plan.num_tokens = num_stored;
+  // What is hot need neither be restored nor have cells of its own.
+  const bool is_begun = plan.hot != nullptr && !is_unread && !whole_only;
+  plan.num_tokens = is_begun ? stored.skip(plan.num_tokens) : 0;
+  if (plan.num_tokens == 0) plan.hot = nullptr;
   plan.stored = std::move(stored);
   return plan;
 }
@@ -118,35 +126,6 @@ StoredPrefix PrefixCache::read(const Sequence& sequence) {
   return stored;
 }
 
-void PrefixCache::drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids) {
-  if (prefix->is_unsaved) save_missing(prefix->id, prefix->root, prefix->tokens);
-  context_.clear_sequence(prefix->id);
-  free_ids.push_back(prefix->id);
-  hot_.remove(prefix);
-}
-
-// Attention over the whole KV memory pays for parked prefixes with every token, while the
-// store gives them back for less than a token's time.
-void PrefixCache::drop_foreign(const PrefixPlan& plan, std::vector<SequenceId>& free_ids) {
-  if (store_ == nullptr) return;
-  while (hot_.num_parked_cells() > model_->info().max_foreign_tokens) {
-    HotPrefix* victim = hot_.victim({plan.hot, plan.lender});
-    if (victim == nullptr || victim->pinned) return;
-    drop(victim, free_ids);
-  }
-}
-
-int32_t PrefixCache::make_room(int32_t num_cells, const PrefixPlan& plan,
-                               std::vector<SequenceId>& free_ids) {
-  const int32_t before = hot_.num_cells();
-  while (before - hot_.num_cells() < num_cells) {
-    HotPrefix* victim = hot_.victim({plan.hot, plan.lender});
-    if (victim == nullptr) break;
-    drop(victim, free_ids);
-  }
-  return before - hot_.num_cells();
-}
-
 void PrefixCache::begin_with(Sequence& sequence, const PrefixPlan& plan) {
   int32_t num_lent = 0;
   if (plan.lender != nullptr) {
@@ -157,10 +136,8 @@ void PrefixCache::begin_with(Sequence& sequence, const PrefixPlan& plan) {
   if (num_lent < plan.num_tokens) {
     context_.fork_sequence(plan.hot->id, sequence.id(), {num_lent, plan.num_tokens});
   }
-  hot_.touch(plan.hot);
-  HotPrefix* const base = plan.num_shared_cells < plan.num_tokens ? plan.lender : plan.hot;
-  hot_.acquire(base);
-  sequence.begin_from({plan.num_tokens, 0, 0}, base, plan.num_shared_cells);
+  hot_.acquire(plan.hot);
+  sequence.begin_from({plan.num_tokens, 0, 0}, plan.hot, plan.num_tokens);
 }
 
 void PrefixCache::return_id(Sequence& sequence, bool is_kept) {
@@ -222,43 +199,33 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
   sequence.begin_from({plan.num_tokens, 0, 0}, &added, plan.num_tokens);
 }
 
+void PrefixCache::restore_plan(Sequence& sequence, PrefixPlan& plan, Running running,
+                               std::vector<SequenceId>& free_ids) {
+  if (plan.hot != nullptr) hot_.acquire(plan.hot);
+  if (plan.is_unread) plan.stored = read(sequence);
+  make_room_to_cut(*plan.stored, running, free_ids);
+  int32_t num_cold = 0;
+  const int32_t end = std::max(plan.num_tokens, restore(sequence.id(), *plan.stored, num_cold));
+  // Not before: what a restore finds in a sequence goes.
+  if (plan.hot != nullptr) {
+    context_.fork_sequence(plan.hot->id, sequence.id(), {0, plan.num_tokens});
+  }
+  const int32_t num_warm = end - plan.num_tokens - num_cold;
+  sequence.begin_from({plan.num_tokens, num_warm, num_cold}, plan.hot, plan.num_tokens);
+}
+
 void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
                        std::vector<SequenceId>& free_ids) {
   drop_foreign(plan, free_ids);
-  if (plan.hot != nullptr) {
+  if (plan.stored) {
+    restore_plan(sequence, plan, running, free_ids);
+  } else if (plan.hot != nullptr) {
     begin_with(sequence, plan);
   } else if (plan.running != nullptr) {
     fork_running(sequence, plan, running, free_ids);
-  } else if (plan.stored) {
-    int32_t num_cold = 0;
-    if (plan.is_unread) plan.stored = read(sequence);
-    make_room_to_cut(*plan.stored, running, free_ids);
-    const int32_t restored = restore(sequence.id(), *plan.stored, num_cold);
-    sequence.begin_from({0, restored - num_cold, num_cold}, nullptr, 0);
   }
   sequence.note_difference(plan.difference.value_or(sequence.prefetched().difference));
   sequence.forget_prefetched();
-}
-
-int32_t PrefixCache::num_unused_cells(Running running) const {
-  int32_t num_cells = model_->info().kv_cells - hot_.num_cells();
-  for (const auto& sequence : running) {
-    num_cells -= std::max(0, sequence->num_computed() - sequence->num_shared());
-  }
-  return num_cells;
-}
-
-// A block of which only the beginning is wanted is restored whole and then cut.
-void PrefixCache::make_room_to_cut(StoredPrefix& stored, Running running,
-                                   std::vector<SequenceId>& free_ids) {
-  if (stored.parts.empty()) return;
-  const StoredPrefix::Part& last = stored.parts.back();
-  if (last.range.begin + last.num_tokens == last.range.end) return;
-  while (num_unused_cells(running) < last.range.end) {
-    HotPrefix* victim = hot_.victim({});
-    if (victim == nullptr || victim->pinned) return stored.cut(last.range.begin);
-    drop(victim, free_ids);
-  }
 }
 
 int32_t PrefixCache::restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold) {
@@ -396,6 +363,7 @@ Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
                        "no room in the model's KV memory for " + std::to_string(num_tokens) +
                            " tokens: at most " + std::to_string(max_tokens) + " can be hot");
   if (num_tokens > max_tokens) return no_room;
+  if (pin_beginning(root, tokens, free_ids)) return {};
   while (!hot_.has_room(num_tokens, max_tokens) || free_ids.empty() || free_cells < num_tokens) {
     HotPrefix* victim = hot_.victim({});
     if (victim == nullptr) return no_room;
@@ -417,15 +385,24 @@ Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
   return {};
 }
 
-int32_t PrefixCache::num_shared_with(const HotPrefix& prefix, Running running) const {
-  int32_t num_shared = 0;
-  for (const HotPrefix& other : hot_.prefixes()) {
-    if (other.base == &prefix) num_shared = std::max(num_shared, other.num_shared);
-  }
-  for (const auto& sequence : running) {
-    if (sequence->base() == &prefix) num_shared = std::max(num_shared, sequence->num_shared());
-  }
-  return num_shared;
+bool PrefixCache::pin_beginning(const Hash128& root, std::span<const Token> tokens,
+                                std::vector<SequenceId>& free_ids) {
+  const auto num_tokens = static_cast<int32_t>(tokens.size());
+  const auto known = hot_.match(root, tokens, num_tokens, /*whole_only=*/false);
+  if (kind_ != KvKind::kBlocks || known.num_tokens < num_tokens) return false;
+  if (free_ids.empty() || !hot_.has_room(0)) return false;
+  if (hot_.num_pinned_tokens() + num_tokens > model_->info().max_hot_tokens) return false;
+  HotPrefix* owner = known.prefix;
+  while (owner->num_shared >= num_tokens) owner = owner->base;
+  HotPrefix prefix;
+  prefix.id = free_ids.back();
+  free_ids.pop_back();
+  prefix.root = root;
+  prefix.tokens.assign(tokens.begin(), tokens.end());
+  prefix.pinned = true;
+  context_.fork_sequence(owner->id, prefix.id, {0, num_tokens});
+  hot_.add_beginning(std::move(prefix), owner);
+  return true;
 }
 
 void PrefixCache::demote(const Hash128& root, std::span<const Token> tokens,
@@ -434,26 +411,31 @@ void PrefixCache::demote(const Hash128& root, std::span<const Token> tokens,
   const auto begins_with = [](const HotPrefix& prefix, std::span<const Token> head) {
     return common_prefix(head, prefix.tokens) == static_cast<int32_t>(head.size());
   };
-  // Dropping or trimming one can leave another, which it was forked off, without users.
-  for (bool found = true; found;) {
-    found = false;
+  const auto is_wanted_elsewhere = [&](const HotPrefix& prefix) {
+    return std::ranges::any_of(kept, [&](const auto& other) { return begins_with(prefix, other); });
+  };
+  const auto find = [&](const auto& fits) -> HotPrefix* {
     for (const HotPrefix& prefix : hot_.prefixes()) {
       if (prefix.root != root || !begins_with(prefix, tokens)) continue;
-      const auto carries = [&](const auto& other) { return begins_with(prefix, other); };
-      if (std::any_of(kept.begin(), kept.end(), carries)) continue;
-      auto* candidate = const_cast<HotPrefix*>(&prefix);
-      candidate->pinned = false;
-      const int32_t num_shared = num_shared_with(prefix, running);
-      if (candidate->num_users == 0) {
-        drop(candidate, free_ids);
-      } else if (kind_ == KvKind::kBlocks && num_shared < static_cast<int32_t>(tokens.size())) {
-        context_.truncate_sequence(candidate->id, num_shared);
-        hot_.trim(candidate, num_shared);
-      } else {
-        continue;
-      }
-      found = true;
-      break;
+      if (!is_wanted_elsewhere(prefix) && fits(prefix)) return const_cast<HotPrefix*>(&prefix);
+    }
+    return nullptr;
+  };
+  // Those that nothing shares go first: it may be theirs, what others have to keep.
+  const auto is_unused = [](const HotPrefix& prefix) { return prefix.num_users == 0; };
+  const auto can_be_cut = [&](const HotPrefix& prefix) {
+    return kind_ == KvKind::kBlocks &&
+           num_shared_with(prefix, running) < static_cast<int32_t>(tokens.size());
+  };
+  const auto is_pinned = [](const HotPrefix& prefix) { return prefix.pinned; };
+  while (HotPrefix* const prefix = find(is_pinned)) prefix->pinned = false;
+  for (;;) {
+    if (HotPrefix* const unused = find(is_unused)) {
+      drop(unused, free_ids);
+    } else if (HotPrefix* const shared = find(can_be_cut)) {
+      cut(shared, num_shared_with(*shared, running));
+    } else {
+      return;
     }
   }
 }

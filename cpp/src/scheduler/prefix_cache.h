@@ -20,20 +20,15 @@ namespace snapllm {
 struct PrefixPlan {
   // Another sequence computes more of the prompt right now: wait for it.
   bool deferred = false;
-  HotPrefix* hot = nullptr;            // forked off it ...
-  const Sequence* running = nullptr;   // ... or off this running sequence ...
-  std::optional<StoredPrefix> stored;  // ... or restored from this
-  bool is_unread = false;              // what is stored is on disk in part, and is to be read first
-  int32_t num_tokens = 0;
-  HotPrefix* lender = nullptr;  // under whose id it goes on; null = under its own
-  // Cells that are another's. Where the lender is none of those that `hot` was forked off, what
-  // is forked besides counts for both.
-  int32_t num_shared_cells = 0;
+  HotPrefix* hot = nullptr;           // forked off it ...
+  const Sequence* running = nullptr;  // ... or off this running sequence:
+  int32_t num_tokens = 0;             // so many, whose cells it shares;
+  // and restored from this, what comes after them. Off a running one all is forked.
+  std::optional<StoredPrefix> stored;
+  bool is_unread = false;  // what is stored is on disk in part, and is to be read first
+  HotPrefix* lender = nullptr;  // under whose id it goes on, `hot` or what that was forked off
   // Of the prompt and what is stored by now; none where the store was not asked.
   std::optional<Difference> difference;
-
-  // Where some cells would be counted twice: forks all of them off `hot` instead.
-  void share_all();
 };
 
 // Compute thread only, unless said otherwise. `store` may be null: then only the hot tier is used.
@@ -46,9 +41,10 @@ class PrefixCache {
 
   // The best source for the sequence's prompt.
   PrefixPlan plan(const Sequence& sequence, Running running);
-  // Evicts hot prefixes until `num_cells` cells are gained or nothing can go; returns
-  // the cells gained. What the plan goes on from is kept. Their ids go to `free_ids`.
-  int32_t make_room(int32_t num_cells, const PrefixPlan& plan, std::vector<SequenceId>& free_ids);
+  // Evicts hot prefixes until `num_cells` cells are gained or nothing can go. What the plan goes
+  // on from is kept. Their ids go to `free_ids`.
+  void make_room(int32_t num_cells, const PrefixPlan& plan, Running running,
+                 std::vector<SequenceId>& free_ids);
   // Fills the admitted sequence by the plan. What cannot be restored is computed.
   void fill(Sequence& sequence, PrefixPlan plan, Running running, std::vector<SequenceId>& free_ids);
   // Keeps the state the sequence is in, where it stands at one of its cuts.
@@ -94,17 +90,30 @@ class PrefixCache {
   StoreScope scope_of(const Hash128& root) const { return {model_->fingerprint(), root, kind_}; }
   // Takes a prefix out of the KV memory; what the store has not of it is stored first.
   void drop(HotPrefix* prefix, std::vector<SequenceId>& free_ids);
+  // Leaves only the first tokens of a prefix, among them all that others share of it; what the
+  // store has not of the others is stored first.
+  void cut(HotPrefix* prefix, int32_t num_tokens);
+  // Takes up to `num_cells` cells that nobody shares off the end of the least recently used of
+  // the prefixes that others share. Whether there was one.
+  bool trim(int32_t num_cells, const PrefixPlan& plan, Running running);
   // Cells of the prefix that others share, beginning with its first.
   int32_t num_shared_with(const HotPrefix& prefix, Running running) const;
   void drop_foreign(const PrefixPlan& plan, std::vector<SequenceId>& free_ids);
   PrefixPlan plan_source(const Sequence& sequence, Running running);
   bool is_deferred(const Sequence& sequence, Running running, int32_t num_available) const;
+  // Makes the tokens a pinned prefix where they are the beginning of a hot one, in its cells.
+  // Whether they are, and may be pinned.
+  bool pin_beginning(const Hash128& root, std::span<const Token> tokens,
+                     std::vector<SequenceId>& free_ids);
   // Lets the sequence begin with the first tokens of a hot prefix, which it shares.
   void begin_with(Sequence& sequence, const PrefixPlan& plan);
   // Gives a borrowed id back; with `is_kept`, what the sequence computed stays under its own.
   void return_id(Sequence& sequence, bool is_kept);
   // Forgets the KV of a sequence that ends and gives its id back.
   void release(Sequence& sequence, std::vector<SequenceId>& free_ids);
+  // Restores what the plan has stored, behind what it has hot.
+  void restore_plan(Sequence& sequence, PrefixPlan& plan, Running running,
+                    std::vector<SequenceId>& free_ids);
   void fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
                     std::vector<SequenceId>& free_ids);
   // Cells that hold nothing, though running sequences may have them reserved.
@@ -112,6 +121,7 @@ class PrefixCache {
   // Frees hot prefixes where the restore of a part of a block needs cells for all of it; leaves
   // that part out where this is not enough.
   void make_room_to_cut(StoredPrefix& stored, Running running, std::vector<SequenceId>& free_ids);
+  // Returns the end of what was restored, 0 if nothing was.
   int32_t restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold);
   // Stores what the store has not of the tokens, whose KV is that of the sequence `id`; at
   // most `max_pieces` pieces. Returns whether that was all, or no more can be stored.

@@ -105,13 +105,12 @@ void Scheduler::admit() {
       continue;
     }
     const auto num_missing = [&] {
-      return (*it)->num_first_cells() - plan.num_shared_cells - num_free_cells();
+      return (*it)->num_first_cells() - plan.num_tokens - num_free_cells();
     };
-    if (num_missing() > 0) plan.share_all();
-    if (num_missing() > 0) prefix_cache_.make_room(num_missing(), plan, free_ids_);
+    if (num_missing() > 0) prefix_cache_.make_room(num_missing(), plan, running_, free_ids_);
     if (num_missing() > 0 && running_.empty()) {
       // Nobody will give cells back: what it would be forked off is in the way.
-      prefix_cache_.make_room(model_->info().kv_cells, {}, free_ids_);
+      prefix_cache_.make_room(model_->info().kv_cells, {}, running_, free_ids_);
       plan = prefix_cache_.plan(**it, running_);
     }
     if (num_missing() > 0) break;
@@ -134,7 +133,7 @@ void Scheduler::grant_cells() {
     const int32_t num_cells = sequence.num_missing_cells();
     const auto num_lacking = [&] { return num_cells - num_free_cells(); };
     if (num_cells > 0 && num_lacking() > 0) {
-      prefix_cache_.make_room(num_lacking(), {}, free_ids_);
+      prefix_cache_.make_room(num_lacking(), {}, running_, free_ids_);
     }
     if (num_cells > 0 && num_lacking() > 0) {
       preempt_youngest();  // perhaps this one
@@ -156,7 +155,7 @@ void Scheduler::preempt_youngest() {
   num_reserved_cells_ -= sequence->num_reserved_cells();
   prefix_cache_.preempt(*sequence, free_ids_);
   // Alone, it lacks the cells of what it was forked off.
-  if (running_.empty()) prefix_cache_.make_room(model_->info().kv_cells, {}, free_ids_);
+  if (running_.empty()) prefix_cache_.make_room(model_->info().kv_cells, {}, running_, free_ids_);
   waiting_.push_front(std::move(sequence));
   queue_.note_preempted();
   std::lock_guard lock(stats_mutex_);

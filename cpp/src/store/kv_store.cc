@@ -29,6 +29,16 @@ void StoredPrefix::cut(int32_t count) {
     last.num_tokens = std::min(last.num_tokens, count - last.range.begin);
   }
   num_tokens = count;
+  count_cold();
+}
+
+int32_t StoredPrefix::skip(int32_t count) {
+  std::erase_if(parts, [&](const Part& part) { return part.range.begin + part.num_tokens <= count; });
+  count_cold();
+  return parts.front().range.begin;
+}
+
+void StoredPrefix::count_cold() {
   num_cold_tokens = 0;
   for (const Part& part : parts) num_cold_tokens += part.was_cold ? part.num_tokens : 0;
 }

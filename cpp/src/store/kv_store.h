@@ -51,6 +51,12 @@ struct StoredPrefix {
 
   // Leaves only the first `count` tokens. REQUIRES: blocks; count <= num_tokens
   void cut(int32_t count);
+  // Leaves out the parts that the first `count` tokens hold, and returns where the rest begins.
+  // REQUIRES: blocks; count < num_tokens
+  int32_t skip(int32_t count);
+
+ private:
+  void count_cold();
 };
 
 // Where the pieces of a token sequence are.
