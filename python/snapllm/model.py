@@ -80,7 +80,7 @@ class Model:
 
         Raises:
             InvalidRequestError: It is no text, or an argument of the wrong type.
-            ContextLengthExceededError: The text cannot fit the context.
+            ContextLengthExceededError: It cannot fit the context, however few tokens it has.
         """
         return self._runner.core.tokenize(
             self.id,

@@ -245,7 +245,7 @@ class LoadOptions(TypedDict, total=False):
         chat_template: A Jinja chat template in place of the file's own.
         pinned: Never evicted, whoever else wants the memory. Default False.
         keep_alive_s: Seconds after which the unused model is evicted, to come back when
-            it is asked for; 0 = never for that reason. Default: the engine's.
+            it is asked for; 0 = never for that reason, -1 = as the engine says. Default -1.
     """
 
     mmproj_path: str | PathLike[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,34 @@ def test_keys_are_required_where_there_are_keys(guarded: Server) -> None:
         # What another key has asked is not shared.
         assert first.usage.cache_read_input_tokens == 0
         assert claude.messages.create(**options).usage.cache_read_input_tokens
+
+
+@pytest.mark.parametrize(
+    "header", [b"Authorization: Bearer \xf6", b"x-api-key: \xf6", b"Authorization: Bearer \xc3\xb6"]
+)
+def test_a_key_that_is_no_text_is_a_wrong_key(guarded: Server, header: bytes) -> None:
+    assert b" 401 " in _sent_as_it_is(guarded, b"GET /v1/models", header)
+
+
+@pytest.mark.parametrize("header", [b"Origin: http://\xf6.com", b"Host: \xf6.com"])
+def test_a_header_that_is_no_text_is_refused_and_not_failed_on(
+    server: Server, header: bytes
+) -> None:
+    answer = _sent_as_it_is(server, b"POST /v1/chat/completions", header, b"Content-Length: 0")
+    assert b" 403 " in answer.splitlines()[0]
+    assert b"_not_allowed" in answer and "?.com" in answer.decode()
+
+
+def _sent_as_it_is(server: Server, request: bytes, *headers: bytes) -> bytes:
+    host = [] if any(header.startswith(b"Host:") for header in headers) else [b"Host: localhost"]
+    address = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        lines = [request + b" HTTP/1.1", *host, *headers, b"Connection: close", b"", b""]
+        connection.sendall(b"\r\n".join(lines))
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer
 
 
 def test_other_origins_are_answered_only_when_allowed(guarded: Server) -> None:

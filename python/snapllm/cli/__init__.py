@@ -13,6 +13,9 @@ from snapllm.cli import contexts, image, models, run, serve
 from snapllm.cli.streams import open_streams
 from snapllm.cli.units import USAGE_ERROR
 
+PIPE_CLOSED = 141
+"""The exit status of programs that SIGPIPE ends, as shells report it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
@@ -34,13 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads has had enough, as `head` does
+        _discard_output()
+        return PIPE_CLOSED
     except (OSError, UnicodeError) as error:  # what is read or written, as a full disk
         with contextlib.suppress(OSError):
             print(f"snapllm {options.command}: {error}", file=sys.stderr)
-        # Whatever is left to write would fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
         return 1
     return status
+
+
+def _discard_output() -> None:
+    """Whatever is left to write would fail again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _not_utf8(options: argparse.Namespace) -> str:

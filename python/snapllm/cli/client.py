@@ -117,7 +117,8 @@ def _open(
         wanted.add_header("Content-Length", str(os.fstat(data.fileno()).st_size))
     key = os.environ.get("SNAPLLM_API_KEY")
     if key:
-        wanted.add_header("Authorization", f"Bearer {key}")
+        # A header is sent as Latin-1, and its bytes are to be those of UTF-8.
+        wanted.add_header("Authorization", f"Bearer {key}".encode().decode("latin-1"))
     try:
         response: HTTPResponse = urllib.request.urlopen(wanted, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:

@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
 
 def handle(options: argparse.Namespace) -> int:
     """Prints the answer as it comes, and a line about it on standard error."""
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = sys.stdin.buffer.read().decode() if options.prompt == "-" else options.prompt
     messages = [{"role": "user", "content": prompt}]
     if options.system is not None:
         messages.insert(0, {"role": "system", "content": options.system})
@@ -67,4 +67,5 @@ def _print_answer(
         elif isinstance(event, Finish):
             speed = tokens_per_second(event.usage, event.timings)
             count = event.usage.num_generated_tokens
-            print(f"\n[{model.id}: {count} tokens, {speed:.0f} tokens/s]", file=sys.stderr)
+            print(flush=True)
+            print(f"[{model.id}: {count} tokens, {speed:.0f} tokens/s]", file=sys.stderr)

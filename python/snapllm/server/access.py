@@ -48,7 +48,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     keys = request.app[OPTIONS].api_keys
     if not keys or request.path in _OPEN_PATHS or request.method == "OPTIONS":
         return await handler(request)
-    given = given_key(request).encode()
+    given = given_key(request).encode(errors="surrogateescape")
     # All of them, so that the time says nothing about which one is nearly right.
     matches = [hmac.compare_digest(given, key.encode()) for key in keys]
     if not any(matches):
@@ -69,8 +69,13 @@ async def check_host(request: web.Request, handler: Handler) -> web.StreamRespon
     host = request.headers.get("Host", "")
     if is_guarded or _is_own_name(host, options.cors_origins):
         return await handler(request)
-    message = f"{host} is no name of this server: allow it with --cors-origin or --api-key"
+    message = f"{_plain(host)} is no name of this server: allow it with --cors-origin or --api-key"
     return refuse(request, ApiError("host_not_allowed", message))
+
+
+def _plain(header: str) -> str:
+    """A header's value as it can be sent back: what is not UTF-8 in it was kept as surrogates."""
+    return header.encode(errors="replace").decode()
 
 
 def _is_local(request: web.Request) -> bool:
@@ -103,9 +108,9 @@ async def allow_origins(request: web.Request, handler: Handler) -> web.StreamRes
     where the browser does not ask before, it is refused.
     """
     origins = request.app[OPTIONS].cors_origins
-    origin = request.headers.get("Origin")
-    if origin is None:
+    if "Origin" not in request.headers:
         return await handler(request)
+    origin = _plain(request.headers["Origin"])
     if not (origin in origins or "*" in origins):
         if _is_sent_unasked(request, origin):
             message = f"pages of {origin} may not ask: allow them with --cors-origin"
