@@ -275,6 +275,7 @@ class Engine(_lifetime.ClosedAtExit):
         Raises:
             ModelNotFoundError: There is none.
         """
+        self._runner.gate.check_open()
         return self._images.get(None if model_id is None else check_text(model_id, "model_id"))
 
     def image_models(self) -> list[ImageModel]:

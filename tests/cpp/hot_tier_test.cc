@@ -123,19 +123,56 @@ TEST(hot_tier, what_others_were_forked_off_is_pinned_in_its_cells) {
   CHECK_EQ(f.context->num_cells(), 0);
 }
 
-TEST(hot_tier, what_is_in_cells_of_another_time_is_not_lent) {
+TEST(hot_tier, a_beginning_is_pinned_though_there_is_no_slot_left) {
   Fixture f(info_with_hot(2));
   f.submit(1, std::string(100, 'p'), "other");
   f.run();
   f.submit(2, kHead + "question one", "first");
   f.run();
-  REQUIRE(f.promote(kHead).ok());  // in place of the other, in cells of its own
-  CHECK_EQ(f.context->num_cells(), 300 + 317);
-  const int num_before = f.context->num_forked_tokens();
-  f.submit(3, kHead + "question two", "second");
-  f.scheduler.step({});
-  CHECK_EQ(f.context->num_forked_tokens() - num_before, 309);
+  REQUIRE(f.promote(kHead).ok());  // in the other's slot
+  CHECK_EQ(f.context->num_cells(), 317);
+}
+
+TEST(hot_tier, a_pinned_document_stays_when_its_beginning_is_pinned_too) {
+  Fixture f(info_with_hot(4));
+  const std::string document(600, 'd');
+  f.submit(1, document + "question", "first");
   f.run();
+  REQUIRE(f.promote(document).ok());
+  REQUIRE(f.promote(document.substr(0, 500)).ok());
+  CHECK(f.is_hot(document));
+  f.submit(2, std::string(500, 'o') + "question", "second");
+  f.run();
+  // More than may be pinned: it takes the place of what was.
+  REQUIRE(f.promote(std::string(500, 'o')).ok());
+  CHECK(!f.is_hot(document));
+}
+
+TEST(hot_tier, a_question_needs_no_more_of_an_earlier_one_than_the_document) {
+  ModelInfo info = info_with_hot(8);
+  info.max_foreign_tokens = 64;
+  Fixture f(info);
+  f.submit(1, kHead + std::string(400, 'q'), "first");
+  f.run();
+  REQUIRE(f.promote(kHead).ok());
+  for (uint64_t id = 2; id <= 4; ++id) {
+    f.submit(id, kHead + std::to_string(id), "answer");
+    f.run();
+  }
+  CHECK(!f.is_hot(kHead + "q"));
+}
+
+TEST(hot_tier, a_document_that_is_demoted_while_it_is_used_is_not_pinned_afterwards) {
+  ModelInfo info = info_with_hot(4);
+  info.max_foreign_tokens = 0;
+  LendingFixture f(info);
+  f.submit(2, kHead + "two", "second");
+  f.scheduler.step({});
+  f.scheduler.demote({}, to_tokens(kHead), {});
+  f.run();
+  f.submit(3, std::string(300, 'o'), "third");
+  f.run();
+  CHECK(!f.is_hot(kHead));
 }
 
 TEST(hot_tier, a_prefix_that_is_lent_already_does_not_hide_a_shorter_one) {

@@ -16,6 +16,7 @@ using testing::FakeTextContext;
 using testing::FakeTextModel;
 using testing::to_tokens;
 using Image = std::shared_ptr<FakeMediaChunk>;
+using Tokens = std::vector<Token>;
 
 Image make_image(int32_t id, int32_t num_tokens = 20, int32_t num_positions = 20) {
   return std::make_shared<FakeMediaChunk>(id, num_tokens, num_positions);
@@ -259,6 +260,30 @@ TEST(media, a_prompt_that_shows_what_is_not_there_is_refused) {
   CHECK(is_refused(bad));
   info.has_vision = false;
   CHECK(is_refused(good));
+}
+
+TEST(media, what_could_not_be_restored_whole_ends_before_an_image_not_within) {
+  for (const int num_restored : {0, 1}) {
+    for (const int32_t num_hot : {0, 4}) {
+      Fixture f(num_hot);
+      const Image image = make_image(1, 300, 300);  // over the end of the first block, to the third
+      const std::string before(250, 'h');
+      const std::string after(200, 't');
+      f.submit(1, before, image, after + "other", "first");
+      f.run();
+      const std::string more = after + std::string(300, 'x');
+      f.submit(2, before, image, more, "second");
+      f.run();
+      Tokens all = to_tokens(before);
+      all.insert(all.end(), image->tokens.begin(), image->tokens.end());
+      const Tokens text = to_tokens(more);
+      all.insert(all.end(), text.begin(), text.end());
+      f.scheduler.demote({}, all, {});
+      f.context->fail_restore_after(num_restored);
+      f.submit(3, before, image, more + "second and", "third");
+      f.run();
+    }
+  }
 }
 
 }  // namespace

@@ -56,12 +56,12 @@ TEST(shared_prefix, what_is_hot_is_used_whatever_of_the_rest_cannot_be_restored)
 
 TEST(shared_prefix, the_beginning_stays_though_a_part_of_a_block_needs_room_to_be_restored) {
   ModelInfo info = info_with_hot(4);
-  info.kv_cells = 1024;
+  info.kv_cells = 1000;
   HalfHotFixture f(info);
   f.submit(3, kTurns.substr(0, 800) + "second", "third");
   f.run();
   CHECK_EQ(f.last[3].cache.num_hot_tokens, 512);
-  CHECK_EQ(f.last[3].cache.num_warm_tokens, 800 - 512);
+  CHECK_EQ(f.last[3].cache.num_warm_tokens, 768 - 512);
 }
 
 TEST(shared_prefix, less_than_a_block_is_restored_with_the_rest) {
@@ -118,14 +118,34 @@ TEST(shared_prefix, no_more_of_the_end_goes_than_is_needed) {
 
 TEST(shared_prefix, a_pinned_prefix_is_not_cut) {
   ModelInfo info = info_with_hot(4);
-  info.kv_cells = 1200;
+  info.kv_cells = 1150;
   Fixture f(info);
-  f.submit(1, kTurns, "first");
+  f.submit(1, kSystem, "first");
   f.run();
-  REQUIRE(f.promote(kTurns).ok());
-  f.submit(2, kSystem + "other", long_answer(), 200);
+  REQUIRE(f.promote(kSystem).ok());
+  // Both share half of it, and begin beside all of it, but cannot both end there.
+  f.submit(2, kSystem.substr(0, 300) + "one", long_answer(), 400);
+  f.submit(3, kSystem.substr(0, 300) + "other", long_answer(), 400);
   f.run();
-  CHECK(f.is_hot(kTurns));
+  CHECK(f.scheduler.stats().num_preemptions > 0);
+  CHECK(f.is_hot(kSystem));
+}
+
+TEST(shared_prefix, an_end_goes_before_what_is_pinned) {
+  ModelInfo info = info_with_hot(4);
+  info.kv_cells = info.max_foreign_tokens = 1400;
+  Fixture f(info);
+  const std::string pinned(300, 'p');
+  f.submit(1, pinned, "first");
+  f.run();
+  REQUIRE(f.promote(pinned).ok());
+  f.submit(2, kTurns, "second");
+  f.run();
+  f.submit(3, kSystem + "other", long_answer(), 400);
+  f.run();
+  CHECK(f.is_hot(pinned));
+  CHECK(f.is_hot(kSystem));
+  CHECK(!f.is_hot(kTurns));
 }
 
 }  // namespace

@@ -30,3 +30,9 @@ def test_whoever_reads_only_the_beginning_is_no_error() -> None:
     done = _run("run Hello | true; echo ${PIPESTATUS[0]}", executable="/bin/bash")
     assert done.stdout.split()[-1:] == [b"141"]
     assert done.stderr == b""
+
+
+def test_an_empty_pipe_is_no_prompt() -> None:
+    done = _run("run -", input=b"\n")
+    assert done.returncode == 2
+    assert done.stderr == b"snapllm run: the prompt is empty\n"

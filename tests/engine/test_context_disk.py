@@ -139,3 +139,9 @@ def test_files_on_their_way_lie_in_the_workspace_and_what_a_crash_left_is_remove
         left.parent.touch()
         with pytest.raises(snapllm.StorageError, match="File exists"):
             engine.contexts.transfers.make()
+
+
+def test_a_workspace_that_cannot_be_made_says_why() -> None:
+    with pytest.raises(snapllm.StorageError, match=r"cannot make /proc/nowhere: ") as error:
+        snapllm.Engine(workspace="/proc/nowhere")
+    assert "lock" not in str(error.value)

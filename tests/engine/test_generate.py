@@ -246,3 +246,18 @@ def test_where_every_token_is_banned_there_is_no_answer(
     banned = dict.fromkeys(range(model.info.vocab_size), -math.inf)
     with pytest.raises(snapllm.SnapLLMError, match="no token"):
         model.generate("Hi", max_tokens=4, logit_bias=banned, **options)
+
+
+@pytest.mark.parametrize("unit", ["abc ", "déjà vu, encore ", "the cat 12345 "])
+def test_a_prompt_that_is_far_too_long_is_refused_with_about_as_many_tokens_as_it_has(
+    tmp_path: Path, unit: str
+) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(make_nano_model(tmp_path / "m.gguf"), "m", context_size=256)
+        tokens_of_unit = len(model.tokenize(unit * 20)) / 20
+        for ask in (model.generate, model.chat):
+            with pytest.raises(ContextLengthExceededError) as error:
+                ask(unit * 20000)
+            counted = re.search(r"too long: (\d+) tokens > 255 maximum", str(error.value))
+            assert counted is not None
+            assert int(counted[1]) == pytest.approx(20000 * tokens_of_unit, rel=0.02)

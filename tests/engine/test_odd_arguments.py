@@ -376,6 +376,7 @@ def test_the_interpreter_ends_while_a_thread_computes(
     ("options", "param"),
     [
         ({"keep_alive_s": float("nan")}, "keep_alive_s"),
+        ({"keep_alive_s": -0.5}, "keep_alive_s"),
         ({"keep_alive_s": float("inf")}, "keep_alive_s"),
         ({"context_size": 1}, "context_size"),
         ({"batch_tokens": 1}, "batch_tokens"),

@@ -47,6 +47,17 @@ def test_an_answer_is_counted(log_of: Callable[..., str]) -> None:
         assert "error=" not in line
 
 
+def test_what_is_computed_without_an_answer_is_counted(log_of: Callable[..., str]) -> None:
+    document = {"model_id": "llama", "content": "one two three"}
+    for stream in (False, True):
+        line = log_of("POST", "/api/v1/contexts/ingest", document | {"stream": stream})
+        assert " model=llama prompt_tokens=" in line and "prompt_tokens=0" not in line
+    body = {"model": "llama", "messages": LONG["messages"]}
+    assert " model=llama prompt_tokens=" in log_of("POST", "/v1/messages/count_tokens", body)
+    body = {"model": "llama", "input": "Hello"}
+    assert " model=llama prompt_tokens=" in log_of("POST", "/v1/responses/input_tokens", body)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "words"),
     [

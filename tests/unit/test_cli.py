@@ -42,6 +42,7 @@ from snapllm.server.run import StartupError, address_of, serve
         ("image x --lora-dir=", "--lora-dir: must not be empty"),
         ("image x --init=", "--init: must not be empty"),
         ("image x --size 64", "--size: expected WIDTHxHEIGHT"),
+        ("image x -o nowhere/a.png", "--output: there is no folder 'nowhere'"),
         ("image x -o a.gif", "--output: expected a name in .png, .jpg, .jpeg, .webp"),
     ],
 )

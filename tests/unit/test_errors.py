@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snapllm.errors import from_status
+from snapllm.protocol.error_codes import api_error
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,9 @@ from snapllm.errors import from_status
 def test_a_refusal_of_the_core_names_the_argument(message: str, param: str | None) -> None:
     assert from_status("invalid_request", message).param == param
     assert from_status("out_of_memory", message).param is None
+
+
+def test_a_native_request_has_its_models_field_named_as_it_is_there() -> None:
+    error = from_status("invalid_request", "model a is an embedding model: it cannot generate text")
+    assert api_error(error, "/v1/chat/completions").param == "model"
+    assert api_error(error, "/api/v1/contexts/ingest").param == "model_id"

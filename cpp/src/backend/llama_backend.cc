@@ -150,7 +150,7 @@ llama_flash_attn_type flash_attention_type(const ModelOptions& options, Attentio
 // KV that one of them computed differs in its last bits from that of another.
 std::string fingerprint_name(Attention attention, const GgufHeader& header, bool has_own_products,
                              bool is_long) {
-  std::string name = "own 2";
+  std::string name = "own 3";
   if (attention == Attention::kPlain) name = "plain";
   if (attention == Attention::kFlash) name = "flash";
   if (has_own_products) name += " products 3";

@@ -53,21 +53,22 @@ LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
 }
 
 PromptLimit LlamaTextModel::prompt_limit() const {
-  return {longest_token_bytes_, info_.context_size};
+  return {longest_token_bytes_, info_.context_size, [this](const std::string& text) {
+            return common_tokenize(vocab_, text, /*add_special=*/false, /*parse_special=*/false)
+                .size();
+          }};
 }
 
 Result<std::vector<Token>> LlamaTextModel::tokenize(const std::string& text, bool add_special,
                                                     bool parse_special) const {
-  if (Status status = prompt_limit().check(text.size()); !status.ok()) return status;
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::vector<Token>> {
+    if (Status status = prompt_limit().check(text); !status.ok()) return status;
     return common_tokenize(vocab_, text, add_special, parse_special);
   });
 }
 
 Result<std::vector<Token>> LlamaTextModel::tokenize_infill(const std::string& prefix,
                                                            const std::string& suffix) const {
-  const size_t num_bytes = prefix.size() + suffix.size();
-  if (Status status = prompt_limit().check(num_bytes); !status.ok()) return status;
   const Token before = llama_vocab_fim_pre(vocab_);
   const Token after = llama_vocab_fim_suf(vocab_);
   const Token middle = llama_vocab_fim_mid(vocab_);
@@ -76,6 +77,7 @@ Result<std::vector<Token>> LlamaTextModel::tokenize_infill(const std::string& pr
                   "the model's vocabulary has no tokens to ask for what is missing between two texts");
   }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::vector<Token>> {
+    if (Status status = prompt_limit().check(prefix + suffix); !status.ok()) return status;
     std::vector<Token> tokens;
     const auto append = [&](const std::string& text) {
       const auto more = common_tokenize(vocab_, text, /*add_special=*/false,

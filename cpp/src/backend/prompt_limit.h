@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <string>
 
 #include "snapllm/status.h"
 
@@ -16,9 +18,11 @@ Status prompt_too_long(int64_t num_tokens, int32_t context_size);
 struct PromptLimit {
   size_t longest_token_bytes = 1;
   int32_t context_size = 0;
+  std::function<size_t(const std::string& text)> count_tokens = {};
 
-  // Refuses a text that has too many tokens however it is cut.
-  Status check(size_t num_bytes) const;
+  // Refuses a text that has too many tokens however it is cut, and says about how many they are:
+  // agents leave out of their conversation what is too much of it. May throw what counting throws.
+  Status check(const std::string& text) const;
 };
 
 }  // namespace snapllm

@@ -274,7 +274,7 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
     Rendered rendered = render(request);
     const bool is_marked = !rendered.mark.empty();
     std::string text = is_marked ? without_mark(rendered.text, rendered.mark) : rendered.text;
-    if (Status status = limit.check(text.size()); !status.ok()) return status;
+    if (Status status = limit.check(text); !status.ok()) return status;
     auto prompt = tokenize(rendered.text, request);
     if (!prompt.ok()) return prompt.status();
     if (is_marked) drop_mark(prompt.value(), rendered.mark, vocab_);

@@ -42,7 +42,7 @@ double seconds_between(ModelRegistry::Clock::time_point from, ModelRegistry::Clo
 // Of options that the backend does not see where the model is in memory already.
 Status check_keep_alive(double keep_alive_s) {
   constexpr double kMaxSeconds = 1e9;
-  if (keep_alive_s >= -1.0 && keep_alive_s <= kMaxSeconds) return {};
+  if (keep_alive_s == -1.0 || (keep_alive_s >= 0.0 && keep_alive_s <= kMaxSeconds)) return {};
   return {StatusCode::kInvalidRequest,
           "keep_alive_s must be between 0 and 1e9, or -1 for the engine's"};
 }

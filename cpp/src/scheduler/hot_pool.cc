@@ -1,11 +1,13 @@
 #include "scheduler/hot_pool.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "store/piece.h"
 
 namespace snapllm {
+
 HotPool::Match HotPool::match(const Hash128& root, std::span<const Token> prompt,
                               int32_t max_tokens, bool whole_only) {
   Match best;
@@ -51,16 +53,27 @@ int32_t HotPool::num_parked_cells() const {
   return num_parked;
 }
 
-int32_t HotPool::num_pinned_tokens() const {
-  int32_t num_pinned = 0;
-  for (const HotPrefix& prefix : prefixes_) num_pinned += prefix.pinned ? prefix.num_tokens() : 0;
-  return num_pinned;
+int32_t HotPool::num_pinned_cells_with(const HotPrefix& more, int32_t num_tokens) const {
+  std::unordered_map<const HotPrefix*, int32_t> held;  // of each prefix's first tokens
+  const auto hold = [&](const HotPrefix* at, int32_t count) {
+    for (; at != nullptr; at = at->base) {
+      held[at] = std::max(held[at], count);
+      count = std::min(count, at->num_shared);
+    }
+  };
+  for (const HotPrefix& prefix : prefixes_) {
+    if (prefix.pinned) hold(&prefix, prefix.num_tokens());
+  }
+  hold(&more, num_tokens);
+  int32_t num_cells = 0;
+  for (const auto& [prefix, count] : held) num_cells += std::max(0, count - prefix->num_shared);
+  return num_cells;
 }
 
-HotPrefix* HotPool::victim(std::initializer_list<const HotPrefix*> kept) {
+HotPrefix* HotPool::victim(const HotPrefix* keep) {
   HotPrefix* best = nullptr;
   for (HotPrefix& prefix : prefixes_) {
-    if (prefix.num_users > 0 || std::ranges::find(kept, &prefix) != kept.end()) continue;
+    if (prefix.num_users > 0 || &prefix == keep) continue;
     if (best == nullptr || std::pair(prefix.pinned, prefix.last_used) <
                                std::pair(best->pinned, best->last_used)) {
       best = &prefix;

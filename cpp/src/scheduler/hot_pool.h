@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <list>
 #include <mutex>
 #include <span>
@@ -53,17 +52,19 @@ class HotPool {
   // Any thread: whether a prefix begins with these tokens, or with `whole_only` is just these.
   bool holds(const Hash128& root, std::span<const Token> tokens, bool whole_only) const;
 
+  // Whether there may be one more prefix.
+  bool has_slot() const { return size() < max_prefixes_; }
   // Whether one more prefix with so many cells of its own is within the bounds.
   bool has_room(int32_t num_cells) const { return has_room(num_cells, max_cells_); }
   // The same with a bound of cells that is lower.
   bool has_room(int32_t num_cells, int32_t max_cells) const {
-    return size() < max_prefixes_ && num_cells_ + num_cells <= max_cells;
+    return has_slot() && num_cells_ + num_cells <= max_cells;
   }
   // The least recently used prefix that may not be stored; null = none.
   HotPrefix* find_unsaved();
   // The least recently used prefix that nothing shares, pinned ones only after all
-  // others; null when none can go. Those of `kept` are left out.
-  HotPrefix* victim(std::initializer_list<const HotPrefix*> kept);
+  // others; null when none can go. `keep` is left out.
+  HotPrefix* victim(const HotPrefix* keep);
   HotPrefix& add(HotPrefix prefix);
   // REQUIRES: num_users == 0
   void remove(HotPrefix* prefix);
@@ -80,7 +81,8 @@ class HotPool {
 
   // Cells of the prefixes that nobody asked to keep.
   int32_t num_parked_cells() const;
-  int32_t num_pinned_tokens() const;
+  // Cells that pinned prefixes hold, were the first `num_tokens` of `more` pinned as well.
+  int32_t num_pinned_cells_with(const HotPrefix& more, int32_t num_tokens) const;
   int32_t max_cells() const { return max_cells_; }
   int32_t num_cells() const { return num_cells_; }
   int32_t size() const { return static_cast<int32_t>(prefixes_.size()); }

@@ -53,6 +53,11 @@ bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
 
 PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
   PrefixPlan plan = plan_source(sequence, running);
+  // Where the tokens are all its base's it is that, or the rest of it would have to stay.
+  while (plan.hot != nullptr && plan.hot->base != nullptr &&
+         plan.hot->num_shared >= plan.num_tokens) {
+    plan.hot = plan.hot->base;
+  }
   if (plan.hot != nullptr && !plan.stored && kind_ == KvKind::kBlocks) {
     plan.lender = find_lender(*plan.hot, plan.num_tokens);
   }
@@ -73,6 +78,7 @@ PrefixPlan PrefixCache::plan_source(const Sequence& sequence, Running running) {
     plan.hot = hot.prefix;
     plan.num_tokens = num_hot;
   }
+  const PrefixPlan only_hot = plan;
   if (!whole_only) {
     for (const auto& other : running) {
       if (other->root() != sequence.root() || !other->reuses_prefix()) continue;
@@ -80,11 +86,11 @@ PrefixPlan PrefixCache::plan_source(const Sequence& sequence, Running running) {
           std::min({common_prefix(other->tokens(), prompt), other->num_computed(),
                     sequence.max_reusable()}));
       if (common > plan.num_tokens && common >= kMinKeptTokens) {
-        plan.hot = nullptr;
         plan.running = other.get();
         plan.num_tokens = common;
       }
     }
+    if (plan.running != nullptr) plan.hot = nullptr;
     plan.deferred = is_deferred(sequence, running, plan.num_tokens);
     if (plan.deferred) return plan;
   }
@@ -109,9 +115,9 @@ PrefixPlan PrefixCache::plan_source(const Sequence& sequence, Running running) {
   plan.is_unread = is_unread;
   plan.running = nullptr;
   // What is hot need neither be restored nor have cells of its own.
-  const bool is_begun = plan.hot != nullptr && !is_unread && !whole_only;
-  plan.num_tokens = is_begun ? stored.skip(plan.num_tokens) : 0;
-  if (plan.num_tokens == 0) plan.hot = nullptr;
+  const bool is_begun = only_hot.hot != nullptr && !is_unread && !whole_only;
+  plan.num_tokens = is_begun ? stored.skip(only_hot.num_tokens) : 0;
+  plan.hot = plan.num_tokens > 0 ? only_hot.hot : nullptr;
   plan.stored = std::move(stored);
   return plan;
 }
@@ -171,7 +177,7 @@ void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Runni
     return;
   }
   while (!hot_.has_room(0)) {
-    HotPrefix* victim = hot_.victim({source.base()});
+    HotPrefix* victim = hot_.victim(source.base());
     if (victim == nullptr) break;
     drop(victim, free_ids);
   }
@@ -205,13 +211,19 @@ void PrefixCache::restore_plan(Sequence& sequence, PrefixPlan& plan, Running run
   if (plan.is_unread) plan.stored = read(sequence);
   make_room_to_cut(*plan.stored, running, free_ids);
   int32_t num_cold = 0;
-  const int32_t end = std::max(plan.num_tokens, restore(sequence.id(), *plan.stored, num_cold));
+  int32_t end = std::max(plan.num_tokens, restore(sequence.id(), *plan.stored, num_cold));
   // Not before: what a restore finds in a sequence goes.
   if (plan.hot != nullptr) {
     context_.fork_sequence(plan.hot->id, sequence.id(), {0, plan.num_tokens});
   }
-  const int32_t num_warm = end - plan.num_tokens - num_cold;
-  sequence.begin_from({plan.num_tokens, num_warm, num_cold}, plan.hot, plan.num_tokens);
+  // Where not all could be restored it may end within an image, which is computed as a whole.
+  if (const int32_t usable = sequence.cut_before_span(end); usable < end) {
+    context_.truncate_sequence(sequence.id(), usable);
+    end = usable;
+  }
+  const int32_t num_hot = std::min(plan.num_tokens, end);
+  num_cold = std::min(num_cold, end - num_hot);
+  sequence.begin_from({num_hot, end - num_hot - num_cold, num_cold}, plan.hot, num_hot);
 }
 
 void PrefixCache::fill(Sequence& sequence, PrefixPlan plan, Running running,
@@ -328,7 +340,7 @@ bool PrefixCache::park(Sequence& sequence, bool is_unsaved, std::vector<Sequence
   }
   const int32_t num_own_cells = num_tokens - sequence.num_shared();
   while (!hot_.has_room(num_own_cells)) {
-    HotPrefix* victim = hot_.victim({sequence.base()});
+    HotPrefix* victim = hot_.victim(sequence.base());
     // Others are not given up for one that is too large anyway, nor pinned ones at all.
     if (victim == nullptr || victim->pinned || num_own_cells > hot_.max_cells()) {
       if (is_unsaved) save_missing(sequence.id(), sequence.root(), tokens);
@@ -365,7 +377,7 @@ Status PrefixCache::promote(const Hash128& root, std::span<const Token> tokens,
   if (num_tokens > max_tokens) return no_room;
   if (pin_beginning(root, tokens, free_ids)) return {};
   while (!hot_.has_room(num_tokens, max_tokens) || free_ids.empty() || free_cells < num_tokens) {
-    HotPrefix* victim = hot_.victim({});
+    HotPrefix* victim = hot_.victim(nullptr);
     if (victim == nullptr) return no_room;
     free_cells += victim->num_own_cells();
     drop(victim, free_ids);
@@ -390,10 +402,14 @@ bool PrefixCache::pin_beginning(const Hash128& root, std::span<const Token> toke
   const auto num_tokens = static_cast<int32_t>(tokens.size());
   const auto known = hot_.match(root, tokens, num_tokens, /*whole_only=*/false);
   if (kind_ != KvKind::kBlocks || known.num_tokens < num_tokens) return false;
-  if (free_ids.empty() || !hot_.has_room(0)) return false;
-  if (hot_.num_pinned_tokens() + num_tokens > model_->info().max_hot_tokens) return false;
   HotPrefix* owner = known.prefix;
   while (owner->num_shared >= num_tokens) owner = owner->base;
+  if (hot_.num_pinned_cells_with(*owner, num_tokens) > model_->info().max_hot_tokens) return false;
+  while (!hot_.has_slot() || free_ids.empty()) {
+    HotPrefix* const victim = hot_.victim(owner);
+    if (victim == nullptr || victim->pinned) return false;
+    drop(victim, free_ids);
+  }
   HotPrefix prefix;
   prefix.id = free_ids.back();
   free_ids.pop_back();

@@ -23,7 +23,7 @@ struct PrefixPlan {
   HotPrefix* hot = nullptr;           // forked off it ...
   const Sequence* running = nullptr;  // ... or off this running sequence:
   int32_t num_tokens = 0;             // so many, whose cells it shares;
-  // and restored from this, what comes after them. Off a running one all is forked.
+  // and restored from this, what comes after them, or all where it is unread.
   std::optional<StoredPrefix> stored;
   bool is_unread = false;  // what is stored is on disk in part, and is to be read first
   HotPrefix* lender = nullptr;  // under whose id it goes on, `hot` or what that was forked off
@@ -80,6 +80,7 @@ class PrefixCache {
     return hot_.holds(root, tokens, /*whole_only=*/kind_ == KvKind::kCheckpoints);
   }
 
+  void check_invariants(Running running) const;
   const HotPool& hot() const { return hot_; }
   KvKind kind() const { return kind_; }
   uint64_t num_failed_restores() const { return num_failed_restores_; }
@@ -93,8 +94,9 @@ class PrefixCache {
   // Leaves only the first tokens of a prefix, among them all that others share of it; what the
   // store has not of the others is stored first.
   void cut(HotPrefix* prefix, int32_t num_tokens);
-  // Takes up to `num_cells` cells that nobody shares off the end of the least recently used of
-  // the prefixes that others share. Whether there was one.
+  // Takes up to `num_cells` cells that nobody needs off the end of the least recently used prefix
+  // that is not pinned, but whose beginning others share or the plan goes on from. Whether there
+  // was one.
   bool trim(int32_t num_cells, const PrefixPlan& plan, Running running);
   // Cells of the prefix that others share, beginning with its first.
   int32_t num_shared_with(const HotPrefix& prefix, Running running) const;

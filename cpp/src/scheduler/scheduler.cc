@@ -487,6 +487,7 @@ void Scheduler::check_invariants() const {
   const ModelInfo& info = model_->info();
   assert(running_.size() + num_hot + free_ids_.size() ==
          static_cast<size_t>(info.max_sequences + info.num_hot_sequences));
+  prefix_cache_.check_invariants(running_);
 #endif
 }
 

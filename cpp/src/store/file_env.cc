@@ -152,6 +152,7 @@ std::unique_ptr<FileEnv> posix_file_env() { return std::make_unique<PosixFileEnv
 Result<std::unique_ptr<FolderLock>> FolderLock::acquire(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
+  if (error) return failed("make", folder, error.value());
   const std::string path = folder + "/lock";
   Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   struct stat facts{};

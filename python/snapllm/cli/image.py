@@ -21,6 +21,8 @@ def _output(text: str) -> Path:
     path = parse_path(text)
     if path.suffix.lower() not in _SUFFIXES:
         raise argparse.ArgumentTypeError(f"expected a name in {', '.join(_SUFFIXES)}, not {text!r}")
+    if not path.parent.is_dir():  # said before an image is made that cannot be kept
+        raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     return path
 
 

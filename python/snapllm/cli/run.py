@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from snapllm.cli.units import parse_path
+from snapllm.cli.units import USAGE_ERROR, parse_path
 from snapllm.engine import Engine
 from snapllm.errors import SnapLLMError
 from snapllm.model import Model
@@ -34,6 +34,9 @@ def add_parser(commands: Any) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Prints the answer as it comes, and a line about it on standard error."""
     prompt = sys.stdin.buffer.read().decode() if options.prompt == "-" else options.prompt
+    if not prompt.strip():
+        print("snapllm run: the prompt is empty", file=sys.stderr)
+        return USAGE_ERROR
     messages = [{"role": "user", "content": prompt}]
     if options.system is not None:
         messages.insert(0, {"role": "system", "content": options.system})

@@ -27,6 +27,7 @@ from snapllm.server.access import add_headers, allow_origins, authenticate, chec
 from snapllm.server.keys import ENGINE, OPTIONS, STATE, ServerState
 from snapllm.server.log_lines import request_log
 from snapllm.server.middleware import errors
+from snapllm.server.model_events import RESIDENCY_LOG, ResidencyLog
 from snapllm.server.options import AppOptions
 from snapllm.server.watch import watch_engine
 
@@ -70,6 +71,7 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     app[OPTIONS] = options
     app[ENGINE] = engine
     app[STATE] = ServerState()
+    app[RESIDENCY_LOG] = ResidencyLog(engine)
     routes_admin.add_routes(app)
     routes_openai.add_routes(app)
     routes_completions.add_routes(app)

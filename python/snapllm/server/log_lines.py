@@ -42,6 +42,13 @@ def note_started(request: web.Request, model_id: str, answers: Sequence[Answer[A
     facts.answers += answers
 
 
+def note_prompt(request: web.Request, model_id: str, num_tokens: int | None = None) -> None:
+    """Has the request's line name its model and, once it is known, how long its prompt is: of what
+    is computed without an answer."""
+    counts = {} if num_tokens is None else {"prompt_tokens": num_tokens}
+    facts_of(request).logged = {"model": model_id, **counts}
+
+
 def _logged(facts: RequestFacts) -> dict[str, object]:
     logged, answers = dict(facts.logged), facts.answers
     if answers:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from aiohttp import web
+
 from snapllm import _core
 from snapllm.diffusion import ImageModelInfo
 from snapllm.engine import Engine
@@ -76,3 +78,6 @@ class ResidencyLog:
             if state != self._image_states.get(model_id, "resident"):
                 log.info(_RETURNED if state == "resident" else _EVICTED, quoted(model_id))
         self._image_states = states
+
+
+RESIDENCY_LOG: web.AppKey[ResidencyLog] = web.AppKey("residency_log", ResidencyLog)

@@ -20,6 +20,7 @@ from snapllm.protocol.anthropic_answers import (
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
 from snapllm.server.keys import OPTIONS, engine_of, prepare
+from snapllm.server.log_lines import note_prompt
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.request_facts import facts_of
 from snapllm.server.sse import EventStream, event_stream, stream_response
@@ -90,6 +91,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     options = request.app[OPTIONS]
     parsed = anthropic.parse_count(await request.read(), strip_billing=options.strip_billing_header)
     lowered = await engine_of(request).runner.lower(await prepare(request, parsed.request))
+    note_prompt(request, lowered.model, len(lowered.tokens))
     return json_response(count_object(parsed, len(lowered.tokens)))
 
 

@@ -29,6 +29,7 @@ from snapllm.server.keys import (
     resolve_model,
     threads_of,
 )
+from snapllm.server.log_lines import note_prompt
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.native_streams import send_answer
 from snapllm.server.sse import DONE, event_stream, stream_response
@@ -79,6 +80,7 @@ async def _context_of(request: web.Request) -> tuple[str, str]:
         ContextNotFoundError: There is no such context.
     """
     view = await _view_of(request)
+    note_prompt(request, view.record.model_id)
     await model_ready(request, view.record.model_id)
     return view.record.id, cache_namespace_of(request)
 
@@ -87,11 +89,17 @@ def _json(body: Mapping[str, object]) -> web.Response:
     return json_response(msgspec.json.encode(body))
 
 
+def _ingested(request: web.Request, view: ContextView) -> web.Response:
+    note_prompt(request, view.record.model_id, len(view.record.tokens))
+    return _json(context_answers.ingested_object(view))
+
+
 async def ingest(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/contexts/ingest"""
     wanted = wire.parse_ingest(await request.read())
     model_id = resolve_model(request, wanted.model_id)
     await model_ready(request, model_id, "model_id")
+    note_prompt(request, model_id)
     loop = asyncio.get_running_loop()
     steps: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
 
@@ -110,7 +118,7 @@ async def ingest(request: web.Request) -> web.StreamResponse:
         )
 
     if not wanted.stream:
-        return _json(context_answers.ingested_object(await _computing(request, work)))
+        return _ingested(request, await _computing(request, work))
     task = asyncio.ensure_future(_computing(request, work))
 
     task.add_done_callback(see_failure)
@@ -134,7 +142,9 @@ async def _send_ingest(
         while (step := await steps.get()) is not None:
             await stream.send([context_answers.progress_object(*step)])
         try:
-            await stream.send([context_answers.ingested_piece(await task), DONE])
+            view = await task
+            note_prompt(request, view.record.model_id, len(view.record.tokens))
+            await stream.send([context_answers.ingested_piece(view), DONE])
         except SnapLLMError as error:
             await stream.fail(api_error(error))
     return stream_response(request)
@@ -224,7 +234,7 @@ async def append(request: web.Request) -> web.Response:
             context_id, wanted.content, cache_namespace=namespace, cancellation=cancellation
         ),
     )
-    return _json(context_answers.ingested_object(view))
+    return _ingested(request, view)
 
 
 async def fork(request: web.Request) -> web.Response:
@@ -241,7 +251,7 @@ async def fork(request: web.Request) -> web.Response:
             cancellation=cancellation,
         ),
     )
-    return _json(context_answers.ingested_object(view))
+    return _ingested(request, view)
 
 
 async def export(request: web.Request) -> web.StreamResponse:
@@ -273,7 +283,7 @@ async def import_(request: web.Request) -> web.Response:
                 cancellation=cancellation,
             ),
         )
-    return _json(context_answers.ingested_object(view))
+    return _ingested(request, view)
 
 
 async def delete(request: web.Request) -> web.Response:

@@ -27,7 +27,6 @@ from snapllm.protocol.native_listing import ComingModel, model_entries, model_ob
 from snapllm.server.coming import coming_model
 from snapllm.server.keys import (
     STATE,
-    ServerState,
     engine_of,
     loaded_ids,
     resolve_model,
@@ -36,7 +35,7 @@ from snapllm.server.keys import (
 )
 from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response
-from snapllm.server.model_events import log_loaded, log_switched, log_unloaded
+from snapllm.server.model_events import RESIDENCY_LOG, log_loaded, log_switched, log_unloaded
 from snapllm.server.warm_up import warm_up
 
 
@@ -56,7 +55,7 @@ async def load_model(request: web.Request) -> web.Response:
     )
     # A client that leaves does not stop a load that others may wait for.
     info = await asyncio.shield(
-        asyncio.ensure_future(_load_listed(request.app[STATE], engine, wanted, coming))
+        asyncio.ensure_future(_load_listed(request.app, engine, wanted, coming))
     )
     if isinstance(info, ImageModelInfo):
         is_active = engine.active_image_model == info.id
@@ -65,14 +64,14 @@ async def load_model(request: web.Request) -> web.Response:
 
 
 async def _load_listed(
-    state: ServerState, engine: Engine, wanted: native.LoadRequest, coming: ComingModel
+    app: web.Application, engine: Engine, wanted: native.LoadRequest, coming: ComingModel
 ) -> _core.ModelInfo | ImageModelInfo:
     """Loads a model, which is listed as loading meanwhile.
 
     One that the engine has already is not: it answers on, whatever becomes of another load.
     """
     is_known, threads = coming.id in loaded_ids(engine), engine.runner.threads
-    with contextlib.nullcontext() if is_known else state.loads.loading(coming):
+    with contextlib.nullcontext() if is_known else app[STATE].loads.loading(coming):
         model = await threads.loading.run(_load, engine, wanted, coming.is_image_model)
     try:
         info = model.info
@@ -80,6 +79,7 @@ async def _load_listed(
         reason = f"model {coming.id} was unloaded as soon as it was loaded"
         raise EngineClosedError(reason) from None
     if not is_known:
+        app[RESIDENCY_LOG].look()  # what was evicted for it went before
         log_loaded(info)
     return info
 

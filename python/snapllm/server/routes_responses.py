@@ -22,6 +22,7 @@ from snapllm.protocol.responses_items import (
 from snapllm.server.answers import answering, collect
 from snapllm.server.kept_responses import OwnResponses
 from snapllm.server.keys import STATE, cache_namespace_of, engine_of, prepare
+from snapllm.server.log_lines import note_prompt
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import event_stream, stream_response
 
@@ -103,6 +104,7 @@ async def count_input_tokens(request: web.Request) -> web.Response:
     """POST /v1/responses/input_tokens"""
     chat = await prepare(request, parse_count(await request.read(), _kept(request)))
     lowered = await engine_of(request).runner.lower(chat)
+    note_prompt(request, lowered.model, len(lowered.tokens))
     return json_response(count_object(len(lowered.tokens)))
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from snapllm.errors import EngineClosedError
 from snapllm.server.keys import ENGINE
-from snapllm.server.model_events import ResidencyLog
+from snapllm.server.model_events import RESIDENCY_LOG
 from snapllm.server.store_log import StoreLog
 
 INTERVAL_S = 1.0
@@ -18,7 +18,7 @@ INTERVAL_S = 1.0
 
 async def watch_engine(app: web.Application) -> AsyncIterator[None]:
     """Writes what the engine does by itself to the log, a second later at most."""
-    logs = (ResidencyLog(app[ENGINE]), StoreLog(app[ENGINE]))
+    logs = (app[RESIDENCY_LOG], StoreLog(app[ENGINE]))
 
     async def loop() -> None:
         with contextlib.suppress(EngineClosedError):
