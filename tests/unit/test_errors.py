@@ -29,7 +29,7 @@ def test_a_refusal_of_the_core_names_the_argument(message: str, param: str | Non
     assert from_status("out_of_memory", message).param is None
 
 
-def test_a_native_request_has_its_models_field_named_as_it_is_there() -> None:
+def test_a_context_has_its_models_field_named_as_it_is_there() -> None:
     error = from_status("invalid_request", "model a is an embedding model: it cannot generate text")
     assert api_error(error, "/v1/chat/completions").param == "model"
     assert api_error(error, "/api/v1/contexts/ingest").param == "model_id"

@@ -111,7 +111,7 @@ def api_error(error: SnapLLMError, endpoint: str = "") -> ApiError:
         endpoint: The path of whoever was asked, as its route has it.
     """
     param = _PROMPT_FIELDS.get(endpoint, error.param) if error.is_of_prompt else error.param
-    if param == "model" and endpoint.startswith("/api/v1/"):
+    if param == "model" and endpoint.startswith("/api/v1/contexts"):
         param = "model_id"
     return ApiError(error.code, error.message, param)
 
