@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import weakref
 from collections.abc import Container, Sequence
@@ -43,6 +44,7 @@ from snapllm.model import Model
 from snapllm.params import MAX_KEEP_ALIVE_S, LoadOptions
 from snapllm.totals import TotalsKeeper
 
+_FIRST_PART = re.compile(r"-00001-of-\d{5}$")  # see the core's ModelFiles
 MAX_THREADS = 512
 MAX_DRAFT_TOKENS = 15  # the core's
 MAX_DRAIN_TIMEOUT_S = 1_000_000
@@ -190,8 +192,8 @@ class Engine(_lifetime.ClosedAtExit):
         of one file share its weights.
 
         Args:
-            path: The GGUF file.
-            model_id: The id to use it under; the file's stem by default.
+            path: The GGUF file; of a model that was split, the first part.
+            model_id: The id to use it under; by default the file's stem, without a part's number.
             **options: See `snapllm.params.LoadOptions`.
 
         Raises:
@@ -262,7 +264,9 @@ class Engine(_lifetime.ClosedAtExit):
 
     @staticmethod
     def _id_for(path: str, model_id: str | None, taken: Container[str]) -> str:
-        model_id = check_model_id(Path(path).stem if model_id is None else model_id)
+        if model_id is None:
+            model_id = _FIRST_PART.sub("", Path(path).stem)
+        model_id = check_model_id(model_id)
         if model_id in taken:
             raise InvalidRequestError(
                 f"model_id {model_id} is taken by a model of another kind", param="model_id"

@@ -25,15 +25,14 @@ class TempFile {
 
 TEST(fingerprint, kv_of_other_kernels_or_other_vectors_is_not_the_same) {
   const TempFile file;
-  ModelOptions options;
-  options.path = file.path();
+  const ModelOptions options;
   const auto of = [&](std::string_view attention, std::string_view vectors) {
-    return kv_fingerprint(options, attention, vectors).value();
+    return kv_fingerprint({file.path()}, options, attention, vectors).value();
   };
   CHECK(of("own", "avx2") == of("own", "avx2"));
   CHECK(of("own", "avx2") != of("own", "avx512"));
   CHECK(of("own", "avx2") != of("plain", "avx2"));
-  CHECK(kv_fingerprint(options, "own").value() == of("own", cpu_vectors()));
+  CHECK(kv_fingerprint({file.path()}, options, "own").value() == of("own", cpu_vectors()));
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace snapllm {
 namespace {
 
 // Type numbers of the format (ggml's gguf.h and ggml.h).
-enum : uint32_t { kTypeU32 = 4, kTypeI32 = 5, kTypeString = 8, kTypeArray = 9 };
+enum : uint32_t { kTypeU16 = 2, kTypeU32 = 4, kTypeI32 = 5, kTypeString = 8, kTypeArray = 9 };
 constexpr uint32_t kTensorF32 = 0;
 constexpr uint64_t kTensorBytes = 64 * 4;
 
@@ -74,11 +74,13 @@ struct Gguf {
   uint32_t embedding = 64;
   uint64_t tensor_length = 64;
   uint64_t tensor_offset = 0;
+  uint16_t part = 0, num_parts = 0;  // 0 parts: it does not say
 
   std::string bytes() const {
     Bytes b;
     b.raw("GGUF").number(version);
-    b.number(num_tensors.value_or(has_tensor ? 1 : 0)).number(num_values.value_or(7));
+    b.number(num_tensors.value_or(has_tensor ? 1 : 0));
+    b.number(num_values.value_or(num_parts > 0 ? 9 : 7));
     b.string("general.architecture").number(kTypeString).string(architecture);
     b.string("general.name").number(kTypeString).string("Tiny");
     b.u32("llama.block_count", num_layers);
@@ -86,6 +88,10 @@ struct Gguf {
     b.u32("llama.embedding_length", embedding);
     b.u32("llama.attention.head_count", 4);
     kv_heads(b.string("llama.attention.head_count_kv"));
+    if (num_parts > 0) {
+      b.string("split.no").number<uint32_t>(kTypeU16).number(part);
+      b.string("split.count").number<uint32_t>(kTypeU16).number(num_parts);
+    }
     if (has_tensor) {
       b.string("output.weight").number<uint32_t>(1).number(tensor_length);
       b.number(kTensorF32).number(tensor_offset);
@@ -223,6 +229,44 @@ TEST(gguf_header, facts_out_of_range_are_refused) {
   check_refused(nameless.bytes(), "general.architecture");
   other.architecture = "gemma";  // its own keys are missing
   check_refused(other.bytes(), "gemma.block_count");
+}
+
+TEST(gguf_header, facts_of_a_split_model_are_those_of_all_its_parts) {
+  const TempFolder folder;
+  Gguf first, second;
+  first.num_parts = second.num_parts = 2;
+  first.has_tensor = false;  // metadata alone
+  second.part = 1;
+  const std::string paths[] = {folder.file("m-00001-of-00002.gguf"),
+                               folder.file("m-00002-of-00002.gguf")};
+  std::ofstream(paths[0], std::ios::binary) << first.bytes();
+  CHECK_EQ(read_gguf_header(paths[0]).status().code(), StatusCode::kFileNotFound);
+  std::ofstream(paths[1], std::ios::binary) << second.bytes();
+  const auto header = read_gguf_header(paths[0]);
+  REQUIRE(header.ok());
+  CHECK_EQ(header.value().paths.size(), size_t{2});
+  CHECK_EQ(header.value().paths[1], paths[1]);
+  CHECK_EQ(header.value().file_bytes, first.bytes().size() + second.bytes().size());
+  CHECK(header.value().types == std::vector<ggml_type>{GGML_TYPE_F32});
+  CHECK_EQ(read_gguf_header(paths[1]).status().code(), StatusCode::kInvalidModel);
+}
+
+TEST(gguf_header, parts_that_are_not_of_one_model_are_refused) {
+  Gguf huge;
+  huge.num_parts = UINT16_MAX;
+  check_refused(huge.bytes(), "NAME-00001-of-65535.gguf");
+  huge.part = UINT16_MAX;
+  check_refused(huge.bytes(), "part 65536 of 65535");
+  const TempFolder folder;
+  Gguf first, second;
+  first.num_parts = 2;
+  second.num_parts = 3;
+  second.part = 1;
+  std::ofstream(folder.file("m-00001-of-00002.gguf"), std::ios::binary) << first.bytes();
+  std::ofstream(folder.file("m-00002-of-00002.gguf"), std::ios::binary) << second.bytes();
+  const auto header = read_gguf_header(folder.file("m-00001-of-00002.gguf"));
+  REQUIRE(!header.ok());
+  CHECK(header.status().message().find("not the part that its name says") != std::string::npos);
 }
 
 }  // namespace

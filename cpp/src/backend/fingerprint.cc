@@ -44,16 +44,20 @@ std::string_view cpu_vectors() {
   return ggml_cpu_has_neon() != 0 ? "neon" : "narrow";
 }
 
-Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention,
-                               std::string_view vectors) {
+Result<Hash128> kv_fingerprint(const std::vector<std::string>& paths, const ModelOptions& options,
+                               std::string_view attention, std::string_view vectors) {
   // Not of the projector: it computes no text, and what it shows is in the virtual tokens.
-  auto file = file_fingerprint(options.path);
-  if (!file.ok()) return file.status();
+  Hash128 weights;
+  for (const std::string& path : paths) {
+    const auto with_file = file_fingerprint(path, weights);
+    if (!with_file.ok()) return with_file.status();
+    weights = with_file.value();
+  }
   const bool on_gpu = llama_supports_gpu_offload() && options.gpu_layers != 0;
   const std::string settings = options.kv_type + " " + std::string(attention) + " " +
                                std::string(vectors) + (on_gpu ? " gpu" : " cpu") + " ggml " + ggml_version() + " state " +
                                std::to_string(LLAMA_STATE_SEQ_VERSION);
-  return hash128(settings.data(), settings.size(), file.value());
+  return hash128(settings.data(), settings.size(), weights);
 }
 
 }  // namespace snapllm

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/hash.h"
 #include "snapllm/options.h"
@@ -17,10 +18,11 @@ Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent 
 // lanes has another order, and so other last bits.
 std::string_view cpu_vectors();
 
-// Of the file (its size, its first 4 MiB, which hold metadata and tensor table, and
+// Of the model's files (of each its size, its first 4 MiB, which hold metadata and tensor table, and
 // samples across the rest), the KV types, what computes attention, by which vectors, whether a
 // GPU computes, and the state format of this build.
-Result<Hash128> kv_fingerprint(const ModelOptions& options, std::string_view attention,
+Result<Hash128> kv_fingerprint(const std::vector<std::string>& paths, const ModelOptions& options,
+                               std::string_view attention,
                                std::string_view vectors = cpu_vectors());
 
 }  // namespace snapllm

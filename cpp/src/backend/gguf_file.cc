@@ -15,6 +15,10 @@
 namespace snapllm {
 namespace {
 
+// 16 bits each, as llama.cpp's gguf-split writes them.
+constexpr const char* kPartKey = "split.no";
+constexpr const char* kNumPartsKey = "split.count";
+
 Status invalid_file(const std::string& path, const std::string& why) {
   return {StatusCode::kInvalidModel, "Cannot load " + path + ": " + why};
 }
@@ -48,7 +52,6 @@ Status check_magic(const std::string& path, uint64_t file_bytes) {
 
 Status check_tensors(const gguf_context* gguf, const std::string& path, uint64_t file_bytes) {
   const int64_t num_tensors = gguf_get_n_tensors(gguf);
-  if (num_tensors == 0) return invalid_file(path, "it holds no tensors");
   const uint64_t data_offset = gguf_get_data_offset(gguf);
   for (int64_t i = 0; i < num_tensors; ++i) {
     const uint64_t offset = gguf_get_tensor_offset(gguf, i);
@@ -80,8 +83,21 @@ Result<GgufFile> GgufFile::open(const std::string& path) {
     if (Status status = check_tensors(gguf.get(), path, file_bytes.value()); !status.ok()) {
       return status;
     }
-    return GgufFile(path, file_bytes.value(), std::move(gguf));
+    GgufFile file(path, file_bytes.value(), std::move(gguf));
+    if (file.num_parts() == 1 && gguf_get_n_tensors(file.gguf_.get()) == 0) {
+      return file.invalid("it holds no tensors");
+    }
+    return file;
   });
+}
+
+int32_t GgufFile::part() const {
+  if (num_parts() == 1) return 0;
+  return static_cast<int32_t>(std::min<uint64_t>(integer(kPartKey), UINT16_MAX));
+}
+
+int32_t GgufFile::num_parts() const {
+  return static_cast<int32_t>(std::clamp<uint64_t>(integer(kNumPartsKey), 1, UINT16_MAX));
 }
 
 std::string GgufFile::string(const std::string& key) const {

@@ -1,4 +1,4 @@
-// A GGUF file's metadata, read before anything else trusts the file.
+// One GGUF file's metadata, read before anything else trusts the file.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,15 @@ namespace snapllm {
 // Format: GGUF v2 and v3 as documented in ggml.
 class GgufFile {
  public:
-  // Checks that the file is a GGUF file and that its tensors lie within it. Errors:
-  // kFileNotFound, kInvalidModel.
+  // Checks that the file is a GGUF file, that it holds tensors, unless it is a part of a split
+  // model, and that they lie within it. Errors: kFileNotFound, kInvalidModel.
   static Result<GgufFile> open(const std::string& path);
 
   const std::string& path() const { return path_; }
   uint64_t file_bytes() const { return file_bytes_; }
+  // Of a file that is a part of a split model: which, from 0 on, and of how many; else 0 of 1.
+  int32_t part() const;
+  int32_t num_parts() const;
   // Empty where there is no such string.
   std::string string(const std::string& key) const;
   bool boolean(const std::string& key) const;

@@ -4,7 +4,7 @@
 #include <array>
 #include <initializer_list>
 
-#include "backend/gguf_file.h"
+#include "backend/model_files.h"
 
 namespace snapllm {
 namespace {
@@ -16,11 +16,13 @@ constexpr uint64_t kMaxDimension = uint64_t{1} << 24;
 }  // namespace
 
 Result<GgufHeader> read_gguf_header(const std::string& path) {
-  const auto opened = GgufFile::open(path);
+  const auto opened = ModelFiles::open(path);
   if (!opened.ok()) return opened.status();
-  const GgufFile& file = opened.value();
+  const ModelFiles& files = opened.value();
+  const GgufFile& file = files.first();
   GgufHeader header;
-  header.file_bytes = file.file_bytes();
+  header.paths = files.paths();
+  header.file_bytes = files.num_bytes();
   header.architecture = file.string("general.architecture");
   header.name = file.string("general.name");
   if (header.architecture.empty()) return file.invalid("general.architecture is missing");
@@ -52,14 +54,14 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
   header.num_heads = static_cast<int32_t>(heads);
   std::ranges::transform(head_sizes, header.head_sizes.begin(),
                          [](uint64_t size) { return static_cast<int32_t>(size); });
-  if (file.has_tensor("rope_factors_long.weight")) {
+  if (files.has_tensor("rope_factors_long.weight")) {
     header.short_context_size = static_cast<int32_t>(std::min<uint64_t>(
         file.integer(prefix + "rope.scaling.original_context_length", header.train_context_size),
         INT32_MAX));
   }
   for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
     const auto type = static_cast<ggml_type>(i);
-    if (file.has_tensor_of(type)) header.types.push_back(type);
+    if (files.has_tensor_of(type)) header.types.push_back(type);
   }
   header.has_experts = file.integer(prefix + "expert_count", 0) > 0;
   header.has_latent_attention = file.integer(prefix + "attention.key_length_mla", 0) > 0;

@@ -1,5 +1,5 @@
-// The facts of a GGUF file that decide whether and how it is loaded, read from
-// its header before llama.cpp sees the file.
+// The facts of a model's GGUF files that decide whether and how it is loaded, read from
+// their headers before llama.cpp sees them.
 #pragma once
 
 #include <array>
@@ -15,7 +15,8 @@ namespace snapllm {
 struct GgufHeader {
   std::string architecture;
   std::string name;
-  uint64_t file_bytes = 0;
+  std::vector<std::string> paths;  // of its files: one, or those of its parts in their order
+  uint64_t file_bytes = 0;         // of all of them
   int32_t num_layers = 0;
   int32_t num_heads = 0;
   int32_t train_context_size = 0;
@@ -32,7 +33,8 @@ struct GgufHeader {
   bool has_latent_attention = false;
 };
 
-// Reads and checks a text model's header. Errors: kFileNotFound, kInvalidModel.
+// Reads and checks a text model's header; the path is that of its first part where it is split.
+// Errors: kFileNotFound, kInvalidModel.
 // Format: GGUF v2 and v3 as documented in ggml.
 Result<GgufHeader> read_gguf_header(const std::string& path);
 

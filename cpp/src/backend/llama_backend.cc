@@ -305,7 +305,7 @@ Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_
   if (!plan.ok()) {
     return Status(plan.status().code(), "Cannot load " + options.path + ": " + plan.status().message());
   }
-  plan.value().weights_key = weights_key(options);
+  plan.value().weights_key = weights_key(header.value().paths, options.gpu_layers);
   return plan;
 }
 
@@ -354,10 +354,11 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     const bool own_products = has_own_products(options, header.value());
     const bool is_long = rotates_as_long(header.value(), context.value().get());
     const auto fingerprint =
-        kv_fingerprint(options, fingerprint_name(attention, header.value(), own_products, is_long));
+        kv_fingerprint(header.value().paths, options,
+                       fingerprint_name(attention, header.value(), own_products, is_long));
     if (!fingerprint.ok()) return fingerprint.status();
     // Else what these weights compute would be kept as that of others.
-    if (weights_key(options) != plan.weights_key) {
+    if (weights_key(header.value().paths, options.gpu_layers) != plan.weights_key) {
       return Status(StatusCode::kInvalidModel,
                     "Cannot load " + options.path + ": the file was replaced meanwhile");
     }

@@ -64,6 +64,7 @@ Result<ProjectorHeader> read_projector_header(const std::string& path) {
   if (file.string("general.architecture") != "clip") {
     return file.invalid("it is not a projector (mmproj) file");
   }
+  if (file.num_parts() > 1) return file.invalid("projectors cannot be split");
   ProjectorHeader header;
   header.file_bytes = file.file_bytes();
   header.has_vision = file.boolean("clip.has_vision_encoder");

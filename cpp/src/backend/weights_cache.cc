@@ -6,15 +6,16 @@
 
 namespace snapllm {
 
-std::string weights_key(const ModelOptions& options) {
-  struct stat facts {};
-  // A file that cannot be read is refused elsewhere.
-  (void)::stat(options.path.c_str(), &facts);
-  std::string key;
-  for (const auto number : {int64_t(facts.st_dev), int64_t(facts.st_ino), int64_t(facts.st_size),
-                            int64_t(facts.st_mtim.tv_sec), int64_t(facts.st_mtim.tv_nsec),
-                            int64_t(options.gpu_layers)}) {
-    key.append(std::to_string(number)).append(":");
+std::string weights_key(const std::vector<std::string>& paths, int32_t gpu_layers) {
+  std::string key = std::to_string(gpu_layers);
+  for (const std::string& path : paths) {
+    struct stat facts {};
+    // A file that cannot be read is refused elsewhere.
+    (void)::stat(path.c_str(), &facts);
+    for (const auto number : {int64_t(facts.st_dev), int64_t(facts.st_ino), int64_t(facts.st_size),
+                              int64_t(facts.st_mtim.tv_sec), int64_t(facts.st_mtim.tv_nsec)}) {
+      key.append(":").append(std::to_string(number));
+    }
   }
   return key;
 }

@@ -1,20 +1,21 @@
-// Weights in memory, one copy of a file however many models use it.
+// Weights in memory, one copy of a model's files however many models use it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "backend/llama_text_model.h"
-#include "snapllm/options.h"
 #include "snapllm/status.h"
 
 namespace snapllm {
 
-// Names the weights that the options load: the file as it is now, and where its layers go.
-std::string weights_key(const ModelOptions& options);
+// Names the weights in these files, as they are now, with so many layers on a GPU.
+std::string weights_key(const std::vector<std::string>& paths, int32_t gpu_layers);
 
 // Thread-safe. Keeps nothing alive by itself.
 class WeightsCache {
