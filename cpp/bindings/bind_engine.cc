@@ -112,6 +112,8 @@ void bind_engine(py::module_& module) {
           py::arg("model_id"))
       .def("models", &Engine::models)
       .def("stats", &Engine::stats, py::call_guard<py::gil_scoped_release>())
+      .def("residency_events", &Engine::residency_events, py::arg("after"),
+           py::call_guard<py::gil_scoped_release>())
       .def(
           "tokenize",
           [](const Engine& self, const std::string& model_id, const std::string& text,

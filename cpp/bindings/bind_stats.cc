@@ -93,6 +93,11 @@ void bind_stats(py::module_& module) {
       .def_readonly("num_stopped_steps", &ModelStats::num_stopped_steps)
       .def_readonly("num_preemptions", &ModelStats::num_preemptions);
 
+  py::class_<ResidencyEvent>(module, "ResidencyEvent")
+      .def_readonly("number", &ResidencyEvent::number)
+      .def_readonly("model_id", &ResidencyEvent::model_id)
+      .def_readonly("has_returned", &ResidencyEvent::has_returned);
+
   py::class_<KvStoreStats>(module, "KvStoreStats")
       .def_readonly("num_pieces", &KvStoreStats::num_pieces)
       .def_readonly("ram_bytes", &KvStoreStats::ram_bytes)

@@ -291,6 +291,10 @@ std::vector<ModelInfo> Engine::models() const {
 
 EngineStats Engine::stats() const { return impl_->stats(); }
 
+std::vector<ResidencyEvent> Engine::residency_events(uint64_t after) const {
+  return impl_->is_abandoned() ? std::vector<ResidencyEvent>() : impl_->registry().events(after);
+}
+
 Result<std::vector<Token>> Engine::tokenize(const std::string& model_id, const std::string& text,
                                             bool add_special, bool parse_special) const {
   auto lease = impl_->residency().acquire(model_id);

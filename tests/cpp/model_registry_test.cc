@@ -89,7 +89,8 @@ TEST(model_registry, first_model_becomes_active_and_later_ones_do_not) {
   CHECK_EQ(registry.find("").value()->info.id, "b");
   CHECK_EQ(registry.find("a").value()->info.id, "a");
   CHECK_EQ(registry.infos().size(), 2);
-  CHECK(registry.infos()[1].active);
+  CHECK_EQ(registry.infos()[0].id, "b");  // in the order of their loads
+  CHECK(registry.infos()[0].active);
 }
 
 TEST(model_registry, unknown_models_are_not_found) {
@@ -150,7 +151,9 @@ TEST(model_registry, an_id_stands_for_one_file_and_its_options) {
   const auto again = [&](const ModelOptions& wanted) { return registry.claim_load("a", wanted); };
   CHECK(again(options).value().model != nullptr);
   CHECK(again(options_of("a")).value().model != nullptr);  // asks for nothing in particular
-  CHECK_EQ(again(options_of("x")).status().code(), StatusCode::kInvalidRequest);
+  ModelOptions other;
+  other.path = "/proc/self/exe";
+  CHECK_EQ(again(other).status().code(), StatusCode::kInvalidRequest);
   options.context_size = 2000;
   CHECK_EQ(again(options).status().code(), StatusCode::kInvalidRequest);
   options.context_size = 1000;
@@ -292,6 +295,44 @@ TEST(model_registry, removing_the_active_model_passes_the_role_on) {
   CHECK_EQ(registry.active(), "");
   load(registry, "d");
   CHECK_EQ(registry.active(), "d");
+}
+
+TEST(model_registry, of_those_left_the_one_used_last_becomes_active) {
+  ModelRegistry registry;
+  for (const char* id : {"a", "b", "c"}) load(registry, id);
+  CHECK(registry.claim_use("b").ok());
+  unload(registry, "a");
+  CHECK_EQ(registry.active(), "b");
+}
+
+TEST(model_registry, evictions_and_returns_are_events_in_their_order) {
+  ModelRegistry registry;
+  load(registry, "a");
+  load(registry, "b");
+  CHECK(registry.events(0).empty());
+  evict(registry, "b");
+  evict(registry, "a");
+  load(registry, "b");
+  std::string found;
+  for (const ResidencyEvent& event : registry.events(0)) {
+    found += (event.has_returned ? '+' : '-') + event.model_id;
+  }
+  CHECK_EQ(found, "-b-a+b");
+  CHECK_EQ(registry.events(2).size(), size_t{1});
+  CHECK(registry.events(3).empty());
+  for (size_t i = 0; i < ModelRegistry::kMaxEvents; ++i) {
+    evict(registry, "b");
+    load(registry, "b");
+  }
+  CHECK_EQ(registry.events(0).size(), ModelRegistry::kMaxEvents);
+  CHECK(registry.events(0).back().has_returned);
+}
+
+TEST(model_registry, a_file_that_is_not_there_is_said_to_be_missing_whoever_has_the_id) {
+  ModelRegistry registry;
+  load(registry, "a");
+  const Status status = registry.claim_load("a", options_of("/none/of/these.gguf")).status();
+  CHECK_EQ(status.code(), StatusCode::kFileNotFound);
 }
 
 TEST(model_registry, a_model_that_generates_is_active_rather_than_one_that_embeds) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import shutil
 import time
 import urllib.parse
@@ -16,6 +17,9 @@ import pytest
 from nano_models import make_nano_model
 from server_process import Server
 from waiting import wait_until
+
+import snapllm
+from snapllm.server.model_events import ResidencyLog
 
 LONG = {
     "model": "llama",
@@ -181,6 +185,27 @@ def test_each_change_of_a_model_has_a_line(empty_server: Server, llama_path: Pat
     assert [event.split()[0] for event in of_two if event.split()[0] != "evicted"] == [
         *("loaded", "switched", "two", "unloaded")
     ]
+
+
+def test_evictions_and_returns_are_said_in_their_order_and_to_the_last(
+    llama_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "snapllm.models")
+    with snapllm.Engine(num_threads=1) as engine:
+        log = ResidencyLog(engine)
+        models = [engine.load(llama_path, name, keep_alive_s=0.05) for name in ("a", "b")]
+        log.look()
+        assert not caplog.messages
+        expected = []
+        for model in [*models, *models]:
+            wait_until(lambda: all(each.info.state == "evicted" for each in models))
+            model.generate("x", max_tokens=1)
+            expected.append(f"{model.id} is back in memory")
+        log.look()
+    back = [message for message in caplog.messages if "is back" in message]
+    assert back == expected
+    assert len(caplog.messages) in (9, 10)  # the last one may have gone again
+    log.look()  # of an engine that is closed
 
 
 def test_damaged_files_are_counted_and_said(tmp_path: Path, llama_path: Path) -> None:

@@ -99,9 +99,9 @@ def test_the_models_command_manages_a_server(server: Server, qwen_path: Path) ->
         loaded = models_command(server, "load", "cli", str(qwen_path), "--context-size", "512")
         assert loaded.stdout.startswith("Model loaded: cli"), loaded.stderr
         listing = models_command(server).stdout
-        assert [line.split()[0] for line in listing.splitlines()] == ["ID", "cli", "llama", "qwen"]
-        assert "512" in listing.splitlines()[1]
-        assert "active" in listing.splitlines()[2]
+        assert [line.split()[0] for line in listing.splitlines()] == ["ID", "llama", "qwen", "cli"]
+        assert "active" in listing.splitlines()[1]
+        assert "512" in listing.splitlines()[3]
         assert "Switched to model: cli" in models_command(server, "switch", "cli").stdout
         assert "Pinned model: cli" in models_command(server, "pin", "cli").stdout
         assert '"total_models_loaded": 3' in models_command(server, "stats").stdout

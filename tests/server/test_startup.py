@@ -77,7 +77,7 @@ def test_models_on_their_way_are_listed_and_found(empty: snapllm.Engine, llama_p
     async def run() -> None:
         models = [coming("late"), coming("eyes", "vision"), coming("pix", "diffusion")]
         async with starting(empty, *models) as server:
-            ids = ["eyes", "late", "pix"]  # the order they have once they are loaded
+            ids = ["late", "eyes", "pix"]
             listing = await server.get("/v1/models")
             assert [model["id"] for model in listing["data"]] == ids
             assert all(model["created"] > 1_700_000_000 for model in listing["data"])
@@ -88,9 +88,9 @@ def test_models_on_their_way_are_listed_and_found(empty: snapllm.Engine, llama_p
             native = await server.get("/api/v1/models")
             assert [model["id"] for model in native["models"]] == ids
             assert {model["state"] for model in native["models"]} == {"loading"}
-            assert [model["type"] for model in native["models"]] == ["vision", "llm", "diffusion"]
+            assert [model["type"] for model in native["models"]] == ["llm", "vision", "diffusion"]
             # Where requests go that name no model: they wait for the first of its kind.
-            assert [model["active"] for model in native["models"]] == [False, True, True]
+            assert [model["active"] for model in native["models"]] == [True, False, True]
             assert (native["active_model"], native["active_image_model"]) == ("late", "pix")
             assert native["total_loaded"] == 0
             one = (await server.get("/api/v1/models/gpt"))["model"]
@@ -102,7 +102,7 @@ def test_models_on_their_way_are_listed_and_found(empty: snapllm.Engine, llama_p
             empty.load(llama_path, "late")
             native = await server.get("/api/v1/models")
             assert [model["id"] for model in native["models"]] == ids
-            assert native["models"][1]["state"] == "resident"
+            assert native["models"][0]["state"] == "resident"
             assert (native["active_model"], native["total_loaded"]) == ("late", 1)
             assert (await server.get("/health"))["models_loaded"] == ["late"]
             status, answer = await server.ask("GET", "/v1/models/nobody")
@@ -397,6 +397,28 @@ def test_who_waits_for_a_clients_load_is_told_when_the_server_ends(
     asyncio.run(run())
 
 
+def test_the_demo_that_nobody_asked_for_gives_its_role_to_the_first_model_loaded(
+    llama_path: Path, qwen_path: Path, tmp_path: Path
+) -> None:
+    embedder = make_embedding_model(tmp_path / "embedder.gguf")
+
+    def load(server: Server, model_id: str, path: Path) -> bool:
+        body = {"model_id": model_id, "file_path": str(path)}
+        return bool(server.post("/api/v1/models/load", body)["active"])
+
+    server = Server("--no-workspace").start(1)
+    assert not load(server, "vectors", embedder)
+    assert load(server, "mine", llama_path)
+    server.line_with("switched to mine")
+    assert not load(server, "other", qwen_path)
+    assert server.get("/health")["active_model"] == "mine"
+    server.stop()
+    chosen = Server("--no-workspace").start(1)
+    chosen.post("/api/v1/models/switch", {"model_id": "demo"})
+    assert not load(chosen, "mine", llama_path)
+    chosen.stop()
+
+
 def test_a_server_that_listens_has_its_models(
     llama_path: Path, qwen_path: Path, image_files: dict[str, Path]
 ) -> None:
@@ -407,7 +429,7 @@ def test_a_server_that_listens_has_its_models(
     ).start(0)
     try:
         ids = [model["id"] for model in server.get("/v1/models")["data"]]
-        assert ids == ["first", "second", "pix"]
+        assert ids == ["second", "first", "pix"]
         native = server.get("/api/v1/models")
         assert [model["type"] for model in native["models"]] == ["llm", "llm", "diffusion"]
         assert (native["active_model"], native["active_image_model"]) == ("second", "pix")

@@ -28,6 +28,12 @@ class Body(msgspec.Struct):
 DECODER = msgspec.json.Decoder(Body)
 
 
+def test_a_byte_order_mark_before_the_body_is_passed_over() -> None:
+    assert decode_body(b'\xef\xbb\xbf{"model": "m"}', DECODER).model == "m"
+    with pytest.raises(InvalidRequestError, match="empty"):
+        decode_body(b"\xef\xbb\xbf", DECODER)
+
+
 @pytest.mark.parametrize(
     ("body", "position"), [(b'{"model": "\xff"}', 11), (b'{"model":"m","stop":["ok","\xc3("]}', 27)]
 )

@@ -61,6 +61,8 @@ class Engine {
   Result<ModelInfo> model_info(const std::string& model_id) const;
   std::vector<ModelInfo> models() const;
   EngineStats stats() const;
+  // Evictions and returns after the event of that number, of the last thousand.
+  std::vector<ResidencyEvent> residency_events(uint64_t after) const;
 
   // An empty model_id means the active model, here and in GenerateRequest.
   Result<std::vector<Token>> tokenize(const std::string& model_id, const std::string& text,

@@ -59,6 +59,13 @@ struct ModelInfo {
   uint64_t gpu_bytes = 0;  // of all these, what is on GPUs
 };
 
+// A model went out of memory or came back, which the engine does by itself.
+struct ResidencyEvent {
+  uint64_t number = 0;  // from 1 on
+  std::string model_id;
+  bool has_returned = false;  // or else it was evicted
+};
+
 // How long something took, counted in buckets.
 struct LatencyHistogram {
   static constexpr std::array<double, 16> kBoundsMs = {0.5, 1,   2,   5,    10,   20,   50,   100,

@@ -15,6 +15,7 @@
 #include "backend/llama_text_context.h"
 #include "backend/llama_text_model.h"
 #include "backend/memory_plan.h"
+#include "backend/quantization.h"
 #include "base/machine.h"
 #include "base/utf8.h"
 #include "common.h"
@@ -238,7 +239,7 @@ ModelInfo describe(const std::string& model_id, const ModelOptions& options,
   std::array<char, 256> description{};
   llama_model_desc(model, description.data(), description.size());
   info.description = valid_utf8(description.data());
-  info.quantization = llama_ftype_name(llama_model_ftype(model));
+  info.quantization = quantization_name(llama_model_ftype(model));
   info.file_bytes = header.file_bytes;
   info.num_parameters = llama_model_n_params(model);
   info.num_layers = llama_model_n_layer(model);

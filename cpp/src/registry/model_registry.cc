@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 namespace snapllm {
@@ -16,6 +17,11 @@ Status not_found(const std::string& model_id) {
 bool is_same_file(const std::string& a, const std::string& b) {
   std::error_code error;
   return a == b || std::filesystem::equivalent(a, b, error);
+}
+
+bool is_file(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_regular_file(path, error);
 }
 
 // Whether a load with `wanted` asks for nothing that `loaded` does not have; what is
@@ -101,10 +107,14 @@ Result<ModelRegistry::Claim> ModelRegistry::claim_load(const std::string& model_
     const auto [it, is_new] = entries_.try_emplace(model_id);
     Entry& entry = it->second;
     if (is_new) {
+      entry.number = ++num_entries_;
       entry.options = options;
       entry.pinned = options.pinned;
     } else if (!entry.leaving) {
       if (!is_same_file(options.path, entry.options.path)) {
+        if (!is_file(options.path)) {
+          return Status(StatusCode::kFileNotFound, "Model file not found: " + options.path);
+        }
         return Status(StatusCode::kInvalidRequest,
                       "model_id " + model_id + " is taken by " + entry.options.path);
       }
@@ -144,6 +154,7 @@ void ModelRegistry::end_load(const std::string& model_id, LoadTicket& ticket,
     ticket.status = loaded.status();
   }
   if (loaded.ok()) {
+    if (entry.last) note(model_id, true);
     entry.model = std::move(loaded).value();
     entry.last = entry.model->info;
     entry.charge = entry.model->charge;
@@ -192,9 +203,9 @@ void ModelRegistry::pass_active_on(const std::string& model_id) {
   if (active_ != model_id) return;
   active_.clear();
   active_is_chosen_ = false;
-  // One that generates, if there is one, and of those one in memory.
+  // One that generates, if there is one, of those one in memory, and of those the one used last.
   const auto rank = [](const Entry& entry) {
-    return std::pair(entry.last->supports_generation, entry.model != nullptr);
+    return std::tuple(entry.last->supports_generation, entry.model != nullptr, entry.used_at);
   };
   for (const auto& [id, entry] : entries_) {
     if (entry.leaving || !entry.last) continue;
@@ -278,6 +289,7 @@ ModelRegistry::Lease ModelRegistry::take_idle(const std::string& model_id, Evict
     if (!entry.pinned && !is_busy(entry)) {
       entry.past.add_counters(scheduler->stats());
       ++entry.past.num_evictions;
+      note(model_id, false);
       return std::exchange(entry.model, nullptr);
     }
     if (entry.pinned || cancelled || Clock::now() >= deadline) {
@@ -384,11 +396,25 @@ Result<ModelInfo> ModelRegistry::info(const std::string& model_id) const {
 
 std::vector<ModelInfo> ModelRegistry::infos() const {
   std::lock_guard lock(mutex_);
-  std::vector<ModelInfo> infos;
-  for (const auto& [id, entry] : entries_) {
-    if (entry.last && !entry.leaving) infos.push_back(describe(id, entry));
+  std::vector<const Entries::value_type*> known;
+  for (const auto& item : entries_) {
+    if (item.second.last && !item.second.leaving) known.push_back(&item);
   }
+  std::ranges::sort(known, {}, [](const auto* item) { return item->second.number; });
+  std::vector<ModelInfo> infos;
+  for (const auto* item : known) infos.push_back(describe(item->first, item->second));
   return infos;
+}
+
+void ModelRegistry::note(const std::string& model_id, bool has_returned) {
+  events_.push_back({++num_events_, model_id, has_returned});
+  if (events_.size() > kMaxEvents) events_.pop_front();
+}
+
+std::vector<ResidencyEvent> ModelRegistry::events(uint64_t after) const {
+  std::lock_guard lock(mutex_);
+  const auto first = std::ranges::upper_bound(events_, after, {}, &ResidencyEvent::number);
+  return {first, events_.end()};
 }
 
 std::vector<ModelStats> ModelRegistry::stats() const {

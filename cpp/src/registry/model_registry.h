@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -45,6 +46,7 @@ class ModelRegistry {
   using Lease = std::shared_ptr<const ResidentModel>;
   using Clock = std::chrono::steady_clock;
   using EvictionId = uint64_t;  // one for each begin_eviction, never used again
+  static constexpr size_t kMaxEvents = 1024;
 
   // The model, or else the duty to load it and to call end_load.
   struct Claim {
@@ -99,10 +101,13 @@ class ModelRegistry {
 
   // The model in memory of that id; an empty id means the active one.
   Result<Lease> find(const std::string& model_id) const;
-  // Models known, whether in memory or evicted, by id.
+  // Models known, whether in memory or evicted, in the order in which they were first loaded.
   Result<ModelInfo> info(const std::string& model_id) const;
   std::vector<ModelInfo> infos() const;
   std::vector<ModelStats> stats() const;
+  // What became of models by itself, in its order: what came after the event of that number, of
+  // the last kMaxEvents.
+  std::vector<ResidencyEvent> events(uint64_t after) const;
   // Of the models in memory. No leases: they do not keep a model from being evicted.
   std::vector<std::shared_ptr<Scheduler>> schedulers() const;
   // Cancels every load under way; returns the ids of all entries.
@@ -112,6 +117,7 @@ class ModelRegistry {
 
  private:
   struct Entry {
+    uint64_t number = 0;  // in the order of their first loads
     ModelOptions options;
     Lease model;                         // null unless resident
     std::shared_ptr<LoadTicket> ticket;  // while it loads
@@ -140,6 +146,7 @@ class ModelRegistry {
   // computes embeddings, unless a switch chose that.
   bool becomes_active(const Entry& loaded) const;
   void pass_active_on(const std::string& model_id);
+  void note(const std::string& model_id, bool has_returned);
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -148,6 +155,9 @@ class ModelRegistry {
   std::string active_;
   bool active_is_chosen_ = false;  // by set_active
   EvictionId num_evictions_ = 0;
+  uint64_t num_entries_ = 0;  // that there ever were
+  uint64_t num_events_ = 0;
+  std::deque<ResidencyEvent> events_;
 };
 
 }  // namespace snapllm

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from snapllm import __version__
-from snapllm.cli import contexts, image, models, run, serve
+from snapllm.cli import contexts, image, models, pull, run, serve
 from snapllm.cli.streams import open_streams
 from snapllm.cli.units import USAGE_ERROR
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_parser(commands)
     run.add_parser(commands)
     image.add_parser(commands)
+    pull.add_parser(commands)
     models.add_parser(commands)
     contexts.add_parser(commands)
     options = parser.parse_args(arguments)

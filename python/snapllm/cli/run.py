@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
+from snapllm import hub
 from snapllm.cli.units import USAGE_ERROR, parse_path
 from snapllm.engine import Engine
 from snapllm.errors import SnapLLMError
@@ -21,7 +23,12 @@ def add_parser(commands: Any) -> None:
         description="Answers one prompt with the demo model, or with a GGUF file of yours.",
     )
     parser.add_argument("prompt", help="what to ask; - reads it from standard input")
-    parser.add_argument("--model", type=parse_path, metavar="PATH", help="a GGUF file")
+    parser.add_argument(
+        "--model",
+        type=parse_path,
+        metavar="PATH",
+        help="a GGUF file; hf:OWNER/REPO:TAG downloads one first",
+    )
     parser.add_argument("--system", help="system prompt")
     parser.add_argument("--thinking", action="store_true", help="let the model reason first")
     parser.add_argument("--max-tokens", type=int, default=512)
@@ -42,14 +49,22 @@ def handle(options: argparse.Namespace) -> int:
         messages.insert(0, {"role": "system", "content": options.system})
     try:
         with Engine() as engine:
-            model = engine.load(options.model) if options.model else engine.load_demo()
-            _print_answer(model, messages, options)
+            _print_answer(_load(engine, options.model), messages, options)
     except SnapLLMError as error:
         print(f"snapllm run: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _load(engine: Engine, path: Path | None) -> Model:
+    if path is None:
+        return engine.load_demo()
+    if hub.is_reference(str(path)):
+        found = hub.fetch(str(path))
+        return engine.load(found.path, mmproj_path=found.mmproj_path or "")
+    return engine.load(path)
 
 
 def _print_answer(

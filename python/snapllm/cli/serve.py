@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from snapllm.cli.pull import with_files
 from snapllm.cli.serve_checks import problem_of
 from snapllm.cli.units import (
     USAGE_ERROR,
@@ -25,6 +26,7 @@ from snapllm.cli.units import (
     parse_text,
 )
 from snapllm.engine import MAX_DRAFT_TOKENS, MAX_DRAIN_TIMEOUT_S, MAX_THREADS
+from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType
 from snapllm.server.config import ServerConfig
 from snapllm.server.options import AppOptions
@@ -111,8 +113,8 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="ID=PATH",
-        help="load this GGUF file, or image model, under this id; repeatable (default: the "
-        "demo model)",
+        help="load this GGUF file, or image model, under this id; hf:OWNER/REPO:TAG downloads one "
+        "first; repeatable (default: the demo model)",
     )
     parser.add_argument(
         "--mmproj",
@@ -280,6 +282,11 @@ def handle(options: argparse.Namespace) -> int:
     if problem := problem_of(options):
         print(f"snapllm serve: {problem}", file=sys.stderr)
         return USAGE_ERROR
+    try:
+        models, projectors = with_files(options.model, options.mmproj)
+    except SnapLLMError as error:
+        print(f"snapllm serve: {error}", file=sys.stderr)
+        return USAGE_ERROR if isinstance(error, InvalidRequestError) else 1
     with _without_collections():
         from snapllm.server.run import StartupError, serve
 
@@ -289,8 +296,8 @@ def handle(options: argparse.Namespace) -> int:
     config = ServerConfig(
         host=options.host,
         port=options.port,
-        models=tuple(options.model),
-        projectors=tuple(options.mmproj),
+        models=tuple(models),
+        projectors=tuple(projectors),
         parts=tuple(options.part),
         lora_dirs=tuple(options.lora_dir),
         image_hosts=tuple(options.image_host),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snapllm._checks import check_model_id, check_path
 from snapllm.errors import InvalidRequestError
+from snapllm.hub import is_reference
 
 
 def problem_of(options: argparse.Namespace) -> str:
@@ -44,8 +45,9 @@ def _of_values(options: argparse.Namespace) -> str:
 
 
 def _of_files(options: argparse.Namespace) -> str:
+    here = [(model_id, path) for model_id, path in options.model if not is_reference(str(path))]
     files = [
-        *((f"--model {model_id}={path}", path) for model_id, path in options.model),
+        *((f"--model {model_id}={path}", path) for model_id, path in here),
         *((f"--mmproj {model_id}={path}", path) for model_id, path in options.mmproj),
         *((f"--part {model_id}.{part}={path}", path) for model_id, part, path in options.part),
     ]

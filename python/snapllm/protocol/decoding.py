@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from typing import TypeVar
@@ -32,6 +33,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     Raises:
         InvalidRequestError: It is no JSON, or a field does not fit; `param` names it.
     """
+    body = body.removeprefix(codecs.BOM_UTF8)  # as RFC 8259, section 8.1, allows
     if not body:
         raise InvalidRequestError("the request body is empty")
     if json_depth(body) > MAX_JSON_DEPTH:

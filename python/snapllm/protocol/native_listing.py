@@ -222,7 +222,7 @@ def _coming_entry(model: ComingModel, is_active: bool) -> ModelEntry:
 
 
 def model_entries(known: KnownModels) -> list[ModelEntry]:
-    """The list: text models ordered by id, then image models, whether they are loaded or not."""
+    """The list: text models, then image models, each kind in the order of its loads."""
     texts = [_model_entry(info) for info in known.texts]
     images = [_image_model_entry(info, info.id == known.active_image) for info in known.images]
     for model in known.coming:
@@ -230,7 +230,7 @@ def model_entries(known: KnownModels) -> list[ModelEntry]:
             images.append(_coming_entry(model, model.id == known.active_image))
         else:
             texts.append(_coming_entry(model, model.id == known.active))
-    return [entry for each in (texts, images) for entry in sorted(each, key=lambda e: e["id"])]
+    return texts + images
 
 
 def model_object(entry: ModelEntry) -> bytes:

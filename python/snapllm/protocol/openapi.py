@@ -72,7 +72,7 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], dict[str, Any]]) -
         ]
     if endpoint.body is not None:
         content = _content(endpoint.body, schema_of)
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": endpoint.needs_body, "content": content}
     return operation
 
 

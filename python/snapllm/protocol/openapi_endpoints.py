@@ -41,6 +41,8 @@ class Endpoint(NamedTuple):
     """The type of a JSON answer, or the media type of another."""
     streams: bool = False
     query: tuple[str, ...] = ()
+    needs_body: bool = True
+    """Whether it refuses an empty body, if it takes one."""
     answer_to_anthropic: Any = None
     """The type of the answer to a client of Anthropic's, where it has another."""
 
@@ -292,16 +294,18 @@ ENDPOINTS = (
     Endpoint(
         "post",
         "/api/v1/contexts/{context_id}/promote",
-        "Moves a context to a warmer tier",
+        "Moves a context to a tier: the hot one, where none is named",
         contexts.TierRequest,
         context_answers.MovedContext,
+        needs_body=False,
     ),
     Endpoint(
         "post",
         "/api/v1/contexts/{context_id}/demote",
-        "Moves a context to a colder tier",
+        "Moves a context to a tier: the next colder one, where none is named",
         contexts.TierRequest,
         context_answers.MovedContext,
+        needs_body=False,
     ),
     Endpoint(
         "post",

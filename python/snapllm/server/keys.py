@@ -33,6 +33,9 @@ class ServerState:
         """Those of the command line: the server ends where one cannot be loaded."""
         self.loads = ComingModels()
         """Those that clients asked for."""
+        self.stand_in: str | None = None
+        """The model that is served because the command line names none: the first that is loaded
+        and generates text becomes active in its place."""
 
     @property
     def coming(self) -> list[ComingModel]:

@@ -26,7 +26,7 @@ def known_models(request: web.Request) -> KnownModels:
 
 
 def listed_models(request: web.Request) -> list[ListedModel]:
-    """All models: text models first, each kind ordered by id.
+    """All models: text models first, each kind in the order of its loads.
 
     One that is still to be loaded has the time of the server's start.
     """
@@ -36,7 +36,7 @@ def listed_models(request: web.Request) -> list[ListedModel]:
     for model in known.coming:
         kind = images if model.is_image_model else texts
         kind[model.id] = ListedModel(model.id, started_at)
-    return list(dict([*sorted(texts.items()), *sorted(images.items())]).values())
+    return list((texts | images).values())
 
 
 def listed_model(info: ModelInfo) -> ListedModel:

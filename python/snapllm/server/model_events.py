@@ -45,12 +45,12 @@ def log_switched(model_id: str) -> None:
 class ResidencyLog:
     """Says which models were evicted or came back since it last looked.
 
-    The engine does both by itself, and counts them.
+    The engine does both by itself.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._counts: dict[str, tuple[int, int]] = {}
+        self._last_number = 0
         self._image_states: dict[str, str] = {}
 
     def look(self) -> None:
@@ -59,18 +59,9 @@ class ResidencyLog:
         self._look_at_images()
 
     def _look_at_texts(self) -> None:
-        counts: dict[str, tuple[int, int]] = {}
-        for stats in self._engine.stats().models:
-            num_loads, num_evictions = self._counts.get(stats.id, (1, 0))
-            counts[stats.id] = max(1, stats.num_loads), stats.num_evictions
-            events = [
-                *[_EVICTED] * (stats.num_evictions - num_evictions),
-                *[_RETURNED] * (stats.num_loads - num_loads),
-            ]
-            # What it is now came last.
-            for event in events if stats.resident else reversed(events):
-                log.info(event, quoted(stats.id))
-        self._counts = counts
+        for event in self._engine.runner.core.residency_events(self._last_number):
+            log.info(_RETURNED if event.has_returned else _EVICTED, quoted(event.model_id))
+            self._last_number = event.number
 
     def _look_at_images(self) -> None:
         states = {model.id: str(model.info.state) for model in self._engine.image_models()}

@@ -27,6 +27,7 @@ from snapllm.protocol.native_listing import ComingModel, model_entries, model_ob
 from snapllm.server.coming import coming_model
 from snapllm.server.keys import (
     STATE,
+    ServerState,
     engine_of,
     loaded_ids,
     resolve_model,
@@ -81,7 +82,21 @@ async def _load_listed(
     if not is_known:
         app[RESIDENCY_LOG].look()  # what was evicted for it went before
         log_loaded(info)
+        if _replaces_stand_in(app[STATE], engine, info):
+            engine.switch(info.id)
+            log_switched(info.id)
+            info = model.info
     return info
+
+
+def _replaces_stand_in(
+    state: ServerState, engine: Engine, info: _core.ModelInfo | ImageModelInfo
+) -> bool:
+    """Whether a model that was loaded becomes active in the place of one that nobody asked for."""
+    if isinstance(info, ImageModelInfo) or not info.supports_generation:
+        return False
+    stand_in, state.stand_in = state.stand_in, None
+    return stand_in not in (None, info.id) and stand_in == engine.active_model
 
 
 def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model | ImageModel:
@@ -101,15 +116,16 @@ def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model |
 async def switch_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/switch"""
     model_id = resolve_model(request, native.parse_model_id(await request.read()))
-    engine = engine_of(request)
+    engine, state = engine_of(request), request.app[STATE]
     await until_loaded(request, model_id)
     start = time.perf_counter()
     engine.switch(model_id)
+    state.stand_in = None
     switch_ms = (time.perf_counter() - start) * 1000
     log_switched(model_id)
     images = {info.id: info.state for info in known_models(request).images}
-    state = images.get(model_id) or engine.model(model_id).info.state
-    return json_response(answers.switched_object(model_id, state, switch_ms))
+    residency = images.get(model_id) or engine.model(model_id).info.state
+    return json_response(answers.switched_object(model_id, residency, switch_ms))
 
 
 async def unload_model(request: web.Request) -> web.Response:

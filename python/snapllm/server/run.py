@@ -52,12 +52,15 @@ async def serve(config: ServerConfig) -> None:
     loop.set_exception_handler(AcceptErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
+    is_given_none = not config.models
     config = _with_demo(config)
     coming = _coming_models(config)
     engine = _open_engine(config)
     app = create_app(engine, config.app)
     # Before the first request: whoever finds the server there finds its models.
     app[STATE].startup.announce(coming)
+    if is_given_none and config.models:
+        app[STATE].stand_in = DEMO_MODEL_ID
     # A client that leaves cancels its handler, and that its request.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()

@@ -32,3 +32,6 @@ async def watch_engine(app: web.Application) -> AsyncIterator[None]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    with contextlib.suppress(EngineClosedError):
+        for each in logs:  # what was done since
+            each.look()

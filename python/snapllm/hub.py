@@ -1,0 +1,175 @@
+"""Models of the Hugging Face hub: which files of a repository are meant, and their download.
+
+Downloads, their cache, keys and proxies are those of `huggingface_hub`, which
+``pip install 'snapllm[hub]'`` brings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, StorageError
+
+PREFIX = "hf:"
+PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "MXFP4", "Q5_K_M", "Q6_K", "Q8_0", "F16", "BF16")
+"""Quantizations that a reference without a tag means, the first that there is."""
+_PROJECTORS = ("F16", "BF16", "F32", "Q8_0")
+_REFERENCE = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<tag>[\w./-]+))?")
+_PART = re.compile(r"-(?P<number>\d{5})-of-\d{5}$")
+_SUFFIX = ".gguf"
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """The files of a model from the hub, on this machine.
+
+    Attributes:
+        path: What `Engine.load` takes: the model's file, or the first of its parts.
+        mmproj_path: The projector that its repository has; None = it has none.
+    """
+
+    path: Path
+    mmproj_path: Path | None = None
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text names a model of the hub rather than a file."""
+    return text.startswith(PREFIX)
+
+
+def fetch(reference: str) -> HubModel:
+    """Downloads a model's files, those that are not there yet; blocks.
+
+    Without the network what was downloaded before is found.
+
+    Args:
+        reference: ``OWNER/REPO``, or ``OWNER/REPO:TAG`` with a quantization (``Q4_K_M``) or a
+            file's name; ``hf:`` may stand before it. Without a tag it is the first of `PREFERRED`
+            that there is, or the only one.
+
+    Raises:
+        InvalidRequestError: It is no such reference; it means none of the repository's files,
+            or cannot say which; or `huggingface_hub` is not installed.
+        ModelFileNotFoundError: There is no such repository, or it is not open to this user.
+        StorageError: The hub cannot be reached, or the disk is full.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise InvalidRequestError(f"expected {PREFIX}OWNER/REPO:TAG, not {reference!r}")
+    repo, tag = match["repo"], match["tag"]
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError:
+        raise InvalidRequestError(
+            f"{reference}: models of the hub need huggingface_hub: pip install 'snapllm[hub]'"
+        ) from None
+    with _errors_of(reference):
+        names = _names_in(repo)
+    wanted = choose_model(names, repo, tag)
+    projector = choose_projector(names)
+    with _errors_of(reference):
+        files = [Path(huggingface_hub.hf_hub_download(repo, name)) for name in wanted]
+        seeing = Path(huggingface_hub.hf_hub_download(repo, projector)) if projector else None
+    return HubModel(files[0], seeing)
+
+
+def choose_model(names: Sequence[str], repo: str, tag: str | None) -> list[str]:
+    """The files of the model that a tag means, the first part first.
+
+    Args:
+        names: The repository's files.
+        repo: The repository, for what an error says.
+        tag: A quantization or a file's name; None = the preferred one.
+
+    Raises:
+        InvalidRequestError: No file is meant, or it cannot be said which.
+    """
+    models = [name for name in names if _is_model(name) and _part_of(name) == 1]
+    for each in PREFERRED if tag is None else (tag,):
+        fitting = [name for name in models if _has_tag(name, each)]
+        if fitting:
+            # "Q4_K_M" means that, rather than one more of its name's words.
+            first = min(fitting, key=lambda name: (len(name), name))
+            return [name for name in sorted(names) if _stem(name) == _stem(first)]
+    if tag is None and len(models) == 1:
+        return [name for name in sorted(names) if _stem(name) == _stem(models[0])]
+    if not models:
+        raise InvalidRequestError(f"{repo} has no GGUF models")
+    listed = ", ".join(sorted(models))
+    raise InvalidRequestError(f"{repo} has no {tag}, but {listed}" if tag else f"{repo}: {listed}")
+
+
+def choose_projector(names: Iterable[str]) -> str | None:
+    """The projector of a repository's model; None = it has none."""
+    projectors = [name for name in names if name.endswith(_SUFFIX) and _is_projector(name)]
+
+    def rank(name: str) -> tuple[int, str]:
+        tags = (i for i, tag in enumerate(_PROJECTORS) if _has_tag(name, tag))
+        return next(tags, len(_PROJECTORS)), name
+
+    return min(projectors, key=rank, default=None)
+
+
+@contextmanager
+def _errors_of(reference: str) -> Iterator[None]:
+    """Tells the library's errors as this package's."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise ModelFileNotFoundError(_reason(reference, error)) from None
+    except Exception as error:  # its HTTP library's too, which is another in each of its versions
+        raise StorageError(_reason(reference, error)) from error
+
+
+def _names_in(repo: str) -> list[str]:
+    """The files of a repository; without the network those that were downloaded."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return list(huggingface_hub.HfApi().list_repo_files(repo))
+    except errors.RepositoryNotFoundError:
+        raise
+    except Exception as error:  # see _errors_of
+        try:
+            folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
+        except (errors.LocalEntryNotFoundError, OSError):
+            raise error from None
+        return [file.relative_to(folder).as_posix() for file in folder.rglob("*")]
+
+
+def _is_model(name: str) -> bool:
+    is_other = _is_projector(name) or "imatrix" in PurePosixPath(name).name.lower()
+    return name.endswith(_SUFFIX) and not is_other
+
+
+def _is_projector(name: str) -> bool:
+    return "mmproj" in PurePosixPath(name).name.lower()
+
+
+def _stem(name: str) -> str:
+    return _PART.sub("", name.removesuffix(_SUFFIX))
+
+
+def _part_of(name: str) -> int:
+    match = _PART.search(name.removesuffix(_SUFFIX))
+    return int(match["number"]) if match else 1
+
+
+def _has_tag(name: str, tag: str) -> bool:
+    if tag.endswith(_SUFFIX):
+        return name == tag
+    pattern = rf"(?:^|[-._/]){re.escape(tag)}(?:$|[-._/])"
+    return re.search(pattern, _stem(name), re.IGNORECASE) is not None
+
+
+def _reason(reference: str, error: Exception) -> str:
+    """What went wrong, without the advice that follows it on further lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{reference}: {' '.join(lines[:2]) or type(error).__name__}"
