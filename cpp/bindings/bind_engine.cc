@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "bindings.h"
@@ -222,7 +224,13 @@ void bind_engine(py::module_& module) {
             const auto states = unwrap(without_gil([&] { return self.read_prefix(prefix); }));
             py::list list;
             for (const auto& state : states) {
-              list.append(py::bytes(reinterpret_cast<const char*>(state->data()), state->size()));
+              PyObject* bytes =
+                  PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(state->size()));
+              if (bytes == nullptr) throw py::error_already_set();
+              list.append(py::reinterpret_steal<py::bytes>(bytes));
+              // Nobody else has it yet.
+              char* target = PyBytes_AS_STRING(bytes);
+              without_gil([&] { std::memcpy(target, state->data(), state->size()); });
             }
             return list;
           },
@@ -230,12 +238,15 @@ void bind_engine(py::module_& module) {
       .def(
           "write_prefix",
           [](Engine& self, const PrefixRef& prefix, const std::vector<py::bytes>& pieces) {
-            std::vector<StateBytes> states;
-            for (const py::bytes& piece : pieces) {
-              const auto view = static_cast<std::string_view>(piece);
-              states.emplace_back(view.begin(), view.end());
-            }
-            unwrap(without_gil([&] { return self.write_prefix(prefix, std::move(states)); }));
+            const std::vector<std::string_view> views(pieces.begin(), pieces.end());
+            unwrap(without_gil([&] {
+              std::vector<StateBytes> states;
+              for (const std::string_view view : views) {
+                StateBytes& state = states.emplace_back(view.size());
+                std::memcpy(state.data(), view.data(), view.size());
+              }
+              return self.write_prefix(prefix, std::move(states));
+            }));
           },
           py::arg("prefix"), py::arg("states"))
       .def("cancel", &Engine::cancel, py::arg("request_id"),

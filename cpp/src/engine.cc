@@ -53,7 +53,8 @@ class Engine::Impl {
   Status check_open() const { return closed_ ? kClosedStatus : Status(); }
   // Whether this is a forked child: mutexes may be held for ever there.
   bool is_abandoned() const { return abandoned_; }
-  Status check_here() const { return abandoned_ ? kClosedStatus : Status(); }
+  // For what touches the workspace, which is another's once this engine has ended.
+  Status check_here() const { return ended_ ? kClosedStatus : Status(); }
   ModelRegistry& registry() { return registry_; }
   Residency& residency() { return residency_; }
   PrefixService& prefixes() { return prefixes_; }

@@ -1,6 +1,5 @@
 #include "prefix_service.h"
 
-#include <charconv>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -8,14 +7,11 @@
 namespace snapllm {
 
 Result<StoreScope> scope_of(const PrefixRef& prefix) {
-  const std::string& hex = prefix.fingerprint;
-  Hash128 fingerprint;
-  const char* middle = hex.data() + 16;
-  const bool is_hash =
-      hex.size() == 32 &&
-      std::from_chars(hex.data(), middle, fingerprint.high, 16).ptr == middle &&
-      std::from_chars(middle, middle + 16, fingerprint.low, 16).ptr == middle + 16;
-  if (!is_hash) return Status(StatusCode::kInvalidRequest, "not a fingerprint: " + hex);
+  const auto parsed = hash128_of_hex(prefix.fingerprint);
+  if (!parsed) {
+    return Status(StatusCode::kInvalidRequest, "not a fingerprint: " + prefix.fingerprint);
+  }
+  const Hash128& fingerprint = *parsed;
   const bool is_blocks = prefix.kv_kind == "blocks";
   if (!is_blocks && prefix.kv_kind != "checkpoints") {
     return Status(StatusCode::kInvalidRequest, "not a kind of KV: " + prefix.kv_kind);

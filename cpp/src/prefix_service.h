@@ -55,7 +55,8 @@ class PrefixService {
   ComputeThread& compute_;
 };
 
-// Hexadecimal digits back to a hash; kInvalidRequest on anything else.
+// Where in the store a prefix is. Fails with kInvalidRequest where its fingerprint is no hash, or
+// its kind none of KV.
 Result<StoreScope> scope_of(const PrefixRef& prefix);
 
 }  // namespace snapllm

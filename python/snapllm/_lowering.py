@@ -170,7 +170,7 @@ def is_quick(request: ChatRequest | CompletionRequest) -> bool:
         return len(request.prompt) + len(request.suffix) <= QUICK_CHARS
     if request.tools or request.json_schema or request.template_kwargs:
         return False
-    if has_media(request.messages):
+    if MESSAGE_CHARS * len(request.messages) > QUICK_CHARS or has_media(request.messages):
         return False
     if any(message.tool_calls for message in request.messages):
         return False

@@ -77,6 +77,8 @@ class Threads:
     def __init__(self, max_waiting: int) -> None:
         self.formatting = Pool("text", min(32, _core.available_cpus() + 4))
         """Makes prompts of texts: milliseconds."""
+        self.parsing = Pool("parsing", 2)
+        """Reads large bodies of requests."""
         self.media = Pool("media", 4)
         """Decodes, encodes and fetches pictures: up to seconds."""
         self.files = Pool("file", 4)

@@ -405,7 +405,8 @@ def offer_tools(
                 raise InvalidRequestError(
                     f"tool_choice: no tool is named {name!r}", param="tool_choice"
                 )
-        offered = [tool for tool in offered if tool.function.name in names]
+        allowed = set(names)
+        offered = [tool for tool in offered if tool.function.name in allowed]
     if mode in ("required", "one") and not offered:
         raise InvalidRequestError(
             "tool_choice: a call is required but there are no tools", param="tool_choice"

@@ -1,7 +1,9 @@
 """What a caller may ask for: sampling options, the neutral requests and the keyword arguments.
 
 Every protocol and the Python API end in a `ChatRequest` or a `CompletionRequest`.
-The types carry their own limits; `msgspec` checks them and names the field at fault.
+The types carry their own limits: `msgspec` checks them where it reads or converts something, a
+request's body or the keyword arguments, and names the field at fault; a struct that code makes it
+does not look at.
 """
 
 from __future__ import annotations
@@ -32,8 +34,15 @@ LogitBiases: TypeAlias = tuple[tuple[TokenId, Annotated[float, Meta(le=FLOAT32_M
 """-inf is a bias: the token never comes. With inf there would be no other."""
 NumLogprobs: TypeAlias = Annotated[int, Meta(ge=-1, le=20)]
 ThinkingBudget: TypeAlias = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-StopSequence: TypeAlias = Annotated[str, Meta(min_length=1)]
-StopSequences: TypeAlias = Annotated[tuple[StopSequence, ...], Meta(max_length=64)]
+ModelName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
+"""A model, ``model@context``, or an alias."""
+ModelNameOrNone: TypeAlias = Annotated[str, Meta(max_length=1024)]
+"""The same; empty = the active model."""
+StopSequence: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
+_MAX_STOPS = Meta(max_length=64)
+StopSequences: TypeAlias = Annotated[tuple[StopSequence, ...], _MAX_STOPS]
+StopList: TypeAlias = Annotated[list[StopSequence], _MAX_STOPS]
+"""The same in a request's body: what is searched for after each token."""
 
 DEFAULT_MAX_TOKENS = 256
 UNLIMITED = -1

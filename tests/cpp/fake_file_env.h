@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,17 @@ class FakeFileEnv : public FileEnv {
       files.push_back({path.substr(folder.size() + 1), bytes.size(), disk_->modified[path]});
     }
     return files;
+  }
+
+  Result<std::vector<std::string>> folders(const std::string& folder) override {
+    std::lock_guard lock(disk_->mutex);
+    std::set<std::string> names;
+    for (const auto& [path, bytes] : disk_->files) {
+      if (!path.starts_with(folder + "/")) continue;
+      const std::string rest = path.substr(folder.size() + 1);
+      if (const size_t end = rest.find('/'); end != std::string::npos) names.insert(rest.substr(0, end));
+    }
+    return std::vector(names.begin(), names.end());
   }
 
   Status write(const std::string& path, const std::vector<Slice>& slices) override {

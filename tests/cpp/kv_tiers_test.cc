@@ -155,6 +155,49 @@ TEST(kv_tiers, the_first_write_after_a_restart_brings_the_disk_below_its_bound) 
   CHECK(f.store->stats().disk_bytes <= kSmallDisk);
 }
 
+// What another model's store leaves behind.
+StoreScope scope_of_other() {
+  const Hash128 fingerprint{33, 44};
+  return {fingerprint, root_key(fingerprint, KvKind::kBlocks, ""), KvKind::kBlocks};
+}
+
+TEST(kv_tiers, files_of_models_that_nobody_opened_count_and_go_first) {
+  const uint64_t bytes = 16 * 256 + 2048;  // of a block's file, and some more
+  Fixture f(1 << 20, 8 * bytes);
+  f.store->open(scope_of_other().fingerprint);
+  f.save(tokens_of(1, 256));
+  for (int seed = 10; seed < 16; ++seed) f.save(tokens_of(seed, 256), scope_of_other());
+  f.store->flush();
+  const uint64_t held = f.store->stats().disk_bytes;
+  CHECK_EQ(held, f.file_bytes());
+  f.reopen();  // but for the other one
+  CHECK_EQ(f.store->stats().disk_bytes, held);
+  f.store->pin(scope_of_other(), tokens_of(10, 256));  // a context of its
+  for (int seed = 2; seed < 8; ++seed) f.save(tokens_of(seed, 256));
+  f.store->flush();
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+  CHECK(f.file_bytes() <= f.disk_bound);
+  for (int seed = 1; seed < 8; ++seed) CHECK_EQ(f.match(tokens_of(seed, 256)), 256);
+  f.reopen();
+  for (int seed = 1; seed < 8; ++seed) CHECK_EQ(f.match(tokens_of(seed, 256)), 256);
+  f.store->open(scope_of_other().fingerprint);
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+  CHECK_EQ(f.match(tokens_of(10, 256), scope_of_other()), 256);
+  CHECK_EQ(f.match(tokens_of(11, 256), scope_of_other()), 0);
+}
+
+TEST(kv_tiers, a_prefix_that_is_looked_for_again_and_again_is_not_noted_each_time) {
+  Fixture f;
+  f.save(tokens_of(1, 256));
+  f.store->flush();
+  f.reopen();
+  const int64_t before = f.disk->clock;
+  for (int i = 0; i < 100; ++i) CHECK_EQ(f.match(tokens_of(1, 256)), 256);
+  f.store->flush();
+  CHECK(f.disk->clock - before < 50);
+  CHECK(f.disk->clock > before);
+}
+
 TEST(kv_tiers, a_pin_holds_for_what_is_put_later_and_until_the_last_is_undone) {
   Fixture f;
   const Tokens tokens = tokens_of(1, 300);

@@ -10,7 +10,7 @@ import pytest
 from nano_models import Architecture, make_nano_model
 
 import snapllm
-from snapllm.contexts.archive import read_archive
+from snapllm.contexts.archive import Archive, read_archive
 
 DOCUMENT = "The vacation policy is 20 days of paid vacation. " * 40
 QUESTION = "What is the vacation policy?"
@@ -68,9 +68,10 @@ def test_a_shipped_context_answers_as_the_first(
         assert engine.contexts.stats().num_contexts == 0
 
 
-def test_another_model_computes_the_document_anew(
-    exported: Path, tmp_path: Path, llama_path: Path
+def test_another_model_computes_the_document_anew_and_reads_no_state(
+    exported: Path, tmp_path: Path, llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delattr(Archive, "read_states")
     other = make_nano_model(tmp_path / "other.gguf", "llama", seed=9)
     with open_engine(other) as engine:
         view = engine.contexts.import_file(exported)
@@ -111,4 +112,6 @@ def test_what_is_damaged_is_refused(exported: Path, tmp_path: Path, llama_path: 
 def test_an_exported_context_is_all_in_its_file(exported: Path) -> None:
     archive = read_archive(exported)
     assert archive.record.content == DOCUMENT
-    assert len(archive.states) > 1  # blocks of 256 tokens
+    states = archive.read_states()
+    assert len(states) > 1  # blocks of 256 tokens
+    assert sum(map(len, states)) < exported.stat().st_size

@@ -143,3 +143,13 @@ def test_large_schemas_that_people_write_are_held(model: snapllm.Model) -> None:
 def test_a_syntax_tree_of_many_kinds_of_nodes_is_a_schema(model: snapllm.Model) -> None:
     answer = model.chat("Go", json_schema=syntax(200), seed=1, max_tokens=100).content
     assert re.match(r'\{\s*"type"\s*:', answer)
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_a_grammar_is_made_of_its_tools(
+    model: snapllm.Model,
+) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": NESTED}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    assert refused(lambda: model.chat("Go", tools=[tool], max_tokens=4)).param == "tools"
+    with pytest.raises(snapllm.ContextLengthExceededError):
+        model.chat("x" * 2_000_000, tools=[tool], max_tokens=4)

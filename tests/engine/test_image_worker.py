@@ -148,7 +148,7 @@ def test_a_worker_that_does_not_read_holds_up_neither_a_cancel_nor_an_unload(
 
 
 def test_a_worker_that_does_not_read_is_killed_after_its_silence(
-    load: Load, monkeypatch: pytest.MonkeyPatch
+    load: Load, painting: snapllm.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load()  # whose worker has all the time it needs to start
     monkeypatch.setattr(worker_process, "PING_S", 0.1)
@@ -157,6 +157,8 @@ def test_a_worker_that_does_not_read_is_killed_after_its_silence(
     with pytest.raises(snapllm.GenerationFailedError, match="does not answer"):
         job.result(20)
     monkeypatch.undo()
+    assert model.info.state == "evicted"
+    assert painting.stats().memory.external_bytes == 0  # nothing is charged for what is gone
     assert model.generate_image("x", timeout_s=60, **SMALL).size == (64, 64)
 
 

@@ -155,7 +155,9 @@ def test_a_job_is_cancelled_by_its_id(painter: Server) -> None:
 def test_a_client_that_leaves_frees_the_model(painter: Server) -> None:
     connection = http.client.HTTPConnection(painter.url.removeprefix("http://"), timeout=60)
     connection.request("POST", PATH, json.dumps(LONG | {"stream": True}))
-    connection.getresponse().readline()
+    answer = connection.getresponse()
+    while b'"progress"' not in answer.readline():
+        pass
     connection.close()
     deadline = time.monotonic() + 20
     while painter.get("/api/v1/models/pix")["model"]["requests_running"]:

@@ -19,9 +19,9 @@
 
 namespace snapllm {
 
-// All methods may be called from any thread. None of them but load, unload and close
-// waits for a model to compute; those that use a model which was evicted wait until it is
-// back.
+// All methods may be called from any thread. Those that use a model which was evicted wait until
+// it is back. Of the others load, unload, drain and close, embed, and what moves or reads the KV
+// of a prefix may wait for a model to compute, or for the disk.
 class Engine {
  public:
   // Fails when the workspace cannot be used.

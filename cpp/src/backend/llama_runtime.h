@@ -13,8 +13,8 @@ namespace snapllm {
 // Initialises llama.cpp once per process; cheap afterwards.
 void init_llama_runtime();
 
-// Collects what llama.cpp logs as warnings and errors on this thread while it
-// lives, so that a refusal can say why.
+// Collects what llama.cpp logs as errors on this thread while it lives, so that a refusal
+// can say why.
 class LlamaLogCapture {
  public:
   LlamaLogCapture();

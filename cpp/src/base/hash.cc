@@ -2,6 +2,7 @@
 
 #include <array>
 #include <bit>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 
@@ -84,6 +85,15 @@ std::string Hash128::hex() const {
   std::snprintf(text.data(), text.size(), "%016llx%016llx", static_cast<unsigned long long>(high),
                 static_cast<unsigned long long>(low));
   return text.data();
+}
+
+std::optional<Hash128> hash128_of_hex(std::string_view text) {
+  Hash128 hash;
+  const char* middle = text.data() + 16;
+  const bool is_hash = text.size() == 32 &&
+                       std::from_chars(text.data(), middle, hash.high, 16).ptr == middle &&
+                       std::from_chars(middle, middle + 16, hash.low, 16).ptr == middle + 16;
+  return is_hash ? std::optional(hash) : std::nullopt;
 }
 
 Hash128 hash128(const void* data, size_t size, const Hash128& parent) {

@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace snapllm {
 
@@ -19,6 +21,9 @@ struct Hash128 {
   auto operator<=>(const Hash128&) const = default;
   std::string hex() const;  // 32 lower-case digits
 };
+
+// Of 32 hexadecimal digits; nothing where the text is something else.
+std::optional<Hash128> hash128_of_hex(std::string_view text);
 
 // The key of `data` below `parent`: two XXH64 seeded with its halves.
 Hash128 hash128(const void* data, size_t size, const Hash128& parent = {});

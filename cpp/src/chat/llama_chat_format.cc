@@ -225,6 +225,11 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
 
 namespace {
 
+// A rendered prompt as the model is shown it.
+std::string unmarked(const std::string& text, const std::string& mark) {
+  return mark.empty() ? text : without_mark(text, mark);
+}
+
 // What is wrong with a template that llama.cpp refused: its exception has lost the reason.
 std::string template_fault(const llama_model* model, const std::string& template_override) {
   const char* own = llama_model_chat_template(model, /*name=*/nullptr);
@@ -271,16 +276,15 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
     return Status(StatusCode::kInvalidRequest, "this model takes text only: no images or audio");
   }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<Prompt> {
-    Rendered rendered = render(request);
-    const bool is_marked = !rendered.mark.empty();
-    std::string text = is_marked ? without_mark(rendered.text, rendered.mark) : rendered.text;
-    if (Status status = limit.check(text); !status.ok()) return status;
+    auto done = render(request, limit);
+    if (!done.ok()) return done.status();
+    Rendered rendered = std::move(done).value();
     auto prompt = tokenize(rendered.text, request);
     if (!prompt.ok()) return prompt.status();
-    if (is_marked) drop_mark(prompt.value(), rendered.mark, vocab_);
+    if (!rendered.mark.empty()) drop_mark(prompt.value(), rendered.mark, vocab_);
     return Prompt(std::make_shared<LlamaChatPrompt>(
-        std::move(text), std::move(rendered.rules), request.thinking_budget_tokens,
-        std::move(prompt).value()));
+        unmarked(rendered.text, rendered.mark), std::move(rendered.rules),
+        request.thinking_budget_tokens, std::move(prompt).value()));
   });
 }
 
@@ -394,7 +398,8 @@ bool LlamaChatFormat::reads(const std::string& grammar, const std::string& text)
   return true;
 }
 
-LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& request) const {
+Result<LlamaChatFormat::Rendered> LlamaChatFormat::render(const ChatFormatRequest& request,
+                                                         const PromptLimit& limit) const {
   auto inputs = to_inputs(request);
   const std::string mark = control_text_.mark(inputs.messages);
   const bool continues = request.continue_final_message && !inputs.messages.empty();
@@ -405,13 +410,16 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     inputs.force_pure_content = true;
     common_chat_params pure = common_chat_templates_apply(templates_.get(), inputs);
     inputs.force_pure_content = false;
+    if (Status status = limit.check(unmarked(pure.prompt, mark)); !status.ok()) return status;
     key = rules_key(request, pure.generation_prompt);
     // What an answer begins with is part of its rules, and comes once.
     auto rules = continued.empty() ? rules_cache_.find(key) : nullptr;
-    if (rules != nullptr) return {std::move(pure.prompt), mark, std::move(rules)};
+    if (rules != nullptr) return Rendered{std::move(pure.prompt), mark, std::move(rules)};
   }
   common_chat_params params = apply_for(std::move(inputs));
   std::string text = std::move(params.prompt);
+  // What holds a call to its format may be part of it.
+  if (Status status = limit.check(unmarked(text, mark)); !status.ok()) return status;
   std::vector<llama_token> banned;
   if (request.tool_choice == ToolChoice::kNone) banned = call_tokens();
   const bool must_call = !request.tools_json.empty() && request.tool_choice == ToolChoice::kRequired;
@@ -423,7 +431,7 @@ LlamaChatFormat::Rendered LlamaChatFormat::render(const ChatFormatRequest& reque
     throw std::invalid_argument("messages: this model's template cannot continue an answer");
   }
   if (is_cacheable) rules_cache_.add(std::move(key), rules);
-  return {std::move(text), mark, std::move(rules)};
+  return Rendered{std::move(text), mark, std::move(rules)};
 }
 
 }  // namespace snapllm

@@ -75,7 +75,8 @@ class LlamaChatFormat {
     std::string mark;  // see ControlText
     std::shared_ptr<const AnswerRules> rules;
   };
-  Rendered render(const ChatFormatRequest& request) const;
+  // A prompt that is too long is refused before rules are made for its answer.
+  Result<Rendered> render(const ChatFormatRequest& request, const PromptLimit& limit) const;
   // What the template and the rules of the answer give, of calls, of text, or of either.
   common_chat_params apply_for(common_chat_templates_inputs inputs) const;
   common_chat_params apply_with_rules(const common_chat_templates_inputs& inputs) const;

@@ -88,6 +88,18 @@ class PosixFileEnv : public FileEnv {
     return files;
   }
 
+  Result<std::vector<std::string>> folders(const std::string& folder) override {
+    std::vector<std::string> names;
+    std::error_code error;
+    fs::directory_iterator it(folder, error);
+    for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+      std::error_code unreadable;
+      if (it->is_directory(unreadable)) names.push_back(it->path().filename().string());
+    }
+    if (error) return failed("list", folder, error.value());
+    return names;
+  }
+
   Status write(const std::string& path, const std::vector<Slice>& slices) override {
     const std::string scratch = path + ".tmp";
     Descriptor file(::open(scratch.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));

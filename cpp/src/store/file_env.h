@@ -30,6 +30,8 @@ class FileEnv {
   virtual Status make_folder(const std::string& path) = 0;
   // The regular files of a folder, in no order.
   virtual Result<std::vector<FileInfo>> list(const std::string& folder) = 0;
+  // The names of the folders in a folder, in no order.
+  virtual Result<std::vector<std::string>> folders(const std::string& folder) = 0;
   // Writes the whole file or none of it: to a temporary name, synced, renamed, and the
   // folder synced. What it returns ok for is there after a crash.
   virtual Status write(const std::string& path, const std::vector<Slice>& slices) = 0;

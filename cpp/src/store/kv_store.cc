@@ -18,6 +18,7 @@ KvStore::KvStore(KvStoreOptions options, std::unique_ptr<FileEnv> env)
     : options_(std::move(options)), env_(std::move(env)), ram_bound_(options_.ram_bytes) {
   stats_.max_ram_bytes = ram_bound_;
   stats_.max_disk_bytes = has_disk() ? options_.disk_bytes : 0;
+  if (has_disk()) io_.push([this] { find_unopened(); });
 }
 
 KvStore::~KvStore() = default;
@@ -78,8 +79,10 @@ std::vector<KvStore::PlannedPart> KvStore::plan_match(const StoreScope& scope,
   const IndexMatch match = index_.match(scope, prompt, max_tokens);
   prefix.difference = match.difference;
   ++clock_;
-  const bool reads =
-      reading == Reading::kAll || (reading == Reading::kFitting && fits_in_ram(match));
+  const bool is_cold = std::ranges::any_of(
+      match.parts, [](const IndexMatch::Part& part) { return part.piece->state == nullptr; });
+  const bool reads = reading == Reading::kAll ||
+                     (reading == Reading::kFitting && is_cold && fits_in_ram(match));
   prefix.num_unread_tokens = match.num_tokens;
   for (const IndexMatch::Part& part : match.parts) {
     StoredPiece& piece = *part.piece;
@@ -108,8 +111,8 @@ bool KvStore::fits_in_ram(const IndexMatch& match) const {
 
 uint64_t KvStore::staying_ram_bytes() const {
   uint64_t bytes = 0;
-  for (const auto& [key, piece] : index_.pieces()) {
-    if (piece->state != nullptr && !can_leave_ram(*piece)) bytes += piece->state_bytes;
+  for (const StoredPiece* piece : in_ram_) {
+    if (!can_leave_ram(*piece)) bytes += piece->state_bytes;
   }
   return bytes;
 }

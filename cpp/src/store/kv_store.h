@@ -8,6 +8,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "snapllm/prefix.h"
@@ -16,6 +17,7 @@
 #include "store/file_env.h"
 #include "store/io_thread.h"
 #include "store/piece_index.h"
+#include "store/unopened_files.h"
 
 namespace snapllm {
 
@@ -85,7 +87,8 @@ class KvStore {
 
   // Finds the files of a model's earlier runs, after the writes that are queued. Called again
   // for the same model, it looks only for those that could not be read. What is too much for
-  // the disk's bound goes with the next write: by then what was kept on purpose is pinned.
+  // the disk's bound, those of models that nobody has opened first, goes with the next write: by
+  // then what was kept on purpose is pinned.
   void open(const Hash128& fingerprint);
 
   // The longest stored prefix, up to what is to be left on disk.
@@ -176,6 +179,8 @@ class KvStore {
   // On the thread that writes and removes: what it finds is what is there. Without the lock
   // while it reads.
   void find_files(const Hash128& fingerprint);
+  // On the same thread: what there is of models that nobody has opened.
+  void find_unopened();
   // REQUIRES, all below: mutex_ held
   void adopt(const Hash128& fingerprint, PieceFile file);
   void touch(StoredPiece& piece);
@@ -199,6 +204,8 @@ class KvStore {
   void fit_in_ram(const Hash128& key);
   // What is in RAM stays there.
   void trim_disk();
+  // Of those that are pinned. What nobody has opened counts, too.
+  uint64_t staying_disk_bytes() const;
 
   const KvStoreOptions options_;
   const std::unique_ptr<FileEnv> env_;
@@ -209,6 +216,8 @@ class KvStore {
   PieceIndex index_;
   // Of each model whose folder was listed: the names of the files that could not be read.
   std::map<Hash128, std::set<std::string>> unread_;
+  UnopenedFiles unopened_;
+  std::unordered_set<StoredPiece*> in_ram_;  // those with a state
   uint64_t clock_ = 0;
   uint64_t ram_bound_;
   uint64_t last_write_ = 0;  // the number of the latest

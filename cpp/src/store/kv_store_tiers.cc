@@ -1,6 +1,7 @@
 // Which piece is in which tier: states in RAM, files, and what leaves a tier that is full.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <optional>
 #include <system_error>
@@ -17,6 +18,9 @@ namespace {
 // A tier that is full is emptied by this share more than needed, so that the order of
 // all pieces is not looked at for each new one.
 constexpr uint64_t kHeadroomDivisor = 16;
+
+// A request that waits looks for its prefix at each step.
+constexpr std::chrono::seconds kBetweenNotes{1};
 
 // Below, a thread more would cost as much as it saves.
 constexpr uint64_t kBytesPerReader = uint64_t{4} << 20;
@@ -94,8 +98,25 @@ void KvStore::find_files(const Hash128& fingerprint) {
   if (!made.ok()) return note_write_failure(made);
   stats_.num_damaged += found.num_damaged;
   stats_.num_read_failures += files.ok() ? found.unread.size() : 1;
+  if (files.ok()) stats_.disk_bytes -= unopened_.take(fingerprint);
   for (PieceFile& file : found.pieces) adopt(fingerprint, std::move(file));
   if (files.ok()) unread_[fingerprint] = std::move(found.unread);
+}
+
+void KvStore::find_unopened() {
+  const auto names = env_->folders(options_.folder);
+  if (!names.ok()) return;  // there is none yet
+  for (const std::string& name : names.value()) {
+    const auto fingerprint = hash128_of_hex(name);
+    const auto files = fingerprint ? env_->list(options_.folder + "/" + name)
+                                   : Result<std::vector<FileInfo>>(std::vector<FileInfo>());
+    if (!files.ok()) continue;
+    std::lock_guard lock(mutex_);
+    unopened_.add(*fingerprint, files.value());
+    for (const FileInfo& file : files.value()) {
+      if (const auto key = piece_key_of(file.name)) stats_.disk_bytes += unopened_.bytes_of(*key);
+    }
+  }
 }
 
 void KvStore::adopt(const Hash128& fingerprint, PieceFile file) {
@@ -162,18 +183,23 @@ Status KvStore::load_part(PlannedPart& part) {
 
 void KvStore::touch(StoredPiece& piece) {
   piece.last_used = clock_;
-  if (piece.on_disk) io_.push([this, path = path_of(piece)] { env_->touch(path); });
+  const auto now = std::chrono::steady_clock::now();
+  if (!piece.on_disk || now < piece.noted_at + kBetweenNotes) return;
+  piece.noted_at = now;
+  io_.push([this, path = path_of(piece)] { env_->touch(path); });
 }
 
 void KvStore::set_state(StoredPiece& piece, StatePtr state) {
   piece.state = std::move(state);
   stats_.ram_bytes += piece.state_bytes;
+  in_ram_.insert(&piece);
 }
 
 void KvStore::clear_state(StoredPiece& piece) {
   if (piece.state == nullptr) return;
   piece.state.reset();
   stats_.ram_bytes -= piece.state_bytes;
+  in_ram_.erase(&piece);
 }
 
 void KvStore::forget(StoredPiece& piece) {
@@ -199,11 +225,16 @@ bool KvStore::has_disk_room(const StoredPiece& piece) const {
   const uint64_t bytes = piece_file_bytes(piece.id, piece.state_bytes);
   const uint64_t bound = options_.disk_bytes;
   if (stats_.disk_bytes + bytes <= bound || index_.is_pinned(piece.id.key)) return true;
-  uint64_t staying = 0;
-  for (const auto& [key, other] : index_.pieces()) {
-    if (other->on_disk && index_.is_pinned(key)) staying += other->file_bytes;
+  return staying_disk_bytes() + bytes <= bound - bound / kHeadroomDivisor;
+}
+
+uint64_t KvStore::staying_disk_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [key, count] : index_.pins()) {
+    const StoredPiece* piece = index_.find(key);
+    bytes += piece != nullptr && piece->on_disk ? piece->file_bytes : unopened_.bytes_of(key);
   }
-  return staying + bytes <= bound - bound / kHeadroomDivisor;
+  return bytes;
 }
 
 void KvStore::write_behind(StoredPiece& piece) {
@@ -251,9 +282,9 @@ void KvStore::trim_ram() {
   if (stats_.ram_bytes <= ram_bound_) return;
   std::vector<Hash128> keys;
   std::vector<EvictionCandidate> candidates;
-  for (const auto& [key, piece] : index_.pieces()) {
-    if (piece->state == nullptr || !can_leave_ram(*piece)) continue;
-    keys.push_back(key);
+  for (const StoredPiece* piece : in_ram_) {
+    if (!can_leave_ram(*piece)) continue;
+    keys.push_back(piece->id.key);
     candidates.push_back({piece->state_bytes, piece->last_used, piece->id.end});
   }
   const uint64_t excess = stats_.ram_bytes - ram_bound_ + ram_bound_ / kHeadroomDivisor;
@@ -278,7 +309,17 @@ void KvStore::fit_in_ram(const Hash128& key) {
 }
 
 void KvStore::trim_disk() {
+  const uint64_t target = options_.disk_bytes - options_.disk_bytes / kHeadroomDivisor;
   if (stats_.disk_bytes <= options_.disk_bytes) return;
+  const auto is_pinned = [&](const Hash128& key) { return index_.is_pinned(key); };
+  for (const auto& victim : unopened_.evict(stats_.disk_bytes - target, is_pinned)) {
+    ++stats_.num_disk_evictions;
+    stats_.disk_bytes -= victim.bytes;
+    io_.push([this, path = folder_of(victim.fingerprint) + "/" + piece_file_name(victim.key)] {
+      (void)env_->remove(path);
+    });
+  }
+  if (stats_.disk_bytes <= target) return;
   std::vector<Hash128> keys;
   std::vector<EvictionCandidate> candidates;
   for (const auto& [key, piece] : index_.pieces()) {
@@ -286,9 +327,7 @@ void KvStore::trim_disk() {
     keys.push_back(key);
     candidates.push_back({piece->file_bytes, piece->last_used, piece->id.end});
   }
-  const uint64_t excess =
-      stats_.disk_bytes - options_.disk_bytes + options_.disk_bytes / kHeadroomDivisor;
-  for (const size_t i : pick_victims(candidates, excess)) {
+  for (const size_t i : pick_victims(candidates, stats_.disk_bytes - target)) {
     ++stats_.num_disk_evictions;
     StoredPiece& piece = *index_.find(keys[i]);
     if (piece.state != nullptr) {

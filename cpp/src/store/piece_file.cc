@@ -8,6 +8,7 @@ namespace snapllm {
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'S', 'N', 'A', 'P', 'K', 'V', '\r', '\n'};
+constexpr std::string_view kSuffix = ".kv";
 constexpr int32_t kMaxTokens = 1 << 24;
 // States begin at a multiple of this, so that they can be read or mapped in place.
 constexpr uint64_t kStateAlignment = 64;
@@ -44,7 +45,12 @@ Status bad_file(const std::string& path, const char* what) {
 
 }  // namespace
 
-std::string piece_file_name(const Hash128& key) { return key.hex() + ".kv"; }
+std::string piece_file_name(const Hash128& key) { return key.hex() + std::string(kSuffix); }
+
+std::optional<Hash128> piece_key_of(std::string_view file_name) {
+  if (!file_name.ends_with(kSuffix)) return std::nullopt;
+  return hash128_of_hex(file_name.substr(0, file_name.size() - kSuffix.size()));
+}
 
 uint64_t piece_file_bytes(const PieceId& piece, uint64_t state_bytes) {
   return state_offset(piece.end - piece.begin) + state_bytes;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "store/file_env.h"
@@ -21,6 +23,8 @@ struct PieceFile {
 
 // Name of the file within the folder of its fingerprint.
 std::string piece_file_name(const Hash128& key);
+// The key in such a name; nothing where it is another's.
+std::optional<Hash128> piece_key_of(std::string_view file_name);
 
 uint64_t piece_file_bytes(const PieceId& piece, uint64_t state_bytes);
 

@@ -6,6 +6,9 @@
 namespace snapllm {
 namespace {
 
+// Looked at on each side of a prompt's place among its siblings.
+constexpr size_t kMaxCandidates = 32;
+
 bool begins_with(std::span<const Token> tokens, std::span<const Token> head) {
   return tokens.size() >= head.size() && std::equal(head.begin(), head.end(), tokens.begin());
 }
@@ -40,7 +43,7 @@ Difference difference_from(const Candidate& closest, const StoredPiece& any, int
 
 }  // namespace
 
-StoredPiece* PieceIndex::find(const Hash128& key) {
+StoredPiece* PieceIndex::find(const Hash128& key) const {
   const auto it = pieces_.find(key);
   return it == pieces_.end() ? nullptr : it->second.get();
 }
@@ -49,7 +52,7 @@ StoredPiece& PieceIndex::insert(StoredPiece piece) {
   const Hash128 key = piece.id.key;
   auto& slot = pieces_[key];
   slot = std::make_unique<StoredPiece>(std::move(piece));
-  children_[slot->id.parent].push_back(slot.get());
+  children_[slot->id.parent].insert(slot.get());
   if (slot->id.kind == KvKind::kCheckpoints) ++checkpoint_ends_[slot->id.parent][slot->id.end];
   return *slot;
 }
@@ -59,7 +62,7 @@ void PieceIndex::remove(const Hash128& key) {
   if (it == pieces_.end()) return;
   const PieceId& id = it->second->id;
   auto siblings = children_.find(id.parent);
-  std::erase(siblings->second, it->second.get());
+  siblings->second.erase(it->second.get());
   if (siblings->second.empty()) children_.erase(siblings);
   if (id.kind == KvKind::kCheckpoints) {
     auto& ends = checkpoint_ends_[id.parent];
@@ -67,6 +70,36 @@ void PieceIndex::remove(const Hash128& key) {
     if (ends.empty()) checkpoint_ends_.erase(id.parent);
   }
   pieces_.erase(it);
+}
+
+bool PieceIndex::TokenOrder::operator()(const StoredPiece* a, const StoredPiece* b) const {
+  return std::ranges::lexicographical_compare(a->id.tokens, b->id.tokens);
+}
+
+bool PieceIndex::TokenOrder::operator()(const StoredPiece* a, std::span<const Token> b) const {
+  return std::ranges::lexicographical_compare(a->id.tokens, b);
+}
+
+bool PieceIndex::TokenOrder::operator()(std::span<const Token> a, const StoredPiece* b) const {
+  return std::ranges::lexicographical_compare(a, b->id.tokens);
+}
+
+std::vector<StoredPiece*> PieceIndex::closest_of(const Children& children,
+                                                 std::span<const Token> rest) {
+  std::vector<StoredPiece*> found;
+  const auto after = children.lower_bound(rest);
+  for (auto it = after; it != children.end() && found.size() < kMaxCandidates; ++it) {
+    found.push_back(*it);
+  }
+  const size_t most = found.size() + kMaxCandidates;
+  for (auto it = after; it != children.begin() && found.size() < most;) found.push_back(*--it);
+  // Very short ones can be of use only whole, and may have many between.
+  const auto longest = std::min<size_t>(rest.size(), kMinPartTokens - 1);
+  for (size_t size = 1; size <= longest; ++size) {
+    const auto it = children.find(rest.first(size));
+    if (it != children.end()) found.push_back(*it);
+  }
+  return found;
 }
 
 IndexMatch PieceIndex::match(const StoreScope& scope, std::span<const Token> prompt,
@@ -85,13 +118,13 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
     if (children == children_.end()) return match;
     const auto rest = prompt.subspan(static_cast<size_t>(match.num_tokens));
     Candidate closest, best;
-    for (StoredPiece* child : children->second) {
+    for (StoredPiece* child : closest_of(children->second, rest)) {
       const int32_t common = common_prefix(child->id.tokens, rest);
       if (common > closest.num_tokens) closest = {child, common};
       const int32_t usable = std::min(common, max_tokens - match.num_tokens);
       if (is_worth(*child, usable) && is_better({child, usable}, best)) best = {child, usable};
     }
-    match.difference = difference_from(closest, *children->second.front(), match.num_tokens, rest);
+    match.difference = difference_from(closest, **children->second.begin(), match.num_tokens, rest);
     if (best.piece == nullptr) return match;
     match.parts.push_back({best.piece, best.num_tokens});
     match.num_tokens += best.num_tokens;
@@ -142,10 +175,21 @@ std::vector<Hash128> PieceIndex::superseded_by(const StoredPiece& piece) const {
   if (piece.id.kind != KvKind::kBlocks) return keys;
   const auto children = children_.find(piece.id.parent);
   if (children == children_.end()) return keys;
-  for (const StoredPiece* child : children->second) {
-    if (child != &piece && !is_pinned(child->id.key) &&
-        begins_with(piece.id.tokens, child->id.tokens)) {
-      keys.push_back(child->id.key);
+  // From the longest on: what stands before it has no more in common with it than the one right
+  // before.
+  const std::span<const Token> tokens = piece.id.tokens;
+  for (size_t size = tokens.size(); size > 0;) {
+    auto it = children->second.lower_bound(tokens.first(size));
+    if (it == children->second.begin()) break;
+    const StoredPiece* shorter = *--it;
+    const auto common = static_cast<size_t>(common_prefix(shorter->id.tokens, tokens));
+    if (common == shorter->id.tokens.size()) {
+      if (!is_pinned(shorter->id.key)) keys.push_back(shorter->id.key);
+      size = common;
+    } else {
+      size = common;
+      it = children->second.find(tokens.first(size));
+      if (it != children->second.end() && !is_pinned((*it)->id.key)) keys.push_back((*it)->id.key);
     }
   }
   return keys;
@@ -154,8 +198,10 @@ std::vector<Hash128> PieceIndex::superseded_by(const StoredPiece& piece) const {
 std::vector<StoredPiece*> PieceIndex::substitutes_of(StoredPiece& piece) const {
   if (piece.id.kind != KvKind::kBlocks || piece.id.is_full_block()) return {&piece};
   std::vector<StoredPiece*> pieces;
-  for (StoredPiece* sibling : children_.at(piece.id.parent)) {
-    if (begins_with(sibling->id.tokens, piece.id.tokens)) pieces.push_back(sibling);
+  const Children& siblings = children_.at(piece.id.parent);
+  for (auto it = siblings.find(&piece);
+       it != siblings.end() && begins_with((*it)->id.tokens, piece.id.tokens); ++it) {
+    pieces.push_back(*it);
   }
   return pieces;
 }

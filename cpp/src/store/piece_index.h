@@ -2,8 +2,10 @@
 // of a prompt.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -23,6 +25,7 @@ struct StoredPiece {
   bool on_disk = false;
   uint64_t write = 0;      // the number of its write that is under way; 0 = none
   uint64_t last_used = 0;  // of the store's logical clock
+  std::chrono::steady_clock::time_point noted_at{};  // when its file was last said to be used
 
   bool is_writing() const { return write != 0; }
 };
@@ -50,7 +53,7 @@ class PieceIndex {
   // Fewer tokens in common are not worth a restore.
   static constexpr int32_t kMinPartTokens = 8;
 
-  StoredPiece* find(const Hash128& key);
+  StoredPiece* find(const Hash128& key) const;
   // REQUIRES: no piece of that key is there
   StoredPiece& insert(StoredPiece piece);
   void remove(const Hash128& key);
@@ -71,6 +74,7 @@ class PieceIndex {
   void unpin(const StoreScope& scope, std::span<const Token> tokens);
   bool is_pinned(const Hash128& key) const { return pins_.contains(key); }
 
+  const std::unordered_map<Hash128, int32_t>& pins() const { return pins_; }
   const std::unordered_map<Hash128, std::unique_ptr<StoredPiece>>& pieces() const { return pieces_; }
 
  private:
@@ -79,7 +83,21 @@ class PieceIndex {
                                int32_t max_tokens);
 
   std::unordered_map<Hash128, std::unique_ptr<StoredPiece>> pieces_;
-  std::unordered_map<Hash128, std::vector<StoredPiece*>> children_;  // by parent
+  // By their tokens: those that begin alike stand side by side.
+  struct TokenOrder {
+    using is_transparent = void;
+    bool operator()(const StoredPiece* a, const StoredPiece* b) const;
+    bool operator()(const StoredPiece* a, std::span<const Token> b) const;
+    bool operator()(std::span<const Token> a, const StoredPiece* b) const;
+  };
+  using Children = std::set<StoredPiece*, TokenOrder>;
+
+  // Those of a parent that share most with the rest of a prompt; what tells more of them apart
+  // than these few is not worth the look.
+  static std::vector<StoredPiece*> closest_of(const Children& children,
+                                              std::span<const Token> rest);
+
+  std::unordered_map<Hash128, Children> children_;  // by parent
   // Of each root: how many checkpoints end at a position.
   std::unordered_map<Hash128, std::map<int32_t, int32_t>> checkpoint_ends_;
   std::unordered_map<Hash128, int32_t> pins_;  // by the key of the piece

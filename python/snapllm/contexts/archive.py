@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,14 +17,31 @@ MAGIC = b"SNAPCTX\n"
 VERSION = 1
 MAX_HEADER_BYTES = 256 << 20
 _DIGEST_BYTES = 32
+_CHUNK_BYTES = 1 << 20
 
 
 class Archive(msgspec.Struct, frozen=True):
-    """What a file holds."""
+    """What a file holds that was checked."""
 
     record: ContextRecord
-    states: list[bytes]
-    """The KV in pieces, as the core's store has them."""
+    path: Path
+    states_at: int
+    """Where the first of them begins in the file."""
+    state_bytes: list[int]
+    """The sizes of the KV's pieces, as the core's store has them."""
+
+    def read_states(self) -> list[bytes]:
+        """The KV in pieces.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.states_at)
+                return [file.read(count) for count in self.state_bytes]
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -34,7 +53,7 @@ class _Header(msgspec.Struct, frozen=True):
 _header_decoder = msgspec.json.Decoder(_Header)
 
 
-def write_archive(path: Path, archive: Archive) -> int:
+def write_archive(path: Path, record: ContextRecord, states: Sequence[bytes]) -> int:
     """Writes the file whole or not at all.
 
     Returns:
@@ -43,16 +62,14 @@ def write_archive(path: Path, archive: Archive) -> int:
     Raises:
         StorageError: It cannot be written.
     """
-    header = msgspec.json.encode(
-        _Header(VERSION, archive.record, [len(state) for state in archive.states])
-    )
+    header = msgspec.json.encode(_Header(VERSION, record, [len(state) for state in states]))
     head = MAGIC + len(header).to_bytes(8, "little") + header
     digest = hashlib.sha256(head)
     scratch = path.with_name(path.name + ".tmp")
     try:
         with scratch.open("wb") as file:
             file.write(head)
-            for state in archive.states:
+            for state in states:
                 digest.update(state)
                 file.write(state)
             file.write(digest.digest())
@@ -64,7 +81,7 @@ def write_archive(path: Path, archive: Archive) -> int:
 
 
 def read_archive(path: Path) -> Archive:
-    """Reads a file and checks all of it.
+    """Reads a file's header and checks all of it; the KV stays on the disk.
 
     Raises:
         InvalidRequestError: It is no such file, or is damaged.
@@ -72,12 +89,13 @@ def read_archive(path: Path) -> Archive:
     """
     try:
         with path.open("rb") as file:
-            return _read(file, path.stat().st_size)
+            return _read(file, path)
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+        raise _unreadable(path, error) from None
 
 
-def _read(file: BinaryIO, num_bytes: int) -> Archive:
+def _read(file: BinaryIO, path: Path) -> Archive:
+    num_bytes = os.fstat(file.fileno()).st_size
     head = file.read(len(MAGIC) + 8)
     size = int.from_bytes(head[len(MAGIC) :], "little")
     if head[: len(MAGIC)] != MAGIC or not 0 < size <= min(num_bytes, MAX_HEADER_BYTES):
@@ -93,13 +111,16 @@ def _read(file: BinaryIO, num_bytes: int) -> Archive:
     rest = num_bytes - len(head) - size - _DIGEST_BYTES
     if min(header.state_bytes, default=0) < 0 or sum(header.state_bytes) != rest:
         raise _damaged()
-    states = []
-    for count in header.state_bytes:
-        states.append(file.read(count))
-        digest.update(states[-1])
+    while rest > 0 and (chunk := file.read(min(rest, _CHUNK_BYTES))):
+        digest.update(chunk)
+        rest -= len(chunk)
     if file.read(_DIGEST_BYTES) != digest.digest():
         raise _damaged()
-    return Archive(header.record, states)
+    return Archive(header.record, path, len(head) + size, header.state_bytes)
+
+
+def _unreadable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot read {path}: {error.strerror or error}")
 
 
 def _damaged() -> InvalidRequestError:

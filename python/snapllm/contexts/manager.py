@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from snapllm._checks import check_text, path_text
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
-from snapllm.contexts.archive import Archive, read_archive, write_archive
+from snapllm.contexts.archive import read_archive, write_archive
 from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.keeper import KvKeeper, Progress
@@ -200,7 +200,7 @@ class ContextManager:
         with self._gate.working():
             record = self._keeper.with_kv(record)
             states = self._core.read_prefix(record.prefix())
-            return write_archive(Path(file), Archive(record, states))
+            return write_archive(Path(file), record, states)
 
     def import_file(
         self,
@@ -250,7 +250,7 @@ class ContextManager:
                 ttl_seconds=ttl_seconds,
                 cache_namespace=cache_namespace,
             )
-            states = archive.states if computed == old else ()
+            states = archive.read_states() if computed == old else ()
             return self._add(record, prompt, start=start, states=states, cancellation=cancellation)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:

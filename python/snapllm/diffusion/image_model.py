@@ -419,16 +419,23 @@ class ImageModel:
             queued.tell(ImageQueued(position + 1))
         outcome = self._make(job, time.monotonic() - submitted)
         try:
-            # The budget may be short of what it has turned out to need; it has it already.
-            with contextlib.suppress(SnapLLMError):
-                if not (self._is_evicted or self._is_closed):
-                    self._on_memory(self._worker.memory_bytes())
+            self._charge_anew()
         finally:
             with self._changed:
                 self._running = None
                 self.used_at = time.monotonic()
             job.finish(outcome)
         return True
+
+    def _charge_anew(self) -> None:
+        """Charges what the worker has turned out to need; nothing where it has died."""
+        if self._is_evicted or self._is_closed:
+            return
+        with self._changed:
+            self._is_evicted = not self._worker.is_alive
+        # The budget may be short of it; it has it already.
+        with contextlib.suppress(SnapLLMError):
+            self._on_memory(None if self._is_evicted else self._worker.memory_bytes())
 
     def _idle_left_s(self) -> float | None:
         """Seconds after which the idle model is to be evicted; None = it is not."""

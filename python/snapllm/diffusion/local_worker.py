@@ -27,6 +27,11 @@ class LocalWorker:
         self.num_starts = 0
         self.pid: int | None = None
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has the model."""
+        return self._backend is not None
+
     def start(self) -> Loaded:
         """See `WorkerProcess.start`."""
         start = time.perf_counter()

@@ -12,9 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from snapllm._numbers import INT32_MAX
-from snapllm.params import StopSequence, TopK, TopP
+from snapllm.params import ModelName, StopList, TopK, TopP
 
-ModelName = Annotated[str, Meta(min_length=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 MaxTokens = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 
@@ -132,7 +131,7 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     tools: list[ToolDefinition] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
-    stop_sequences: list[StopSequence] | None = None
+    stop_sequences: StopList | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None

@@ -22,7 +22,10 @@ from snapllm.params import (
     ChatOptions,
     MaxTokens,
     MinP,
+    ModelName,
+    ModelNameOrNone,
     Seed,
+    StopList,
     StopSequence,
     Temperature,
     TopK,
@@ -39,7 +42,7 @@ class IngestRequest(msgspec.Struct, kw_only=True):
 
     content: Annotated[str, Meta(min_length=1)] | list[ContentPart]
     """The document, or its texts and pictures in their order (data URLs)."""
-    model_id: Annotated[str, Meta(min_length=1)]
+    model_id: ModelName
     name: ContextName | None = None
     ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
     stream: bool = False
@@ -55,7 +58,7 @@ class QueryRequest(msgspec.Struct, kw_only=True):
     top_k: TopK = 40
     min_p: MinP = 0.05
     seed: Seed = -1
-    stop: StopSequence | list[StopSequence] = []
+    stop: StopSequence | StopList = []
     thinking: bool = False
     stream: bool = False
 
@@ -95,7 +98,7 @@ class ForkRequest(msgspec.Struct, kw_only=True):
 class ImportQuery(msgspec.Struct, kw_only=True):
     """The query of POST /api/v1/contexts/import, whose body is the file."""
 
-    model_id: str = ""
+    model_id: ModelNameOrNone = ""
     name: ContextName | None = None
     ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
 

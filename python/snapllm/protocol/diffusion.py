@@ -26,6 +26,7 @@ from snapllm.diffusion.params import (
 )
 from snapllm.diffusion.pictures import ImageFormat, encode, read_base64_image
 from snapllm.errors import InvalidRequestError
+from snapllm.params import ModelNameOrNone
 from snapllm.protocol.decoding import decode_body
 
 _encode = msgspec.json.encode
@@ -45,8 +46,8 @@ class DiffusionRequest(msgspec.Struct, kw_only=True):
     steps: NumSteps = 20
     cfg_scale: CfgScale = 7.0
     seed: ImageSeed = -1
-    model: str | None = None
-    model_id: str | None = None
+    model: ModelNameOrNone | None = None
+    model_id: ModelNameOrNone | None = None
     sampler: str = ""
     scheduler: str = ""
     guidance: CfgScale = 3.5

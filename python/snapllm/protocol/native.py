@@ -20,10 +20,12 @@ from snapllm.params import (
     CompletionRequest,
     MaxTokens,
     MinP,
+    ModelNameOrNone,
     Penalty,
     RepeatPenalty,
     SamplingOptions,
     Seed,
+    StopList,
     StopSequence,
     Temperature,
     TopK,
@@ -38,8 +40,8 @@ MAX_BATCH = 256
 class SamplingFields(msgspec.Struct, kw_only=True):
     """What the generating endpoints have in common."""
 
-    model: str | None = None
-    model_id: str | None = None
+    model: ModelNameOrNone | None = None
+    model_id: ModelNameOrNone | None = None
     system: str | None = None
     raw: bool = False
     max_tokens: MaxTokens = DEFAULT_MAX_TOKENS
@@ -52,7 +54,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty = 0.0
     seed: Seed = -1
     ignore_eos: bool = False
-    stop: StopSequence | list[StopSequence] = []
+    stop: StopSequence | StopList = []
     thinking: bool = False
 
     def model_name(self) -> str:

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from snapllm.diffusion.options import LoadImageOptions
 from snapllm.errors import InvalidRequestError, SnapLLMError
-from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType, LoadOptions
+from snapllm.params import MAX_KEEP_ALIVE_S, FlashAttention, KvType, LoadOptions, ModelName
 from snapllm.protocol.decoding import decode_body
 
 _encode = msgspec.json.encode
@@ -103,14 +103,14 @@ class LoadRequest(msgspec.Struct, kw_only=True):
 class PinRequest(msgspec.Struct):
     """The body of POST /api/v1/models/pin."""
 
-    model_id: Annotated[str, Meta(min_length=1)]
+    model_id: ModelName
     pinned: bool = True
 
 
 class ModelIdRequest(msgspec.Struct):
     """The body of POST /api/v1/models/switch and /unload."""
 
-    model_id: Annotated[str, Meta(min_length=1)]
+    model_id: ModelName
 
 
 _load_decoder = msgspec.json.Decoder(LoadRequest)

@@ -29,10 +29,12 @@ from snapllm.params import (
     CompletionRequest,
     MaxTokens,
     MinP,
+    ModelName,
     Penalty,
     RepeatPenalty,
     SamplingOptions,
     Seed,
+    StopList,
     StopSequence,
     Temperature,
     TopP,
@@ -41,7 +43,7 @@ from snapllm.protocol.answer_forms import refuse_forms
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import usage_object
 from snapllm.protocol.openai_sampling import sampling_options
-from snapllm.protocol.openai_types import LogitBias, ModelName, StreamOptions, TopKOrAll
+from snapllm.protocol.openai_types import LogitBias, StreamOptions, TopKOrAll
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import (
@@ -75,7 +77,7 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
     ignore_eos: bool | None = None
-    stop: StopSequence | list[StopSequence] | None = None
+    stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=64)] | None = None

@@ -14,9 +14,8 @@ import msgspec
 
 from snapllm._requests import embedding_request
 from snapllm.errors import InvalidRequestError
-from snapllm.params import EmbeddingRequest
+from snapllm.params import EmbeddingRequest, ModelName
 from snapllm.protocol.decoding import decode_body
-from snapllm.protocol.openai_types import ModelName
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import Embedding, EmbeddingsAnswer, EmbeddingsUsage

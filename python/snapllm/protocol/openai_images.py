@@ -18,6 +18,7 @@ from snapllm.diffusion import ImagePreview, ImageResult
 from snapllm.diffusion.params import MAX_SIDE, CfgScale, ImageSeed, NegativePrompt, NumSteps, Prompt
 from snapllm.diffusion.pictures import ImageFormat, encode
 from snapllm.errors import InvalidRequestError
+from snapllm.params import ModelNameOrNone
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.diffusion import DiffusionRequest, encode_images
 
@@ -33,7 +34,7 @@ class ImagesRequest(msgspec.Struct, kw_only=True):
     """The body of POST /v1/images/generations; fields it does not name are ignored."""
 
     prompt: Prompt
-    model: str = ""
+    model: ModelNameOrNone = ""
     n: Annotated[int, Meta(ge=1, le=10)] | None = 1
     size: str | None = "auto"
     response_format: Literal["b64_json", "url"] | None = "b64_json"

@@ -17,9 +17,11 @@ from snapllm.conversation import FunctionDefinition, Message
 from snapllm.params import (
     MaxTokens,
     MinP,
+    ModelName,
     Penalty,
     RepeatPenalty,
     Seed,
+    StopList,
     StopSequence,
     Temperature,
     TopP,
@@ -118,7 +120,6 @@ class ToolChoice(msgspec.Struct):
     allowed_tools: AllowedTools | None = None
 
 
-ModelName = Annotated[str, Meta(min_length=1)]
 LogitBias = Annotated[float, Meta(ge=-100, le=100)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -140,7 +141,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
     ignore_eos: bool | None = None
-    stop: StopSequence | list[StopSequence] | None = None
+    stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=64)] | None = None

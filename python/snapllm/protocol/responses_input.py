@@ -37,46 +37,92 @@ def messages_of(
     Raises:
         InvalidRequestError: An item does not fit; `param` names it.
     """
-    messages: list[Message] = []
+    turns = _Turns()
     if isinstance(instructions, str) and instructions:
-        messages.append(Message("system", instructions))
+        turns.add(Message("system", instructions))
     elif instructions:
-        _add_items(messages, instructions, "instructions")
-    _add_items(messages, conversation.before, "previous_response_id")
-    _add_items(messages, conversation.own, "input")
-    return messages
+        _add_items(turns, instructions, "instructions")
+    _add_items(turns, conversation.before, "previous_response_id")
+    _add_items(turns, conversation.own, "input")
+    return turns.messages()
 
 
-def _add_items(messages: list[Message], items: Sequence[InputItem], field: str) -> None:
+class _Turns:
+    """The turns so far; the last one may go on."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._thoughts: list[str] = []  # of the last one
+
+    def add(self, message: Message) -> None:
+        """Begins another turn."""
+        self._end_thoughts()
+        self._messages.append(message)
+
+    def going_on(self, item: InputItem) -> Message:
+        """The assistant's turn that the item is part of; a new one where it begins another answer.
+
+        What stands in several items here is one turn elsewhere, and one to the model: reasoning,
+        a text and calls. After its text only calls go on with it. Once it has calls, all goes on
+        with it that comes before their outputs.
+        """
+        last = self._messages[-1] if self._messages else None
+        if last is not None and last.role == "assistant":
+            is_going_on = last.tool_calls or not last.content or item.kind in _CALLS
+            if is_going_on:
+                return last
+        self.add(turn := Message("assistant", ""))
+        return turn
+
+    def think(self, text: str) -> None:
+        """Adds to what was thought in the last turn."""
+        self._thoughts.append(text)
+
+    def messages(self) -> list[Message]:
+        """All of them."""
+        self._end_thoughts()
+        return self._messages
+
+    def _end_thoughts(self) -> None:
+        if self._thoughts:
+            self._messages[-1].reasoning_content = "\n".join(self._thoughts)
+            self._thoughts = []
+
+
+def _add_items(turns: _Turns, items: Sequence[InputItem], field: str) -> None:
     for i, item in enumerate(items):
-        _add_item(messages, item, f"{field}[{i}]")
+        _add_item(turns, item, f"{field}[{i}]")
 
 
-def _add_item(messages: list[Message], item: InputItem, where: str) -> None:
+def _add_item(turns: _Turns, item: InputItem, where: str) -> None:
     if item.kind == "reasoning":
         text = _reasoning_text(item, where)
         if text:
-            turn = _answer_going_on(messages, item)
-            earlier = turn.reasoning_content
-            turn.reasoning_content = f"{earlier}\n{text}" if earlier else text
+            turns.going_on(item)
+            turns.think(text)
     elif item.kind == "message":
         if item.role is None or item.content is None:
             raise InvalidRequestError(f"{where} needs a role and a content", param=where)
         content = _content(item.content, f"{where}.content")
         if item.role != "assistant":
-            messages.append(Message(item.role, content))
+            turns.add(Message(item.role, content))
             return
-        turn = _answer_going_on(messages, item)
-        turn.content = [*_parts(turn.content), *_parts(content)] if turn.content else content
+        turn = turns.going_on(item)
+        if turn.content:
+            turn.content = _parts(turn.content)
+            turn.content += _parts(content)
+        else:
+            turn.content = content
     elif item.kind in _CALLS:
-        turn = _answer_going_on(messages, item)
-        turn.tool_calls = [*(turn.tool_calls or ()), _call(item)]
+        turn = turns.going_on(item)
+        turn.tool_calls = turn.tool_calls or []
+        turn.tool_calls.append(_call(item))
     elif item.kind in ("function_call_output", "custom_tool_call_output"):
         for field in ("call_id", "output"):
             if getattr(item, field) is None:
                 raise InvalidRequestError(f"{where}.{field} is required", param=f"{where}.{field}")
         output = _content(item.output or "", f"{where}.output")
-        messages.append(Message("tool", output, tool_call_id=item.call_id))
+        turns.add(Message("tool", output, tool_call_id=item.call_id))
     else:
         raise InvalidRequestError(
             f"{where}: items of type {item.kind!r} are not supported", param=f"{where}.type"
@@ -88,22 +134,6 @@ def _call(item: InputItem) -> MessageToolCall:
     if item.kind == "custom_tool_call":
         return MessageToolCall(None, call_id, "custom", TextCall(name, item.input or ""))
     return MessageToolCall(FunctionCall(name, item.arguments or ""), call_id)
-
-
-def _answer_going_on(messages: list[Message], item: InputItem) -> Message:
-    """The assistant's turn that the item is part of; a new one where it begins another answer.
-
-    What stands in several items here is one turn elsewhere, and one to the model: reasoning,
-    a text and calls. After its text only calls go on with it. Once it has calls, all goes on
-    with it that comes before their outputs.
-    """
-    last = messages[-1] if messages else None
-    if last is not None and last.role == "assistant":
-        is_going_on = last.tool_calls or not last.content or item.kind in _CALLS
-        if is_going_on:
-            return last
-    messages.append(turn := Message("assistant", ""))
-    return turn
 
 
 def _reasoning_text(item: InputItem, where: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from snapllm.conversation import ContentPart, ImageDetail
-from snapllm.params import MaxTokens, Temperature, TopP
-from snapllm.protocol.openai_types import ModelName, ReasoningEffort, TopLogprobs
+from snapllm.params import MaxTokens, ModelName, Temperature, TopP
+from snapllm.protocol.openai_types import ReasoningEffort, TopLogprobs
 
 
 class Reasoning(msgspec.Struct):

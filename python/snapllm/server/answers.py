@@ -41,7 +41,12 @@ async def collect_all(answers: Sequence[Answer[_Event]]) -> list[list[_Event]]:
     """All events of all answers, in the answers' order."""
     if len(answers) == 1:
         return [await collect(answers[0])]
-    return list(await asyncio.gather(*(collect(answer) for answer in answers)))
+    tasks = [asyncio.ensure_future(collect(answer)) for answer in answers]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:  # those that are left where one fails
+            task.cancel()
 
 
 async def merge(answers: Sequence[Answer[_Event]]) -> AsyncIterator[tuple[int, list[_Event]]]:

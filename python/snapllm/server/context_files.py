@@ -9,6 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from snapllm.contexts.transfer import append_to
+from snapllm.errors import InvalidRequestError
 from snapllm.server.keys import engine_of, threads_of
 from snapllm.server.request_facts import facts_of
 
@@ -35,9 +36,12 @@ async def receive_file(request: web.Request, path: Path) -> None:
     """Writes a request's body to a file; it may be longer than other bodies.
 
     Raises:
+        InvalidRequestError: It is compressed: what a little of that becomes can be anything.
         HTTPRequestEntityTooLarge: It is longer than any context.
         StorageError: The disk cannot be written.
     """
+    if "Content-Encoding" in request.headers:
+        raise InvalidRequestError("an exported context is sent as it is, without Content-Encoding")
     files, num_bytes = threads_of(request).files, 0
     await files.run(append_to, path, b"")
     async for chunk in request.content.iter_chunked(CHUNK_BYTES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -34,7 +35,8 @@ def _item_bytes(item: KeptItem) -> int:
 
 
 class KeptResponses:
-    """The latest answers of all clients; the oldest go first. Event loop only.
+    """The latest answers of all clients; the oldest go first. Any thread may find them; the
+    others' methods are the event loop's.
 
     Clients of different namespaces do not see each other's.
     """
@@ -48,6 +50,7 @@ class KeptResponses:
         # or sends it again.
         self._items: dict[tuple[str, str], dict[bytes, tuple[KeptItem, int]]] = {}
         self.num_bytes = 0
+        self._lock = threading.Lock()  # of the items
 
     def of(self, namespace: str) -> OwnResponses:
         """Those of one client."""
@@ -59,8 +62,9 @@ class KeptResponses:
 
     def find_item(self, namespace: str, item_id: str) -> KeptItem | None:
         """An item of any answer of the client; of several with the id the latest."""
-        versions = self._items.get((namespace, item_id))
-        return next(reversed(versions.values()))[0] if versions else None
+        with self._lock:
+            versions = self._items.get((namespace, item_id))
+            return next(reversed(versions.values()))[0] if versions else None
 
     def add(self, namespace: str, response_id: str, response: _Response) -> None:
         """Keeps an answer; drops the oldest ones that there is no room for."""
@@ -86,22 +90,24 @@ class KeptResponses:
 
     def _use(self, namespace: str, item: KeptItem) -> KeptItem:
         """The one object for all items that are the same."""
-        versions = self._items.setdefault((namespace, item.id), {})
-        kept, uses = versions.pop(item.data, (item, 0))
-        versions[kept.data] = kept, uses + 1
+        with self._lock:
+            versions = self._items.setdefault((namespace, item.id), {})
+            kept, uses = versions.pop(item.data, (item, 0))
+            versions[kept.data] = kept, uses + 1
         self.num_bytes += 0 if uses else _item_bytes(kept)
         return kept
 
     def _let_go(self, namespace: str, item: KeptItem) -> None:
-        versions = self._items[namespace, item.id]
-        _, uses = versions[item.data]
-        if uses > 1:
-            versions[item.data] = item, uses - 1
-            return
-        self.num_bytes -= _item_bytes(item)
-        del versions[item.data]
-        if not versions:
-            del self._items[namespace, item.id]
+        with self._lock:
+            versions = self._items[namespace, item.id]
+            _, uses = versions[item.data]
+            if uses > 1:
+                versions[item.data] = item, uses - 1
+                return
+            self.num_bytes -= _item_bytes(item)
+            del versions[item.data]
+            if not versions:
+                del self._items[namespace, item.id]
 
 
 class OwnResponses:

@@ -21,11 +21,15 @@ access_log = logging.getLogger("snapllm.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499
+_MAX_CHARS = 500
+"""Of a value in a line; clients choose some of them."""
 
 
 def quoted(value: object) -> str:
     """A value as a line has it: in quotes where it would end the value or the line."""
     text = str(value)
+    if len(text) > _MAX_CHARS:
+        text = f"{text[:_MAX_CHARS]}..."
     is_plain = text.isprintable() and not any(mark in text for mark in ' "=\\')
     return text if text and is_plain else json.dumps(text)
 

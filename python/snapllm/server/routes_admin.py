@@ -97,10 +97,10 @@ async def request_cache(request: web.Request) -> web.Response:
 
 
 def _text(request: web.Request, name: str, token: int | None) -> str | None:
-    """The text of a cached token, while its model (or ``model@context``) is loaded."""
+    """The text of a cached token, while its model (or ``model@context``) is in memory."""
     engine = engine_of(request)
     model_id = model_of(name, loaded_ids(engine))
-    if token is None or model_id is None:
+    if token is None or model_id is None or not engine.runner.core.is_ready(model_id):
         return None
     with contextlib.suppress(SnapLLMError):
         return engine.model(model_id).detokenize([token])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 
 from snapllm._readers import fold_chat
@@ -19,6 +21,7 @@ from snapllm.protocol.anthropic_answers import (
 )
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
+from snapllm.server.bodies import read_body
 from snapllm.server.keys import OPTIONS, engine_of, prepare
 from snapllm.server.log_lines import note_prompt
 from snapllm.server.middleware import json_response, note_answers
@@ -29,8 +32,9 @@ from snapllm.server.sse import EventStream, event_stream, stream_response
 async def messages(request: web.Request) -> web.StreamResponse:
     """POST /v1/messages"""
     options = request.app[OPTIONS]
-    parsed = anthropic.parse_messages(
-        await request.read(), strip_billing=options.strip_billing_header
+    strip_billing = options.strip_billing_header
+    parsed = await read_body(
+        request, partial(anthropic.parse_messages, strip_billing=strip_billing)
     )
     runner = engine_of(request).runner
     chat = await prepare(request, parsed.request)
@@ -89,7 +93,8 @@ async def _send(
 async def count_tokens(request: web.Request) -> web.Response:
     """POST /v1/messages/count_tokens"""
     options = request.app[OPTIONS]
-    parsed = anthropic.parse_count(await request.read(), strip_billing=options.strip_billing_header)
+    strip_billing = options.strip_billing_header
+    parsed = await read_body(request, partial(anthropic.parse_count, strip_billing=strip_billing))
     lowered = await engine_of(request).runner.lower(await prepare(request, parsed.request))
     note_prompt(request, lowered.model, len(lowered.tokens))
     return json_response(count_object(parsed, len(lowered.tokens)))

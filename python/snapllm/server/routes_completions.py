@@ -15,6 +15,7 @@ from snapllm.outputs import Completion, CompletionChunk, Finish
 from snapllm.protocol import openai_completions as completions_protocol
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect_all, merge
+from snapllm.server.bodies import read_body
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, event_stream, stream_response
@@ -24,7 +25,7 @@ _Ended = TypeVar("_Ended", Completion, Finish)
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions"""
-    parsed = completions_protocol.parse(await request.read())
+    parsed = await read_body(request, completions_protocol.parse)
     runner = engine_of(request).runner
     wanted = [await prepare(request, each) for each in parsed.requests]
     encoder = completions_protocol.Encoder(

@@ -21,8 +21,10 @@ from snapllm.protocol import context_answers
 from snapllm.protocol import contexts as wire
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
+from snapllm.server.bodies import read_body
 from snapllm.server.context_files import receive_file, send_file, transfer_path
 from snapllm.server.keys import (
+    STATE,
     cache_namespace_of,
     engine_of,
     model_ready,
@@ -96,7 +98,7 @@ def _ingested(request: web.Request, view: ContextView) -> web.Response:
 
 async def ingest(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/contexts/ingest"""
-    wanted = wire.parse_ingest(await request.read())
+    wanted = await read_body(request, wire.parse_ingest)
     model_id = resolve_model(request, wanted.model_id)
     await model_ready(request, model_id, "model_id")
     note_prompt(request, model_id)
@@ -152,7 +154,7 @@ async def _send_ingest(
 
 async def query(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/contexts/{context_id}/query"""
-    wanted = wire.parse_query(await request.read())
+    wanted = await read_body(request, wire.parse_query)
     start = time.perf_counter()
     questions = _manager(request).questions
     record, chat = questions.request(
@@ -226,7 +228,7 @@ async def demote(request: web.Request) -> web.Response:
 
 async def append(request: web.Request) -> web.Response:
     """POST /api/v1/contexts/{context_id}/append"""
-    wanted = wire.parse_append(await request.read())
+    wanted = await read_body(request, wire.parse_append)
     context_id, namespace = await _context_of(request)
     view = await _computing(
         request,
@@ -270,7 +272,7 @@ async def import_(request: web.Request) -> web.Response:
     namespace = cache_namespace_of(request)
     model_id = wanted.model_id and resolve_model(request, wanted.model_id)
     await model_ready(request, model_id, "model_id")
-    async with transfer_path(request) as path:
+    async with request.app[STATE].imports, transfer_path(request) as path:
         await receive_file(request, path)
         view = await _computing(
             request,

@@ -20,6 +20,7 @@ from snapllm.errors import SnapLLMError
 from snapllm.protocol import diffusion, openai_images
 from snapllm.protocol.diffusion import DiffusionRequest, JobFacts
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
+from snapllm.server.bodies import read_body
 from snapllm.server.image_jobs import ImageJobs, submitted
 from snapllm.server.keys import (
     cache_namespace_of,
@@ -58,7 +59,7 @@ async def _last(events: asyncio.Queue[JobEvent]) -> ImageResult:
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/diffusion/generate"""
-    wire = diffusion.parse_diffusion(await request.read())
+    wire = await read_body(request, diffusion.parse_diffusion)
     model, media = await _model_for(request, wire), threads_of(request).media
     wanted = await media.run(diffusion.image_request_of, wire, model)
     owner = cache_namespace_of(request)
@@ -106,7 +107,7 @@ def _error_of(error: Exception) -> ApiError:
 
 async def openai_generate(request: web.Request) -> web.StreamResponse:
     """POST /v1/images/generations"""
-    wire, native = openai_images.parse_images(await request.read())
+    wire, native = await read_body(request, openai_images.parse_images)
     model, media = await _model_for(request, native), threads_of(request).media
     wanted = await media.run(diffusion.image_request_of, native, model)
     owner = cache_namespace_of(request)

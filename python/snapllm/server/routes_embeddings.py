@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from snapllm.protocol.openai_embeddings import embeddings_object, parse_embeddings
+from snapllm.server.bodies import read_body
 from snapllm.server.keys import engine_of, model_ready, resolve_model
 from snapllm.server.middleware import json_response
 from snapllm.server.request_facts import facts_of
@@ -13,7 +14,7 @@ from snapllm.server.request_facts import facts_of
 
 async def embeddings(request: web.Request) -> web.Response:
     """POST /v1/embeddings"""
-    parsed = parse_embeddings(await request.read())
+    parsed = await read_body(request, parse_embeddings)
     model_id = resolve_model(request, parsed.request.model)
     await model_ready(request, model_id)
     wanted = msgspec.structs.replace(parsed.request, model=model_id)

@@ -15,6 +15,7 @@ from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import native
 from snapllm.protocol.vision import parse_vision
 from snapllm.server.answers import answering, collect
+from snapllm.server.bodies import read_body
 from snapllm.server.keys import STATE, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.native_streams import send_answer
@@ -38,12 +39,12 @@ async def _name_model(request: web.Request, wanted: list[_Request]) -> list[_Req
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/generate"""
-    return await _generate(request, *native.parse_generate(await request.read()))
+    return await _generate(request, *await read_body(request, native.parse_generate))
 
 
 async def generate_from_images(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/vision/generate"""
-    wanted, is_streamed = parse_vision(await request.read())
+    wanted, is_streamed = await read_body(request, parse_vision)
     if not wanted.model:
         wanted = msgspec.structs.replace(wanted, model=await _seeing_model(request))
     return await _generate(request, wanted, is_streamed)
@@ -93,7 +94,7 @@ async def _answer_one_of(request: web.Request, wanted: _Request, index: int) -> 
 
 async def generate_batch(request: web.Request) -> web.Response:
     """POST /api/v1/generate/batch"""
-    wanted = await _name_model(request, native.parse_batch(await request.read()))
+    wanted = await _name_model(request, await read_body(request, native.parse_batch))
     tasks = [
         asyncio.ensure_future(_answer_one_of(request, each, i)) for i, each in enumerate(wanted)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 
 from snapllm._readers import fold_chat
@@ -12,6 +14,7 @@ from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic_models, openai
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect_all, merge
+from snapllm.server.bodies import read_body
 from snapllm.server.keys import (
     OPTIONS,
     cache_namespace_of,
@@ -28,7 +31,7 @@ from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions"""
     default = request.app[OPTIONS].default_max_tokens
-    parsed = openai.parse_chat(await request.read(), default_max_tokens=default)
+    parsed = await read_body(request, partial(openai.parse_chat, default_max_tokens=default))
     chat = await prepare(request, parsed.request)
     encoder = openai.Encoder(
         parsed.request.model,

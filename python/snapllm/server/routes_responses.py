@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from snapllm.protocol.responses_items import (
     read_list_query,
 )
 from snapllm.server.answers import answering, collect
+from snapllm.server.bodies import read_body
 from snapllm.server.kept_responses import OwnResponses
 from snapllm.server.keys import STATE, cache_namespace_of, engine_of, prepare
 from snapllm.server.log_lines import note_prompt
@@ -81,7 +83,7 @@ def _encoded(events: Iterator[dict[str, Any]]) -> bytes:
 
 async def create(request: web.Request) -> web.StreamResponse:
     """POST /v1/responses"""
-    parsed = parse(await request.read(), _kept(request))
+    parsed = await read_body(request, partial(parse, kept=_kept(request)))
     chat = await prepare(request, parsed.request)
     is_streamed = bool(parsed.wire.stream)
     answer = _Answer(request, parsed, chat.model)
@@ -102,7 +104,8 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def count_input_tokens(request: web.Request) -> web.Response:
     """POST /v1/responses/input_tokens"""
-    chat = await prepare(request, parse_count(await request.read(), _kept(request)))
+    parsed = await read_body(request, partial(parse_count, kept=_kept(request)))
+    chat = await prepare(request, parsed)
     lowered = await engine_of(request).runner.lower(chat)
     note_prompt(request, lowered.model, len(lowered.tokens))
     return json_response(count_object(len(lowered.tokens)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -13,6 +14,8 @@ from snapllm.server.keys import ENGINE
 from snapllm.server.model_events import RESIDENCY_LOG
 from snapllm.server.store_log import StoreLog
 
+log = logging.getLogger("snapllm.server")
+
 INTERVAL_S = 1.0
 
 
@@ -21,11 +24,15 @@ async def watch_engine(app: web.Application) -> AsyncIterator[None]:
     logs = (app[RESIDENCY_LOG], StoreLog(app[ENGINE]))
 
     async def loop() -> None:
-        with contextlib.suppress(EngineClosedError):
-            while True:
+        while True:
+            try:
                 for each in logs:
                     each.look()
-                await asyncio.sleep(INTERVAL_S)
+            except EngineClosedError:
+                return
+            except Exception:  # whatever it is: the next look must come
+                log.exception("a look at the engine failed")
+            await asyncio.sleep(INTERVAL_S)
 
     task = asyncio.create_task(loop())
     yield

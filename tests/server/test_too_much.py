@@ -1,0 +1,213 @@
+"""Requests that ask for too much of one thing: they are refused, or cost nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from server_process import Server
+
+import snapllm
+from snapllm.conversation import ContentPart, MessageToolCall
+from snapllm.protocol.responses import parse
+from snapllm.server.answers import collect_all
+from snapllm.server.bodies import QUICK_BYTES, read_body
+from snapllm.server.log_lines import quoted
+
+CHAT = {"model": "llama", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+PROMPT = {"model": "llama", "prompt": "x", "max_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/chat/completions", CHAT, "stop"),
+        ("/v1/completions", PROMPT, "stop"),
+        ("/api/v1/generate", PROMPT, "stop"),
+        ("/v1/messages", CHAT, "stop_sequences"),
+    ],
+)
+def test_what_is_searched_for_after_each_token_is_bounded(
+    server: Server, path: str, body: dict[str, Any], field: str
+) -> None:
+    for stops in ([f"<{i}>" for i in range(65)], ["x" * 5000]):
+        status, answer, _ = server.request("POST", path, body | {field: stops})
+        assert status == 400
+        assert field in json.dumps(answer)
+    status, answer, _ = server.request("POST", path, body | {field: [f"<{i}>" for i in range(64)]})
+    assert status == 200, answer
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/chat/completions", CHAT, "model"),
+        ("/v1/completions", PROMPT, "model"),
+        ("/v1/messages", CHAT, "model"),
+        ("/v1/responses", {"input": "x"}, "model"),
+        ("/v1/embeddings", {"input": "x"}, "model"),
+        ("/api/v1/generate", PROMPT, "model"),
+        ("/api/v1/diffusion/generate", {"prompt": "x"}, "model"),
+        ("/api/v1/contexts/ingest", {"content": "x"}, "model_id"),
+        ("/api/v1/models/switch", {}, "model_id"),
+        ("/api/v1/models/unload", {}, "model_id"),
+    ],
+)
+def test_the_name_of_a_model_is_bounded(
+    server: Server, path: str, body: dict[str, Any], field: str
+) -> None:
+    status, answer, _ = server.request("POST", path, body | {field: "@" * 1025})
+    assert status == 400, answer
+    assert field in json.dumps(answer)
+    assert len(json.dumps(answer)) < 1000
+
+
+def test_a_value_takes_no_more_of_a_log_line_than_it_should() -> None:
+    assert len(quoted("x" * 10_000)) < 600
+    assert quoted("short") == "short"
+
+
+def test_what_a_turn_consists_of_is_put_together_whatever_it_takes() -> None:
+    num = 5000
+    items: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+    for i in range(num):
+        items.append({"type": "reasoning", "summary": [], "content": text_of(f"thought {i}")})
+        items.append(
+            {"type": "function_call", "name": "f", "arguments": "{}", "call_id": f"call_{i}"}
+        )
+        items.append({"role": "assistant", "content": f"said {i}"})
+    parsed = parse(json.dumps({"model": "m", "input": items}).encode())
+    _, turn = parsed.request.messages
+    assert turn.reasoning_content == "\n".join(f"thought {i}" for i in range(num))
+    assert isinstance(turn.tool_calls, list) and isinstance(turn.content, list)
+    assert [call.id for call in turn.tool_calls] == [f"call_{i}" for i in range(num)]
+    assert all(isinstance(call, MessageToolCall) for call in turn.tool_calls)
+    assert turn.content == [ContentPart("text", f"said {i}") for i in range(num)]
+
+
+def text_of(text: str) -> list[dict[str, str]]:
+    return [{"type": "reasoning_text", "text": text}]
+
+
+def test_turns_keep_their_own_thoughts() -> None:
+    items = [
+        {"type": "reasoning", "summary": [], "content": text_of("one")},
+        {"role": "assistant", "content": "first"},
+        {"role": "user", "content": "and"},
+        {"type": "reasoning", "summary": [], "content": text_of("two")},
+        {"type": "reasoning", "summary": [], "content": text_of("three")},
+    ]
+    parsed = parse(json.dumps({"model": "m", "input": items}).encode())
+    assert [(turn.role, turn.reasoning_content) for turn in parsed.request.messages] == [
+        ("assistant", "one"),
+        ("user", None),
+        ("assistant", "two\nthree"),
+    ]
+
+
+def test_a_large_body_is_read_beside_the_event_loop_and_refused_as_any_other(
+    server: Server,
+) -> None:
+    large = "x" * (QUICK_BYTES + 1)
+    status, answer, _ = server.request("POST", "/v1/chat/completions", CHAT | {"top_p": large})
+    assert (status, answer["error"]["param"]) == (400, "top_p")
+    body = CHAT | {"messages": [{"role": "user", "content": large}]}
+    status, answer, _ = server.request("POST", "/v1/chat/completions", body)
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_only_large_bodies_are_read_on_another_thread(engine: snapllm.Engine) -> None:
+    import threading
+
+    from snapllm.server.app import create_app
+
+    async def run() -> None:
+        app = create_app(engine)
+        here = threading.current_thread()
+        for num_bytes, is_here in ((QUICK_BYTES, True), (QUICK_BYTES + 1, False)):
+            request = make_mocked_request("POST", "/", app=app)
+            request._read_bytes = bytes(num_bytes)
+            thread = await read_body(request, lambda _: threading.current_thread())
+            assert (thread is here) == is_here
+
+    asyncio.run(run())
+
+
+def test_of_several_answers_none_is_waited_for_once_one_has_failed() -> None:
+    class Failing:
+        async def next(self) -> list[str]:
+            raise snapllm.GenerationFailedError("it failed")
+
+    class Endless:
+        async def next(self) -> list[str]:
+            await asyncio.Event().wait()
+            return []
+
+    async def run() -> None:
+        with pytest.raises(snapllm.GenerationFailedError):
+            await collect_all([Endless(), Failing(), Endless()])  # type: ignore[list-item]
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
+
+
+def test_a_context_that_comes_compressed_is_refused(server: Server) -> None:
+    status, answer, _ = server.request(
+        "POST",
+        "/api/v1/contexts/import",
+        gzip.compress(bytes(1 << 20)),
+        {"Content-Encoding": "gzip"},
+    )
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert "Content-Encoding" in answer["error"]["message"]
+
+
+def test_what_a_request_found_cached_brings_no_model_back(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--keep-alive", "0.3").start(1)
+    for question in ("The cat sat on the mat today.", "The cat sat on the hat today."):
+        body = CHAT | {"messages": [{"role": "user", "content": question}]}
+        status, _, headers = server.request("POST", "/v1/chat/completions", body)
+        assert status == 200
+    path = f"/api/v1/requests/{headers['x-request-id']}/cache"
+    assert server.get(path)["answers"][0]["cached_text"]
+    server.line_with("evicted llama from memory")
+    assert server.get(path)["answers"][0]["cached_text"] is None
+    assert server.get("/api/v1/models/llama")["model"]["state"] == "evicted"
+
+
+def test_a_look_at_the_engine_that_fails_is_not_the_last(
+    engine: snapllm.Engine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snapllm.server import watch
+    from snapllm.server.app import create_app
+    from snapllm.server.model_events import RESIDENCY_LOG
+
+    caplog.set_level(logging.ERROR)
+    monkeypatch.setattr(watch, "INTERVAL_S", 0.01)
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise OSError("no more files")
+
+    async def run() -> None:
+        app = create_app(engine)
+        monkeypatch.setattr(app[RESIDENCY_LOG], "look", look)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await asyncio.sleep(0.2)
+        await runner.cleanup()
+
+    asyncio.run(run())
+    assert looks > 2
+    assert "a look at the engine failed" in caplog.text
