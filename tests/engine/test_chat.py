@@ -321,6 +321,25 @@ def test_a_text_beside_tools_fits_the_schema(model: snapllm.Model) -> None:
     assert calls > 0
 
 
+def test_nothing_is_before_a_json_text_beside_tools_after_thinking_either(
+    demo: snapllm.Model,
+) -> None:
+    [call] = demo.tokenize("<tool_call>", add_special=False)
+    for seed in range(20):
+        result = demo.chat(
+            "What is machine learning?",
+            tools=[WEATHER],
+            json_schema=ANSWER,
+            thinking=3,
+            logit_bias={call: -100.0},
+            temperature=2,
+            seed=seed,
+            max_tokens=100,
+        )
+        assert result.reasoning
+        assert result.content.startswith("{")
+
+
 ENDLESS = ("^a|b$", "zz", r"\D$")
 """Whose texts may end with any of very many characters: random weights seldom choose one."""
 

@@ -101,9 +101,13 @@ def test_other_origins_are_answered_only_when_allowed(guarded: Server) -> None:
     assert "Access-Control-Allow-Origin" not in other[2]
     got = guarded.request("GET", "/health", headers={"Origin": "https://page.example"})
     assert got[2]["Access-Control-Allow-Origin"] == "https://page.example"
+    assert "x-should-retry" not in got[2]
+    refused = guarded.request("GET", "/v1/models", headers={"Authorization": "Bearer wrong"})
+    # Claude Code tries a key that is refused again for minutes otherwise.
+    assert (refused[0], refused[2]["x-should-retry"]) == (401, "false")
     exposed = got[2]["Access-Control-Expose-Headers"].split(", ")
     # What the SDKs of browsers read: the id for reports, and when to try again.
-    assert {"request-id", "x-request-id", "retry-after"} <= set(exposed)
+    assert {"request-id", "x-request-id", "retry-after", "x-should-retry"} <= set(exposed)
 
 
 @pytest.mark.parametrize("content_type", ["text/plain;charset=UTF-8", "multipart/form-data", ""])

@@ -83,10 +83,21 @@ def test_deferred_tools_are_offered_without_a_search_for_them() -> None:
     assert function.name == "look"
 
 
+def test_beside_tools_of_its_own_a_client_can_do_without_those_of_other_servers() -> None:
+    for kind in ("web_search_20250305", "web_fetch_20250910", "mcp_toolset"):
+        [function] = offered({"type": kind, "name": "hosted"}, OWN)
+        assert function.name == "look"
+
+
 @pytest.mark.parametrize(
     ("tools", "fields", "param"),
     [
-        ([OWN, {"type": "web_search_20250305", "name": "web_search"}], {}, "tools[1].type"),
+        ([{"type": "web_search_20250305", "name": "web_search"}], {}, "tools[0].type"),
+        (
+            [OWN, {"type": "web_search_20250305", "name": "web_search"}],
+            {"tool_choice": {"type": "tool", "name": "web_search"}},
+            "tool_choice",
+        ),
         ([{"type": "code_execution_20260521", "name": "code_execution"}], {}, "tools[0].type"),
         ([{"type": "mcp_toolset", "mcp_server_name": "files"}], {}, "tools[0].type"),
         ([{"type": "computer_toolset_20260801"}], {}, "tools[0].type"),

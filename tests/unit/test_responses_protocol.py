@@ -99,6 +99,32 @@ def test_reasoning_is_given_to_carry_where_that_is_asked_for() -> None:
     carried = item["encrypted_content"]
     assert decode_reasoning(carried) == text
     assert "encrypted_content" not in answer(ReasoningDelta(text), CUT)["output"][0]
+    parsed = parse(include=["reasoning.encrypted_content"])
+    stream = ResponseStream(parsed.wire, parsed.tools)
+    [added] = [
+        dict(event["item"])
+        for event in stream.events(ReasoningDelta(text))
+        if event["type"] == "response.output_item.added"
+    ]
+    # A client that keeps what an item began with, and sends it back with what it has of the text.
+    summary = [{"type": "summary_text", "text": text}]
+    [turn] = parse(input=[added | {"summary": summary}])[0].messages
+    assert (turn.role, turn.reasoning_content) == ("assistant", text)
+
+
+@pytest.mark.parametrize(
+    "kind", ["web_search_call", "mcp_list_tools", "mcp_call", "tool_search_output"]
+)
+def test_what_tools_of_other_servers_left_behind_is_passed_over(kind: str) -> None:
+    item = {"type": kind, "id": "x_1", "status": "completed", "action": {"query": "x"}}
+    said = {"role": "assistant", "content": "It is so."}
+    messages = parse(input=[{"role": "user", "content": "x"}, item, said])[0].messages
+    assert [(turn.role, turn.content) for turn in messages] == [
+        ("user", "x"),
+        ("assistant", "It is so."),
+    ]
+    with pytest.raises(InvalidRequestError, match="'local_shell_call' are not supported"):
+        parse(input=[item | {"type": "local_shell_call"}])
 
 
 @pytest.mark.parametrize("text", ["", "Hm.", "\u00e9\U0001f600", "x" * 10_000])

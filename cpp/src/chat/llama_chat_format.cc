@@ -327,7 +327,8 @@ void LlamaChatFormat::check_grammar(const common_chat_templates_inputs& inputs,
   if (!fault.empty()) throw uncompilable(inputs, fault);
 }
 
-common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs inputs) const {
+common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs inputs,
+                                              Blanks blanks) const {
   const bool has_schema = !inputs.json_schema.empty();
   if (inputs.tools.empty() || inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_NONE) {
     common_chat_params params = apply_with_rules(inputs);
@@ -337,7 +338,7 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
                         json_schema_to_grammar(common_json::parse(inputs.json_schema)));
     }
     check_grammar(inputs, params.grammar);
-    if (has_schema) drop_blanks(params);
+    if (has_schema) drop_blanks(params, blanks);
     drop_skipped(params);
     return params;
   }
@@ -345,7 +346,9 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
     // llama.cpp's formats know either. The answer is a call or fits the schema.
     auto text_inputs = inputs;
     text_inputs.tools.clear();
-    const std::string text_grammar = without_fence(apply_for(std::move(text_inputs)).grammar);
+    // Who reads calls takes blanks after reasoning for the beginning of a text.
+    const std::string text_grammar =
+        without_fence(apply_for(std::move(text_inputs), Blanks::kText).grammar);
     inputs.json_schema.clear();
     common_chat_params params = apply_with_rules(inputs);
     inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
@@ -359,13 +362,14 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
   }
   if (!inputs.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
   check_grammar(inputs, params.grammar);
-  if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) drop_blanks(params);
+  if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) drop_blanks(params, blanks);
   drop_skipped(params);
   return params;
 }
 
-void LlamaChatFormat::drop_blanks(common_chat_params& params) const {
+void LlamaChatFormat::drop_blanks(common_chat_params& params, Blanks blanks) const {
   const bool has_reasoned =
+      blanks == Blanks::kText ||
       std::ranges::any_of(params.thinking_end_tags, [&](const std::string& tag) {
         return params.generation_prompt.find(string_strip(tag)) != std::string::npos;
       });

@@ -77,14 +77,17 @@ class LlamaChatFormat {
   };
   // A prompt that is too long is refused before rules are made for its answer.
   Result<Rendered> render(const ChatFormatRequest& request, const PromptLimit& limit) const;
+  // How blanks before an answer that is JSON are read.
+  enum class Blanks { kDropped, kText };
   // What the template and the rules of the answer give, of calls, of text, or of either.
-  common_chat_params apply_for(common_chat_templates_inputs inputs) const;
+  common_chat_params apply_for(common_chat_templates_inputs inputs,
+                               Blanks blanks = Blanks::kDropped) const;
   common_chat_params apply_with_rules(const common_chat_templates_inputs& inputs) const;
   // Throws what refuses the part of `inputs` that the grammar comes from, where no answer can be
   // held to it.
   void check_grammar(const common_chat_templates_inputs& inputs, const std::string& grammar) const;
   // See without_blanks_around. Blanks that the prompt begins the answer with stay.
-  void drop_blanks(common_chat_params& params) const;
+  void drop_blanks(common_chat_params& params, Blanks blanks) const;
   // Takes out of the grammar what the sampler skips of the text that it begins with.
   void drop_skipped(common_chat_params& params) const;
   // Whether something that the grammar allows begins with the text.

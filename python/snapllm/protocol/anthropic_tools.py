@@ -14,6 +14,7 @@ from snapllm.protocol.anthropic_types import MessagesRequest, ToolDefinition
 
 # Every tool is shown from the start, deferred ones too: there is nothing to search for.
 _TOOL_SEARCH = "tool_search_tool_"
+_HOSTED = re.compile(r"(?:web_search|web_fetch|code_execution|advisor)_\w+|mcp_toolset")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
@@ -28,6 +29,8 @@ def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
         for i, tool in enumerate(wire.tools or ())
         if not (tool.type or "").startswith(_TOOL_SEARCH)
     }
+    of_clients = {where: tool for where, tool in given.items() if not _is_hosted(tool)}
+    given = of_clients or given
     tools = [Tool(_function(tool, where)) for where, tool in given.items()]
     fields = [ToolFields(f"{where}.name", f"{where}.input_schema") for where in given]
     choice = wire.tool_choice
@@ -38,6 +41,12 @@ def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
             raise InvalidRequestError("tool_choice.name is required", param="tool_choice.name")
         return offer_tools(tools, "one", [choice.name], fields)
     return offer_tools(tools, "required" if choice.type == "any" else "none", fields=fields)
+
+
+def _is_hosted(tool: ToolDefinition) -> bool:
+    """Whether it runs on Anthropic's servers, within an answer: beside tools of its own a client
+    can do without."""
+    return _HOSTED.fullmatch(tool.type or "") is not None
 
 
 def _function(tool: ToolDefinition, where: str) -> FunctionDefinition:

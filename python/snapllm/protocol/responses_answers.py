@@ -187,6 +187,8 @@ class ResponseStream:
             item |= {"role": "assistant", "content": []}
         elif kind == "reasoning":
             item |= {"summary": [], "content": []}
+            if self._carries_reasoning:  # some clients keep it only where it is there from here on
+                item["encrypted_content"] = encode_reasoning("")
         else:
             item |= fields
         self._open = item

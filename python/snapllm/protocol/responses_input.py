@@ -5,6 +5,7 @@ Reference: OpenAI API, "Create a model response", `input` and `instructions`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,11 @@ from snapllm.protocol.responses_tools import shown_name
 from snapllm.protocol.responses_types import InputItem, InputPart, ReasoningPart
 
 _CALLS = ("function_call", "custom_tool_call")
+# What tools left behind that OpenAI runs within an answer; the answer says what they found.
+_HOSTED = re.compile(
+    r"(?:web_search|file_search|code_interpreter|image_generation|mcp)_call"
+    r"|mcp_(?:list_tools|approval_request|approval_response)|tool_search_(?:call|output)"
+)
 
 
 def messages_of(
@@ -123,7 +129,7 @@ def _add_item(turns: _Turns, item: InputItem, where: str) -> None:
                 raise InvalidRequestError(f"{where}.{field} is required", param=f"{where}.{field}")
         output = _content(item.output or "", f"{where}.output")
         turns.add(Message("tool", output, tool_call_id=item.call_id))
-    else:
+    elif not _HOSTED.fullmatch(item.kind):
         raise InvalidRequestError(
             f"{where}: items of type {item.kind!r} are not supported", param=f"{where}.type"
         )

@@ -17,7 +17,7 @@ from snapllm.server.middleware import refuse
 from snapllm.server.request_facts import facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_EXPOSED = "request-id, retry-after, x-request-id, x-snapllm-cache"
+_EXPOSED = "request-id, retry-after, x-request-id, x-should-retry, x-snapllm-cache"
 _OPEN_PATHS = {"/", "/health"}
 # What a page may send to any server without asking that server first (Fetch, "CORS-safelisted
 # request-header"; a request without a type is one of them, too).
