@@ -37,6 +37,8 @@ MAX_ASPECT_RATIO = 100
 MAX_WAV_SECONDS = 600
 MAX_MP3_BYTES = 2 << 20
 """At the lowest bit rate there is, half an hour."""
+MAX_SOUNDS = 2.0
+"""Sounds of one request, each as the share that it has of the longest."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _Decoded = TypeVar("_Decoded")
@@ -61,6 +63,7 @@ class MediaLoader:
         self._policy = policy
         self._takes_images, self._takes_audio = takes_images, takes_audio
         self._pixels_left = MAX_PIXELS
+        self._sounds_left = MAX_SOUNDS
 
     def place(self, part: ContentPart, where: str) -> str:
         """Loads the part's image or sound and returns what stands for it.
@@ -94,7 +97,13 @@ class MediaLoader:
             if part.input_audio is None:
                 raise InvalidRequestError(f"{name} is required", param=name)
             data = decode_base64(part.input_audio.data, f"{name}.data")
-            return decode_audio(data, part.input_audio.format, name)
+            sound = decode_audio(data, part.input_audio.format, name)
+            self._sounds_left -= _share_of_longest(data, part.input_audio.format)
+            if self._sounds_left < 0:
+                raise InvalidRequestError(
+                    f"{name}: the sounds of the request are too long together", param=name
+                )
+            return sound
         if part.image_url:
             return self._load_url(part.image_url, name)
         if isinstance(part, MediaPart):
@@ -232,6 +241,14 @@ def decode_audio(data: bytes, format_: str, where: str) -> _core.MediaInput:
     else:
         raise InvalidRequestError(f"{where}.format must be wav or mp3", param=f"{where}.format")
     return _core.MediaInput(kind="audio", data=data, id=_hash(b"audio", data))
+
+
+def _share_of_longest(data: bytes, format_: str) -> float:
+    """Of a sound that was checked: what it takes, decoded, of what the longest would."""
+    if format_ == "mp3":
+        return len(data) / MAX_MP3_BYTES
+    with wave.open(io.BytesIO(data)) as sound:
+        return float(sound.getnframes() / sound.getframerate() / MAX_WAV_SECONDS)
 
 
 def _check_wav(data: bytes, where: str) -> None:

@@ -32,6 +32,11 @@ COUNTERS = (
 """Fields of `ModelStats` that count up."""
 HISTOGRAMS = ("queue_time", "time_to_first_token", "inter_token_latency")
 
+MAX_RETIRED = 1000
+"""Ids of unloaded models whose counters are kept apart; those of the first ones are added up."""
+OTHERS = "(others)"
+"""What they are added up under."""
+
 Totals: TypeAlias = dict[str, tuple[float, ...]]
 """By field of `ModelStats`: a counter's number; a histogram's counts and, last, its sum in ms."""
 
@@ -93,6 +98,11 @@ class TotalsKeeper:
         seen = self._seen.pop(model_id, None)
         if seen is not None:
             self._past[model_id] = _sum(self._past.get(model_id, {}), seen)
+        if len(self._past) > MAX_RETIRED:
+            busy = self._seen.keys() | self._overtaken.keys() | {OTHERS}
+            first = next((each for each in self._past if each not in busy), None)
+            if first is not None:
+                self._past[OTHERS] = _sum(self._past.get(OTHERS, {}), self._past.pop(first))
 
 
 def _totals_of(model: _core.ModelStats) -> Totals:

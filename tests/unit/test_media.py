@@ -13,7 +13,7 @@ import wave
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -285,6 +285,24 @@ def test_audio_is_checked() -> None:
     ):
         with pytest.raises(InvalidRequestError):
             decode_audio(data, format_, "x")
+
+
+def test_the_sounds_of_a_request_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_media, "MAX_WAV_SECONDS", 1.0)
+    monkeypatch.setattr(_media, "MAX_MP3_BYTES", 200)
+
+    def part(data: bytes, format_: Literal["wav", "mp3"]) -> ContentPart:
+        sound = base64.b64encode(data).decode()
+        return ContentPart("input_audio", input_audio=InputAudio(sound, format_))
+
+    long, song = part(wav(0.9), "wav"), part(b"ID3" + bytes(180), "mp3")
+    for fits, does_not in (([long, song], long), ([long, long], song), ([song, song], song)):
+        loader = MediaLoader(MediaPolicy())
+        for i, each in enumerate(fits):
+            loader.place(each, f"content[{i}]")
+        with pytest.raises(InvalidRequestError, match="too long together") as caught:
+            loader.place(does_not, "content[2]")
+        assert caught.value.param == "content[2].input_audio"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from snapllm import _core, metrics
+import pytest
+
+from snapllm import _core, metrics, totals
 from snapllm._gate import Gate
 from snapllm.totals import COUNTERS, HISTOGRAMS, TotalsKeeper
 
@@ -48,6 +50,18 @@ def test_a_successor_that_is_there_before_the_unload_returns_takes_nothing_away(
     assert source.read(a=2) == {"a": 7}
     source.keeper.end("a", model("a", 8))  # type: ignore[arg-type]
     assert source.read(a=3) == {"a": 11}
+
+
+def test_of_very_many_ids_that_are_gone_the_first_are_added_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(totals, "MAX_RETIRED", 3)
+    source = Source()
+    for i in range(6):
+        source.read(**{f"m{i}": 10 + i})
+        source.keeper.end(f"m{i}", model(f"m{i}", 10 + i))  # type: ignore[arg-type]
+    assert source.read() == {"(others)": 10 + 11 + 12, "m3": 13, "m4": 14, "m5": 15}
+    assert source.read(m0=1)["m0"] == 1  # counts anew: what it had is among the others
 
 
 def test_in_a_forked_child_there_are_no_totals_and_no_lock_is_waited_for() -> None:
