@@ -283,7 +283,7 @@ class Engine(_lifetime.ClosedAtExit):
         return self._images.get(None if model_id is None else check_text(model_id, "model_id"))
 
     def image_models(self) -> list[ImageModel]:
-        """All loaded image models, ordered by id."""
+        """All loaded image models, in the order of their loads."""
         return self._images.all()
 
     @property
@@ -374,7 +374,8 @@ class Engine(_lifetime.ClosedAtExit):
         return Model(self._runner, wanted)
 
     def models(self) -> list[Model]:
-        """All loaded models, ordered by id; `Model.info.state` tells which are in memory."""
+        """All loaded models, in the order of their first loads; `Model.info.state` tells which are
+        in memory."""
         return [Model(self._runner, info.id) for info in self._runner.core.models()]
 
     def stats(self) -> _core.EngineStats:

@@ -41,7 +41,7 @@ def is_reference(text: str) -> bool:
     return text.startswith(PREFIX)
 
 
-def fetch(reference: str) -> HubModel:
+def fetch(reference: str, *, with_projector: bool = True) -> HubModel:
     """Downloads a model's files, those that are not there yet; blocks.
 
     Without the network what was downloaded before is found.
@@ -50,6 +50,7 @@ def fetch(reference: str) -> HubModel:
         reference: ``OWNER/REPO``, or ``OWNER/REPO:TAG`` with a quantization (``Q4_K_M``) or a
             file's name; ``hf:`` may stand before it. Without a tag it is the first of `PREFERRED`
             that there is, or the only one.
+        with_projector: Whether the projector of its repository is wanted, too.
 
     Raises:
         InvalidRequestError: It is no such reference; it means none of the repository's files,
@@ -68,9 +69,14 @@ def fetch(reference: str) -> HubModel:
             f"{reference}: models of the hub need huggingface_hub: pip install 'snapllm[hub]'"
         ) from None
     with _errors_of(reference):
-        names = _names_in(repo)
-    wanted = choose_model(names, repo, tag)
-    projector = choose_projector(names)
+        names, offline = _names_in(repo)
+    try:
+        wanted = choose_model(names, repo, tag)
+    except InvalidRequestError:
+        if offline is None:
+            raise
+        raise StorageError(_reason(reference, offline)) from None
+    projector = choose_projector(names) if with_projector else None
     with _errors_of(reference):
         files = [Path(huggingface_hub.hf_hub_download(repo, name)) for name in wanted]
         seeing = Path(huggingface_hub.hf_hub_download(repo, projector)) if projector else None
@@ -88,19 +94,35 @@ def choose_model(names: Sequence[str], repo: str, tag: str | None) -> list[str]:
     Raises:
         InvalidRequestError: No file is meant, or it cannot be said which.
     """
-    models = [name for name in names if _is_model(name) and _part_of(name) == 1]
+    models = [name for name in names if _is_model(name) and _is_first(name)]
     for each in PREFERRED if tag is None else (tag,):
         fitting = [name for name in models if _has_tag(name, each)]
         if fitting:
-            # "Q4_K_M" means that, rather than one more of its name's words.
-            first = min(fitting, key=lambda name: (len(name), name))
-            return [name for name in sorted(names) if _stem(name) == _stem(first)]
+            return _files_of(_only_one_of(fitting, repo, each), names)
     if tag is None and len(models) == 1:
-        return [name for name in sorted(names) if _stem(name) == _stem(models[0])]
+        return _files_of(models[0], names)
     if not models:
         raise InvalidRequestError(f"{repo} has no GGUF models")
     listed = ", ".join(sorted(models))
     raise InvalidRequestError(f"{repo} has no {tag}, but {listed}" if tag else f"{repo}: {listed}")
+
+
+def _only_one_of(names: Sequence[str], repo: str, tag: str) -> str:
+    """The one that a tag means of those that fit it: of a quantization and its dynamic kind (UD)
+    the plain one, and of a file and its parts the file."""
+    models = {PurePosixPath(_stem(name)).name.replace("UD-", "") for name in names}
+    if len(models) > 1:
+        raise InvalidRequestError(
+            f"{repo}: {tag} may be any of {', '.join(sorted(names))}: give the file's name"
+        )
+    return min(names, key=lambda name: (len(name), name))
+
+
+def _files_of(name: str, names: Iterable[str]) -> list[str]:
+    """A model's file, or all its parts."""
+    if not _is_part(name):
+        return [name]
+    return [each for each in sorted(names) if _is_part(each) and _stem(each) == _stem(name)]
 
 
 def choose_projector(names: Iterable[str]) -> str | None:
@@ -127,13 +149,14 @@ def _errors_of(reference: str) -> Iterator[None]:
         raise StorageError(_reason(reference, error)) from error
 
 
-def _names_in(repo: str) -> list[str]:
-    """The files of a repository; without the network those that were downloaded."""
+def _names_in(repo: str) -> tuple[list[str], Exception | None]:
+    """The files of a repository; without the network those that were downloaded, and why there is
+    none."""
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        return list(huggingface_hub.HfApi().list_repo_files(repo))
+        return list(huggingface_hub.HfApi().list_repo_files(repo)), None
     except errors.RepositoryNotFoundError:
         raise
     except Exception as error:  # see _errors_of
@@ -141,7 +164,7 @@ def _names_in(repo: str) -> list[str]:
             folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
         except (errors.LocalEntryNotFoundError, OSError):
             raise error from None
-        return [file.relative_to(folder).as_posix() for file in folder.rglob("*")]
+        return [file.relative_to(folder).as_posix() for file in folder.rglob("*")], error
 
 
 def _is_model(name: str) -> bool:
@@ -157,15 +180,20 @@ def _stem(name: str) -> str:
     return _PART.sub("", name.removesuffix(_SUFFIX))
 
 
-def _part_of(name: str) -> int:
+def _is_part(name: str) -> bool:
+    return _PART.search(name.removesuffix(_SUFFIX)) is not None
+
+
+def _is_first(name: str) -> bool:
     match = _PART.search(name.removesuffix(_SUFFIX))
-    return int(match["number"]) if match else 1
+    return match is None or int(match["number"]) == 1
 
 
 def _has_tag(name: str, tag: str) -> bool:
     if tag.endswith(_SUFFIX):
         return name == tag
-    pattern = rf"(?:^|[-._/]){re.escape(tag)}(?:$|[-._/])"
+    # Behind it no further _: Q4_K is not Q4_K_M.
+    pattern = rf"(?:^|[-._/]){re.escape(tag)}(?:$|[-./])"
     return re.search(pattern, _stem(name), re.IGNORECASE) is not None
 
 

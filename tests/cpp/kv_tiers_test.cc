@@ -186,6 +186,52 @@ TEST(kv_tiers, files_of_models_that_nobody_opened_count_and_go_first) {
   CHECK_EQ(f.match(tokens_of(11, 256), scope_of_other()), 0);
 }
 
+TEST(kv_tiers, a_model_that_is_opened_while_its_files_are_to_go_keeps_those_it_finds) {
+  const uint64_t bytes = 16 * 256 + 2048;
+  Fixture f(1 << 20, 4 * bytes);
+  f.store->open(scope_of_other().fingerprint);
+  for (int seed = 10; seed < 13; ++seed) f.save(tokens_of(seed, 256), scope_of_other());
+  f.store->flush();
+  f.reopen();
+  f.store->flush();
+  std::promise<void> go_on;
+  std::shared_future<void> gone_on = go_on.get_future().share();
+  f.disk->before_write = [gone_on] { gone_on.wait(); };
+  for (int seed = 1; seed < 4; ++seed) f.save(tokens_of(seed, 256));  // more than there is room for
+  auto opening =
+      std::async(std::launch::async, [&] { f.store->open(scope_of_other().fingerprint); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));  // behind the writes
+  go_on.set_value();
+  opening.get();
+  f.store->flush();
+  f.disk->before_write = nullptr;
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+  const uint64_t num_damaged = f.store->stats().num_damaged;
+  for (int seed = 10; seed < 13; ++seed) {
+    const auto missing = f.store->missing(scope_of_other(), tokens_of(seed, 256));
+    if (missing.empty()) CHECK_EQ(f.match(tokens_of(seed, 256), scope_of_other()), 256);
+  }
+  CHECK_EQ(f.store->stats().num_damaged, num_damaged);
+}
+
+TEST(kv_tiers, files_of_an_opened_model_that_cannot_be_read_go_on_counting) {
+  Fixture f;
+  f.store->open(scope_of_other().fingerprint);
+  for (int seed = 10; seed < 13; ++seed) f.save(tokens_of(seed, 256), scope_of_other());
+  f.store->flush();
+  f.reopen();
+  f.store->flush();
+  f.disk->reads_until_failure = 1;
+  f.store->open(scope_of_other().fingerprint);
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+  f.disk->reads_until_failure = -1;
+  f.store->open(scope_of_other().fingerprint);
+  CHECK_EQ(f.store->stats().disk_bytes, f.file_bytes());
+  for (int seed = 10; seed < 13; ++seed) {
+    CHECK_EQ(f.match(tokens_of(seed, 256), scope_of_other()), 256);
+  }
+}
+
 TEST(kv_tiers, a_prefix_that_is_looked_for_again_and_again_is_not_noted_each_time) {
   Fixture f;
   f.save(tokens_of(1, 256));

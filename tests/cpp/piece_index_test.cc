@@ -93,18 +93,62 @@ TEST(piece_index, pinned_pieces_are_superseded_by_none) {
 TEST(piece_index, of_pieces_that_hold_as_much_the_one_in_ram_is_taken) {
   PieceIndex index;
   const Tokens head{1, 2, 3, 4, 5, 6, 7, 8};
-  for (Token token = 0; token < 20; ++token) {
+  std::vector<StoredPiece*> pieces;
+  for (Token token = 0; token < 500; ++token) {
     Tokens tokens = head;
     tokens.push_back(token);
-    StoredPiece& piece = index.insert(piece_of(tokens));
-    if (token == 7) piece.state = std::make_shared<const StateBytes>();
+    pieces.push_back(&index.insert(piece_of(tokens)));
   }
   Tokens prompt = head;
-  prompt.push_back(99);
-  const IndexMatch match = index.match(kScope, prompt, 9);
-  REQUIRE(match.parts.size() == 1);
-  CHECK(match.parts[0].piece->state != nullptr);
-  CHECK_EQ(match.num_tokens, 8);
+  prompt.push_back(499 + 1);
+  const auto found = [&] {
+    const IndexMatch match = index.match(kScope, prompt, 9);
+    REQUIRE(match.parts.size() == 1);
+    CHECK_EQ(match.num_tokens, 8);
+    return match.parts[0].piece;
+  };
+  for (StoredPiece* piece : {pieces[3], pieces[250], pieces[499]}) {
+    piece->state = std::make_shared<const StateBytes>();
+    index.note_in_ram(*piece, true);
+    CHECK(found() == piece);
+    piece->state = nullptr;
+    index.note_in_ram(*piece, false);
+  }
+  pieces[7]->state = std::make_shared<const StateBytes>();
+  index.note_in_ram(*pieces[7], true);
+  index.remove(pieces[7]->id.key);
+  CHECK(found()->state == nullptr);
+}
+
+TEST(piece_index, follows_blocks_to_the_piece_that_has_most_in_common) {
+  std::mt19937 random(3);
+  PieceIndex index;
+  std::set<Tokens> prompts;  // of one to three blocks, which begin alike
+  for (int i = 0; i < 60; ++i) {
+    Tokens tokens;
+    for (int block = 0; block < 3; ++block) {
+      const Token first = static_cast<Token>(random() % 3);
+      for (int k = 0; k < kBlockTokens; ++k) tokens.push_back(first + (k > 250 ? block : 0));
+    }
+    tokens.resize(1 + random() % tokens.size());
+    prompts.insert(tokens);
+    const auto ranges = cut_into_pieces(KvKind::kBlocks, static_cast<int32_t>(tokens.size()));
+    Hash128 parent = kScope.root;
+    for (const auto [begin, end] : ranges) {
+      StoredPiece piece;
+      piece.id = make_piece(parent, KvKind::kBlocks, begin,
+                            std::span(tokens).subspan(static_cast<size_t>(begin),
+                                                      static_cast<size_t>(end - begin)));
+      parent = piece.id.key;
+      if (index.find(parent) == nullptr) index.insert(std::move(piece));
+    }
+  }
+  for (const Tokens& tokens : prompts) {
+    for (const int32_t most : {static_cast<int32_t>(tokens.size()), 300, 255}) {
+      const int32_t wanted = std::min(most, static_cast<int32_t>(tokens.size()));
+      CHECK_EQ(index.match(kScope, tokens, most).num_tokens, wanted);
+    }
+  }
 }
 
 }  // namespace

@@ -82,6 +82,18 @@ def test_another_model_computes_the_document_anew_and_reads_no_state(
             engine.contexts.import_file(exported, model_id="none")
 
 
+def test_a_file_that_changed_since_its_check_gives_no_state(exported: Path, tmp_path: Path) -> None:
+    whole = exported.read_bytes()
+    path = tmp_path / "c.snapctx"
+    for changed in (whole[:-5000], whole[:-5000] + bytes(5000)):
+        path.write_bytes(whole)
+        archive = read_archive(path)
+        assert archive.read_states()
+        path.write_bytes(changed)
+        with pytest.raises(snapllm.InvalidRequestError, match="damaged"):
+            archive.read_states()
+
+
 def test_what_is_damaged_is_refused(exported: Path, tmp_path: Path, llama_path: Path) -> None:
     whole = exported.read_bytes()
     rng = random.Random(1)

@@ -53,6 +53,9 @@ def test_a_model_is_downloaded_once_and_found_without_the_network(
     assert run("pull", "hf:some/model:F16").stdout == first.stdout
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert run("pull", "some/model").stdout == first.stdout  # what else there is is not known
+    missing = run("pull", "some/model:Q8_0")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "offline" in missing.stderr
     assert hub.downloads == ["whole-F16.gguf"]
 
 
@@ -72,6 +75,13 @@ def test_a_served_model_comes_with_its_projector(hub: FakeHub) -> None:
     body = {"model": "eyes", "messages": [{"role": "user", "content": parts}], "max_tokens": 1}
     assert server.request("POST", "/v1/chat/completions", body)[0] == 200
     assert sorted(hub.downloads) == ["eyes-Q4_0.gguf", "mmproj-F16.gguf"]
+
+
+def test_no_projector_is_downloaded_where_one_is_given(hub: FakeHub, model_dir: Path) -> None:
+    projector = make_nano_projector(model_dir / "given-mmproj.gguf")
+    server = Server("--model", "eyes=hf:some/eyes", "--mmproj", f"eyes={projector}").start(1)
+    assert server.get("/api/v1/models/eyes")["model"]["type"] == "vision"
+    assert hub.downloads == ["eyes-Q4_0.gguf"]
 
 
 def test_what_cannot_be_downloaded_says_why(hub: FakeHub) -> None:

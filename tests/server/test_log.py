@@ -193,9 +193,11 @@ def test_evictions_and_returns_are_said_in_their_order_and_to_the_last(
     caplog.set_level(logging.INFO, "snapllm.models")
     with snapllm.Engine(num_threads=1) as engine:
         log = ResidencyLog(engine)
-        models = [engine.load(llama_path, name, keep_alive_s=0.05) for name in ("a", "b")]
+        models = [engine.load(llama_path, name) for name in ("a", "b")]
         log.look()
         assert not caplog.messages
+        for model in models:
+            engine.load(llama_path, model.id, keep_alive_s=0.05)
         expected = []
         for model in [*models, *models]:
             wait_until(lambda: all(each.info.state == "evicted" for each in models))

@@ -6,20 +6,26 @@ import asyncio
 import gzip
 import json
 import logging
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from server_process import Server
+from waiting import wait_until
 
 import snapllm
 from snapllm.conversation import ContentPart, MessageToolCall
 from snapllm.protocol.responses import parse
+from snapllm.server import context_files, watch
 from snapllm.server.answers import collect_all
+from snapllm.server.app import create_app
 from snapllm.server.bodies import QUICK_BYTES, read_body
 from snapllm.server.log_lines import quoted
+from snapllm.server.model_events import RESIDENCY_LOG
 
 CHAT = {"model": "llama", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
 PROMPT = {"model": "llama", "prompt": "x", "max_tokens": 1}
@@ -112,7 +118,7 @@ def test_turns_keep_their_own_thoughts() -> None:
     ]
 
 
-def test_a_large_body_is_read_beside_the_event_loop_and_refused_as_any_other(
+def test_a_large_body_is_refused_as_any_other(
     server: Server,
 ) -> None:
     large = "x" * (QUICK_BYTES + 1)
@@ -124,10 +130,6 @@ def test_a_large_body_is_read_beside_the_event_loop_and_refused_as_any_other(
 
 
 def test_only_large_bodies_are_read_on_another_thread(engine: snapllm.Engine) -> None:
-    import threading
-
-    from snapllm.server.app import create_app
-
     async def run() -> None:
         app = create_app(engine)
         here = threading.current_thread()
@@ -159,6 +161,33 @@ def test_of_several_answers_none_is_waited_for_once_one_has_failed() -> None:
     asyncio.run(run())
 
 
+def test_a_file_of_which_nothing_more_comes_gives_its_place_to_another(
+    engine: snapllm.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context_files, "SILENCE_S", 0.5)
+    monkeypatch.setattr(context_files, "MAX_RECEIVING", 1)
+
+    async def run() -> None:
+        async with TestClient(TestServer(create_app(engine))) as client:
+
+            async def slow() -> AsyncIterator[bytes]:
+                yield b"SNAPCTX"
+                await asyncio.sleep(5)
+
+            path = "/api/v1/contexts/import"
+            stuck = asyncio.ensure_future(client.post(path, data=slow()))
+            await asyncio.sleep(0.2)
+            refused = await client.post(path, data=b"x")
+            assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+            answer = await (await stuck).json()
+            assert "nothing of the file came" in answer["error"]["message"]
+            read = await client.post(path, data=b"x")
+            assert read.status == 400
+            assert "not an exported context" in (await read.json())["error"]["message"]
+
+    asyncio.run(run())
+
+
 def test_a_context_that_comes_compressed_is_refused(server: Server) -> None:
     status, answer, _ = server.request(
         "POST",
@@ -171,14 +200,14 @@ def test_a_context_that_comes_compressed_is_refused(server: Server) -> None:
 
 
 def test_what_a_request_found_cached_brings_no_model_back(llama_path: Path) -> None:
-    server = Server("--model", f"llama={llama_path}", "--keep-alive", "0.3").start(1)
+    server = Server("--model", f"llama={llama_path}", "--keep-alive", "2").start(1)
     for question in ("The cat sat on the mat today.", "The cat sat on the hat today."):
         body = CHAT | {"messages": [{"role": "user", "content": question}]}
         status, _, headers = server.request("POST", "/v1/chat/completions", body)
         assert status == 200
     path = f"/api/v1/requests/{headers['x-request-id']}/cache"
     assert server.get(path)["answers"][0]["cached_text"]
-    server.line_with("evicted llama from memory")
+    wait_until(lambda: server.get("/api/v1/models/llama")["model"]["state"] == "evicted")
     assert server.get(path)["answers"][0]["cached_text"] is None
     assert server.get("/api/v1/models/llama")["model"]["state"] == "evicted"
 
@@ -186,10 +215,6 @@ def test_what_a_request_found_cached_brings_no_model_back(llama_path: Path) -> N
 def test_a_look_at_the_engine_that_fails_is_not_the_last(
     engine: snapllm.Engine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from snapllm.server import watch
-    from snapllm.server.app import create_app
-    from snapllm.server.model_events import RESIDENCY_LOG
-
     caplog.set_level(logging.ERROR)
     monkeypatch.setattr(watch, "INTERVAL_S", 0.01)
     looks = 0

@@ -35,6 +35,11 @@ def test_a_tag_means_a_quantization_or_a_file(tag: str | None, files: list[str])
     assert choose_model(NAMES, "o/r", tag) == files
 
 
+def test_a_file_goes_before_its_parts() -> None:
+    whole = "a-BF16.gguf"
+    assert choose_model([*NAMES, whole], "o/r", "BF16") == [whole]
+
+
 def test_the_only_model_needs_no_tag() -> None:
     assert choose_model(["x.gguf", "mmproj-x.gguf"], "o/r", None) == ["x.gguf"]
 
@@ -43,6 +48,12 @@ def test_the_only_model_needs_no_tag() -> None:
     ("names", "tag", "message"),
     [
         (NAMES, "Q5_K", "o/r has no Q5_K, but .*a-Q8_0.gguf"),
+        (NAMES, "Q4_K", "has no Q4_K, but"),
+        (["a-Q4_0_4_4.gguf"], "Q4_0", "has no Q4_0, but"),
+        (["a-Q2_K_XL.gguf"], "Q2_K", "has no Q2_K, but"),
+        (["a-7B-Q4_0.gguf", "a-14B-Q4_0.gguf"], "Q4_0", "any of a-14B-Q4_0.gguf, a-7B-Q4_0.gguf"),
+        (["a-Q4_K_M.gguf", "a-Q4_K_M-draft.gguf"], None, "Q4_K_M may be any of"),
+        (["mtp-Q4_K_M.gguf", "model.Q4_K_M.gguf"], None, "give the file's name"),
         (NAMES, "4", "has no 4"),
         (["x.gguf", "y.gguf"], None, "o/r: x.gguf, y.gguf"),
         (["model.safetensors", "mmproj-x.gguf"], None, "has no GGUF models"),

@@ -20,8 +20,8 @@
 namespace snapllm {
 
 // All methods may be called from any thread. Those that use a model which was evicted wait until
-// it is back. Of the others load, unload, drain and close, embed, and what moves or reads the KV
-// of a prefix may wait for a model to compute, or for the disk.
+// it is back. Load, unload, drain, close and embed may wait for a model to compute, and so may
+// what is done with a prefix; that waits for the disk, too, as submit does where it reads from it.
 class Engine {
  public:
   // Fails when the workspace cannot be used.

@@ -346,7 +346,7 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
     // llama.cpp's formats know either. The answer is a call or fits the schema.
     auto text_inputs = inputs;
     text_inputs.tools.clear();
-    // Who reads calls takes blanks after reasoning for the beginning of a text.
+    // The parser of answers with calls takes blanks after the reasoning for a part of the text.
     const std::string text_grammar =
         without_fence(apply_for(std::move(text_inputs), Blanks::kText).grammar);
     inputs.json_schema.clear();

@@ -204,8 +204,10 @@ void ModelRegistry::pass_active_on(const std::string& model_id) {
   active_.clear();
   active_is_chosen_ = false;
   // One that generates, if there is one, of those one in memory, and of those the one used last.
-  const auto rank = [](const Entry& entry) {
-    return std::tuple(entry.last->supports_generation, entry.model != nullptr, entry.used_at);
+  const auto now = Clock::now();
+  const auto rank = [&](const Entry& entry) {
+    return std::tuple(entry.last->supports_generation, entry.model != nullptr,
+                      idle_since(entry, now));
   };
   for (const auto& [id, entry] : entries_) {
     if (entry.leaving || !entry.last) continue;

@@ -86,9 +86,9 @@ class KvStore {
   ~KvStore();  // writes what is still to be written
 
   // Finds the files of a model's earlier runs, after the writes that are queued. Called again
-  // for the same model, it looks only for those that could not be read. What is too much for
-  // the disk's bound, those of models that nobody has opened first, goes with the next write: by
-  // then what was kept on purpose is pinned.
+  // for the same model, it looks only for those that could not be read. What is too much for the
+  // disk's bound goes with the next write: by then what was kept on purpose is pinned. The files of
+  // models that were never opened go first.
   void open(const Hash128& fingerprint);
 
   // The longest stored prefix, up to what is to be left on disk.
@@ -189,6 +189,8 @@ class KvStore {
   void forget(StoredPiece& piece);
   // Removes the file, also one that is being written: behind that.
   void drop_file(StoredPiece& piece);
+  // Behind what is queued, and not where the piece has a file again by then.
+  void remove_file(const Hash128& key, std::string path);
   // Whether its file would not be the first to be evicted for want of room.
   bool has_disk_room(const StoredPiece& piece) const;
   void write_behind(StoredPiece& piece);
@@ -204,7 +206,7 @@ class KvStore {
   void fit_in_ram(const Hash128& key);
   // What is in RAM stays there.
   void trim_disk();
-  // Of those that are pinned. What nobody has opened counts, too.
+  // Of the files that are pinned, those of models that nobody has opened among them.
   uint64_t staying_disk_bytes() const;
 
   const KvStoreOptions options_;

@@ -29,7 +29,7 @@ constexpr uint64_t kMaxReaders = 4;
 // What was read of a model's folder.
 struct FolderContents {
   std::vector<PieceFile> pieces;  // the least recently used first
-  std::set<std::string> unread;   // names of files that cannot be read
+  std::vector<FileInfo> unread;   // files that cannot be read
   uint64_t num_damaged = 0;       // and removed
 };
 
@@ -47,7 +47,7 @@ FolderContents read_files(FileEnv& env, const std::string& folder, const Hash128
     if (header.ok() && piece_file_name(header.value().piece.key) == file.name) {
       contents.pieces.push_back(std::move(header).value());
     } else if (!header.ok() && header.status().code() != StatusCode::kFileDamaged) {
-      contents.unread.insert(file.name);
+      contents.unread.push_back(file);
     } else {
       ++contents.num_damaged;
       (void)env.remove(path);
@@ -98,9 +98,13 @@ void KvStore::find_files(const Hash128& fingerprint) {
   if (!made.ok()) return note_write_failure(made);
   stats_.num_damaged += found.num_damaged;
   stats_.num_read_failures += files.ok() ? found.unread.size() : 1;
-  if (files.ok()) stats_.disk_bytes -= unopened_.take(fingerprint);
   for (PieceFile& file : found.pieces) adopt(fingerprint, std::move(file));
-  if (files.ok()) unread_[fingerprint] = std::move(found.unread);
+  if (!files.ok()) return;
+  stats_.disk_bytes -= unopened_.take(fingerprint);
+  stats_.disk_bytes += unopened_.add(fingerprint, found.unread);  // they go on taking room
+  std::set<std::string>& unread = unread_[fingerprint];
+  unread.clear();
+  for (const FileInfo& file : found.unread) unread.insert(file.name);
 }
 
 void KvStore::find_unopened() {
@@ -108,14 +112,11 @@ void KvStore::find_unopened() {
   if (!names.ok()) return;  // there is none yet
   for (const std::string& name : names.value()) {
     const auto fingerprint = hash128_of_hex(name);
-    const auto files = fingerprint ? env_->list(options_.folder + "/" + name)
-                                   : Result<std::vector<FileInfo>>(std::vector<FileInfo>());
+    if (!fingerprint || fingerprint->hex() != name) continue;
+    const auto files = env_->list(folder_of(*fingerprint));
     if (!files.ok()) continue;
     std::lock_guard lock(mutex_);
-    unopened_.add(*fingerprint, files.value());
-    for (const FileInfo& file : files.value()) {
-      if (const auto key = piece_key_of(file.name)) stats_.disk_bytes += unopened_.bytes_of(*key);
-    }
+    stats_.disk_bytes += unopened_.add(*fingerprint, files.value());
   }
 }
 
@@ -193,6 +194,7 @@ void KvStore::set_state(StoredPiece& piece, StatePtr state) {
   piece.state = std::move(state);
   stats_.ram_bytes += piece.state_bytes;
   in_ram_.insert(&piece);
+  index_.note_in_ram(piece, true);
 }
 
 void KvStore::clear_state(StoredPiece& piece) {
@@ -200,6 +202,7 @@ void KvStore::clear_state(StoredPiece& piece) {
   piece.state.reset();
   stats_.ram_bytes -= piece.state_bytes;
   in_ram_.erase(&piece);
+  index_.note_in_ram(piece, false);
 }
 
 void KvStore::forget(StoredPiece& piece) {
@@ -211,7 +214,11 @@ void KvStore::forget(StoredPiece& piece) {
 void KvStore::drop_file(StoredPiece& piece) {
   if (piece.on_disk) stats_.disk_bytes -= piece.file_bytes;
   piece.on_disk = false;
-  io_.push([this, key = piece.id.key, path = path_of(piece)] {
+  remove_file(piece.id.key, path_of(piece));
+}
+
+void KvStore::remove_file(const Hash128& key, std::string path) {
+  io_.push([this, key, path = std::move(path)] {
     {
       std::lock_guard lock(mutex_);
       const StoredPiece* found = index_.find(key);
@@ -315,9 +322,7 @@ void KvStore::trim_disk() {
   for (const auto& victim : unopened_.evict(stats_.disk_bytes - target, is_pinned)) {
     ++stats_.num_disk_evictions;
     stats_.disk_bytes -= victim.bytes;
-    io_.push([this, path = folder_of(victim.fingerprint) + "/" + piece_file_name(victim.key)] {
-      (void)env_->remove(path);
-    });
+    remove_file(victim.key, folder_of(victim.fingerprint) + "/" + piece_file_name(victim.key));
   }
   if (stats_.disk_bytes <= target) return;
   std::vector<Hash128> keys;

@@ -49,7 +49,8 @@ std::string piece_file_name(const Hash128& key) { return key.hex() + std::string
 
 std::optional<Hash128> piece_key_of(std::string_view file_name) {
   if (!file_name.ends_with(kSuffix)) return std::nullopt;
-  return hash128_of_hex(file_name.substr(0, file_name.size() - kSuffix.size()));
+  const auto key = hash128_of_hex(file_name.substr(0, file_name.size() - kSuffix.size()));
+  return key && piece_file_name(*key) == file_name ? key : std::nullopt;
 }
 
 uint64_t piece_file_bytes(const PieceId& piece, uint64_t state_bytes) {

@@ -6,8 +6,8 @@
 namespace snapllm {
 namespace {
 
-// Looked at on each side of a prompt's place among its siblings.
-constexpr size_t kMaxCandidates = 32;
+// Looked at on each side of where a prompt would stand among pieces in their order.
+constexpr size_t kMaxCandidates = 8;
 
 bool begins_with(std::span<const Token> tokens, std::span<const Token> head) {
   return tokens.size() >= head.size() && std::equal(head.begin(), head.end(), tokens.begin());
@@ -52,7 +52,7 @@ StoredPiece& PieceIndex::insert(StoredPiece piece) {
   const Hash128 key = piece.id.key;
   auto& slot = pieces_[key];
   slot = std::make_unique<StoredPiece>(std::move(piece));
-  children_[slot->id.parent].insert(slot.get());
+  if (slot->id.kind == KvKind::kBlocks) children_[slot->id.parent].insert(slot.get());
   if (slot->id.kind == KvKind::kCheckpoints) ++checkpoint_ends_[slot->id.parent][slot->id.end];
   return *slot;
 }
@@ -61,9 +61,8 @@ void PieceIndex::remove(const Hash128& key) {
   const auto it = pieces_.find(key);
   if (it == pieces_.end()) return;
   const PieceId& id = it->second->id;
-  auto siblings = children_.find(id.parent);
-  siblings->second.erase(it->second.get());
-  if (siblings->second.empty()) children_.erase(siblings);
+  erase_child(children_, *it->second);
+  erase_child(children_in_ram_, *it->second);
   if (id.kind == KvKind::kCheckpoints) {
     auto& ends = checkpoint_ends_[id.parent];
     if (--ends[id.end] == 0) ends.erase(id.end);
@@ -84,22 +83,39 @@ bool PieceIndex::TokenOrder::operator()(std::span<const Token> a, const StoredPi
   return std::ranges::lexicographical_compare(a, b->id.tokens);
 }
 
-std::vector<StoredPiece*> PieceIndex::closest_of(const Children& children,
-                                                 std::span<const Token> rest) {
-  std::vector<StoredPiece*> found;
-  const auto after = children.lower_bound(rest);
-  for (auto it = after; it != children.end() && found.size() < kMaxCandidates; ++it) {
-    found.push_back(*it);
+void PieceIndex::note_in_ram(StoredPiece& piece, bool is_in_ram) {
+  if (piece.id.kind != KvKind::kBlocks) return;
+  if (is_in_ram) {
+    children_in_ram_[piece.id.parent].insert(&piece);
+  } else {
+    erase_child(children_in_ram_, piece);
   }
-  const size_t most = found.size() + kMaxCandidates;
-  for (auto it = after; it != children.begin() && found.size() < most;) found.push_back(*--it);
+}
+
+void PieceIndex::erase_child(ChildrenByParent& all, StoredPiece& piece) {
+  const auto siblings = all.find(piece.id.parent);
+  if (siblings == all.end()) return;
+  siblings->second.erase(&piece);
+  if (siblings->second.empty()) all.erase(siblings);
+}
+
+void PieceIndex::add_closest(const ChildrenByParent& all, const Hash128& parent,
+                             std::span<const Token> rest, std::vector<StoredPiece*>& found) {
+  const auto siblings = all.find(parent);
+  if (siblings == all.end()) return;
+  const Children& children = siblings->second;
+  // In order those with most in common stand right beside where the rest would stand.
+  const auto after = children.lower_bound(rest);
+  auto it = after;
+  for (size_t i = 0; i < kMaxCandidates && it != children.end(); ++i) found.push_back(*it++);
+  it = after;
+  for (size_t i = 0; i < kMaxCandidates && it != children.begin(); ++i) found.push_back(*--it);
   // Very short ones can be of use only whole, and may have many between.
   const auto longest = std::min<size_t>(rest.size(), kMinPartTokens - 1);
   for (size_t size = 1; size <= longest; ++size) {
-    const auto it = children.find(rest.first(size));
+    it = children.find(rest.first(size));
     if (it != children.end()) found.push_back(*it);
   }
-  return found;
 }
 
 IndexMatch PieceIndex::match(const StoreScope& scope, std::span<const Token> prompt,
@@ -118,7 +134,10 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
     if (children == children_.end()) return match;
     const auto rest = prompt.subspan(static_cast<size_t>(match.num_tokens));
     Candidate closest, best;
-    for (StoredPiece* child : closest_of(children->second, rest)) {
+    std::vector<StoredPiece*> candidates;
+    add_closest(children_, parent, rest, candidates);
+    add_closest(children_in_ram_, parent, rest, candidates);
+    for (StoredPiece* child : candidates) {
       const int32_t common = common_prefix(child->id.tokens, rest);
       if (common > closest.num_tokens) closest = {child, common};
       const int32_t usable = std::min(common, max_tokens - match.num_tokens);
@@ -175,8 +194,9 @@ std::vector<Hash128> PieceIndex::superseded_by(const StoredPiece& piece) const {
   if (piece.id.kind != KvKind::kBlocks) return keys;
   const auto children = children_.find(piece.id.parent);
   if (children == children_.end()) return keys;
-  // From the longest on: what stands before it has no more in common with it than the one right
-  // before.
+  // What is a prefix of the first `size` tokens stands before them in order. The piece right before
+  // them is the longest prefix; or else no prefix is longer than what it has in common with them:
+  // a longer one would stand in between.
   const std::span<const Token> tokens = piece.id.tokens;
   for (size_t size = tokens.size(); size > 0;) {
     auto it = children->second.lower_bound(tokens.first(size));

@@ -54,6 +54,8 @@ class PieceIndex {
   static constexpr int32_t kMinPartTokens = 8;
 
   StoredPiece* find(const Hash128& key) const;
+  // Says whether the piece has a state in RAM; of one that is new, it is not so.
+  void note_in_ram(StoredPiece& piece, bool is_in_ram);
   // REQUIRES: no piece of that key is there
   StoredPiece& insert(StoredPiece piece);
   void remove(const Hash128& key);
@@ -92,12 +94,17 @@ class PieceIndex {
   };
   using Children = std::set<StoredPiece*, TokenOrder>;
 
-  // Those of a parent that share most with the rest of a prompt; what tells more of them apart
-  // than these few is not worth the look.
-  static std::vector<StoredPiece*> closest_of(const Children& children,
-                                              std::span<const Token> rest);
+  using ChildrenByParent = std::unordered_map<Hash128, Children>;
 
-  std::unordered_map<Hash128, Children> children_;  // by parent
+  // Adds those of the parent that share most with the rest of a prompt: some of them, where
+  // many share as much.
+  static void add_closest(const ChildrenByParent& all, const Hash128& parent,
+                          std::span<const Token> rest, std::vector<StoredPiece*>& found);
+  static void erase_child(ChildrenByParent& all, StoredPiece& piece);
+
+  // Blocks alone: checkpoints are found by their keys.
+  ChildrenByParent children_;
+  ChildrenByParent children_in_ram_;
   // Of each root: how many checkpoints end at a position.
   std::unordered_map<Hash128, std::map<int32_t, int32_t>> checkpoint_ends_;
   std::unordered_map<Hash128, int32_t> pins_;  // by the key of the piece

@@ -6,11 +6,14 @@
 
 namespace snapllm {
 
-void UnopenedFiles::add(const Hash128& fingerprint, const std::vector<FileInfo>& files) {
+uint64_t UnopenedFiles::add(const Hash128& fingerprint, const std::vector<FileInfo>& files) {
+  uint64_t bytes = 0;
   for (const FileInfo& file : files) {
     const auto key = piece_key_of(file.name);
-    if (key) files_[*key] = {fingerprint, file.bytes, file.modified_ns};
+    if (!key || !files_.try_emplace(*key, fingerprint, file.bytes, file.modified_ns).second) continue;
+    bytes += file.bytes;
   }
+  return bytes;
 }
 
 uint64_t UnopenedFiles::take(const Hash128& fingerprint) {

@@ -19,8 +19,8 @@ class UnopenedFiles {
  public:
   using IsPinned = std::function<bool(const Hash128& key)>;
 
-  // Adds a model's folder; files that are no pieces are left out.
-  void add(const Hash128& fingerprint, const std::vector<FileInfo>& files);
+  // Adds files of a model's folder, but for those that are no pieces; returns the bytes they have.
+  uint64_t add(const Hash128& fingerprint, const std::vector<FileInfo>& files);
   // Leaves out those of a model; returns the bytes that they had.
   uint64_t take(const Hash128& fingerprint);
   // Of the piece's file; 0 where it has none here.

@@ -52,9 +52,9 @@ def with_files(
     found_models, found_projectors = [], list(projectors)
     for model_id, path in models:
         if hub.is_reference(str(path)):
-            found = hub.fetch(str(path))
+            found = hub.fetch(str(path), with_projector=model_id not in dict(projectors))
             path = found.path
-            if found.mmproj_path is not None and model_id not in dict(projectors):
+            if found.mmproj_path is not None:
                 found_projectors.append((model_id, found.mmproj_path))
         found_models.append((model_id, path))
     return found_models, found_projectors

@@ -6,12 +6,15 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from snapllm.contexts.record import ContextRecord
 from snapllm.errors import InvalidRequestError, StorageError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 MAGIC = b"SNAPCTX\n"
 VERSION = 1
@@ -20,28 +23,49 @@ _DIGEST_BYTES = 32
 _CHUNK_BYTES = 1 << 20
 
 
-class Archive(msgspec.Struct, frozen=True):
-    """What a file holds that was checked."""
+class Archive:
+    """A file that was checked, but for its KV held in memory.
 
-    record: ContextRecord
-    path: Path
-    states_at: int
-    """Where the first of them begins in the file."""
-    state_bytes: list[int]
-    """The sizes of the KV's pieces, as the core's store has them."""
+    Args:
+        path: The file.
+        record: What it is of.
+        states_at: Where the first piece of KV begins in the file.
+        state_bytes: The pieces' sizes, as the core's store has them.
+        digests: Of what comes before them, and of all.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: ContextRecord,
+        states_at: int,
+        state_bytes: list[int],
+        digests: tuple[Digest, bytes],
+    ) -> None:
+        self.record = record
+        self._path, self._states_at, self._state_bytes = path, states_at, state_bytes
+        self._digests = digests
 
     def read_states(self) -> list[bytes]:
         """The KV in pieces.
 
         Raises:
+            InvalidRequestError: The file is not as it was when it was checked.
             StorageError: The file cannot be read.
         """
+        before, whole = self._digests
+        digest, states = before.copy(), []
         try:
-            with self.path.open("rb") as file:
-                file.seek(self.states_at)
-                return [file.read(count) for count in self.state_bytes]
+            with self._path.open("rb") as file:
+                file.seek(self._states_at)
+                for count in self._state_bytes:
+                    states.append(file.read(count))
+                    digest.update(states[-1])
         except OSError as error:
-            raise _unreadable(self.path, error) from None
+            raise _unreadable(self._path, error) from None
+        if digest.digest() != whole:
+            raise _damaged()
+        return states
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -111,12 +135,15 @@ def _read(file: BinaryIO, path: Path) -> Archive:
     rest = num_bytes - len(head) - size - _DIGEST_BYTES
     if min(header.state_bytes, default=0) < 0 or sum(header.state_bytes) != rest:
         raise _damaged()
+    before = digest.copy()
     while rest > 0 and (chunk := file.read(min(rest, _CHUNK_BYTES))):
         digest.update(chunk)
         rest -= len(chunk)
     if file.read(_DIGEST_BYTES) != digest.digest():
         raise _damaged()
-    return Archive(header.record, path, len(head) + size, header.state_bytes)
+    states_at = len(head) + size
+    digests = (before, digest.digest())
+    return Archive(path, header.record, states_at, header.state_bytes, digests)
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

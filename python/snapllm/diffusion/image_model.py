@@ -428,14 +428,16 @@ class ImageModel:
         return True
 
     def _charge_anew(self) -> None:
-        """Charges what the worker has turned out to need; nothing where it has died."""
+        """Charges what the worker has turned out to need; nothing where it has died, unless its
+        place is kept for it."""
         if self._is_evicted or self._is_closed:
             return
         with self._changed:
             self._is_evicted = not self._worker.is_alive
+        is_free = self._is_evicted and not self._pinned
         # The budget may be short of it; it has it already.
         with contextlib.suppress(SnapLLMError):
-            self._on_memory(None if self._is_evicted else self._worker.memory_bytes())
+            self._on_memory(None if is_free else self._worker.memory_bytes())
 
     def _idle_left_s(self) -> float | None:
         """Seconds after which the idle model is to be evicted; None = it is not."""

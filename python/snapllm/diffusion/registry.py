@@ -129,9 +129,9 @@ class ImageModels:
         return model
 
     def all(self) -> list[ImageModel]:
-        """All models, ordered by id."""
+        """All models, in the order of their loads."""
         with self._lock:
-            return [self._models[model_id] for model_id in sorted(self._models)]
+            return list(self._models.values())
 
     def give_back(self) -> bool:
         """Evicts the model that has been idle longest; False when none can go."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from snapllm.diffusion.weights_file import is_image_file
 from snapllm.errors import EngineClosedError
 from snapllm.protocol.native_listing import ComingModel
+
+_FIRST_PART = re.compile(r"(?P<name>.+)-00001-of-(?P<num_parts>\d{5})\.gguf")
 
 
 class ComingModels:
@@ -90,6 +93,16 @@ class ComingModels:
         changed.set()
 
 
+def _parts_of(path: Path) -> Sequence[Path]:
+    """A model's files: of one that was split, all that are there."""
+    match = _FIRST_PART.fullmatch(path.name)
+    if match is None:
+        return [path]
+    name, num_parts = match["name"], int(match["num_parts"])
+    names = (f"{name}-{i + 1:05}-of-{num_parts:05}.gguf" for i in range(num_parts))
+    return [part for part in map(path.with_name, names) if part.exists()]
+
+
 def model_of(name: str, model_ids: Iterable[str]) -> str | None:
     """The one of the models that is meant by ``model`` or ``model@context``."""
     fitting = (each for each in model_ids if name == each or name.startswith(f"{each}@"))
@@ -119,7 +132,7 @@ def coming_model(
         else:
             model_type = "diffusion" if has_parts or is_image_file(path) else "llm"
     try:
-        file_bytes = path.stat().st_size
+        file_bytes = sum(part.stat().st_size for part in _parts_of(path))
     except (OSError, ValueError):  # its load says so
         file_bytes = 0
     return ComingModel(id=model_id, type=model_type, file_path=str(path), file_bytes=file_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 from aiohttp import web
 
 from snapllm.contexts.transfer import append_to
-from snapllm.errors import InvalidRequestError
-from snapllm.server.keys import engine_of, threads_of
+from snapllm.errors import InvalidRequestError, QueueFullError
+from snapllm.server.keys import STATE, engine_of, threads_of
 from snapllm.server.request_facts import facts_of
 
 CHUNK_BYTES = 1 << 20
 MAX_IMPORT_BYTES = 64 << 30
+MAX_RECEIVING = 16
+SILENCE_S = 60.0
+"""In which something of a file must come, or its place is another's."""
 
 
 @contextlib.asynccontextmanager
@@ -36,21 +40,41 @@ async def receive_file(request: web.Request, path: Path) -> None:
     """Writes a request's body to a file; it may be longer than other bodies.
 
     Raises:
-        InvalidRequestError: It is compressed: what a little of that becomes can be anything.
+        InvalidRequestError: It is compressed: what a little of that becomes can be anything. Or
+            nothing of it comes for a minute.
+        QueueFullError: As many as may be are being received.
         HTTPRequestEntityTooLarge: It is longer than any context.
         StorageError: The disk cannot be written.
     """
     if "Content-Encoding" in request.headers:
         raise InvalidRequestError("an exported context is sent as it is, without Content-Encoding")
+    state = request.app[STATE]
+    if state.num_receiving >= MAX_RECEIVING:
+        raise QueueFullError("too many contexts are being received; try again later")
+    state.num_receiving += 1
+    try:
+        await _receive(request, path)
+    finally:
+        state.num_receiving -= 1
+
+
+async def _receive(request: web.Request, path: Path) -> None:
     files, num_bytes = threads_of(request).files, 0
     await files.run(append_to, path, b"")
-    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+    while chunk := await _next_chunk(request):
         num_bytes += len(chunk)
         if num_bytes > MAX_IMPORT_BYTES:
             raise web.HTTPRequestEntityTooLarge(
                 MAX_IMPORT_BYTES, num_bytes, text="the file is too large"
             )
         await files.run(append_to, path, chunk)
+
+
+async def _next_chunk(request: web.Request) -> bytes:
+    try:
+        return await asyncio.wait_for(request.content.read(CHUNK_BYTES), SILENCE_S)
+    except (asyncio.TimeoutError, TimeoutError):
+        raise InvalidRequestError(f"nothing of the file came for {SILENCE_S:g} s") from None
 
 
 async def send_file(request: web.Request, path: Path, num_bytes: int) -> web.StreamResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,9 +20,6 @@ from snapllm.server.kept_responses import KeptResponses
 from snapllm.server.options import AppOptions
 from snapllm.server.request_facts import facts_of
 
-MAX_IMPORTS = 4
-"""Context files received at once; others wait for their place."""
-
 
 class ServerState:
     """What is known about the running server beyond the engine. Event loop only."""
@@ -37,7 +33,8 @@ class ServerState:
         """Those of the command line: the server ends where one cannot be loaded."""
         self.loads = ComingModels()
         """Those that clients asked for."""
-        self.imports = asyncio.Semaphore(MAX_IMPORTS)
+        self.num_receiving = 0
+        """Context files that are being received."""
         self.stand_in: str | None = None
         """The model that is served because the command line names none: the first that is loaded
         and generates text becomes active in its place."""

@@ -24,7 +24,6 @@ from snapllm.server.answers import answering, collect
 from snapllm.server.bodies import read_body
 from snapllm.server.context_files import receive_file, send_file, transfer_path
 from snapllm.server.keys import (
-    STATE,
     cache_namespace_of,
     engine_of,
     model_ready,
@@ -272,7 +271,7 @@ async def import_(request: web.Request) -> web.Response:
     namespace = cache_namespace_of(request)
     model_id = wanted.model_id and resolve_model(request, wanted.model_id)
     await model_ready(request, model_id, "model_id")
-    async with request.app[STATE].imports, transfer_path(request) as path:
+    async with transfer_path(request) as path:
         await receive_file(request, path)
         view = await _computing(
             request,

@@ -23,15 +23,19 @@ async def watch_engine(app: web.Application) -> AsyncIterator[None]:
     """Writes what the engine does by itself to the log, a second later at most."""
     logs = (app[RESIDENCY_LOG], StoreLog(app[ENGINE]))
 
+    def look() -> bool:
+        """False = the engine is closed."""
+        try:
+            for each in logs:
+                each.look()
+        except EngineClosedError:
+            return False
+        except Exception:  # whatever it is: the next look must come
+            log.exception("a look at the engine failed")
+        return True
+
     async def loop() -> None:
-        while True:
-            try:
-                for each in logs:
-                    each.look()
-            except EngineClosedError:
-                return
-            except Exception:  # whatever it is: the next look must come
-                log.exception("a look at the engine failed")
+        while look():
             await asyncio.sleep(INTERVAL_S)
 
     task = asyncio.create_task(loop())
@@ -39,6 +43,4 @@ async def watch_engine(app: web.Application) -> AsyncIterator[None]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    with contextlib.suppress(EngineClosedError):
-        for each in logs:  # what was done since
-            each.look()
+    look()  # what was done since
