@@ -20,6 +20,7 @@ from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, CompletionReader, read_text
 from snapllm._threads import Pool, Threads, see_failure
 from snapllm.conversation import Message, has_media
+from snapllm.errors import SnapLLMError
 from snapllm.outputs import ChatEvent, CompletionChunk, Finish
 from snapllm.params import ChatRequest, CompletionRequest
 
@@ -44,6 +45,7 @@ class Answer(Generic[_Event]):
         """Why it ended, ``error`` among the reasons; None = it has not yet."""
         self._subscription = subscription
         self._read = read
+        self._error: SnapLLMError | None = None  # that came with events before it
 
     async def next(self) -> list[_Event]:
         """Waits for the next events; an empty list after the last.
@@ -51,14 +53,29 @@ class Answer(Generic[_Event]):
         Raises:
             SnapLLMError: The request failed.
         """
+        if self._error is not None:
+            raise self._error
         while outputs := await self._subscription.next():
             self._count(outputs)
-            events = [event for output in outputs for event in self._read(output)]
+            events = self._read_all(outputs)
             if events:
                 finish = finish_of(events[-1])
-                self.finish_reason = finish.finish_reason if finish else None
+                if self._error is None:
+                    self.finish_reason = finish.finish_reason if finish else None
                 return events
         return []
+
+    def _read_all(self, outputs: list[_core.RequestOutput]) -> list[_Event]:
+        """The events of outputs that came together, up to an error, which is raised next time."""
+        events: list[_Event] = []
+        for output in outputs:
+            try:
+                events += self._read(output)
+            except SnapLLMError as error:
+                if not events:
+                    raise
+                self._error = error
+        return events
 
     def _count(self, outputs: list[_core.RequestOutput]) -> None:
         last = outputs[-1]

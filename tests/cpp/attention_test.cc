@@ -479,5 +479,14 @@ TEST(attention, visible_cells_of_a_row) {
   }
 }
 
+TEST(attention, what_threads_exchange_is_bounded) {
+  AttentionShape shape{128, 128, 100, 32, 8, 131072};
+  const int num_threads = 32;
+  CHECK(attention_scratch_bytes(shape, num_threads) < size_t{256} << 20);
+  shape.num_queries = 1;  // decoding shares spans out
+  CHECK(attention_scratch_bytes(shape, num_threads) >
+        attention_scratch_bytes(shape, 1) * num_threads + (size_t{8} << 20) - (size_t{1} << 16));
+}
+
 }  // namespace
 }  // namespace snapllm

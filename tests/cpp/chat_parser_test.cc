@@ -110,11 +110,9 @@ TEST(chat_parser, an_answer_reads_as_if_it_were_read_from_its_beginning_each_tim
   for (const std::shared_ptr<AnswerRules>& rules : formats()) {
     ++num_formats;
     const std::vector<std::string> words = words_of(*rules);
-    const auto each_time = std::make_shared<AnswerRules>(*rules);
-    each_time->markup_bytes.set();
     for (int number = 0; number < 40; ++number) {
       const std::string answer = random_answer(words, generator);
-      LlamaChatParser parser(rules), reference(each_time);
+      LlamaChatParser parser(rules), reference(rules, /*reads_all=*/true);
       const std::vector<std::string> pieces = cut(answer, generator);
       std::string read, expected;
       for (size_t i = 0; i < pieces.size(); ++i) {
@@ -192,6 +190,80 @@ TEST(chat_parser, plain_text_is_not_read_again) {
     for (const ChatDelta& delta : parser.push(output)) num_bytes += delta.text.size();
   }
   CHECK_EQ(num_bytes, 1'400'000u);
+}
+
+// The rules of the format of a template that writes calls as JSON between tags.
+std::shared_ptr<AnswerRules> rules_of_calls(const std::string& json_schema) {
+  const std::filesystem::path path =
+      std::filesystem::path(SNAPLLM_TEMPLATES) / "Qwen-Qwen2.5-7B-Instruct.jinja";
+  if (!std::filesystem::exists(path)) {
+    throw testing::TestSkipped{"this checkout has no upstream sources"};
+  }
+  const auto templates = common_chat_templates_init(nullptr, read_file(path));
+  common_chat_templates_inputs inputs;
+  inputs.messages =
+      common_chat_msgs_parse_oaicompat(common_json::parse(R"([{"role": "user", "content": "x"}])"));
+  inputs.add_generation_prompt = true;
+  inputs.json_schema = json_schema;
+  if (json_schema.empty()) {
+    inputs.tools.push_back({"write", "x", R"({"type": "object", "properties": {"text": {}}})"});
+  }
+  common_chat_params params = common_chat_templates_apply(templates.get(), inputs);
+  params.preserved_tokens.clear();  // there is no vocabulary
+  return std::make_shared<AnswerRules>(std::move(params), nullptr, std::vector<llama_token>(), false,
+                                       !json_schema.empty());
+}
+
+struct ReadAnswer {
+  std::string content;
+  std::string arguments;
+};
+
+ReadAnswer read_all(LlamaChatParser& parser, const std::vector<std::string>& pieces) {
+  ReadAnswer answer;
+  for (size_t i = 0; i <= pieces.size(); ++i) {
+    RequestOutput output;
+    if (i < pieces.size()) output.text = pieces[i];
+    else output.finish_reason = FinishReason::kStop;
+    for (const ChatDelta& delta : parser.push(output)) {
+      (delta.kind == ChatDelta::Kind::kToolCall ? answer.arguments : answer.content) += delta.text;
+    }
+  }
+  return answer;
+}
+
+TEST(chat_parser, json_is_not_read_again_until_it_ends) {
+  // Each 1.2 MB: from the beginning each time these would be gigabytes, and minutes.
+  std::vector<std::string> pieces{"<tool_call>\n{\"name\": \"write\", \"arguments\": ", "{\"text\"",
+                                  ": [\""};
+  for (int i = 0; i < 12'000; ++i) pieces.push_back("<b> \\\"}} " + std::string(92, 'x'));
+  std::string arguments;
+  pieces.insert(pieces.end(), {"\", {\"a\": 1}]", "}", "}\n</tool_call>"});
+  for (size_t i = 1; i + 1 < pieces.size(); ++i) arguments += pieces[i];
+  LlamaChatParser calls(rules_of_calls(""));
+  const ReadAnswer called = read_all(calls, pieces);
+  CHECK(called.arguments == arguments);
+  CHECK_EQ(called.content, "");
+
+  LlamaChatParser texts(rules_of_calls(R"({"type": "object"})"));
+  pieces.erase(pieces.begin());
+  pieces.pop_back();
+  CHECK(read_all(texts, pieces).content == arguments);
+}
+
+TEST(chat_parser, what_is_nested_too_deep_is_passed_on_unread) {
+  const std::string deep(20'000, '[');
+  for (const size_t size : {size_t{1}, size_t{7}, deep.size()}) {
+    for (const bool is_call : {false, true}) {
+      LlamaChatParser parser(rules_of_calls(is_call ? "" : R"({})"));
+      std::vector<std::string> pieces;
+      if (is_call) pieces.push_back("<tool_call>\n{\"name\": \"write\", \"arguments\": {\"text\": ");
+      for (size_t i = 0; i < deep.size(); i += size) pieces.push_back(deep.substr(i, size));
+      const ReadAnswer answer = read_all(parser, pieces);
+      CHECK((is_call ? answer.arguments : answer.content).ends_with(deep));
+      CHECK_EQ(is_call ? answer.content : answer.arguments, "");
+    }
+  }
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ def test_image_models_are_found_switched_and_listed(
 ) -> None:
     other = load(painting, image_files, "other")
     assert load(painting, image_files, "other") is other
-    assert [each.id for each in painting.image_models()] == ["other", "pix"]
+    assert [each.id for each in painting.image_models()] == ["pix", "other"]
     assert painting.image_model() is model
     painting.switch("other")
     assert painting.active_image_model == "other"

@@ -419,3 +419,23 @@ def test_many_marks_take_little_time(fields: dict[str, Any]) -> None:
     began = time.thread_time()
     assert parse(**fields).breakpoint is not None
     assert time.thread_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        r'{"a": "\ud800"}',
+        '{"a": 1e400}',
+        '{"a": %s}' % ("9" * 6000),
+        '{"a": [1, "x"] , "a": 2}',
+    ],
+)
+def test_a_call_has_its_arguments_as_they_were_written(arguments: str) -> None:
+    result = ChatResult(content="", tool_calls=[ToolCall("call_1", "look", arguments)])
+    assert b'"input":' + arguments.encode() in Answer(parse()).message(result)
+
+
+@pytest.mark.parametrize("arguments", ['{"a": [1,', '{"a": ' + "[" * 5000, "[1]", "", "x"])
+def test_a_call_without_an_object_has_an_empty_one(arguments: str) -> None:
+    result = ChatResult(content="", tool_calls=[ToolCall("call_1", "look", arguments)])
+    assert b'"input":{}' in Answer(parse()).message(result)

@@ -59,12 +59,13 @@ Markup find_markup(const common_peg_arena& arena) {
 
 AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
                          std::vector<llama_token> banned_tokens, bool is_call_forced,
-                         bool has_schema, std::string continued_text)
+                         bool is_json, std::string continued_text)
     : params(std::move(chat_params)),
       banned(std::move(banned_tokens)),
       must_call(is_call_forced),
       continued(std::move(continued_text)),
-      parser_params(params) {
+      parser_params(params),
+      has_schema(is_json) {
   params.prompt.clear();
   for (const std::string& text : params.preserved_tokens) {
     const auto ids = common_tokenize(vocab, text, false, true);

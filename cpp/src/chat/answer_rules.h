@@ -18,7 +18,7 @@ namespace snapllm {
 struct AnswerRules {
   // May throw what llama.cpp's parsers and tokeniser throw.
   AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
-              std::vector<llama_token> banned, bool must_call, bool has_schema,
+              std::vector<llama_token> banned, bool must_call, bool is_json,
               std::string continued = {});
 
   common_chat_params params;  // without the prompt
@@ -32,6 +32,7 @@ struct AnswerRules {
   // JSON, which ends by itself.
   std::bitset<256> markup_bytes;
   size_t longest_markup = 0;
+  bool has_schema;  // what is said is JSON
 };
 
 // Rules of the requests before, by what they follow from. Making them takes longer than

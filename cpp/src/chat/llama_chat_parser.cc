@@ -10,6 +10,9 @@
 namespace snapllm {
 namespace {
 
+// llama.cpp's parser takes some 2 KB of the stack for each bracket that is open.
+constexpr int kMaxNesting = 1000;
+
 std::string random_tool_call_id() {
   static constexpr char kAlphabet[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
   thread_local std::mt19937_64 generator{std::random_device{}()};
@@ -35,8 +38,8 @@ ChatDelta text_delta(ChatDelta::Kind kind, std::string text) {
 
 }  // namespace
 
-LlamaChatParser::LlamaChatParser(std::shared_ptr<const AnswerRules> rules)
-    : rules_(std::move(rules)) {
+LlamaChatParser::LlamaChatParser(std::shared_ptr<const AnswerRules> rules, bool reads_all)
+    : rules_(std::move(rules)), reads_all_(reads_all) {
   if (rules_->continued.empty()) return;
   try {
     // What stands in the prompt is read with the answer, and is no part of it.
@@ -52,30 +55,45 @@ LlamaChatParser::LlamaChatParser(std::shared_ptr<const AnswerRules> rules)
 }
 
 std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
-  const bool final = output.finished();
+  const size_t begin = text_.size();
   text_ += output.text;
   token_ends_.insert(token_ends_.end(), output.token_ends.begin(), output.token_ends.end());
   std::vector<ChatDelta> deltas;
-  const bool plain = is_plain(output.text) && !final;
+  if (!is_too_deep_) {
+    const size_t at = nesting_.push(output.text, kMaxNesting);
+    if (at == std::string_view::npos) {
+      parse(output, deltas);
+      return deltas;
+    }
+    is_too_deep_ = true;
+    RequestOutput before;
+    before.text = output.text.substr(0, at);
+    const std::string rest = text_.substr(begin + at);
+    text_.resize(begin + at);
+    parse(before, deltas);
+    text_ += rest;
+  }
+  pass_on_rest(deltas);
+  return deltas;
+}
+
+void LlamaChatParser::parse(const RequestOutput& output, std::vector<ChatDelta>& deltas) {
+  const bool final = output.finished();
+  const bool plain = is_plain(output.text);
   // llama.cpp reads an answer from its beginning each time: of a long one that takes longer than
   // computing its next token.
-  if (plain && open_.has_value()) {
-    if (output.text.empty()) return deltas;
-    text_of(*open_) += output.text;
+  if (!final && open_.has_value() && goes_on(output.text, plain)) {
     num_parsed_bytes_ = text_.size();
-    deltas.push_back(text_delta(*open_, output.text));
-    return deltas;
+    if (!output.text.empty()) deltas.push_back(more_of(*open_, output.text));
+    return;
   }
   open_.reset();
   try {
     const common_chat_msg message = common_chat_parse(text_, !final, rules_->parser_params);
     append_deltas(message, final, deltas);
     num_parsed_bytes_ = text_.size();
-    // What may be the beginning of markup is only held back by some formats.
-    if (plain && num_plain_bytes_ >= rules_->longest_markup && deltas.size() == 1 &&
-        deltas[0].kind != ChatDelta::Kind::kToolCall && deltas[0].text == output.text) {
-      open_ = deltas[0].kind;
-    }
+    const bool is_more = deltas.size() == 1 && deltas[0].text == output.text;
+    if (!final && !reads_all_ && is_more) open(deltas[0], plain);
   } catch (const std::exception&) {
     // Formats fail in the middle of a construct that the next piece completes;
     // only at the end it is decided that the text is not in the format.
@@ -85,7 +103,53 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
     }
   }
   if (final && !reasoning_.empty()) num_reasoning_tokens_ = count_reasoning_tokens();
-  return deltas;
+}
+
+bool LlamaChatParser::goes_on(const std::string& piece, bool is_plain) {
+  if (!open_json_.has_value()) return is_plain;
+  open_json_->push(piece);
+  return open_json_->lowest() > 0;
+}
+
+void LlamaChatParser::open(const ChatDelta& delta, bool is_plain) {
+  const bool is_call = delta.kind == ChatDelta::Kind::kToolCall;
+  open_json_.reset();
+  // JSON that stands in the text as it is passed on, so that its own brackets tell its end.
+  const std::string* json = nullptr;
+  if (is_call && delta.tool_index + 1 == static_cast<int32_t>(arguments_.size())) {
+    json = &arguments_.back();
+  } else if (delta.kind == ChatDelta::Kind::kContent && rules_->has_schema) {
+    json = &content_;
+  }
+  if (json != nullptr && text_.ends_with(*json)) {
+    JsonNesting nesting;
+    nesting.push(*json);
+    if (nesting.depth() > 0) {
+      open_ = delta.kind;
+      open_json_ = nesting;
+    }
+  } else if (!is_call && is_plain && num_plain_bytes_ >= rules_->longest_markup) {
+    // What may be the beginning of markup is only held back by some formats.
+    open_ = delta.kind;
+  }
+}
+
+ChatDelta LlamaChatParser::more_of(ChatDelta::Kind kind, std::string text) {
+  ChatDelta delta = text_delta(kind, std::move(text));
+  if (kind == ChatDelta::Kind::kToolCall) {
+    delta.tool_index = static_cast<int32_t>(arguments_.size()) - 1;
+    arguments_.back() += delta.text;
+  } else {
+    text_of(kind) += delta.text;
+  }
+  return delta;
+}
+
+void LlamaChatParser::pass_on_rest(std::vector<ChatDelta>& deltas) {
+  if (text_.size() == num_parsed_bytes_) return;
+  const auto kind = arguments_.empty() ? ChatDelta::Kind::kContent : ChatDelta::Kind::kToolCall;
+  deltas.push_back(more_of(kind, text_.substr(num_parsed_bytes_)));
+  num_parsed_bytes_ = text_.size();
 }
 
 bool LlamaChatParser::is_plain(const std::string& piece) {
@@ -125,6 +189,9 @@ int32_t LlamaChatParser::count_reasoning_tokens() const {
 
 void LlamaChatParser::append_deltas(const common_chat_msg& message, bool final,
                                     std::vector<ChatDelta>& deltas) {
+  // Of calls that are announced what is left comes before a text behind them.
+  const size_t num_announced = arguments_.size();
+  append_tool_calls(message, 0, num_announced, final, deltas);
   if (std::string more = continuation(reasoning_, message.reasoning_content); !more.empty()) {
     reasoning_ += more;
     deltas.push_back(text_delta(ChatDelta::Kind::kReasoning, std::move(more)));
@@ -133,12 +200,12 @@ void LlamaChatParser::append_deltas(const common_chat_msg& message, bool final,
     content_ += more;
     deltas.push_back(text_delta(ChatDelta::Kind::kContent, std::move(more)));
   }
-  append_tool_calls(message, final, deltas);
+  append_tool_calls(message, num_announced, message.tool_calls.size(), final, deltas);
 }
 
-void LlamaChatParser::append_tool_calls(const common_chat_msg& message, bool final,
-                                        std::vector<ChatDelta>& deltas) {
-  for (size_t i = 0; i < message.tool_calls.size(); ++i) {
+void LlamaChatParser::append_tool_calls(const common_chat_msg& message, size_t begin, size_t end,
+                                        bool final, std::vector<ChatDelta>& deltas) {
+  for (size_t i = begin; i < std::min(end, message.tool_calls.size()); ++i) {
     const common_chat_tool_call& call = message.tool_calls[i];
     const bool is_announced = i < arguments_.size();
     // A name may still grow until its arguments or the next call begin.

@@ -15,14 +15,25 @@ constexpr int32_t kMaxRowsTogether = 1024;
 // With fewer queries for a thread than this, spans of the memory are shared out, and not heads:
 // those of a cell lie one beside the other.
 constexpr int kMinQueriesPerThread = 4;
+// What the threads may exchange then: llama.cpp keeps the memory, as long as the model is loaded.
+constexpr size_t kMaxPartialBytes = size_t{128} << 20;
 
 size_t num_queries(const AttentionShape& shape) {
   return static_cast<size_t>(shape.num_queries) * static_cast<size_t>(shape.num_batches);
 }
 
+// Of each query, head and span.
+size_t num_partials(const AttentionShape& shape) {
+  return num_queries(shape) * static_cast<size_t>(shape.num_heads) *
+         static_cast<size_t>(num_spans(shape.num_cells));
+}
+
 bool wants_partials(const AttentionShape& shape, int num_threads) {
+  const size_t bytes_each =
+      sizeof(SoftmaxState) + static_cast<size_t>(shape.value_size) * sizeof(float);
   return num_threads > 1 &&
-         num_queries(shape) < static_cast<size_t>(kMinQueriesPerThread * num_threads);
+         num_queries(shape) < static_cast<size_t>(kMinQueriesPerThread * num_threads) &&
+         num_partials(shape) * bytes_each <= kMaxPartialBytes;
 }
 
 }  // namespace
@@ -71,8 +82,7 @@ std::byte* AttentionScratch::lay_out(const AttentionShape& shape, std::byte* own
 std::byte* AttentionScratch::lay_out_partials(const AttentionShape& shape, int num_threads,
                                               std::byte* shared) {
   if (!wants_partials(shape, num_threads)) return shared;
-  const size_t count = num_queries(shape) * static_cast<size_t>(shape.num_heads) *
-                       static_cast<size_t>(num_spans(shape.num_cells));
+  const size_t count = num_partials(shape);
   partial_states_ = take<SoftmaxState>(shared, count);
   partial_values_ = take<float>(shared, count * static_cast<size_t>(shape.value_size));
   return shared;

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -96,12 +97,16 @@ def signature(thinking: str) -> str:
 
 
 def _tool_input(arguments: str) -> dict[str, Any]:
-    """The arguments as an object; an empty one where an answer that was cut off has none."""
+    """The arguments as an object; an empty one where an answer that was cut off has none.
+
+    They are written as they are: a stream has the same, and not all that JSON may hold (half of a
+    surrogate pair, numbers of any size) can be decoded and encoded again.
+    """
     try:
-        value = msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        is_object = isinstance(json.loads(arguments, parse_int=float), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    return cast(dict[str, Any], msgspec.Raw(arguments.encode())) if is_object else {}
 
 
 class Answer:

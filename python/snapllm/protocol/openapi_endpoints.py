@@ -294,7 +294,7 @@ ENDPOINTS = (
     Endpoint(
         "post",
         "/api/v1/contexts/{context_id}/promote",
-        "Moves a context to a tier: the hot one, where none is named",
+        "Moves a context to a tier: the next warmer one, where none is named",
         contexts.TierRequest,
         context_answers.MovedContext,
         needs_body=False,
