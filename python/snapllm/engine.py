@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 import weakref
 from collections.abc import Container, Sequence
@@ -27,6 +26,7 @@ from snapllm._checks import (
 )
 from snapllm._media import MediaPolicy
 from snapllm._numbers import INT32_MAX, INT64_MAX
+from snapllm._parts import part_name
 from snapllm._probe import check_projector
 from snapllm._reprs import add_reprs
 from snapllm._runner import Runner
@@ -44,7 +44,6 @@ from snapllm.model import Model
 from snapllm.params import MAX_KEEP_ALIVE_S, LoadOptions
 from snapllm.totals import TotalsKeeper
 
-_FIRST_PART = re.compile(r"-00001-of-\d{5}$")  # see the core's ModelFiles
 MAX_THREADS = 512
 MAX_DRAFT_TOKENS = 15  # the core's
 MAX_DRAIN_TIMEOUT_S = 1_000_000
@@ -265,7 +264,7 @@ class Engine(_lifetime.ClosedAtExit):
     @staticmethod
     def _id_for(path: str, model_id: str | None, taken: Container[str]) -> str:
         if model_id is None:
-            model_id = _FIRST_PART.sub("", Path(path).stem)
+            model_id = part_name(Path(path).stem).name
         model_id = check_model_id(model_id)
         if model_id in taken:
             raise InvalidRequestError(

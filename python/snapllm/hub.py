@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from snapllm._parts import PartName, part_name
 from snapllm.errors import InvalidRequestError, ModelFileNotFoundError, StorageError
 
 PREFIX = "hf:"
@@ -19,7 +20,6 @@ PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "MXFP4", "Q5_K_M", "Q6_K", "Q8_0", "F16
 """Quantizations that a reference without a tag means, the first that there is."""
 _PROJECTORS = ("F16", "BF16", "F32", "Q8_0")
 _REFERENCE = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<tag>[\w./-]+))?")
-_PART = re.compile(r"-(?P<number>\d{5})-of-\d{5}$")
 _SUFFIX = ".gguf"
 
 
@@ -94,7 +94,7 @@ def choose_model(names: Sequence[str], repo: str, tag: str | None) -> list[str]:
     Raises:
         InvalidRequestError: No file is meant, or it cannot be said which.
     """
-    models = [name for name in names if _is_model(name) and _is_first(name)]
+    models = [name for name in names if _is_model(name) and _part(name).number == 1]
     for each in PREFERRED if tag is None else (tag,):
         fitting = [name for name in models if _has_tag(name, each)]
         if fitting:
@@ -110,7 +110,7 @@ def choose_model(names: Sequence[str], repo: str, tag: str | None) -> list[str]:
 def _only_one_of(names: Sequence[str], repo: str, tag: str) -> str:
     """The one that a tag means of those that fit it: of a quantization and its dynamic kind (UD)
     the plain one, and of a file and its parts the file."""
-    models = {PurePosixPath(_stem(name)).name.replace("UD-", "") for name in names}
+    models = {PurePosixPath(_part(name).name).name.replace("UD-", "") for name in names}
     if len(models) > 1:
         raise InvalidRequestError(
             f"{repo}: {tag} may be any of {', '.join(sorted(names))}: give the file's name"
@@ -120,9 +120,11 @@ def _only_one_of(names: Sequence[str], repo: str, tag: str) -> str:
 
 def _files_of(name: str, names: Iterable[str]) -> list[str]:
     """A model's file, or all its parts."""
-    if not _is_part(name):
+    first = _part(name)
+    if not first.is_part:
         return [name]
-    return [each for each in sorted(names) if _is_part(each) and _stem(each) == _stem(name)]
+    parts = {first.of(i + 1) + _SUFFIX for i in range(first.num_parts)}
+    return sorted(parts.intersection(names))
 
 
 def choose_projector(names: Iterable[str]) -> str | None:
@@ -176,17 +178,8 @@ def _is_projector(name: str) -> bool:
     return "mmproj" in PurePosixPath(name).name.lower()
 
 
-def _stem(name: str) -> str:
-    return _PART.sub("", name.removesuffix(_SUFFIX))
-
-
-def _is_part(name: str) -> bool:
-    return _PART.search(name.removesuffix(_SUFFIX)) is not None
-
-
-def _is_first(name: str) -> bool:
-    match = _PART.search(name.removesuffix(_SUFFIX))
-    return match is None or int(match["number"]) == 1
+def _part(name: str) -> PartName:
+    return part_name(name.removesuffix(_SUFFIX))
 
 
 def _has_tag(name: str, tag: str) -> bool:
@@ -194,7 +187,7 @@ def _has_tag(name: str, tag: str) -> bool:
         return name == tag
     # Behind it no further _: Q4_K is not Q4_K_M.
     pattern = rf"(?:^|[-._/]){re.escape(tag)}(?:$|[-./])"
-    return re.search(pattern, _stem(name), re.IGNORECASE) is not None
+    return re.search(pattern, _part(name).name, re.IGNORECASE) is not None
 
 
 def _reason(reference: str, error: Exception) -> str:

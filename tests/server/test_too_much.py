@@ -24,6 +24,7 @@ from snapllm.server import context_files, watch
 from snapllm.server.answers import collect_all
 from snapllm.server.app import create_app
 from snapllm.server.bodies import QUICK_BYTES, read_body
+from snapllm.server.keys import STATE
 from snapllm.server.log_lines import quoted
 from snapllm.server.model_events import RESIDENCY_LOG
 
@@ -168,7 +169,8 @@ def test_a_file_of_which_nothing_more_comes_gives_its_place_to_another(
     monkeypatch.setattr(context_files, "MAX_RECEIVING", 1)
 
     async def run() -> None:
-        async with TestClient(TestServer(create_app(engine))) as client:
+        app = create_app(engine)
+        async with TestClient(TestServer(app)) as client:
 
             async def slow() -> AsyncIterator[bytes]:
                 yield b"SNAPCTX"
@@ -176,7 +178,8 @@ def test_a_file_of_which_nothing_more_comes_gives_its_place_to_another(
 
             path = "/api/v1/contexts/import"
             stuck = asyncio.ensure_future(client.post(path, data=slow()))
-            await asyncio.sleep(0.2)
+            while app[STATE].num_receiving == 0:
+                await asyncio.sleep(0.01)
             refused = await client.post(path, data=b"x")
             assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
             answer = await (await stuck).json()
@@ -185,7 +188,7 @@ def test_a_file_of_which_nothing_more_comes_gives_its_place_to_another(
             assert read.status == 400
             assert "not an exported context" in (await read.json())["error"]["message"]
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_a_context_that_comes_compressed_is_refused(server: Server) -> None:
@@ -230,9 +233,9 @@ def test_a_look_at_the_engine_that_fails_is_not_the_last(
         monkeypatch.setattr(app[RESIDENCY_LOG], "look", look)
         runner = web.AppRunner(app)
         await runner.setup()
-        await asyncio.sleep(0.2)
+        while looks < 3:
+            await asyncio.sleep(0.01)
         await runner.cleanup()
 
-    asyncio.run(run())
-    assert looks > 2
+    asyncio.run(asyncio.wait_for(run(), 20))
     assert "a look at the engine failed" in caplog.text

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from snapllm._parts import part_name
 from snapllm.diffusion.weights_file import is_image_file
 from snapllm.errors import EngineClosedError
 from snapllm.protocol.native_listing import ComingModel
-
-_FIRST_PART = re.compile(r"(?P<name>.+)-00001-of-(?P<num_parts>\d{5})\.gguf")
 
 
 class ComingModels:
@@ -95,11 +93,10 @@ class ComingModels:
 
 def _parts_of(path: Path) -> Sequence[Path]:
     """A model's files: of one that was split, all that are there."""
-    match = _FIRST_PART.fullmatch(path.name)
-    if match is None:
+    first = part_name(path.stem)
+    if not first.is_part:
         return [path]
-    name, num_parts = match["name"], int(match["num_parts"])
-    names = (f"{name}-{i + 1:05}-of-{num_parts:05}.gguf" for i in range(num_parts))
+    names = (f"{first.of(i + 1)}{path.suffix}" for i in range(first.num_parts))
     return [part for part in map(path.with_name, names) if part.exists()]
 
 
