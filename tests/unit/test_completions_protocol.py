@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 
-from snapllm.outputs import Completion, CompletionChunk, Finish, TokenLogprob
+from snapllm.outputs import (
+    Completion,
+    CompletionChunk,
+    Finish,
+    TokenAlternative,
+    TokenLogprob,
+)
 from snapllm.protocol import openai_completions
 
 
@@ -28,3 +34,15 @@ def test_text_offsets_are_those_of_the_tokens_though_text_is_held_back() -> None
     usage = openai_completions.add_usage([[result]])
     [choice] = json.loads(encoder.response([("", result)], usage))["choices"]
     assert streamed == choice["logprobs"]["text_offset"] == [0, 3, 7]
+
+
+def test_a_character_of_several_tokens_is_one_in_offsets_and_its_parts_differ() -> None:
+    parts = [part.encode("latin-1") for part in ("a", "\xf0\x9f", "\x98\x80", "b")]  # "a😀b"
+    alternatives = tuple(TokenAlternative(n, bytes([0xF0, 0x90 + n]), -1.0 - n) for n in range(3))
+    entries = [TokenLogprob(0, part, -0.5, alternatives) for part in parts]
+    chunk = CompletionChunk(text="a😀b", logprobs=tuple(entries))
+    encoder = openai_completions.Encoder("m")
+    logprobs = json.loads(encoder.chunk(0, chunk))["choices"][0]["logprobs"]
+    assert logprobs["text_offset"] == [0, 1, 1, 2]
+    assert logprobs["tokens"] == ["a", "bytes:\\xf0\\x9f", "bytes:\\x98\\x80", "b"]
+    assert all(len(top) == len(alternatives) for top in logprobs["top_logprobs"])

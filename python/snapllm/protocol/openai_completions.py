@@ -164,19 +164,33 @@ def _sampling(wire: CompletionsRequest) -> SamplingOptions:
 
 
 def _token_text(entry: TokenLogprob | TokenAlternative) -> str:
-    return entry.bytes.decode(errors="replace")
+    """A token's text; of one that is no whole characters its bytes, as OpenAI writes them."""
+    try:
+        return entry.bytes.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in entry.bytes)
+
+
+def _is_first_of_character(byte: int) -> bool:
+    return byte & 0xC0 != 0x80  # UTF-8: the others are 10xxxxxx
+
+
+def _num_begun(text: bytes) -> int:
+    """Characters whose first byte is in this text."""
+    return sum(map(_is_first_of_character, text))
 
 
 def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs | None:
+    """`offset`: characters that began before the first entry."""
     if not entries:
         return None
-    tokens = [_token_text(entry) for entry in entries]
     offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token)
+    for entry in entries:
+        within = bool(entry.bytes) and not _is_first_of_character(entry.bytes[0])
+        offsets.append(max(0, offset - within))
+        offset += _num_begun(entry.bytes)
     return {
-        "tokens": tokens,
+        "tokens": [_token_text(entry) for entry in entries],
         "token_logprobs": [entry.logprob for entry in entries],
         "top_logprobs": [
             {_token_text(each): each.logprob for each in entry.top} for entry in entries
@@ -230,7 +244,7 @@ class Encoder:
         """A chunk of one choice."""
         # The tokens' own texts: a stop string may begin within the last.
         offset = self._offsets.get(index, 0)
-        self._offsets[index] = offset + sum(len(_token_text(entry)) for entry in chunk.logprobs)
+        self._offsets[index] = offset + sum(_num_begun(entry.bytes) for entry in chunk.logprobs)
         return self._chunk(
             index, chunk.text, _logprobs_object(chunk.logprobs, offset), chunk.finish_reason
         )
