@@ -94,7 +94,6 @@ void bind_engine(py::module_& module) {
             unwrap(without_gil([&] { return self.ensure_resident(model_id); }));
           },
           py::arg("model_id"))
-      .def("is_ready", &Engine::is_ready, py::arg("model_id"))
       .def(
           "set_external_memory",
           [](Engine& self, const std::string& name, uint64_t bytes) {
@@ -119,35 +118,38 @@ void bind_engine(py::module_& module) {
       .def(
           "tokenize",
           [](const Engine& self, const std::string& model_id, const std::string& text,
-             bool add_special, bool parse_special) {
-            return unwrap(without_gil(
-                [&] { return self.tokenize(model_id, text, add_special, parse_special); }));
+             bool add_special, bool parse_special, bool may_wait) {
+            return unwrap(without_gil([&] {
+              return self.tokenize(model_id, text, add_special, parse_special, may_wait);
+            }));
           },
           py::arg("model_id"), py::arg("text"), py::arg("add_special") = true,
-          py::arg("parse_special") = true)
+          py::arg("parse_special") = true, py::arg("may_wait") = true)
       .def(
           "tokenize_infill",
           [](const Engine& self, const std::string& model_id, const std::string& prefix,
-             const std::string& suffix) {
-            return unwrap(
-                without_gil([&] { return self.tokenize_infill(model_id, prefix, suffix); }));
+             const std::string& suffix, bool may_wait) {
+            return unwrap(without_gil(
+                [&] { return self.tokenize_infill(model_id, prefix, suffix, may_wait); }));
           },
-          py::arg("model_id"), py::arg("prefix"), py::arg("suffix"))
+          py::arg("model_id"), py::arg("prefix"), py::arg("suffix"), py::arg("may_wait") = true)
       .def(
           "detokenize",
           [](const Engine& self, const std::string& model_id, const std::vector<Token>& tokens,
-             bool special) {
+             bool special, bool may_wait) {
             return py::bytes(unwrap(
-                without_gil([&] { return self.detokenize(model_id, tokens, special); })));
+                without_gil([&] { return self.detokenize(model_id, tokens, special, may_wait); })));
           },
-          py::arg("model_id"), py::arg("tokens"), py::arg("special") = true)
+          py::arg("model_id"), py::arg("tokens"), py::arg("special") = true,
+          py::arg("may_wait") = true)
       .def(
           "format_chat",
-          [](const Engine& self, const std::string& model_id, const ChatFormatRequest& request) {
-            return std::const_pointer_cast<ChatPrompt>(
-                unwrap(without_gil([&] { return self.format_chat(model_id, request); })));
+          [](const Engine& self, const std::string& model_id, const ChatFormatRequest& request,
+             bool may_wait) {
+            return std::const_pointer_cast<ChatPrompt>(unwrap(
+                without_gil([&] { return self.format_chat(model_id, request, may_wait); })));
           },
-          py::arg("model_id"), py::arg("request"))
+          py::arg("model_id"), py::arg("request"), py::arg("may_wait") = true)
       .def(
           "submit",
           [](Engine& self, const GenerateRequest& request, std::shared_ptr<OutputQueue> outputs) {

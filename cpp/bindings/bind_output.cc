@@ -91,6 +91,7 @@ void bind_output(py::module_& module) {
       .def_readonly("text", &RequestOutput::text)
       .def_readonly("tokens", &RequestOutput::tokens)
       .def_readonly("logprobs", &RequestOutput::logprobs)
+      .def_readonly("prompt_logprobs", &RequestOutput::prompt_logprobs)
       .def_property_readonly("finish_reason", &finish_reason_name)
       .def_readonly("stop_sequence", &RequestOutput::stop_sequence)
       .def_property_readonly("error", &error_of)

@@ -106,6 +106,7 @@ void bind_request(py::module_& module) {
       .def_readwrite("stop", &GenerateRequest::stop)
       .def_readwrite("reuse_prefix", &GenerateRequest::reuse_prefix)
       .def_readwrite("cache_namespace", &GenerateRequest::cache_namespace)
+      .def_readwrite("num_prompt_logprobs", &GenerateRequest::num_prompt_logprobs)
       .def_readwrite("prefill_only", &GenerateRequest::prefill_only)
       .def_readwrite("report_progress", &GenerateRequest::report_progress)
       .def_readwrite("stream", &GenerateRequest::stream);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <thread>
 #include <utility>
 
@@ -53,8 +55,16 @@ class Engine::Impl {
   Status check_open() const { return closed_ ? kClosedStatus : Status(); }
   // Whether this is a forked child: mutexes may be held for ever there.
   bool is_abandoned() const { return abandoned_; }
-  // For what touches the workspace, which is another's once this engine has ended.
-  Status check_here() const { return ended_ ? kClosedStatus : Status(); }
+  // Held by what touches the workspace, which is another's once this engine has ended.
+  Result<std::shared_lock<std::shared_mutex>> prefix_call() {
+    if (ended_) return kClosedStatus;  // in a forked child the mutex may be held for ever
+    std::shared_lock lock(prefix_calls_);
+    if (ended_) return kClosedStatus;
+    return lock;
+  }
+  Result<ModelRegistry::Lease> lease(const std::string& model_id, bool may_wait) {
+    return may_wait ? residency_.acquire(model_id) : registry_.find(model_id);
+  }
   ModelRegistry& registry() { return registry_; }
   Residency& residency() { return residency_; }
   PrefixService& prefixes() { return prefixes_; }
@@ -77,7 +87,8 @@ class Engine::Impl {
   std::atomic<bool> ended_{false};   // by close or abandon
   std::atomic<bool> abandoned_{false};
   const std::shared_ptr<ComputeThread> compute_ = ComputeThread::shared();
-  PrefixService prefixes_{*store_, registry_, *compute_};
+  std::shared_mutex prefix_calls_;  // shared while one runs
+  PrefixService prefixes_{*store_, registry_, *compute_, ended_};
   Residency residency_;
 };
 
@@ -138,8 +149,8 @@ Result<std::optional<uint64_t>> Engine::Impl::try_submit(const GenerateRequest& 
   const auto lease = registry_.find(request.model_id);
   if (!lease.ok()) return std::optional<uint64_t>();
   const ResidentModel& resident = *lease.value();
-  if (request.reuse_prefix && store_->is_cold(scope_of(*resident.model, request), request.prompt,
-                                              num_reusable(request))) {
+  if (request.reuses_prefix() && store_->is_cold(scope_of(*resident.model, request), request.prompt,
+                                                 num_reusable(request))) {
     return std::optional<uint64_t>();
   }
   auto request_id = submit_to(resident, request, std::move(outputs), Reading::kNone);
@@ -169,7 +180,7 @@ Result<uint64_t> Engine::Impl::submit_to(const ResidentModel& resident, Generate
   const StoreScope scope = scope_of(model, request);
   PrefixSource source;
   source.root = scope.root;
-  if (request.reuse_prefix) {
+  if (request.reuses_prefix()) {
     source.prefetched = store_->match(scope, request.prompt, num_reusable(request), reading);
   }
   const uint64_t request_id = next_request_id_.fetch_add(1);
@@ -213,6 +224,7 @@ void Engine::Impl::close() {
   if (ended_.exchange(true)) return;
   residency_.close();
   residency_.set_external_holder(nullptr);
+  const std::lock_guard no_prefix_call(prefix_calls_);
   store_->flush();
   workspace_lock_.reset();
 }
@@ -269,10 +281,6 @@ Status Engine::ensure_resident(const std::string& model_id) {
   return lease.ok() ? Status() : lease.status();
 }
 
-bool Engine::is_ready(const std::string& model_id) const {
-  return impl_->registry().find(model_id).ok();
-}
-
 Status Engine::set_external_memory(const std::string& name, uint64_t bytes) {
   return impl_->residency().set_external(name, bytes);
 }
@@ -297,23 +305,26 @@ std::vector<ResidencyEvent> Engine::residency_events(uint64_t after) const {
 }
 
 Result<std::vector<Token>> Engine::tokenize(const std::string& model_id, const std::string& text,
-                                            bool add_special, bool parse_special) const {
-  auto lease = impl_->residency().acquire(model_id);
+                                            bool add_special, bool parse_special,
+                                            bool may_wait) const {
+  const auto lease = impl_->lease(model_id, may_wait);
   if (!lease.ok()) return lease.status();
   return lease.value()->model->tokenize(text, add_special, parse_special);
 }
 
 Result<std::vector<Token>> Engine::tokenize_infill(const std::string& model_id,
                                                    const std::string& prefix,
-                                                   const std::string& suffix) const {
-  auto lease = impl_->residency().acquire(model_id);
+                                                   const std::string& suffix,
+                                                   bool may_wait) const {
+  const auto lease = impl_->lease(model_id, may_wait);
   if (!lease.ok()) return lease.status();
   return lease.value()->model->tokenize_infill(prefix, suffix);
 }
 
 Result<std::string> Engine::detokenize(const std::string& model_id,
-                                       const std::vector<Token>& tokens, bool special) const {
-  auto lease = impl_->residency().acquire(model_id);
+                                       const std::vector<Token>& tokens, bool special,
+                                       bool may_wait) const {
+  const auto lease = impl_->lease(model_id, may_wait);
   if (!lease.ok()) return lease.status();
   const TextModel& model = *lease.value()->model;
   std::string bytes;
@@ -328,8 +339,8 @@ Result<std::string> Engine::detokenize(const std::string& model_id,
 }
 
 Result<std::shared_ptr<const ChatPrompt>> Engine::format_chat(
-    const std::string& model_id, const ChatFormatRequest& request) const {
-  auto lease = impl_->residency().acquire(model_id);
+    const std::string& model_id, const ChatFormatRequest& request, bool may_wait) const {
+  const auto lease = impl_->lease(model_id, may_wait);
   if (!lease.ok()) return lease.status();
   return lease.value()->model->format_chat(request);
 }
@@ -344,45 +355,46 @@ Result<std::optional<uint64_t>> Engine::try_submit(const GenerateRequest& reques
 }
 
 Result<PrefixInfo> Engine::prefix_info(const PrefixRef& prefix) {
-  if (Status status = impl_->check_here(); !status.ok()) return status;
-  return impl_->prefixes().info(prefix);
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().info(prefix) : call.status();
 }
 
 Status Engine::pin_prefix(const PrefixRef& prefix) {
-  if (Status status = impl_->check_here(); !status.ok()) return status;
-  return impl_->prefixes().pin(prefix);
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().pin(prefix) : call.status();
 }
 
 Status Engine::persist_prefix(const PrefixRef& prefix) {
-  if (Status status = impl_->check_here(); !status.ok()) return status;
-  return impl_->prefixes().persist(prefix);
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().persist(prefix) : call.status();
 }
 
 Status Engine::discard_prefix(const PrefixRef& prefix, const std::vector<PrefixRef>& others) {
   if (Status status = impl_->check_open(); !status.ok()) return status;
-  return impl_->prefixes().discard(prefix, others);
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().discard(prefix, others) : call.status();
 }
 
 Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes,
                                         const std::vector<Tier>& tiers) {
-  if (Status status = impl_->check_here(); !status.ok()) return status;
-  return impl_->prefixes().usage(prefixes, tiers);
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().usage(prefixes, tiers) : call.status();
 }
 
 Result<PrefixStates> Engine::read_prefix(const PrefixRef& prefix) {
-  if (Status status = impl_->check_here(); !status.ok()) return status;
-  return impl_->prefixes().read(prefix);
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().read(prefix) : call.status();
 }
 
 Status Engine::write_prefix(const PrefixRef& prefix, std::vector<StateBytes> states) {
-  if (Status status = impl_->check_here(); !status.ok()) return status;
-  return impl_->prefixes().write(prefix, std::move(states));
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().write(prefix, std::move(states)) : call.status();
 }
 
 Status Engine::move_prefix(const PrefixRef& prefix, Tier tier,
                            const std::vector<PrefixRef>& others) {
-  if (Status status = impl_->check_here(); !status.ok()) return status;
-  return impl_->prefixes().move(prefix, tier, others);
+  const auto call = impl_->prefix_call();
+  return call.ok() ? impl_->prefixes().move(prefix, tier, others) : call.status();
 }
 
 Result<std::vector<Embedding>> Engine::embed(const EmbedRequest& request) {

@@ -130,6 +130,7 @@ Status PrefixService::write(const PrefixRef& prefix, std::vector<StateBytes> sta
     return {StatusCode::kInvalidRequest, "not as many states as the tokens have pieces"};
   }
   for (size_t i = 0; i < ranges.size(); ++i) {
+    if (has_ended_) return {StatusCode::kClosed, "the engine is closed"};
     const auto so_far = tokens.first(static_cast<size_t>(ranges[i].end));
     store_.put(scope.value(), so_far, ranges[i], std::move(states[i]));
     // One after the other: all together may be more than RAM is to hold.

@@ -2,6 +2,7 @@
 // memory of the model if it is resident.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <vector>
@@ -16,8 +17,10 @@ namespace snapllm {
 // Thread-safe. Calls wait for the disk, and for the compute thread between two steps.
 class PrefixService {
  public:
-  PrefixService(KvStore& store, const ModelRegistry& registry, ComputeThread& compute)
-      : store_(store), registry_(registry), compute_(compute) {}
+  // `has_ended` becomes true when what runs is to end soon.
+  PrefixService(KvStore& store, const ModelRegistry& registry, ComputeThread& compute,
+                const std::atomic<bool>& has_ended)
+      : store_(store), registry_(registry), compute_(compute), has_ended_(has_ended) {}
 
   Result<PrefixInfo> info(const PrefixRef& prefix);
   // Exempts its KV from eviction: what there is of it, and what is computed later.
@@ -53,6 +56,7 @@ class PrefixService {
   KvStore& store_;
   const ModelRegistry& registry_;
   ComputeThread& compute_;
+  const std::atomic<bool>& has_ended_;
 };
 
 // Where in the store a prefix is. Fails with kInvalidRequest where its fingerprint is no hash, or

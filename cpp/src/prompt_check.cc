@@ -69,6 +69,12 @@ Status check_prompt(const GenerateRequest& request, const ModelInfo& info) {
     return prompt_too_long(num_tokens, info.context_size);
   }
   if (Status status = check_media(request, info); !status.ok()) return status;
+  if (!request.media.empty() && request.num_prompt_logprobs >= 0) {
+    return invalid("a prompt with images or audio has no log probabilities");
+  }
+  if (request.num_prompt_logprobs > info.vocab_size) {
+    return invalid("num_prompt_logprobs exceeds the vocabulary");
+  }
   return check_tokens(request, info);
 }
 

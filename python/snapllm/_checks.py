@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import operator
 import re
@@ -18,7 +19,7 @@ from snapllm.errors import InvalidRequestError
 
 _T = TypeVar("_T")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_ENDPOINTS = ("load", "pin", "switch", "unload")  # of /api/v1/models/
+_ENDPOINTS = ("load", "pin", "switch", "unload", "cache/stats")  # of /api/v1/models/
 _HOST = re.compile(r"(\*\.)?[^\s.:/?#@*\[\]\\,]+(\.[^\s.:/?#@*\[\]\\,]+)*")
 
 
@@ -103,6 +104,20 @@ def check_model_id(model_id: object) -> str:
             param="model_id",
         )
     return text
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; `Path`'s own raises where a name is too long to be one."""
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; see `is_file`."""
+    with contextlib.suppress(OSError):
+        return path.is_dir()
+    return False
 
 
 def path_text(path: str | PathLike[str], field: str) -> str:
@@ -197,7 +212,7 @@ def as_dict(value: object, field: str) -> dict[Any, Any]:
     return dict(value)
 
 
-_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
+_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:field|argument) `(?P<name>[^`]*)`")
 
 

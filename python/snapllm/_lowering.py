@@ -28,6 +28,7 @@ class Lowered(msgspec.Struct, frozen=True):
     stop: tuple[str, ...]
     n: int
     chat: _core.ChatPrompt | None = None
+    num_prompt_logprobs: int = -1
     reuse_prefix: bool = True
     cache_namespace: str = ""
 
@@ -49,6 +50,7 @@ class Lowered(msgspec.Struct, frozen=True):
                 max_tokens=self.max_tokens or UNLIMITED,
                 prefill_only=self.max_tokens == 0,
                 stop=list(self.stop),
+                num_prompt_logprobs=self.num_prompt_logprobs,
                 reuse_prefix=self.reuse_prefix,
                 cache_namespace=self.cache_namespace,
                 stream=stream,
@@ -59,13 +61,24 @@ class Lowered(msgspec.Struct, frozen=True):
 
 
 def lower_chat(
-    core: _core.Engine, request: ChatRequest, policy: MediaPolicy | None = None
+    core: _core.Engine,
+    request: ChatRequest,
+    policy: MediaPolicy | None = None,
+    *,
+    may_wait: bool = True,
 ) -> Lowered:
     """Formats and tokenises a chat. May take milliseconds, with images longer, and seconds
-    where the policy lets it fetch them; releases the GIL."""
+    where the policy lets it fetch them; releases the GIL.
+
+    Args:
+        core: The engine's core.
+        request: The chat.
+        policy: What media it may bring.
+        may_wait: Wait where the model has to come back; else `ModelNotFoundError` is raised then.
+    """
     media = _media_loader(core, request, policy or MediaPolicy())
     messages_json = render_messages(request.messages, media.place)
-    return _format(core, request, messages_json, media.inputs, media.marker)
+    return _format(core, request, messages_json, media.inputs, media.marker, may_wait=may_wait)
 
 
 def lower_marked(
@@ -114,6 +127,8 @@ def _format(
     messages_json: str,
     media: list[_core.MediaInput],
     marker: str,
+    *,
+    may_wait: bool = True,
 ) -> Lowered:
     format_request = _core.ChatFormatRequest(
         messages_json=messages_json,
@@ -137,7 +152,7 @@ def _format(
     if request.sampling.grammar and request.json_schema:
         raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")
     try:
-        prompt = core.format_chat(request.model, format_request)
+        prompt = core.format_chat(request.model, format_request, may_wait)
     except InvalidRequestError as error:
         if error.param != "json_schema":
             raise
@@ -196,28 +211,33 @@ def _media_loader(core: _core.Engine, request: ChatRequest, policy: MediaPolicy)
     return MediaLoader(policy, takes_images=info.has_vision, takes_audio=info.has_audio)
 
 
-def lower_completion(core: _core.Engine, request: CompletionRequest) -> Lowered:
-    """Tokenises a plain prompt. May take milliseconds; releases the GIL."""
+def lower_completion(
+    core: _core.Engine, request: CompletionRequest, *, may_wait: bool = True
+) -> Lowered:
+    """Tokenises a plain prompt. May take milliseconds; releases the GIL. See `lower_chat`."""
     return Lowered(
         model=request.model,
-        tokens=_completion_tokens(core, request),
+        tokens=_completion_tokens(core, request, may_wait),
         sampling=request.sampling,
         max_tokens=request.max_tokens,
         stop=request.stop,
         n=request.n,
+        num_prompt_logprobs=request.num_prompt_logprobs,
         reuse_prefix=request.reuse_prefix,
         cache_namespace=request.cache_namespace,
     )
 
 
-def _completion_tokens(core: _core.Engine, request: CompletionRequest) -> list[int]:
+def _completion_tokens(core: _core.Engine, request: CompletionRequest, may_wait: bool) -> list[int]:
     prompt = request.prompt
     if not request.suffix:
-        return core.tokenize(request.model, prompt) if isinstance(prompt, str) else prompt
+        if not isinstance(prompt, str):
+            return prompt
+        return core.tokenize(request.model, prompt, may_wait=may_wait)
     if not isinstance(prompt, str):
         raise InvalidRequestError("a suffix goes with a prompt of text only", param="suffix")
     try:
-        return core.tokenize_infill(request.model, prompt, request.suffix)
+        return core.tokenize_infill(request.model, prompt, request.suffix, may_wait)
     except InvalidRequestError as error:
         error.param = "suffix"
         raise

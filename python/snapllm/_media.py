@@ -20,6 +20,7 @@ import msgspec
 
 from snapllm import _core
 from snapllm._base64 import MAX_WAV_BYTES, decode_base64, decode_data_url, is_data_url
+from snapllm._jpeg import check_jpeg
 from snapllm.conversation import ContentPart, ImageUrl, MediaPart
 from snapllm.errors import InvalidRequestError
 
@@ -40,6 +41,9 @@ MAX_MP3_BYTES = 2 << 20
 MAX_SOUNDS = 2.0
 """Sounds of one request, each as the share that it has of the longest."""
 
+MAX_EXIF_BYTES = 1 << 16
+
+_EXIF_NAMES = ("exif", "Raw profile type exif")  # of Image.info
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _Decoded = TypeVar("_Decoded")
 
@@ -208,6 +212,8 @@ def decode_image(
             f"{where}: the image has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are allowed",
             param=where,
         )
+    if data.startswith(b"\xff\xd8"):
+        check_jpeg(data, where)
 
     def decode() -> _core.MediaInput:
         try:
@@ -347,7 +353,10 @@ def _to_input(
             f"{where}: with the images before it, the request has more than {MAX_PIXELS} pixels",
             param=where,
         )
-    upright = ImageOps.exif_transpose(image)
+    image.load()  # some of what is known about it stands behind its pixels
+    # Tags may all stand for the same bytes, and each would be a copy of them.
+    has_small_exif = all(len(image.info.get(name, b"")) <= MAX_EXIF_BYTES for name in _EXIF_NAMES)
+    upright = ImageOps.exif_transpose(image) if has_small_exif else image
     if upright.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         # 16 bits of grey, which Pillow would cut off instead of scaling.
         upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")

@@ -275,6 +275,11 @@ llama.cpp that has what is no character, too."""
 
 def _written(ranges: Ranges) -> str:
     """One character of a set, as JSON writes it."""
+    return _written_set(tuple(ranges))
+
+
+@functools.lru_cache(maxsize=64)  # a pattern may have one set thousands of times
+def _written_set(ranges: tuple[tuple[int, int], ...]) -> str:
     plain = _without([*_without(ranges), *_ESCAPED])
     has = [code for low, high in ranges for code in range(low, min(high, 0x5C) + 1)]
     letters = [letter for code, letter in _JSON_ESCAPES.items() if code in has]

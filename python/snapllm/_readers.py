@@ -28,8 +28,7 @@ from snapllm.outputs import (
 )
 
 
-def _logprobs(output: _core.RequestOutput) -> tuple[TokenLogprob, ...]:
-    entries = output.logprobs
+def _logprobs(entries: list[_core.TokenLogprobs]) -> tuple[TokenLogprob, ...]:
     if not entries:  # as a rule
         return ()
     return tuple(
@@ -172,7 +171,7 @@ class ChatReader:
 
     def read(self, output: _core.RequestOutput) -> list[ChatEvent]:
         """The events of the next output; raises its error, if it has one."""
-        self._logprobs.add(_logprobs(output))
+        self._logprobs.add(_logprobs(output.logprobs))
         events: list[ChatEvent] = []
         for delta in self._parser.push(output):
             kind, text = delta.kind, delta.text
@@ -212,20 +211,26 @@ class CompletionReader:
     def read(self, output: _core.RequestOutput) -> list[CompletionChunk]:
         """The next output as a chunk; raises its error, if it has one."""
         finish = _finish(output) if output.finish_reason is not None else None
-        self._logprobs.add(_logprobs(output))
+        self._logprobs.add(_logprobs(output.logprobs))
         # Tokens without a text are the answer's too, but not those of what ended it.
         entries = self._logprobs.take(output.text, with_skipped=True) if output.text else ()
         if finish is not None and finish.stop_sequence is None:
             entries += self._logprobs.take_all()
         return [
-            CompletionChunk(text=output.text, tokens=output.tokens, logprobs=entries, finish=finish)
+            CompletionChunk(
+                text=output.text,
+                tokens=output.tokens,
+                logprobs=entries,
+                prompt_logprobs=_logprobs(output.prompt_logprobs),
+                finish=finish,
+            )
         ]
 
 
 def read_text(output: _core.RequestOutput) -> list[ChatEvent]:
     """The next output of a completion as the events of a chat without a format."""
     events: list[ChatEvent] = []
-    logprobs = _logprobs(output)
+    logprobs = _logprobs(output.logprobs)
     if output.text or logprobs:
         events.append(TextDelta(output.text, logprobs))
     if output.finish_reason is not None:
@@ -283,11 +288,13 @@ def fold_completion(chunks: Iterable[CompletionChunk]) -> Completion:
     text: list[str] = []
     tokens: list[int] = []
     logprobs: list[TokenLogprob] = []
+    prompt_logprobs: list[TokenLogprob] = []
     finish: Finish | None = None
     for chunk in chunks:
         text.append(chunk.text)
         tokens.extend(chunk.tokens)
         logprobs.extend(chunk.logprobs)
+        prompt_logprobs.extend(chunk.prompt_logprobs)
         finish = chunk.finish or finish
     assert finish is not None
     return Completion(
@@ -296,6 +303,7 @@ def fold_completion(chunks: Iterable[CompletionChunk]) -> Completion:
         finish_reason=finish.finish_reason,
         stop_sequence=finish.stop_sequence,
         logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
         seed=finish.seed,
         usage=finish.usage,
         cache=finish.cache,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, TypeAlias, cast
+
+from msgspec import Meta
 
 from snapllm._checks import (
     as_dict,
@@ -41,22 +43,28 @@ from snapllm.params import (
     EmbeddingRequest,
     LogitBiases,
     MaxTokens,
+    NumLogprobs,
     Prompt,
     SamplingOptions,
     StopSequences,
 )
 
+_MaxTokensOrNone: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+
 
 def completion_request(model: str, prompt: Prompt, options: Mapping[str, Any]) -> CompletionRequest:
     """Builds the request of `Model.generate` from its keyword arguments."""
     rest = _given(options)
-    common = _common(rest)
+    common = _common(rest, may_be_none=True)
     return CompletionRequest(
         model=model,
         prompt=check_text(prompt, "prompt")
         if isinstance(prompt, str)
         else token_ids(prompt, "prompt", "text or token ids"),
         suffix=check_text(rest.pop("suffix", ""), "suffix"),
+        num_prompt_logprobs=convert(
+            plain_number(rest.pop("num_prompt_logprobs", -1)), NumLogprobs, "num_prompt_logprobs"
+        ),
         sampling=_sampling(rest),
         **common,
     )
@@ -185,7 +193,7 @@ def _plain(item: Any) -> Any:
     return list(map(plain_number, item)) if isinstance(item, Iterable) else plain_number(item)
 
 
-def _common(rest: dict[str, Any]) -> dict[str, Any]:
+def _common(rest: dict[str, Any], *, may_be_none: bool = False) -> dict[str, Any]:
     max_tokens = plain_number(rest.pop("max_tokens", DEFAULT_MAX_TOKENS))
     given = rest.pop("stop", ())
     stop = tuple([given] if isinstance(given, str) else as_list(given, "stop"))
@@ -195,7 +203,7 @@ def _common(rest: dict[str, Any]) -> dict[str, Any]:
     return {
         "max_tokens": UNLIMITED
         if max_tokens is None
-        else convert(max_tokens, MaxTokens, "max_tokens"),
+        else convert(max_tokens, _MaxTokensOrNone if may_be_none else MaxTokens, "max_tokens"),
         "reuse_prefix": convert(rest.pop("reuse_prefix", True), bool, "reuse_prefix"),
         "stop": convert(stop, StopSequences, "stop"),
     }

@@ -20,7 +20,7 @@ from snapllm._pump import AsyncPump, OutputIterator, Subscription
 from snapllm._readers import ChatReader, CompletionReader, read_text
 from snapllm._threads import Pool, Threads, see_failure
 from snapllm.conversation import Message, has_media
-from snapllm.errors import SnapLLMError
+from snapllm.errors import ModelNotFoundError, SnapLLMError
 from snapllm.outputs import ChatEvent, CompletionChunk, Finish
 from snapllm.params import ChatRequest, CompletionRequest
 
@@ -102,6 +102,10 @@ def _events(
             yield from read(output)
 
 
+class _Abandoned(Exception):
+    """Nobody waits for what a thread was to do."""
+
+
 def _identity(lowered: Lowered) -> Lowered:
     return lowered
 
@@ -143,9 +147,10 @@ class Runner:
         request = self.resolve(request)
         await self.bring_back(request.model)
         pool = self._pool_for(request)
-        # Back it may be evicted for another before the loop hears of it.
-        if pool is None and self.core.is_ready(request.model):
-            return lower_chat(self.core, request, self.media_policy)
+        if pool is None:
+            # Back it may be evicted for another before the loop hears of it.
+            with contextlib.suppress(ModelNotFoundError):
+                return lower_chat(self.core, request, self.media_policy, may_wait=False)
         pool = pool or self.threads.formatting
         return await pool.run(lower_chat, self.core, request, self.media_policy)
 
@@ -268,23 +273,27 @@ class Runner:
         return await self._submit(request.model, lower, stream, self._pool_for(request))
 
     async def _submit(
-        self, model: str, lower: Callable[[], Lowered], stream: bool, pool: Pool | None
+        self, model: str, lower: Callable[..., Lowered], stream: bool, pool: Pool | None
     ) -> tuple[Lowered, list[Subscription]]:
         """Lowers a request and submits it, in the pool; None = here, unless something has to be
-        read from disk."""
+        read from disk, or the model has to come back. `lower` is told then that it may not wait."""
         self.gate.check_open()
         await self.bring_back(model)
         pump = self._pump()
-        if pool is None and self.core.is_ready(model):
-            lowered = lower()
-            [core_request] = lowered.core_requests(stream=stream)
-            subscription = pump.try_submit(core_request)
-            if subscription is not None:
-                return lowered, [subscription]
-            lower = functools.partial(_identity, lowered)
+        if pool is None:
+            with contextlib.suppress(ModelNotFoundError):
+                lowered = lower(may_wait=False)
+                [core_request] = lowered.core_requests(stream=stream)
+                subscription = pump.try_submit(core_request)
+                if subscription is not None:
+                    return lowered, [subscription]
+                lower = functools.partial(_identity, lowered)
         submission = pump.begin()
+        is_abandoned = False
 
         def work() -> Lowered:
+            if is_abandoned:
+                raise _Abandoned
             lowered = lower()
             for core_request in lowered.core_requests(stream=stream):
                 submission.submit(core_request)
@@ -302,6 +311,7 @@ class Runner:
             task = (pool or self.threads.formatting).start(work)
             lowered = await asyncio.shield(task)
         except asyncio.CancelledError:
+            is_abandoned = True
             task.add_done_callback(abandon)
             raise
         except BaseException:

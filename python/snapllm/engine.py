@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from os import PathLike, fsencode
 from pathlib import Path
@@ -25,8 +25,8 @@ from snapllm._checks import (
     plain_number,
 )
 from snapllm._media import MediaPolicy
+from snapllm._model_ids import ModelIds, default_id
 from snapllm._numbers import INT32_MAX, INT64_MAX
-from snapllm._parts import part_name
 from snapllm._probe import check_projector
 from snapllm._reprs import add_reprs
 from snapllm._runner import Runner
@@ -142,7 +142,11 @@ class Engine(_lifetime.ClosedAtExit):
             ("kv_disk_bytes", kv_disk_bytes, _Bytes),
         ):
             setattr(options, name, convert(plain_number(value), kind, name))
-        core = _core.Engine(options)
+        try:
+            core = _core.Engine(options)
+        except InvalidRequestError as error:  # the rest was checked
+            error.param = "workspace"
+            raise
         self._runner = Runner(core, options.max_queued_requests)
         self.totals = TotalsKeeper(core.stats, self._runner.gate)
         """The counters, with those of models that were unloaded."""
@@ -153,6 +157,7 @@ class Engine(_lifetime.ClosedAtExit):
             self._runner.media_policy = MediaPolicy(fetch=UrlFetcher(hosts))
         self.contexts = ContextManager(self._runner, Path(folder) / "contexts" if folder else None)
         """Documents whose KV is computed once and kept."""
+        self._ids = ModelIds()
         self._images = ImageModels(
             core.set_external_memory,
             options.num_threads or _core.available_cpus(),
@@ -206,7 +211,7 @@ class Engine(_lifetime.ClosedAtExit):
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
         path = check_path(path, "path")
-        model_id = self._id_for(path, model_id, self._images)
+        model_id = check_model_id(default_id(path) if model_id is None else model_id)
         mmproj_path = options["mmproj_path"] = check_path(
             options.get("mmproj_path", ""), "mmproj_path"
         )
@@ -225,7 +230,8 @@ class Engine(_lifetime.ClosedAtExit):
             core_options.ubatch_tokens = min(core_options.ubatch_tokens, core_options.batch_tokens)
         if mmproj_path:
             check_projector(path, mmproj_path)
-        self._runner.core.load(model_id, core_options)
+        with self._ids.loading(model_id, "text", path, lambda: self._images):
+            self._runner.core.load(model_id, core_options)
         return Model(self._runner, model_id)
 
     def load_demo(self, model_id: str = DEMO_MODEL_ID, **options: Unpack[LoadOptions]) -> Model:
@@ -258,19 +264,13 @@ class Engine(_lifetime.ClosedAtExit):
                 with other options.
         """
         path = check_path(path, "path")
-        model_id = self._id_for(path, model_id, [info.id for info in self._runner.core.models()])
-        return self._images.load(path, model_id, options)
+        model_id = check_model_id(default_id(path) if model_id is None else model_id)
 
-    @staticmethod
-    def _id_for(path: str, model_id: str | None, taken: Container[str]) -> str:
-        if model_id is None:
-            model_id = part_name(Path(path).stem).name
-        model_id = check_model_id(model_id)
-        if model_id in taken:
-            raise InvalidRequestError(
-                f"model_id {model_id} is taken by a model of another kind", param="model_id"
-            )
-        return model_id
+        def texts() -> list[str]:
+            return [info.id for info in self._runner.core.models()]
+
+        with self._ids.loading(model_id, "image", path, texts):
+            return self._images.load(path, model_id, options)
 
     def image_model(self, model_id: str | None = None) -> ImageModel:
         """A loaded image model; the active one by default.

@@ -62,12 +62,13 @@ class TokenAlternative(msgspec.Struct, frozen=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
-    """A generated token with its log probability and the likeliest alternatives."""
+    """A token with its log probability and the likeliest alternatives."""
 
     token: int
     bytes: bytes
     """The token's own bytes, not always valid UTF-8."""
     logprob: float
+    """NaN for a prompt's first token, which follows nothing."""
     top: tuple[TokenAlternative, ...] = ()
 
 
@@ -90,6 +91,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """The stop string that ended the answer; None otherwise."""
     logprobs: list[TokenLogprob] = []
     """Of the tokens but those of the stop string."""
+    prompt_logprobs: list[TokenLogprob] = []
+    """Of the prompt's tokens, where they were asked for."""
     seed: int = 0
     """The seed that was used; giving it again repeats the answer."""
     usage: Usage = Usage()
@@ -104,6 +107,8 @@ class CompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[int] = []
     logprobs: tuple[TokenLogprob, ...] = ()
     """They come with the text, which a stop string may hold back."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the prompt's next tokens, where they were asked for."""
     finish: Finish | None = None
 
     @property

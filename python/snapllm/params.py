@@ -80,8 +80,10 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     sampling: SamplingOptions = SamplingOptions()
     max_tokens: int = DEFAULT_MAX_TOKENS
+    """0 = nothing is generated."""
     stop: StopSequences = ()
     n: int = 1
+    num_prompt_logprobs: NumLogprobs = -1
     reuse_prefix: bool = True
     cache_namespace: str = ""
 
@@ -188,9 +190,14 @@ class CompletionOptions(GenerateOptions, total=False):
     Attributes:
         suffix: Text that comes after the answer: what is missing between the prompt and it
             is filled in (FIM), by a model that was trained to do so.
+        num_prompt_logprobs: Alternatives returned with the log probability of each token of the
+            prompt, 0 to 20; the whole prompt is computed for that, and nothing of it reused or
+            kept. -1 = no log probabilities of the prompt. Default -1. `max_tokens` may be 0 here,
+            for these alone.
     """
 
     suffix: str | None
+    num_prompt_logprobs: int | None
 
 
 class ChatOptions(GenerateOptions, total=False):

@@ -1,5 +1,6 @@
 #include "scheduler/batch_builder.h"
 
+#include "backend/text_backend.h"
 #include "check.h"
 
 namespace snapllm {
@@ -54,6 +55,16 @@ TEST(batch_builder, chunk_without_a_boundary_inside_uses_the_budget) {
 TEST(batch_builder, chunk_that_ends_the_prompt_is_not_cut) {
   CHECK(plan({{0, 600, false}}, 600, 600) == (Shares{{0, 600}}));
   CHECK(plan({{0, 255, false}}, 600, 600) == (Shares{{0, 255}}));
+}
+
+TEST(batch_builder, prompts_that_are_scored_share_the_rows_of_logits) {
+  PendingWork scored{0, 100, false};
+  scored.is_scored = true;
+  CHECK(plan({scored}, 512, 512) == (Shares{{0, kMaxScoredTokens}}));
+  CHECK(plan({scored, scored, {0, 60, false}}, 512, 512) ==
+        (Shares{{0, kMaxScoredTokens}, {2, 60}}));
+  scored.num_pending = 20;
+  CHECK(plan({scored, scored}, 512, 512) == (Shares{{0, 20}, {1, kMaxScoredTokens - 20}}));
 }
 
 TEST(batch_builder, sequences_without_work_get_nothing) {

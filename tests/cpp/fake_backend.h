@@ -276,6 +276,13 @@ class FakeTextContext : public TextContext {
     return Status(StatusCode::kGenerationFailed, "the KV memory fits no script");
   }
 
+  // As likely as it has tokens before it.
+  Result<TokenLogprobs> logprobs(Token token, int32_t batch_index, int32_t) override {
+    CHECK(batches_.back().at(static_cast<size_t>(batch_index)).output);
+    const auto& cells = outputs_of_.at(static_cast<size_t>(batch_index));
+    return TokenLogprobs{token, model_->token_bytes(token, true), static_cast<float>(cells.size()), {}};
+  }
+
   void truncate_sequence(SequenceId sequence, int32_t position) override {
     CHECK(model_->kv_kind() == KvKind::kBlocks);
     std::vector<Token>& tokens = cells_[sequence];

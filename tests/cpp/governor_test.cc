@@ -47,6 +47,13 @@ TEST(governor, the_machine_may_give_less_than_the_budget) {
   CHECK_EQ(tight.certain_bytes, 560);
 }
 
+TEST(governor, where_nobody_knows_what_the_machine_has_the_budget_counts) {
+  const std::vector<Holding> holdings = {holding("a", 100, 10)};
+  const MachineBudget unknown = machine_budget(holdings, {1000, 0, 20}, 30, UINT64_MAX);
+  CHECK_EQ(unknown.most_bytes, 1000);
+  CHECK_EQ(unknown.certain_bytes, 1000);
+}
+
 TEST(governor, what_loads_were_granted_is_certain_only_when_they_have_ended) {
   std::vector<Holding> holdings = {holding("a", 100, 10), holding("b", 200, 20)};
   holdings[1].loading = holdings[1].moving = true;

@@ -396,6 +396,21 @@ TEST(hot_tier, what_stays_hot_is_stored_piece_by_piece_when_nothing_computes) {
   CHECK_EQ(f.last[3].cache.num_warm_tokens, static_cast<int32_t>(tokens.size()));
 }
 
+TEST(hot_tier, storing_when_nothing_computes_ends_where_the_store_has_too_little_room) {
+  // For no piece, for the first, and for all but the last of three.
+  for (const uint64_t ram_bytes : {64u, 1100u, 2200u}) {
+    Fixture f(info_that_saves_when_idle(4),
+              std::make_shared<KvStore>(
+                  KvStoreOptions{ram_bytes, 0, ""},
+                  std::make_unique<testing::FakeFileEnv>(std::make_shared<testing::FakeDisk>())));
+    f.submit(1, kHead + std::string(400, 'x'), "first");
+    f.run();
+    int num_steps = 0;
+    for (; f.scheduler.has_idle_work() && num_steps < 100; ++num_steps) f.scheduler.step_idle();
+    CHECK(num_steps <= 3);
+  }
+}
+
 TEST(hot_tier, what_has_to_leave_the_kv_memory_is_stored_first) {
   Fixture f(info_that_saves_when_idle(1));
   f.submit(1, kHead, "first");

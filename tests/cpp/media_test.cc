@@ -133,6 +133,27 @@ TEST(media, other_images_in_the_same_place_get_their_own_answers) {
   CHECK_EQ(f.cached(4), 250);
 }
 
+TEST(media, requests_that_come_later_do_not_take_the_turns_of_one_with_many_images) {
+  Fixture f;
+  GenerateRequest several;
+  for (int32_t id = 1; id <= 3; ++id) {
+    add_image(several, make_image(id));
+    add_text(several, "and");
+  }
+  f.submit(1, std::move(several), "three");
+  // There is always a later one that waits for its image.
+  uint64_t next = 2;
+  for (int i = 0; i < 60 && f.last.count(1) == 0; ++i) {
+    while (next < static_cast<uint64_t>(i) + 4) {
+      f.submit(next, "", make_image(static_cast<int32_t>(10 + next)), "?", "x");
+      ++next;
+    }
+    f.step();
+  }
+  CHECK_EQ(f.last.count(1), 1u);
+  f.run();
+}
+
 TEST(media, reuse_ends_before_an_image_not_within) {
   for (const int32_t num_hot : {0, 4}) {
     Fixture f(num_hot);

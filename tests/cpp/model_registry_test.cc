@@ -258,6 +258,25 @@ TEST(model_registry, an_unload_takes_a_model_that_drains_with_its_requests) {
   registry.end_remove("a");
 }
 
+TEST(model_registry, an_eviction_that_breaks_off_leaves_nobody_waiting) {
+  ModelRegistry registry;
+  load(registry, "a");
+  load(registry, "b");
+  const auto eviction = registry.begin_eviction({"a", "b"}, Victims::kIdle);
+  REQUIRE(eviction.has_value());
+  CHECK(registry.take_idle("a", *eviction, testing::far_deadline(), kNeverCancelled) != nullptr);
+  auto request = std::async(std::launch::async, [&] { return registry.claim_use("b"); });
+  registry.give_up_eviction({"a", "b", "gone"}, *eviction);
+  CHECK(request.get().value().model != nullptr);
+  const auto claim = registry.claim_use("a");  // to be loaded again
+  CHECK(claim.value().ticket != nullptr);
+  CHECK_EQ(claim.value().model_id, "a");
+  // One that is over already is left alone.
+  const auto later = registry.begin_eviction({"b"}, Victims::kIdle);
+  CHECK(!later.has_value() || *later != *eviction);
+  registry.give_up_eviction({"b"}, *eviction);
+}
+
 TEST(model_registry, an_unload_takes_a_victim_whose_eviction_still_waits_for_another) {
   ModelRegistry registry;
   load(registry, "a");

@@ -6,6 +6,23 @@
 
 namespace snapllm::testing {
 
+TEST(prefix_service, what_is_written_ends_with_the_engine) {
+  ModelRegistry registry;
+  Fixture disk;
+  const Tokens tokens = tokens_of(1, 300);
+  const auto model = std::make_shared<FakeTextModel>(fake_info(), 2048, 512);
+  const PrefixRef prefix{.model_id = "fake",
+                         .fingerprint = model->fingerprint().hex(),
+                         .kv_kind = "blocks",
+                         .cache_namespace = "",
+                         .tokens = tokens};
+  ComputeThread compute;
+  std::atomic<bool> has_ended{true};
+  PrefixService prefixes(*disk.store, registry, compute, has_ended);
+  CHECK_EQ(prefixes.write(prefix, std::vector<StateBytes>(2)).code(), StatusCode::kClosed);
+  CHECK_EQ(disk.store->stats().num_stored, 0);
+}
+
 TEST(prefix_service, a_model_is_in_use_while_its_prefix_is_read_from_disk) {
   const auto model = std::make_shared<FakeTextModel>(fake_info(), 2048, 512);
   auto resident = std::make_shared<ResidentModel>();
@@ -33,7 +50,8 @@ TEST(prefix_service, a_model_is_in_use_while_its_prefix_is_read_from_disk) {
   REQUIRE(store.drop_from_ram(scope, tokens).ok());
 
   ComputeThread compute;
-  PrefixService prefixes(store, registry, compute);
+  const std::atomic<bool> has_ended{false};
+  PrefixService prefixes(store, registry, compute, has_ended);
   int num_reads = 0;
   disk.disk->before_read = [&] {
     ++num_reads;

@@ -1,6 +1,7 @@
 // What requests are answered, however they share the batches.
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <thread>
 #include <utility>
 
@@ -54,6 +55,38 @@ TEST(scheduler, an_answer_that_is_not_streamed_comes_in_one_output) {
   CHECK_EQ(f.answers[1].text, "abc");
   CHECK_EQ(f.answers[1].tokens, to_tokens("abc"));
   CHECK_EQ(f.answers[1].num_outputs, 1);
+}
+
+// The fake has a token as likely as there are tokens before it.
+TEST(scheduler, a_prompt_that_is_scored_gets_the_log_probability_of_each_token) {
+  for (const bool generates : {true, false}) {
+    Fixture f;
+    const std::string prompt = std::string(100, 'x') + "end";
+    f.context->script(prompt, to_tokens("abc"));
+    f.context->script("hi", to_tokens(std::string(20, 'y')));
+    CHECK(f.submit(2, "hi").ok());
+    f.step();
+    GenerateRequest request;
+    request.prompt = to_tokens(prompt);
+    request.num_prompt_logprobs = 0;
+    request.stream = false;
+    request.prefill_only = !generates;
+    CHECK(f.scheduler
+              .submit(std::make_unique<Sequence>(1, std::move(request),
+                                                 std::make_unique<testing::FakeSampler>(1),
+                                                 f.outputs, PrefixSource{}, 0))
+              .ok());
+    f.run();
+    CHECK_EQ(f.answers[1].text, generates ? "abc" : "");
+    CHECK_EQ(f.answers[2].text, std::string(20, 'y'));
+    const auto& logprobs = f.answers[1].last.prompt_logprobs;
+    REQUIRE(logprobs.size() == prompt.size());
+    CHECK(std::isnan(logprobs.front().logprob));
+    for (size_t i = 0; i < logprobs.size(); ++i) {
+      CHECK_EQ(logprobs[i].token, to_tokens(prompt)[i]);
+      if (i > 0) CHECK_EQ(logprobs[i].logprob, static_cast<float>(i));
+    }
+  }
 }
 
 TEST(scheduler, end_of_generation_finishes_with_stop) {

@@ -10,6 +10,7 @@ import pytest
 from nano_models import Architecture, make_nano_model
 
 import snapllm
+from snapllm.contexts import archive as archive_module
 from snapllm.contexts.archive import Archive, read_archive
 
 DOCUMENT = "The vacation policy is 20 days of paid vacation. " * 40
@@ -80,6 +81,16 @@ def test_another_model_computes_the_document_anew_and_reads_no_state(
         assert engine.contexts.query("handbook", QUESTION, max_tokens=2).cache_hit
         with pytest.raises(snapllm.ModelNotFoundError):
             engine.contexts.import_file(exported, model_id="none")
+
+
+def test_states_larger_than_the_models_kv_are_not_read(
+    exported: Path, llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a header says of them is no more than a claim: the document is computed."""
+    monkeypatch.setattr(archive_module, "_SLACK_BYTES", -(1 << 40))
+    monkeypatch.delattr(Archive, "read_states")
+    with open_engine(llama_path) as engine:
+        assert engine.contexts.import_file(exported).num_cached_tokens == 0
 
 
 def test_a_file_that_changed_since_its_check_gives_no_state(exported: Path, tmp_path: Path) -> None:

@@ -347,7 +347,22 @@ def test_an_id_is_of_one_kind(
     painting.load_demo("words")
     with pytest.raises(snapllm.InvalidRequestError, match="another kind"):
         load(painting, image_files, "words")
+    for unknown in ("/no/such.gguf", "/no/" + "x" * 300):
+        with pytest.raises(snapllm.ModelFileNotFoundError):
+            painting.load(unknown, "pix")
+        with pytest.raises(snapllm.ModelFileNotFoundError):
+            painting.load_diffusion(unknown, "words")
+        with pytest.raises(snapllm.ModelFileNotFoundError):
+            painting.load_diffusion(unknown, "pix")
     painting.unload("words")
+
+
+def test_a_file_is_the_same_by_whatever_path(
+    painting: snapllm.Engine, model: ImageModel, image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    link = tmp_path / "link.gguf"
+    link.symlink_to(model.info.path)
+    assert load(painting, image_files | {"diffusion_model": link}, "pix") is model
 
 
 @pytest.mark.parametrize("image_first", [True, False])

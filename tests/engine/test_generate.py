@@ -118,6 +118,31 @@ def test_log_probabilities_are_those_of_the_chosen_tokens(model: snapllm.Model) 
         assert sum(math.exp(value) for value in likelihoods) <= 1.0001
 
 
+def test_a_prompt_is_as_likely_as_it_was_when_it_was_generated(model: snapllm.Model) -> None:
+    options: dict[str, Any] = {"temperature": 0, "ignore_eos": True, "reuse_prefix": False}
+    answer = model.generate(PROMPT, max_tokens=50, num_logprobs=3, **options)
+    prompt = model.tokenize(PROMPT)
+    [*chunks] = model.generate(
+        prompt + answer.tokens, max_tokens=1, num_prompt_logprobs=3, stream=True, **options
+    )
+    entries = [entry for chunk in chunks for entry in chunk.prompt_logprobs]
+    assert [entry.token for entry in entries] == prompt + answer.tokens
+    assert math.isnan(entries[0].logprob) and not entries[0].top
+    assert entries[len(prompt) :] == answer.logprobs
+    whole = model.generate(prompt + answer.tokens, max_tokens=1, num_prompt_logprobs=3, **options)
+    assert whole.prompt_logprobs[1:] == entries[1:]
+
+
+def test_a_scored_prompt_is_computed_whole(model: snapllm.Model) -> None:
+    prompt = PROMPT + " Computed whole."
+    num_tokens = len(model.tokenize(prompt))
+    for _ in range(2):
+        scored = model.generate(prompt, max_tokens=1, num_prompt_logprobs=0)
+        assert scored.usage.num_cached_tokens == 0
+        assert len(scored.prompt_logprobs) == num_tokens
+    assert not model.generate(prompt, max_tokens=1).prompt_logprobs
+
+
 def test_a_bias_forbids_and_forces_tokens(model: snapllm.Model) -> None:
     chosen = model.generate(PROMPT, temperature=0, max_tokens=1).tokens[0]
     without = model.generate(PROMPT, temperature=0, max_tokens=1, logit_bias={chosen: -100})

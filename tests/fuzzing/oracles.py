@@ -129,7 +129,9 @@ def _error_of(request: Request, answer: Answer) -> dict[str, Any]:
 
 
 def _is_anthropics(request: Request) -> bool:
-    return "anthropic-version" in {name.lower() for name in request.headers}
+    path = request.path.removeprefix("http://x")
+    has_header = "anthropic-version" in {name.lower() for name in request.headers}
+    return path.startswith("/v1/") and has_header
 
 
 def _check_named(request: Request, message: str, param: str | None) -> None:

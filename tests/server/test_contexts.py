@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import openai
 import pytest
@@ -310,6 +312,23 @@ def test_contexts_survive_a_restart(tmp_path: Path, number: signal.Signals) -> N
         assert status == 1, "a second server took the same workspace"
     finally:
         assert second.stop() == 0
+
+
+def test_servers_that_run_beside_each_other_each_keep_their_contexts(tmp_path: Path) -> None:
+    """Without being told where."""
+    environ = {"XDG_DATA_HOME": str(tmp_path)}
+    with mock.patch.dict(os.environ, environ):
+        servers = [Server().start(1) for _ in range(2)]
+    contexts = [ingest(server, name=f"of {i}")["context_id"] for i, server in enumerate(servers)]
+    for server, context in zip(servers, contexts, strict=True):
+        server.post(f"{API}/{context}/demote", {"tier": "cold"})
+        assert [each["context_id"] for each in server.get(API)["contexts"]] == [context]
+        assert server.stop() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["snapllm", "snapllm-2"]
+    with mock.patch.dict(os.environ, environ):
+        again = Server().start(1)
+    assert again.get(f"{API}/{contexts[0]}")["tier"] == "cold"
+    assert again.stop() == 0
 
 
 def test_the_command_line_lists_and_moves_contexts(demo_server: Server, tmp_path: Path) -> None:

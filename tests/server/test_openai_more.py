@@ -74,6 +74,61 @@ def test_many_prompts_and_choices_come_in_order(client: openai.OpenAI) -> None:
     assert len(logprobs.token_logprobs) == 5
 
 
+def test_a_prompt_is_scored_as_evaluations_ask_for_it(demo_client: openai.OpenAI) -> None:
+    """Which of two texts a model finds likelier: what lm-evaluation-harness asks for."""
+    options: dict[str, Any] = {"model": "demo", "temperature": 0, "echo": True, "logprobs": 1}
+    options["extra_body"] = {"ignore_eos": True}
+    question = "<|im_start|>user\nWhat is 2 + 3?<|im_end|>\n<|im_start|>assistant\n"
+    texts = [question + "2 + 3 = 5", question + "2 + 3 = 8", "Größe 😀"]
+    whole = demo_client.completions.create(prompt=texts, max_tokens=1, **options)
+    likelihoods = []
+    for text, choice in zip(texts, whole.choices, strict=True):
+        found = choice.logprobs
+        assert found is not None and found.token_logprobs and found.text_offset
+        assert choice.text.startswith(text) and found.token_logprobs[0] is None
+        assert found.top_logprobs and not found.top_logprobs[0]
+        assert len(found.token_logprobs) == len(found.top_logprobs) == len(found.text_offset)
+        for logprob, top in list(zip(found.token_logprobs, found.top_logprobs, strict=True))[1:]:
+            assert logprob <= max(top.values()) + 1e-5
+        assert found.text_offset == sorted(found.text_offset)
+        assert found.text_offset[-1] == len(text)  # of the one token that was generated
+        likelihoods.append(sum(found.token_logprobs[1:-1]))
+    assert likelihoods[0] > likelihoods[1]
+    none = demo_client.completions.create(prompt=texts, max_tokens=0, **options)
+    for choice, text, with_one in zip(none.choices, texts, whole.choices, strict=True):
+        assert choice.text == text and choice.finish_reason == "length"
+        assert choice.logprobs and with_one.logprobs and with_one.logprobs.token_logprobs
+        assert choice.logprobs.token_logprobs == with_one.logprobs.token_logprobs[:-1]
+    streamed = demo_client.completions.create(prompt=texts, max_tokens=1, stream=True, **options)
+    places: list[list[int]] = [[], [], []]
+    written = ["", "", ""]
+    for chunk in streamed:
+        for choice in chunk.choices:
+            written[choice.index] += choice.text
+            if choice.logprobs:
+                places[choice.index] += choice.logprobs.text_offset or []
+    assert written == [choice.text for choice in whole.choices]
+    assert places == [choice.logprobs and choice.logprobs.text_offset for choice in whole.choices]
+
+
+def test_tokens_are_echoed_as_their_text(client: openai.OpenAI) -> None:
+    """The nano model's tokens are bytes: a prompt may begin within a character."""
+    options: dict[str, Any] = {"model": "llama", "temperature": 0, "max_tokens": 2}
+    text = "é one two"
+    cut = list(text.encode())[1:]
+    for prompt, echoed in ((list(text.encode()), text), (cut, "\ufffd" + text[1:])):
+        plain = client.completions.create(prompt=prompt, echo=True, **options).choices[0]
+        scored = client.completions.create(prompt=prompt, echo=True, logprobs=0, **options)
+        assert plain.text == scored.choices[0].text and plain.text.startswith(echoed)
+        found = scored.choices[0].logprobs
+        assert found is not None and found.text_offset and found.tokens
+        ends = dict(zip(found.text_offset, found.tokens, strict=True))
+        for at, token in ends.items():
+            if not token.startswith("bytes:"):
+                assert plain.text[at : at + len(token)] == token
+        assert found.text_offset[len(prompt)] == len(echoed)
+
+
 def test_log_probabilities_of_a_completion_end_with_its_text(demo_client: openai.OpenAI) -> None:
     options: dict[str, Any] = {"model": "demo", "prompt": "Once upon a time", "temperature": 0}
     options |= {"max_tokens": 30, "logprobs": 0}

@@ -110,12 +110,71 @@ def test_a_call_or_a_thought_is_no_beginning(block: dict[str, Any]) -> None:
     assert caught.value.param == "messages[1].content"
 
 
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        ("It is", {"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+        ("It is", {"output_config": {"format": FORM}}),
+        ([{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}], {}),
+        ([{"type": "thinking", "thinking": "Hm", "signature": "x"}], {}),
+    ],
+)
+def test_tokens_are_counted_whatever_a_conversation_ends_with(
+    content: Any, fields: dict[str, Any]
+) -> None:
+    messages = [*HELLO, {"role": "assistant", "content": content}]
+    counted = anthropic.parse_count(body(messages=messages, **fields)).request
+    assert [message.role for message in counted.messages] == ["user", "assistant"]
+    assert not counted.continue_final_message
+
+
+def test_turns_of_the_assistant_that_follow_each_other_are_one() -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    turns = [
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm"}]},
+        {"role": "assistant", "content": "One"},
+        {"role": "assistant", "content": [{"type": "text", "text": "two"}, call]},
+    ]
+    [_, turn, _] = parse(messages=[*HELLO, *turns, *HELLO]).request.messages
+    assert (turn.role, turn.content, turn.reasoning_content) == ("assistant", "One\ntwo", "Hm")
+    assert turn.tool_calls and len(turn.tool_calls) == 1
+    begun = parse(messages=[*HELLO, *turns[1:2], *turns[1:2]]).request
+    assert begun.continue_final_message and begun.messages[-1].content == "One\nOne"
+
+
+def test_a_system_message_is_cleared_by_the_next_of_the_user() -> None:
+    reminder = {"role": "system", "content": "Be short", "clear_at": "next_user_message"}
+
+    def shown(*messages: dict[str, Any]) -> str:
+        return json.dumps([str(m.content) for m in parse(messages=list(messages)).request.messages])
+
+    assert "Be short" in shown(*HELLO, reminder)
+    assert "Be short" not in shown(*HELLO, reminder, *HELLO)
+    assert "Be short" in shown(*HELLO, reminder | {"clear_at": None}, *HELLO)
+    effort = {"role": "system", "output_config": {"effort": "low"}}
+    assert len(parse(messages=[*HELLO, effort]).request.messages) == 1
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(messages=[*HELLO, {"role": "system"}])
+    assert caught.value.param == "messages[1].content"
+
+
+def test_an_answer_of_nothing_has_a_block() -> None:
+    """Whoever reads `content[0].text` finds it; nothing was asked for with no tokens."""
+    for max_tokens, expected in ((20, [{"type": "text", "text": ""}]), (0, [])):
+        answer = Answer(parse(max_tokens=max_tokens))
+        assert json.loads(answer.message(ChatResult(content="")))["content"] == expected
+        blocks = BlockStream(is_answered=max_tokens > 0)
+        sent = blocks.events(Finish(finish_reason="stop")).decode()
+        assert sent.count("event: content_block_start") == len(expected)
+        assert sent.count("event: content_block_stop") == len(expected)
+
+
 def test_omitted_thoughts_are_signed_and_empty() -> None:
     assert parse(thinking={"type": "adaptive", "display": "omitted"}).omits_thinking
     assert not parse(thinking={"type": "adaptive"}).omits_thinking
     answer = Answer(parse(thinking={"type": "adaptive", "display": "omitted"}))
     content = json.loads(answer.message(ChatResult(content="Yes", reasoning="Hm")))["content"]
-    block = {"type": "thinking", "thinking": "", "signature": signature("Hm")}
+    block = {"type": "thinking", "thinking": "", "signature": signature("Hm", is_omitted=True)}
     assert content == [block, {"type": "text", "text": "Yes"}]
     blocks = BlockStream(omits_thinking=True)
     chat = [
@@ -130,7 +189,14 @@ def test_omitted_thoughts_are_signed_and_empty() -> None:
         *("content_block_start", "signature_delta", "content_block_stop"),
         *("content_block_start", "text_delta", "content_block_stop"),
     ]
-    assert events[1]["delta"]["signature"] == signature("Hm")
+    assert events[1]["delta"]["signature"] == block["signature"]
+    # The next request brings them back, and the model has them again.
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": "Go on"},
+    ]
+    assert parse(messages=messages).request.messages[1].reasoning_content == "Hm"
 
 
 @pytest.mark.parametrize(
@@ -248,6 +314,64 @@ def test_searches_of_another_server_are_text_of_the_assistants_turn() -> None:
         assert not message.tool_calls
         with pytest.raises(InvalidRequestError, match="not supported here"):
             parse(messages=[{"role": "user", "content": [result]}])
+
+
+@pytest.mark.parametrize(
+    ("block", "shown"),
+    [
+        ({"type": "fallback", "from": "a", "to": "b"}, ""),
+        ({"type": "compaction", "content": "So far"}, "So far"),
+        ({"type": "compaction", "content": None}, ""),
+        (
+            {
+                "type": "tool_search_tool_result",
+                "content": {
+                    "type": "tool_search_tool_search_result",
+                    "tool_references": [{"type": "tool_reference", "tool_name": "look"}],
+                },
+            },
+            "look",
+        ),
+        (
+            {
+                "type": "web_fetch_tool_result",
+                "content": {
+                    "type": "web_fetch_result",
+                    "url": "http://x",
+                    "content": {
+                        "type": "document",
+                        "title": "X",
+                        "source": {"type": "text", "media_type": "text/plain", "data": "A page"},
+                    },
+                },
+            },
+            "http://x\nX\nA page",
+        ),
+        (
+            {
+                "type": "bash_code_execution_tool_result",
+                "content": {
+                    "type": "bash_code_execution_result",
+                    "stdout": "out",
+                    "stderr": "err",
+                    "return_code": 0,
+                    "content": [],
+                },
+            },
+            "out\nerr",
+        ),
+        (
+            {"type": "mcp_tool_result", "content": [{"type": "text", "text": "Found"}]},
+            "Found",
+        ),
+    ],
+)
+def test_what_other_servers_tools_left_behind_is_shown(block: dict[str, Any], shown: str) -> None:
+    said = [block, {"type": "text", "text": "Done"}]
+    turn = parse(
+        messages=[*HELLO, {"role": "assistant", "content": said}, *HELLO]
+    ).request.messages[1]
+    assert turn.content == "\n".join(filter(None, [shown, "Done"]))
 
 
 def test_a_tool_that_a_search_found_is_named_to_the_model() -> None:

@@ -45,4 +45,5 @@ def test_a_character_of_several_tokens_is_one_in_offsets_and_its_parts_differ() 
     logprobs = json.loads(encoder.chunk(0, chunk))["choices"][0]["logprobs"]
     assert logprobs["text_offset"] == [0, 1, 1, 2]
     assert logprobs["tokens"] == ["a", "bytes:\\xf0\\x9f", "bytes:\\x98\\x80", "b"]
-    assert all(len(top) == len(alternatives) for top in logprobs["top_logprobs"])
+    for token, top in zip(logprobs["tokens"], logprobs["top_logprobs"], strict=True):
+        assert len(top) == len(alternatives) + 1 and top[token] == -0.5

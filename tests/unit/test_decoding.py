@@ -49,6 +49,16 @@ def test_a_name_that_is_no_utf8_is_a_bad_request(body: bytes) -> None:
     assert caught.value.param == "model"
 
 
+def test_a_whole_number_may_have_a_fraction_of_zero() -> None:
+    """As JSON Schema has it, and Python's clients write what they computed."""
+    body = decode_body(b'{"model": "5.0", "seconds": 60.0, "stop": null}', DECODER)
+    assert body == Body("5.0", [], 60)
+    for wrong in (b"60.5", b"1e300", b"6e999"):
+        with pytest.raises(InvalidRequestError) as caught:
+            decode_body(b'{"model": "m", "seconds": %s}' % wrong, DECODER)
+        assert caught.value.param in ("seconds", None)
+
+
 def test_a_null_that_means_something_stays_beside_one_that_does_not() -> None:
     body = decode_body(b'{"stop": null, "model": "m", "seconds": null}', DECODER)
     assert body == Body("m", [], None)

@@ -93,7 +93,8 @@ def test_lora_tags_are_taken_out_of_the_prompt(tmp_path: Path) -> None:
         ("ink.safetensors", 0.5),
         ("oil.gguf", 1.0),
     ]
-    for bad in ("<lora:none>", "<lora:../ink>", "<lora:ink:much>", "<lora:..>"):
+    too_long = f"<lora:{'x' * 300}>"  # for a file's name
+    for bad in ("<lora:none>", "<lora:../ink>", "<lora:ink:much>", "<lora:..>", too_long):
         with pytest.raises(InvalidRequestError, match=r"^prompt: "):
             take_loras(bad, tmp_path)
     with pytest.raises(InvalidRequestError, match="without a folder"):

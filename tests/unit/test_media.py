@@ -9,6 +9,7 @@ import random
 import struct
 import threading
 import time
+import tracemalloc
 import wave
 import zlib
 from collections.abc import Iterator
@@ -173,6 +174,46 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
         decode_image(bomb, "x")
     with pytest.raises(InvalidRequestError, match="bytes"):
         decode_image(bytes(_media.MAX_IMAGE_BYTES + 1), "x")
+
+
+def test_a_jpeg_has_so_many_parts_and_no_more() -> None:
+    """A scan of a dozen bytes costs a pass over the whole image."""
+    plain = encode(Image.fromarray(picture()), "JPEG", progressive=True)
+    last_scan = plain[plain.rfind(b"\xff\xda") : -2]
+    end = plain[-2:]
+    more = plain[:-2] + last_scan * 20 + end
+    assert decode_image(more, "x").width == decode_image(plain, "x").width
+    exif = b"\xff\xe1\x00\x08Exif\0\0"
+    for data in (
+        plain[:-2] + last_scan * 200 + end,
+        plain[:2] + exif * 20 + plain[2:],
+        plain[:2] + b"\xff\xfe\x00\x02" * 3000 + plain[2:],
+        plain[:2] + b"\xff\x01" * 3000 + plain[2:],
+        # What Pillow reads on behind.
+        plain[:2] + b"\xff\xd9" + exif * 20 + plain[2:],
+        plain[:2] + b"\xff\xf0\xff\xff" + exif * 20 + plain[2:],
+    ):
+        with pytest.raises(InvalidRequestError, match="too many parts"):
+            decode_image(data, "x")
+    # Behind its end may stand anything: phones put a film there.
+    assert decode_image(plain + last_scan * 200, "x").id == decode_image(plain, "x").id
+    restarts = encode(Image.fromarray(picture()), "JPEG", restart_marker_blocks=1)
+    assert decode_image(restarts, "x").width == decode_image(plain, "x").width
+
+
+def test_tags_of_a_picture_do_not_multiply_its_bytes() -> None:
+    """Each of them may stand for the same megabyte."""
+    tags = [(0x9000 + i, 1, 1 << 20, 8) for i in range(3000)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    blob = bytes(1 << 20)
+    exif = b"II*\0" + struct.pack("<I", 8 + len(blob)) + blob + directory + bytes(4)
+    data = encode(Image.fromarray(picture()), "PNG", exif=exif)
+    tracemalloc.start()
+    try:
+        decode_image(data, "x")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_mutated_images_are_read_or_refused() -> None:

@@ -19,7 +19,7 @@ from snapllm.params import UNLIMITED
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 1.1}, "top_p"),
         ({"top_k": -1}, "top_k"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"num_logprobs": 21}, "num_logprobs"),
         ({"seed": 2**63}, "seed"),
         ({"stop": ""}, "stop[0]"),

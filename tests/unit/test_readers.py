@@ -64,6 +64,7 @@ def output(text: str, tokens: list[str], ended_by: str | None = None) -> Any:
     return SimpleNamespace(
         text=text,
         tokens=list(range(len(tokens))),
+        prompt_logprobs=[],
         logprobs=[
             SimpleNamespace(token=i, bytes=token.encode(), logprob=-1.0, top=[])
             for i, token in enumerate(tokens)

@@ -22,7 +22,8 @@ from snapllm.protocol import responses
 from snapllm.protocol.carried_reasoning import decode_reasoning, encode_reasoning
 from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.responses_answers import ResponseStream
-from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS
+from snapllm.protocol.responses_items import input_to_keep
+from snapllm.protocol.responses_types import DEFAULT_MAX_OUTPUT_TOKENS, MAX_ITEMS
 
 TOOLS = [{"type": "function", "name": name, "strict": True} for name in ("look", "hear")]
 CUT = Finish(finish_reason="length", usage=Usage(num_generated_tokens=5, num_reasoning_tokens=3))
@@ -84,8 +85,36 @@ def test_a_stream_that_fails_ends_with_events_of_its_protocol() -> None:
     }
     assert (failed["type"], failed["sequence_number"]) == ("response.failed", len(begun) + 1)
     assert failed["response"]["status"] == "failed"
-    assert failed["response"]["error"] == {"code": "closed", "message": "the server ends"}
+    # Of codes that generated clients know.
+    assert failed["response"]["error"] == {"code": "server_error", "message": "the server ends"}
+    assert failed["response"]["output"][0]["status"] == "incomplete"
     assert failed["response"]["output"][0]["content"][0]["text"] == "Hel"
+
+
+def test_the_template_is_told_the_effort_as_that_of_a_chat() -> None:
+    for effort, thinks in (("high", True), ("none", False)):
+        request = parse(reasoning={"effort": effort}).request
+        assert request.template_kwargs == {"reasoning_effort": effort}
+        assert request.thinking == thinks
+    assert parse().request.template_kwargs == {}
+
+
+def test_the_summary_may_be_asked_for_by_its_old_name() -> None:
+    parsed = parse(reasoning={"effort": "low", "generate_summary": "auto"})
+    stream = ResponseStream(parsed.wire, parsed.tools)
+    kinds = [event["type"] for event in stream.events(ReasoningDelta("Hm"))]
+    assert "response.reasoning_summary_text.delta" in kinds
+
+
+def test_a_conversation_has_so_many_items_and_no_more() -> None:
+    items: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(input=items + [{"type": "reasoning"}] * MAX_ITEMS)
+    assert caught.value.param == "input"
+    for metadata in ({"k": "x" * 513}, {"k" * 65: "x"}, {str(i): "x" for i in range(17)}):
+        with pytest.raises(InvalidRequestError) as caught:
+            parse(metadata=metadata)
+        assert (caught.value.param or "").startswith("metadata")
 
 
 def test_reasoning_tokens_are_counted() -> None:
@@ -113,15 +142,22 @@ def test_reasoning_is_given_to_carry_where_that_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["web_search_call", "mcp_list_tools", "mcp_call", "tool_search_output"]
+    "kind",
+    ["web_search_call", "mcp_list_tools", "mcp_call", "tool_search_output", "tool_search_call"],
 )
 def test_what_tools_of_other_servers_left_behind_is_passed_over(kind: str) -> None:
     item = {"type": kind, "id": "x_1", "status": "completed", "action": {"query": "x"}}
+    if kind == "tool_search_call":
+        item["arguments"] = {"query": "x"}
     said = {"role": "assistant", "content": "It is so."}
     messages = parse(input=[{"role": "user", "content": "x"}, item, said])[0].messages
     assert [(turn.role, turn.content) for turn in messages] == [
         ("user", "x"),
         ("assistant", "It is so."),
+    ]
+    parsed = parse(input=[{"role": "user", "content": "x"}, {"type": kind}, said])
+    assert [json.loads(kept.data)["type"] for kept in input_to_keep(parsed.conversation)] == [
+        *("message", kind, "message")
     ]
     with pytest.raises(InvalidRequestError, match="'local_shell_call' are not supported"):
         parse(input=[item | {"type": "local_shell_call"}])

@@ -47,9 +47,6 @@ class Engine {
   Status set_pinned(const std::string& model_id, bool pinned);
   // Brings the model back if it was evicted.
   Status ensure_resident(const std::string& model_id);
-  // Whether the model is in memory, and not on its way out: what is asked of it now waits for
-  // no load.
-  bool is_ready(const std::string& model_id) const;
   // Charges what something outside of the engine holds to the memory budget, evicting idle
   // models to make room; 0 = nothing any more. Fails with kOutOfMemory.
   Status set_external_memory(const std::string& name, uint64_t bytes);
@@ -64,17 +61,21 @@ class Engine {
   // Evictions and returns after the event of that number, of the last thousand.
   std::vector<ResidencyEvent> residency_events(uint64_t after) const;
 
-  // An empty model_id means the active model, here and in GenerateRequest.
+  // An empty model_id means the active model, here and in GenerateRequest. Where the model would have
+  // to be loaded again, or is on its way, these wait, or without `may_wait` fail with kModelNotFound.
   Result<std::vector<Token>> tokenize(const std::string& model_id, const std::string& text,
-                                      bool add_special, bool parse_special) const;
+                                      bool add_special, bool parse_special,
+                                      bool may_wait = true) const;
   // A prompt for what is missing between two texts.
   Result<std::vector<Token>> tokenize_infill(const std::string& model_id,
                                              const std::string& prefix,
-                                             const std::string& suffix) const;
+                                             const std::string& suffix,
+                                             bool may_wait = true) const;
   Result<std::string> detokenize(const std::string& model_id, const std::vector<Token>& tokens,
-                                 bool special) const;
+                                 bool special, bool may_wait = true) const;
   Result<std::shared_ptr<const ChatPrompt>> format_chat(const std::string& model_id,
-                                                        const ChatFormatRequest& request) const;
+                                                        const ChatFormatRequest& request,
+                                                        bool may_wait = true) const;
 
   // Queues a request; its outputs go to `outputs`. Everything that can be refused
   // is refused here. Returns the request's id.

@@ -58,6 +58,8 @@ struct RequestOutput {
   // before a stop string is cut off. Part of a character counts with the rest of it.
   std::vector<size_t> token_ends;
   std::vector<TokenLogprobs> logprobs;
+  // Of the prompt's tokens, where they were asked for; NaN for the first, which follows nothing.
+  std::vector<TokenLogprobs> prompt_logprobs;
   int32_t num_computed_prompt_tokens = 0;  // so far, with the reused ones
   int32_t num_cached_tokens = 0;           // of the prompt, not computed but reused
   int32_t num_generated_tokens = 0;        // so far

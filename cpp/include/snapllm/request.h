@@ -81,11 +81,16 @@ struct GenerateRequest {
   std::string cache_namespace;
   // Computes and keeps the prompt's KV and generates nothing.
   bool prefill_only = false;
+  // Alternatives whose log probabilities are returned with each token of the prompt, which is
+  // computed whole for that; nothing of it is reused or kept. -1 = none.
+  int32_t num_prompt_logprobs = -1;
   // Sends an output after each step of prefill.
   bool report_progress = false;
   // Sends text as it comes; false: all of it in one output at the end, which wakes nobody
   // in between.
   bool stream = true;
+
+  bool reuses_prefix() const { return reuse_prefix && num_prompt_logprobs < 0; }
 };
 
 }  // namespace snapllm

@@ -212,9 +212,9 @@ Result<LlamaContextPtr> create_context(llama_model* model, const ModelInfo& info
   params.n_batch = static_cast<uint32_t>(batch_tokens_of(model, options, info.kv_cells));
   params.n_ubatch = std::min(static_cast<uint32_t>(options.ubatch_tokens), params.n_batch);
   params.n_seq_max = static_cast<uint32_t>(info.num_kv_sequences);
-  // One row of logits for each sequence and each guess; the default reserves one for each
-  // token of a batch.
-  const int32_t num_rows = info.max_sequences + kMaxDraftingSequences * info.draft_tokens;
+  // Rows of logits; the default reserves one for each token of a batch.
+  const int32_t num_rows =
+      info.max_sequences + kMaxDraftingSequences * info.draft_tokens + kMaxScoredTokens;
   params.n_outputs_max = std::max(params.n_seq_max, static_cast<uint32_t>(num_rows));
   params.kv_unified = true;
   params.swa_full = false;

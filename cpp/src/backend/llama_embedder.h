@@ -67,6 +67,7 @@ class EmbeddingOnlyContext : public TextContext {
     return refusal();
   }
   Result<SampledToken> sample(Sampler&, int32_t) override { return refusal(); }
+  Result<TokenLogprobs> logprobs(Token, int32_t, int32_t) override { return refusal(); }
   void truncate_sequence(SequenceId, int32_t) override {}
   void clear_sequence(SequenceId) override {}
   void fork_sequence(SequenceId, SequenceId, TokenRange) override {}

@@ -9,6 +9,7 @@
 #include "backend/fingerprint.h"
 #include "backend/llama_runtime.h"
 #include "backend/projector_header.h"
+#include "backend/sound.h"
 #include "mtmd-helper.h"
 
 namespace snapllm {
@@ -16,6 +17,9 @@ namespace {
 
 // Embeddings kept after use: the same image comes again with the next question.
 constexpr uint64_t kMaxEncodedBytes = uint64_t{64} << 20;
+
+// Of all sounds of a request, decoded: a little more than what is taken of them encoded can be.
+constexpr size_t kMaxSoundSeconds = 4500;
 
 Status invalid(const std::string& message) { return {StatusCode::kInvalidRequest, message}; }
 
@@ -99,7 +103,8 @@ Result<std::shared_ptr<LlamaProjector>> LlamaProjector::create(const llama_model
   return std::async(std::launch::async, loading).get();
 }
 
-Result<mtmd::bitmap> LlamaProjector::to_bitmap(const MediaInput& input, size_t index) const {
+Result<mtmd::bitmap> LlamaProjector::to_bitmap(const MediaInput& input, size_t index,
+                                               size_t& max_samples) const {
   const auto* data = reinterpret_cast<const unsigned char*>(input.data.data());
   mtmd::bitmap bitmap;
   if (input.kind == MediaKind::kImage) {
@@ -113,13 +118,11 @@ Result<mtmd::bitmap> LlamaProjector::to_bitmap(const MediaInput& input, size_t i
                                       static_cast<uint32_t>(input.height), data));
   } else {
     if (!hears()) return invalid("this model takes no audio");
-    bitmap.ptr.reset(mtmd_helper_bitmap_init_from_buf(context_.get(), data, input.data.size(),
-                                                      /*placeholder=*/false,
-                                                      mtmd_helper_init_opt_default())
-                         .bitmap);
-    if (!bitmap.ptr || !mtmd_bitmap_is_audio(bitmap.ptr.get()) || bitmap.n_bytes() <= sizeof(float)) {
-      return invalid("the audio cannot be decoded");
-    }
+    const auto samples = decode_sound(input.data, mtmd_get_audio_sample_rate(context_.get()),
+                                      max_samples);
+    if (!samples.ok()) return samples.status();
+    max_samples -= samples.value().size();
+    bitmap.ptr.reset(mtmd_bitmap_init_from_audio(samples.value().size(), samples.value().data()));
   }
   // With its place, so that chunks of neighbouring inputs can be told apart.
   bitmap.set_id((std::to_string(index) + ":" + input.id).c_str());
@@ -137,8 +140,10 @@ Result<MediaPrompt> LlamaProjector::tokenize(
     LlamaAssertTrap trap;
     LlamaLogCapture log;
     std::vector<mtmd::bitmap> bitmaps;
+    const int32_t sample_rate = hears() ? mtmd_get_audio_sample_rate(context_.get()) : 0;
+    size_t max_samples = kMaxSoundSeconds * static_cast<size_t>(std::max(sample_rate, 0));
     for (size_t i = 0; i < media.size(); ++i) {
-      auto bitmap = to_bitmap(*media[i], i);
+      auto bitmap = to_bitmap(*media[i], i, max_samples);
       if (!bitmap.ok()) return bitmap.status();
       bitmaps.push_back(std::move(bitmap).value());
     }

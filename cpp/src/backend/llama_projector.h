@@ -86,7 +86,8 @@ class LlamaProjector {
       : context_(std::move(context)), embedding_size_(embedding_size), fingerprint_(fingerprint) {}
 
   Result<MediaPrompt> collect(const mtmd::input_chunks& chunks) const;
-  Result<mtmd::bitmap> to_bitmap(const MediaInput& input, size_t index) const;
+  // With a sound goes what it has of the samples that the request may have.
+  Result<mtmd::bitmap> to_bitmap(const MediaInput& input, size_t index, size_t& max_samples) const;
   void remember(const Hash128& key, std::vector<float> embeddings);
 
   const mtmd::context_ptr context_;

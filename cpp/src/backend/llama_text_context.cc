@@ -125,6 +125,13 @@ Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_in
   });
 }
 
+Result<TokenLogprobs> LlamaTextContext::logprobs(Token token, int32_t batch_index,
+                                                 int32_t num_alternatives) {
+  return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<TokenLogprobs> {
+    return logprobs_of(token, batch_index, num_alternatives);
+  });
+}
+
 void LlamaTextContext::clear_sequence(SequenceId sequence) {
   llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, -1, -1);
 }
@@ -216,18 +223,23 @@ TokenLogprobs LlamaTextContext::logprobs_of(Token token, int32_t batch_index,
   for (int32_t i = 0; i < vocab_size; ++i) sum += std::exp(static_cast<double>(logits[i] - highest));
   const float log_sum = highest + static_cast<float>(std::log(sum));
 
-  std::vector<Token> order(static_cast<size_t>(vocab_size));
-  std::iota(order.begin(), order.end(), 0);
-  const auto middle = order.begin() + std::min(num_alternatives, vocab_size);
-  std::partial_sort(order.begin(), middle, order.end(),
-                    [&](Token a, Token b) { return logits[a] > logits[b]; });
+  std::vector<Token> order;
+  if (num_alternatives > 0) {
+    order.resize(static_cast<size_t>(vocab_size));
+    std::iota(order.begin(), order.end(), 0);
+    const auto middle = order.begin() + std::min(num_alternatives, vocab_size);
+    std::partial_sort(order.begin(), middle, order.end(),
+                      [&](Token a, Token b) { return logits[a] > logits[b]; });
+    order.erase(middle, order.end());
+  }
 
   TokenLogprobs result;
   result.token = token;
   result.bytes = model_->token_bytes(token, /*special=*/true);
   result.logprob = logits[token] - log_sum;
-  for (auto it = order.begin(); it != middle; ++it) {
-    result.top.push_back({*it, model_->token_bytes(*it, /*special=*/true), logits[*it] - log_sum});
+  for (const Token each : order) {
+    result.top.push_back(
+        {each, model_->token_bytes(each, /*special=*/true), logits[each] - log_sum});
   }
   return result;
 }

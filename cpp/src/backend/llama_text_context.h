@@ -39,6 +39,8 @@ class LlamaTextContext : public TextContext {
   Result<DecodeOutcome> decode_media(const MediaChunk& chunk, SequenceId sequence,
                                      int32_t position) override;
   Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) override;
+  Result<TokenLogprobs> logprobs(Token token, int32_t batch_index,
+                                 int32_t num_alternatives) override;
   void truncate_sequence(SequenceId sequence, int32_t position) override;
   void clear_sequence(SequenceId sequence) override;
   void fork_sequence(SequenceId from, SequenceId to, TokenRange range) override;

@@ -57,6 +57,8 @@ struct ContextMemory {
 // A batch has guesses of so many sequences at most. With more of them it computes enough at
 // once: guesses would only add work.
 constexpr int32_t kMaxDraftingSequences = 4;
+// Of the tokens whose prompts are scored it has so many: each is a row of logits.
+constexpr int32_t kMaxScoredTokens = 32;
 
 // What TextContext::save_state gave.
 struct SavedState {
@@ -71,8 +73,8 @@ class TextContext {
   virtual ~TextContext() = default;
   // Where `stop` is given and becomes true meanwhile, it may end at once with kStopped.
   // REQUIRES: 0 < batch.size() <= the model's batch_tokens; outputs of one entry for each
-  // sequence, and of the guesses of kMaxDraftingSequences. With `stop`: the entries are of one
-  // sequence, and the model's info().can_stop.
+  // sequence, of the guesses of kMaxDraftingSequences, and of kMaxScoredTokens. With `stop`: the
+  // entries are of one sequence, and the model's info().can_stop.
   virtual Result<DecodeOutcome> decode(const std::vector<BatchEntry>& batch,
                                        const std::atomic<bool>* stop = nullptr) = 0;
   // Whether the chunk's embeddings are there, so that decode_media can take them.
@@ -86,6 +88,10 @@ class TextContext {
   // Samples from the logits of entry `batch_index` of the last decode and lets
   // the sampler accept the token.
   virtual Result<SampledToken> sample(Sampler& sampler, int32_t batch_index) = 0;
+  // How likely `token` was, by the logits of entry `batch_index` of the last decode, and the
+  // likeliest `num_alternatives`.
+  virtual Result<TokenLogprobs> logprobs(Token token, int32_t batch_index,
+                                         int32_t num_alternatives) = 0;
   // Forgets what the sequence holds from that position on.
   // REQUIRES: the model is of kind kBlocks
   virtual void truncate_sequence(SequenceId sequence, int32_t position) = 0;

@@ -67,6 +67,7 @@ MachineBudget machine_budget(std::span<const Holding> holdings, const MemoryUse&
   std::ranges::copy_if(holdings, std::back_inserter(loads), &Holding::loading);
   const uint64_t granted = std::min(charged_bytes(loads), available_bytes);
   const uint64_t taken = charged_bytes(holdings) + kept_snapshot_bytes + use.external_bytes;
+  if (available_bytes > UINT64_MAX - taken) return {use.budget_bytes, use.budget_bytes};
   return {std::min(use.budget_bytes, taken + available_bytes),
           std::min(use.budget_bytes, taken + available_bytes - granted)};
 }

@@ -135,7 +135,10 @@ Result<ModelRegistry::Claim> ModelRegistry::claim_use(const std::string& model_i
   for (;;) {
     const auto it = entries_.find(model_id.empty() ? active_ : model_id);
     if (it == entries_.end() || it->second.leaving) return not_found(model_id);
-    if (auto claim = try_claim(it->second)) return *std::move(claim);
+    if (auto claim = try_claim(it->second)) {
+      if (claim->ok()) claim->value().model_id = it->first;
+      return *std::move(claim);
+    }
     if (Status status = wait_for_change(lock, it->second); !status.ok()) return status;
   }
 }
@@ -311,6 +314,18 @@ void ModelRegistry::end_eviction(const std::string& model_id) {
   Entry& entry = entries_.at(model_id);
   entry.draining.reset();
   entry.charge = {};
+  changed_.notify_all();
+}
+
+void ModelRegistry::give_up_eviction(const std::vector<std::string>& model_ids,
+                                     EvictionId eviction) {
+  std::lock_guard lock(mutex_);
+  for (const std::string& id : model_ids) {
+    const auto it = entries_.find(id);
+    if (it == entries_.end() || it->second.draining != eviction) continue;
+    it->second.draining.reset();
+    if (it->second.model == nullptr) it->second.charge = {};
+  }
   changed_.notify_all();
 }
 

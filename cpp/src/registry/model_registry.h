@@ -50,6 +50,7 @@ class ModelRegistry {
 
   // The model, or else the duty to load it and to call end_load.
   struct Claim {
+    std::string model_id;  // of a use: what the empty one stands for
     Lease model;
     std::shared_ptr<LoadTicket> ticket;
     ModelOptions options;
@@ -89,6 +90,8 @@ class ModelRegistry {
                   const std::atomic<bool>& cancelled);
   // Says that the memory of a model taken is free.
   void end_eviction(const std::string& model_id);
+  // Ends an eviction for those of its models whose part was not brought to an end.
+  void give_up_eviction(const std::vector<std::string>& model_ids, EvictionId eviction);
 
   // Models unused for longer than their keep-alive, and when to look again.
   std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s) const;

@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/finally.h"
 #include "base/guard.h"
 #include "registry/room.h"
 
@@ -75,10 +76,10 @@ Result<Residency::Lease> Residency::load(const std::string& model_id, const Mode
 
 Result<Residency::Lease> Residency::acquire(const std::string& model_id) {
   if (closed_) return kClosedStatus;
-  const std::string id = model_id.empty() ? registry_.active() : model_id;
-  auto claim = registry_.claim_use(id);
+  auto claim = registry_.claim_use(model_id);
   if (!claim.ok()) return unless_closed(claim.status());
   if (claim.value().model != nullptr) return claim.value().model;
+  const std::string id = claim.value().model_id;
   auto lease = bring_in(id, std::move(claim).value(), Patience::kWaitForBusy);
   if (lease.ok()) num_reloads_.fetch_add(1, std::memory_order_relaxed);
   return lease;
@@ -207,6 +208,8 @@ bool Residency::evict(const std::vector<std::string>& victims, Victims allowed,
                       Clock::time_point deadline, const std::atomic<bool>& cancelled) {
   const auto eviction = registry_.begin_eviction(victims, allowed);
   if (!eviction) return false;
+  // Also where memory runs out: whoever waits for a victim would wait for ever.
+  const Finally give_up([&] { registry_.give_up_eviction(victims, *eviction); });
   bool all_gone = true;
   for (const std::string& id : victims) {
     Lease lease = registry_.take_idle(id, *eviction, deadline, cancelled);
@@ -253,9 +256,12 @@ ModelStats Residency::drop(Lease lease, const Status& reason) {
 ModelStats Residency::finish_removal(const std::string& model_id, Lease lease,
                                      const Status& reason) {
   ModelStats stats;
-  if (lease != nullptr) stats = drop(std::move(lease), reason);
+  {
+    // Also where memory runs out: the id would be leaving for ever.
+    const Finally end([&] { stats.add_counters(registry_.end_remove(model_id)); });
+    if (lease != nullptr) stats = drop(std::move(lease), reason);
+  }
   stats.id = model_id;
-  stats.add_counters(registry_.end_remove(model_id));
   bound_snapshots();
   return stats;
 }
@@ -303,7 +309,11 @@ void Residency::watch_keep_alive() {
     recheck_ = false;
     lock.unlock();
     for (const std::string& id : registry_.expired(Clock::now(), options_.keep_alive_s)) {
-      evict_idle({id});
+      // One that memory runs out for is looked at again.
+      (void)guard(StatusCode::kOutOfMemory, [&]() -> Status {
+        evict_idle({id});
+        return {};
+      });
     }
     const auto next = registry_.next_expiry(Clock::now(), options_.keep_alive_s);
     lock.lock();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/text_backend.h"
 #include "store/piece.h"
 
 namespace snapllm {
@@ -42,12 +43,16 @@ void share_prefill(std::span<const PendingWork> running, int32_t budget,
   });
   const int32_t kept = std::max(kChunkStep, budget / 4 / kChunkStep * kChunkStep);
   const int32_t kept_for_others = std::min({kept, num_others, budget / 2});
+  int32_t num_scored = 0;
   for (const size_t i : order) {
     if (budget <= 0) return;
-    const int32_t most = i == order.front() ? budget - kept_for_others : budget;
+    int32_t most = i == order.front() ? budget - kept_for_others : budget;
+    if (running[i].is_scored) most = std::min(most, kMaxScoredTokens - num_scored);
+    if (most <= 0) continue;
     const int32_t num_tokens = cut_chunk(running[i], most);
     shares.push_back({i, num_tokens});
     budget -= num_tokens;
+    if (running[i].is_scored) num_scored += num_tokens;
   }
 }
 

@@ -15,6 +15,7 @@ struct PendingWork {
   bool decoding = false;
   int32_t num_draft = 0;  // of a decoding one: guesses to be checked with its token
   int32_t next_cut = 0;  // a position no chunk may reach across; 0 = none
+  bool is_scored = false;  // every token of the chunk has logits
 };
 
 struct BatchShare {

@@ -37,12 +37,21 @@ bool HotPool::holds(const Hash128& root, std::span<const Token> tokens, bool who
 }
 
 HotPrefix* HotPool::find_unsaved() {
-  HotPrefix* oldest = nullptr;
+  return oldest([](const HotPrefix& prefix) { return prefix.is_unsaved; });
+}
+
+HotPrefix* HotPool::find_unoffered() {
+  return oldest([](const HotPrefix& prefix) { return prefix.is_unoffered(); });
+}
+
+template <typename Predicate>
+HotPrefix* HotPool::oldest(Predicate fits) {
+  HotPrefix* found = nullptr;
   for (HotPrefix& prefix : prefixes_) {
-    if (!prefix.is_unsaved) continue;
-    if (oldest == nullptr || prefix.last_used < oldest->last_used) oldest = &prefix;
+    if (!fits(prefix)) continue;
+    if (found == nullptr || prefix.last_used < found->last_used) found = &prefix;
   }
-  return oldest;
+  return found;
 }
 
 int32_t HotPool::num_parked_cells() const {

@@ -23,12 +23,14 @@ struct HotPrefix {
   int32_t num_users = 0;  // what shares cells with it
   bool pinned = false;    // promoted by hand: leaves only for want of cells
   bool is_unsaved = false;  // it may hold KV that the store has not
+  int32_t num_offered = 0;  // first tokens whose KV the store was offered while nothing computed
   // A running sequence goes on under its id: there may be more than its tokens under it.
   bool is_lent = false;
   uint64_t last_used = 0;
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_own_cells() const { return num_tokens() - num_shared; }
+  bool is_unoffered() const { return is_unsaved && num_offered < num_tokens(); }
 };
 
 // Book-keeping only: the caller copies and clears the sequences. Compute thread only, but for
@@ -62,6 +64,8 @@ class HotPool {
   }
   // The least recently used prefix that may not be stored; null = none.
   HotPrefix* find_unsaved();
+  // Of those that the store was not offered whole.
+  HotPrefix* find_unoffered();
   // The least recently used prefix that nothing shares, pinned ones only after all
   // others; null when none can go. `keep` is left out.
   HotPrefix* victim(const HotPrefix* keep);
@@ -89,6 +93,8 @@ class HotPool {
   const std::list<HotPrefix>& prefixes() const { return prefixes_; }
 
  private:
+  template <typename Predicate>
+  HotPrefix* oldest(Predicate fits);
   const int32_t max_prefixes_;
   const int32_t max_cells_;
   mutable std::mutex mutex_;  // for changes of what prefixes there are, and for holds()

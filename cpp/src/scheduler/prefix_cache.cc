@@ -256,29 +256,40 @@ int32_t PrefixCache::restore(SequenceId id, const StoredPrefix& stored, int32_t&
   return num_restored;
 }
 
-bool PrefixCache::save_missing(SequenceId id, const Hash128& root, std::span<const Token> tokens,
-                               size_t max_pieces) {
-  if (store_ == nullptr) return true;
-  const StoreScope scope = scope_of(root);
-  for (const TokenRange range : store_->missing(scope, tokens)) {
-    if (max_pieces-- == 0) return false;
-    auto state = context_.save_state(id, range);
-    if (!state.ok()) return true;
-    store_->put(scope, tokens.first(static_cast<size_t>(range.end)), range,
-                std::move(state).value());
-  }
+bool PrefixCache::save_piece(SequenceId id, const StoreScope& scope, std::span<const Token> tokens,
+                             TokenRange range) {
+  auto state = context_.save_state(id, range);
+  if (!state.ok()) return false;
+  store_->put(scope, tokens.first(static_cast<size_t>(range.end)), range, std::move(state).value());
   return true;
 }
 
+void PrefixCache::save_missing(SequenceId id, const Hash128& root, std::span<const Token> tokens) {
+  if (store_ == nullptr) return;
+  const StoreScope scope = scope_of(root);
+  for (const TokenRange range : store_->missing(scope, tokens)) {
+    if (!save_piece(id, scope, tokens, range)) return;
+  }
+}
+
 bool PrefixCache::has_unsaved() const {
-  return std::ranges::any_of(hot_.prefixes(), &HotPrefix::is_unsaved);
+  return std::ranges::any_of(hot_.prefixes(), &HotPrefix::is_unoffered);
 }
 
 void PrefixCache::save_some() {
-  HotPrefix* const prefix = hot_.find_unsaved();
+  HotPrefix* const prefix = hot_.find_unoffered();
   if (prefix == nullptr) return;
-  const bool is_all = save_missing(prefix->id, prefix->root, prefix->tokens, /*max_pieces=*/1);
-  prefix->is_unsaved = !is_all;
+  // What the store had no room for is not offered again, or this would have no end; only when the
+  // prefix leaves the KV memory.
+  const int32_t num_offered = std::exchange(prefix->num_offered, prefix->num_tokens());
+  if (store_ == nullptr) return;
+  const StoreScope scope = scope_of(prefix->root);
+  const auto missing = store_->missing(scope, prefix->tokens);
+  prefix->is_unsaved = !missing.empty();
+  const auto next = std::ranges::find_if(
+      missing, [&](const TokenRange& range) { return range.end > num_offered; });
+  if (next == missing.end()) return;
+  if (save_piece(prefix->id, scope, prefix->tokens, *next)) prefix->num_offered = next->end;
 }
 
 void PrefixCache::save_all() {

@@ -125,10 +125,11 @@ class PrefixCache {
   void make_room_to_cut(StoredPrefix& stored, Running running, std::vector<SequenceId>& free_ids);
   // Returns the end of what was restored, 0 if nothing was.
   int32_t restore(SequenceId id, const StoredPrefix& stored, int32_t& num_cold);
-  // Stores what the store has not of the tokens, whose KV is that of the sequence `id`; at
-  // most `max_pieces` pieces. Returns whether that was all, or no more can be stored.
-  bool save_missing(SequenceId id, const Hash128& root, std::span<const Token> tokens,
-                    size_t max_pieces = SIZE_MAX);
+  // Stores what the store has not of the tokens, whose KV is that of the sequence `id`.
+  void save_missing(SequenceId id, const Hash128& root, std::span<const Token> tokens);
+  // One piece of it; false where it cannot be read.
+  bool save_piece(SequenceId id, const StoreScope& scope, std::span<const Token> tokens,
+                  TokenRange range);
   bool park(Sequence& sequence, bool is_unsaved, std::vector<SequenceId>& free_ids);
 
   const std::shared_ptr<const TextModel> model_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <cmath>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -187,7 +189,8 @@ std::vector<PendingWork> Scheduler::pending_work() const {
     const bool is_finished = sequence->state() == SequenceState::kFinished;
     work.push_back({sequence->num_computed(), is_finished ? 0 : sequence->num_pending_text(),
                     sequence->state() == SequenceState::kDecoding,
-                    static_cast<int32_t>(sequence->drafted().size()), sequence->next_cut()});
+                    static_cast<int32_t>(sequence->drafted().size()), sequence->next_cut(),
+                    sequence->is_scored()});
   }
   return work;
 }
@@ -224,16 +227,12 @@ void Scheduler::decode(const Turn& turn) {
   if (shares.empty()) return;
 
   batch_.clear();
-  std::vector<int32_t> output_index;  // of each share; -1 = its prompt goes on
+  std::vector<int32_t> begins;  // of the shares, in the batch
   int32_t num_prefill = 0;
   for (const BatchShare& share : shares) {
     if (running_[share.index]->state() == SequenceState::kPrefilling) num_prefill += share.num_tokens;
-    const auto begin = static_cast<ptrdiff_t>(batch_.size());
+    begins.push_back(static_cast<int32_t>(batch_.size()));
     running_[share.index]->append_to_batch(share.num_tokens, batch_);
-    const auto first = std::find_if(batch_.begin() + begin, batch_.end(),
-                                    [](const BatchEntry& entry) { return entry.output; });
-    output_index.push_back(
-        first == batch_.end() ? -1 : static_cast<int32_t>(first - batch_.begin()));
   }
   const auto start = Clock::now();
   const auto ms_since_start = [&] {
@@ -250,17 +249,41 @@ void Scheduler::decode(const Turn& turn) {
     // memory, and waiting would not help.
     return fail_shares(shares, {StatusCode::kGenerationFailed, "the model's KV memory is full"});
   }
-  for (const BatchShare& share : shares) {
-    Sequence& sequence = *running_[share.index];
-    note_computed(sequence, std::min(share.num_tokens, sequence.num_pending()));
+  bool is_measured = num_prefill >= kMeasuredPrefillTokens;  // but where scoring takes its time
+  std::vector<int32_t> output_index;  // of each share's last pending token; -1 = there are more
+  for (size_t i = 0; i < shares.size(); ++i) {
+    Sequence& sequence = *running_[shares[i].index];
+    const int32_t num_computed = std::min(shares[i].num_tokens, sequence.num_pending());
+    const bool is_last = num_computed == sequence.num_pending() && !sequence.is_prefill_only();
+    if (sequence.is_scored()) {
+      score(sequence, begins[i], num_computed);
+      is_measured = false;
+    }
+    const bool is_sampled = is_last && sequence.state() != SequenceState::kFinished;
+    output_index.push_back(is_sampled ? begins[i] + num_computed - 1 : -1);
+    note_computed(sequence, num_computed);
   }
   sample(shares, output_index);
 
-  if (num_prefill >= kMeasuredPrefillTokens) {
+  if (is_measured) {
     const double measured = ms_since_start() / static_cast<double>(batch_.size());
     ms_per_prefill_token_ += ms_per_prefill_token_ == 0.0
                                  ? measured
                                  : kAverageWeight * (measured - ms_per_prefill_token_);
+  }
+}
+
+void Scheduler::score(Sequence& sequence, int32_t begin, int32_t num_computed) {
+  if (sequence.num_computed() == 0) {
+    const Token first = sequence.prompt().front();
+    sequence.add_prompt_logprobs({first, model_->token_bytes(first, /*special=*/true), NAN, {}});
+  }
+  for (int32_t i = 0; i < num_computed; ++i) {
+    const std::optional<Token> next = sequence.next_of_prompt(i);
+    if (!next) return;
+    auto logprobs = context_->logprobs(*next, begin + i, sequence.num_prompt_logprobs());
+    if (!logprobs.ok()) return sequence.finish(FinishReason::kError, logprobs.status());
+    sequence.add_prompt_logprobs(std::move(logprobs).value());
   }
 }
 
@@ -276,22 +299,26 @@ void Scheduler::compute_media() {
   const auto waits = [](const std::unique_ptr<Sequence>& sequence) {
     return sequence->state() == SequenceState::kPrefilling && sequence->is_at_span();
   };
-  // The next after the one that had its turn; the ids grow with time.
-  auto next = std::find_if(running_.begin(), running_.end(), [&](const auto& sequence) {
-    return waits(sequence) && sequence->request_id() > media_turn_;
-  });
-  if (next == running_.end()) next = std::find_if(running_.begin(), running_.end(), waits);
-  if (next == running_.end()) return;
+  for (const auto& sequence : running_) {
+    const bool has_turn =
+        std::ranges::find(media_turns_, sequence->request_id()) != media_turns_.end();
+    if (waits(sequence) && !has_turn) media_turns_.push_back(sequence->request_id());
+  }
+  auto next = running_.end();
+  for (; !media_turns_.empty(); media_turns_.pop_front()) {
+    next = std::ranges::find(running_, media_turns_.front(), &Sequence::request_id);
+    if (next != running_.end() && waits(*next)) break;
+  }
+  if (media_turns_.empty()) return;
   Sequence& sequence = **next;
-  media_turn_ = sequence.request_id();
   const MediaChunk& chunk = *sequence.next_span()->chunk;
   Status status;
   if (context_->is_encoded(chunk)) {
     status = decode_span(sequence);
+    media_turns_.pop_front();
   } else {
-    status = context_->encode_media(chunk);
     // Computed in the next step: what others encode meanwhile could take its place.
-    if (status.ok()) media_turn_ = sequence.request_id() - 1;
+    status = context_->encode_media(chunk);
     std::lock_guard lock(stats_mutex_);
     if (status.ok()) ++stats_.num_encoded_media;
   }

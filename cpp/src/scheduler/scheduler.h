@@ -90,12 +90,16 @@ class Scheduler : public Steppable {
   // the others' text goes on in between.
   void compute_media();
   Status decode_span(Sequence& sequence);
+  // Notes the log probabilities of what follows in the prompt, for tokens of it that were computed
+  // as the batch's entries from `begin` on.
+  void score(Sequence& sequence, int32_t begin, int32_t num_computed);
   // Says that so many of the sequence's tokens are now in the KV memory.
   void note_computed(Sequence& sequence, int32_t num_tokens);
   // Lets the decoding sequences guess ahead, where they are few.
   void draft();
   void sample(const std::vector<BatchShare>& shares, const std::vector<int32_t>& output_index);
-  // Samples what a sequence computed in this step, as far as its guesses were right.
+  // Samples what a sequence computed in this step, as far as its guesses were right. The index is
+  // that of its token before them.
   void sample_share(const BatchShare& share, int32_t output_index);
   void fail_shares(const std::vector<BatchShare>& shares, const Status& status);
   void accept_token(Sequence& sequence, SampledToken sampled);
@@ -120,7 +124,7 @@ class Scheduler : public Steppable {
   std::vector<SequenceId> free_ids_;
   std::vector<BatchEntry> batch_;
   Status end_status_;
-  uint64_t media_turn_ = 0;  // request whose media was computed last
+  std::deque<uint64_t> media_turns_;  // requests that have come to media, in their order
   int32_t num_reserved_cells_ = 0;  // by running sequences, without what they share
   double ms_per_prefill_token_ = 0.0;  // moving average
   double owed_ms_ = 0.0;  // of computing that nothing stops, for what was lost where it was

@@ -34,6 +34,7 @@ Sequence::Sequence(uint64_t request_id, GenerateRequest request, std::unique_ptr
     : request_id_(request_id),
       request_(std::move(request)),
       num_prompt_tokens_(static_cast<int32_t>(request_.prompt.size())),
+      is_scored_(request_.num_prompt_logprobs >= 0),
       sampler_(std::move(sampler)),
       outputs_(std::move(outputs)),
       tokens_(std::exchange(request_.prompt, {})),
@@ -110,9 +111,20 @@ void Sequence::append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batc
     const int32_t num_guess = i - num_pending();
     const Token token = num_guess < 0 ? tokens_[static_cast<size_t>(index)]
                                       : draft_[static_cast<size_t>(num_guess)];
-    const bool is_output = num_guess >= -1 && !request_.prefill_only;
+    const bool is_sampled = num_guess >= -1 && !request_.prefill_only;
+    const bool is_output = is_sampled || (is_scored_ && index + 1 < num_prompt_tokens_);
     batch.push_back({token, position_of(index), id_, is_output});
   }
+}
+
+std::optional<Token> Sequence::next_of_prompt(int32_t ahead) const {
+  const int32_t index = num_computed_ + ahead + 1;
+  if (index >= num_prompt_tokens_) return std::nullopt;
+  return tokens_[static_cast<size_t>(index)];
+}
+
+void Sequence::add_prompt_logprobs(TokenLogprobs logprobs) {
+  output_.prompt_logprobs.push_back(std::move(logprobs));
 }
 
 void Sequence::draft() {
@@ -181,7 +193,8 @@ void Sequence::finish(FinishReason reason, Status error) {
 
 bool Sequence::has_output() const {
   const bool has_progress = request_.report_progress && state_ == SequenceState::kPrefilling;
-  const bool has_text = !output_.text.empty() || !output_.logprobs.empty();
+  const bool has_text = !output_.text.empty() || !output_.logprobs.empty() ||
+                        !output_.prompt_logprobs.empty();
   return finish_reason_ != FinishReason::kNone || (request_.stream && has_text) || has_progress;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -92,10 +93,16 @@ class Sequence {
   // The count itself, or the beginning of the span it lies in: what can be reused.
   int32_t cut_before_span(int32_t num_tokens) const;
 
-  bool reuses_prefix() const { return request_.reuse_prefix; }
+  bool reuses_prefix() const { return request_.reuses_prefix(); }
   const Hash128& root() const { return prefix_.root; }
   const StoredPrefix& prefetched() const { return prefix_.prefetched; }
   void forget_prefetched() { prefix_.prefetched = {}; }
+  // Whether tokens of its prompt are still to get log probabilities.
+  bool is_scored() const { return is_scored_ && state_ == SequenceState::kPrefilling; }
+  int32_t num_prompt_logprobs() const { return request_.num_prompt_logprobs; }
+  // The prompt's token behind the one that is `ahead` of those computed; none = it has ended.
+  std::optional<Token> next_of_prompt(int32_t ahead) const;
+  void add_prompt_logprobs(TokenLogprobs logprobs);
   // Tokens that may be reused: one is computed for its logits.
   int32_t max_reusable() const {
     return static_cast<int32_t>(tokens_.size()) - (request_.prefill_only ? 0 : 1);
@@ -134,8 +141,8 @@ class Sequence {
   void drop_draft() { draft_.clear(); }
   const std::vector<Token>& drafted() const { return draft_; }
   Drafter& drafter() { return drafter_; }
-  // Appends the next `num_tokens` tokens: pending ones, of which the last asks for logits,
-  // and then drafted ones, which all do.
+  // Appends the next `num_tokens` tokens: pending ones, of which the last asks for logits, or all
+  // do that are scored, and then drafted ones, which all do.
   // REQUIRES: 0 < num_tokens <= num_pending_text() + drafted().size()
   void append_to_batch(int32_t num_tokens, std::vector<BatchEntry>& batch) const;
   // Says that those tokens were computed.
@@ -160,6 +167,7 @@ class Sequence {
   const uint64_t request_id_;
   GenerateRequest request_;  // without its prompt, which begins tokens_
   const int32_t num_prompt_tokens_;
+  const bool is_scored_;
   const std::unique_ptr<Sampler> sampler_;
   const std::shared_ptr<OutputQueue> outputs_;
 

@@ -16,11 +16,14 @@ from snapllm.errors import InvalidRequestError, StorageError
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
 
+    from snapllm._core import ModelInfo
+
 MAGIC = b"SNAPCTX\n"
 VERSION = 1
-MAX_HEADER_BYTES = 256 << 20
+MAX_HEADER_BYTES = 128 << 20
 _DIGEST_BYTES = 32
 _CHUNK_BYTES = 1 << 20
+_SLACK_BYTES = 16 << 20
 
 
 class Archive:
@@ -45,6 +48,15 @@ class Archive:
         self.record = record
         self._path, self._states_at, self._state_bytes = path, states_at, state_bytes
         self._digests = digests
+
+    def may_be_of(self, info: ModelInfo) -> bool:
+        """Whether a model's KV can take as much: only then is it read."""
+        num_tokens = len(self.record.tokens)
+        if info.kv_kind == "checkpoints":
+            most = info.kv_bytes + _SLACK_BYTES
+            return all(count <= most for count in self._state_bytes)
+        most = 2 * info.kv_bytes * num_tokens // max(1, info.kv_cells) + _SLACK_BYTES
+        return sum(self._state_bytes) <= most
 
     def read_states(self) -> list[bytes]:
         """The KV in pieces.

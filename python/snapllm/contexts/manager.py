@@ -250,7 +250,8 @@ class ContextManager:
                 ttl_seconds=ttl_seconds,
                 cache_namespace=cache_namespace,
             )
-            states = archive.read_states() if computed == old else ()
+            has_states = computed == old and archive.may_be_of(info)
+            states = archive.read_states() if has_states else ()
             return self._add(record, prompt, start=start, states=states, cancellation=cancellation)
 
     def get(self, reference: str, *, cache_namespace: str = "") -> ContextView:

@@ -18,7 +18,8 @@ from snapllm.errors import InvalidRequestError, StorageError
 
 log = logging.getLogger("snapllm.contexts")
 
-ContextName: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+ContextName: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+"""Empty = none is given."""
 TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
 
 _NO_NAMES = {".", "..", "stats", "ingest", "import"}

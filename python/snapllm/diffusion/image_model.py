@@ -82,6 +82,8 @@ class ImageModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int
     memory_bytes: int
     """What its worker has held at most, so far: of a GPU's memory where it computes on one."""
+    gpu_bytes: int
+    """The same; 0 where it computes on none."""
     load_ms: float
     loaded_at_ms: int
     num_threads: int
@@ -134,7 +136,7 @@ class ImageModel:
         self._changed = threading.Condition()
         self._queue: deque[tuple[ImageJob, float]] = deque()
         self._running: ImageJob | None = None
-        self._is_closed = self._is_evicted = False
+        self._is_closed = self._is_evicted = self._is_evicting = False
         self._thread = threading.Thread(target=self._run, name=f"images {model_id}", daemon=True)
         self._thread.start()
 
@@ -151,6 +153,7 @@ class ImageModel:
                 files=self._files,
                 file_bytes=self._file_bytes,
                 memory_bytes=self._worker.memory_bytes(),
+                gpu_bytes=self._worker.gpu_bytes(),
                 load_ms=self._load_ms,
                 loaded_at_ms=self._loaded_at_ms,
                 num_threads=self._num_threads,
@@ -350,14 +353,25 @@ class ImageModel:
     def evict(self) -> bool:
         """Ends the worker of an idle model, until the next request; False where it must stay."""
         with self._changed:
+            if self._is_evicting:
+                self._changed.wait_for(lambda: not self._is_evicting)
+                return self._is_evicted
             is_busy = self._running is not None or bool(self._queue)
             if is_busy or self.pinned or self._is_evicted or self._is_closed:
                 return False
-            if not self._worker.release():
-                return False
-            self._is_evicted = True
-            self._on_memory(None)
-            return True
+            self._is_evicting = True
+        # Without the lock: the end of a process with gigabytes takes seconds. Whatever is asked
+        # for meanwhile waits in the queue.
+        is_free = False
+        try:
+            is_free = self._worker.release()
+            if is_free:
+                self._on_memory(None)
+        finally:
+            with self._changed:
+                self._is_evicting, self._is_evicted = False, is_free
+                self._changed.notify_all()
+        return is_free
 
     def close(self) -> None:
         """Ends all jobs and the worker; its memory is free afterwards.
@@ -402,19 +416,23 @@ class ImageModel:
                 log.exception("an image job failed at its end")
 
     def _run_next(self) -> bool:
-        """Waits for a job and makes it; False when the model is closed."""
+        """Waits for a job and makes it, or evicts the model that has none for long; False when the
+        model is closed."""
         with self._changed:
-            while not (self._queue or self._is_closed):
-                left_s = self._idle_left_s()
-                if left_s == 0:
-                    self.evict()
-                else:
-                    self._changed.wait(left_s)
+            while self._is_evicting or not (
+                self._queue or self._is_closed or self._idle_left_s() == 0
+            ):
+                self._changed.wait(None if self._is_evicting else self._idle_left_s())
             if self._is_closed:
                 return False
-            job, submitted = self._queue.popleft()
-            self._running, job.state = job, "running"
+            taken = self._queue.popleft() if self._queue else None
+            if taken is not None:
+                self._running, taken[0].state = taken[0], "running"
             behind = [queued for queued, _ in self._queue]
+        if taken is None:
+            self.evict()
+            return True
+        job, submitted = taken
         for position, queued in enumerate(behind):
             queued.tell(ImageQueued(position + 1))
         outcome = self._make(job, time.monotonic() - submitted)

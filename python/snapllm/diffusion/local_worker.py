@@ -76,6 +76,10 @@ class LocalWorker:
     def cancel(self) -> None:
         """Nothing to do: a job asks at each step whether it is cancelled."""
 
+    def gpu_bytes(self) -> int:
+        """What the model holds of a device's memory."""
+        return self._device_bytes
+
     def memory_bytes(self) -> int:
         """Of a device's memory; the machine's is not known apart from the rest of the process."""
         return self._device_bytes

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 from typing_extensions import TypedDict
 
-from snapllm._checks import check_path, convert, plain_number
+from snapllm._checks import check_path, convert, is_folder, plain_number
 from snapllm._numbers import INT32_MAX
 from snapllm.diffusion.parts import EXTRA_PARTS
 from snapllm.errors import InvalidRequestError
@@ -89,7 +89,7 @@ def read_options(options: LoadImageOptions) -> ImageModelOptions:
         if given is not None and (text := check_path(cast(str, given), name)):
             paths[name] = Path(text)
     lora_dir = paths.pop("lora_dir", None)
-    if lora_dir is not None and not lora_dir.is_dir():
+    if lora_dir is not None and not is_folder(lora_dir):
         raise InvalidRequestError(f"lora_dir: {lora_dir} is not a folder", param="lora_dir")
     plain = {
         name: plain_number(value)

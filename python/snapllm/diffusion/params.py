@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 from typing_extensions import TypedDict
 
-from snapllm._checks import check_text, invalid_field, plain_number
+from snapllm._checks import check_text, invalid_field, is_file, plain_number
 from snapllm.errors import InvalidRequestError
 
 SIZE_STEP = 64
@@ -248,7 +248,7 @@ def find_lora(name: str, lora_dir: Path | None, param: str) -> Path:
         raise _refusal(param, f"{name!r} is not a LoRA's name")
     for suffix in (".safetensors", ".gguf"):
         path = lora_dir / (name + suffix)
-        if path.is_file():
+        if is_file(path):
             return path
     raise _refusal(param, f"there is no LoRA {name!r}")
 

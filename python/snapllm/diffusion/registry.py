@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from snapllm._gate import Gate
+from snapllm._model_ids import check_is_there
 from snapllm.diffusion.image_model import ImageModel
 from snapllm.diffusion.options import ImageModelOptions, LoadImageOptions, read_options
 from snapllm.diffusion.weights_file import WeightsFile, read_header
@@ -125,7 +126,7 @@ class ImageModels:
             raise ModelNotFoundError("no image model is loaded")
         model = self._models.get(model_id or self._active or "")
         if model is None:
-            raise ModelNotFoundError(f"Image model not found: {model_id}")
+            raise ModelNotFoundError(f"Model not found: {model_id}")
         return model
 
     def all(self) -> list[ImageModel]:
@@ -143,7 +144,8 @@ class ImageModels:
             model = self._find(model_id)
             del self._models[model.id]
             if self._active == model.id:
-                self._active = min(self._models, default=None)
+                left = sorted(self._models.values(), key=lambda each: each.used_at)
+                self._active = left[-1].id if left else None
         model.close()
 
     def close(self) -> None:
@@ -179,12 +181,14 @@ def _take_again(model: ImageModel, path: Path, wanted: ImageModelOptions) -> Non
     """Loads a model for the second time: it is there already.
 
     Raises:
+        ModelFileNotFoundError: There is no such file.
         InvalidRequestError: It is of another file, or has not what is wanted of it now.
     """
-    if model.info.path != str(path):
-        raise InvalidRequestError(
-            f"model_id {model.id} is taken by {model.info.path}", param="model_id"
-        )
+    own = Path(model.info.path)
+    if path != own:
+        check_is_there(path)
+        if not (own.exists() and path.samefile(own)):
+            raise InvalidRequestError(f"model_id {model.id} is taken by {own}", param="model_id")
     if not wanted.agrees(model.options):
         raise InvalidRequestError(
             f"model_id {model.id} is loaded with other options: unload it first", param="model_id"

@@ -209,6 +209,10 @@ class WorkerProcess:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
+    def gpu_bytes(self) -> int:
+        """What the process holds of a device's memory; 0 where it computes on none."""
+        return self._device_bytes if self.is_alive else 0
+
     def memory_bytes(self) -> int:
         """What the process holds at most, so far: of a device's memory where it computes on one,
         else of the machine's; 0 if unknown."""

@@ -20,6 +20,7 @@ from snapllm.protocol.anthropic_conversation import (
     read_conversation,
 )
 from snapllm.protocol.anthropic_refusals import (
+    form_beside_begun_answer,
     refuse_forms_of_begun_answer,
     refuse_forms_of_no_answer,
     refuse_what_is_not_here,
@@ -62,16 +63,18 @@ def parse_messages(body: bytes, *, strip_billing: bool = True) -> Parsed:
 
 def parse_count(body: bytes, *, strip_billing: bool = True) -> Parsed:
     """Reads the body of POST /v1/messages/count_tokens; raises as `parse_messages` does."""
-    return _parse(decode_body(body, _count_decoder), strip_billing)
+    return _parse(decode_body(body, _count_decoder), strip_billing, is_answered=False)
 
 
-def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
+def _parse(wire: MessagesRequest, strip_billing: bool, *, is_answered: bool = True) -> Parsed:
     refuse_what_is_not_here(wire)
     conversation = read_conversation(wire, strip_billing=strip_billing)
     tools, mode = offered(wire)
     thinking = wire.thinking is not None and wire.thinking.type != "disabled"
     schema, schema_field = _json_schema(wire)
-    has_begun = wire.messages[-1].role == "assistant" and _read_beginning(conversation, wire)
+    has_begun = wire.messages[-1].role == "assistant" and _read_beginning(
+        conversation, wire, is_answered=is_answered
+    )
     request = ChatRequest(
         model=wire.model,
         messages=conversation.messages,
@@ -82,7 +85,7 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
         ),
         continue_final_message=has_begun,
         thinking=thinking,
-        thinking_budget_tokens=_budget(wire) if thinking else UNLIMITED,
+        thinking_budget_tokens=_budget(wire) if thinking and is_answered else UNLIMITED,
         json_schema=schema,
         json_schema_field=schema_field,
         sampling=_sampling(wire),
@@ -94,15 +97,22 @@ def _parse(wire: MessagesRequest, strip_billing: bool) -> Parsed:
     return Parsed(request, bool(wire.stream), conversation.breakpoint(), omits_thinking, may_edit)
 
 
-def _read_beginning(conversation: Conversation, wire: MessagesRequest) -> bool:
+def _read_beginning(
+    conversation: Conversation, wire: MessagesRequest, *, is_answered: bool
+) -> bool:
     """Whether the assistant's message at the end has a text that the answer goes on from; leaves
-    it out where it is empty."""
+    it out where it is empty. Where tokens are only counted it may be a whole turn, too."""
     where = f"messages[{len(wire.messages) - 1}].content"
-    refuse_forms_of_begun_answer(wire, where)
+    if is_answered:
+        refuse_forms_of_begun_answer(wire, where)
+    elif form_beside_begun_answer(wire):
+        return False
     if is_begun(conversation.messages):
         return True
     last = conversation.messages[-1]
     if last.tool_calls or last.reasoning_content:
+        if not is_answered:
+            return False
         raise InvalidRequestError(
             f"{where}: the beginning of an answer must be a text; calls need their results",
             param=where,

@@ -27,6 +27,7 @@ from snapllm.params import ChatRequest
 from snapllm.protocol.anthropic import Parsed
 from snapllm.protocol.anthropic_conversation import TOOL_ID_PREFIX
 from snapllm.protocol.anthropic_refusals import ThreadsUnsupportedError
+from snapllm.protocol.carried_reasoning import encode_reasoning
 from snapllm.protocol.error_codes import ApiError
 
 if TYPE_CHECKING:
@@ -91,8 +92,11 @@ def _stop(finish: Finish | ChatResult, request: ChatRequest) -> tuple[str, str |
     return "end_turn", None
 
 
-def signature(thinking: str) -> str:
-    """What a thinking block is signed with; nothing depends on it."""
+def signature(thinking: str, *, is_omitted: bool = False) -> str:
+    """What a thinking block is signed with: where its text is omitted that text, so that the model
+    has it again in the client's next request."""
+    if is_omitted:
+        return encode_reasoning(thinking)
     return base64.b64encode(hashlib.sha256(thinking.encode()).digest()).decode()
 
 
@@ -151,7 +155,9 @@ class Answer:
                 {
                     "type": "thinking",
                     "thinking": "" if self._parsed.omits_thinking else result.reasoning,
-                    "signature": signature(result.reasoning),
+                    "signature": signature(
+                        result.reasoning, is_omitted=self._parsed.omits_thinking
+                    ),
                 }
             )
         if result.content:
@@ -165,6 +171,8 @@ class Answer:
             }
             for call in result.tool_calls
         ]
+        if not content and self._parsed.request.max_tokens > 0:
+            content.append({"type": "text", "text": ""})  # clients read the first
         reason, sequence = _stop(result, self._parsed.request)
         body: MessageAnswer = {
             **self._head(content, self.usage(result.usage)),
@@ -224,10 +232,12 @@ class BlockStream:
 
     Args:
         omits_thinking: Leave the text of thinking blocks empty.
+        is_answered: Whether there is a block at least, as clients read the first.
     """
 
-    def __init__(self, *, omits_thinking: bool = False) -> None:
+    def __init__(self, *, omits_thinking: bool = False, is_answered: bool = True) -> None:
         self._omits_thinking = omits_thinking
+        self._is_answered = is_answered
         self._index = -1
         self._type: str | None = None
         self._thinking: list[str] = []
@@ -235,7 +245,9 @@ class BlockStream:
     def events(self, event: ChatEvent) -> bytes:
         """The block events of a chat event, if any; those that close the last for a `Finish`."""
         if isinstance(event, Finish):
-            return self._close()
+            is_empty = self._is_answered and self._index < 0
+            opened = self._open("text", {"type": "text", "text": ""}) if is_empty else b""
+            return opened + self._close()
         if isinstance(event, TextDelta):
             opened = self._open("text", {"type": "text", "text": ""})
             return opened + self._delta({"type": "text_delta", "text": event.text})
@@ -278,7 +290,8 @@ class BlockStream:
         if self._type == "thinking":
             text = "".join(self._thinking)
             self._thinking.clear()
-            signed = self._delta({"type": "signature_delta", "signature": signature(text)})
+            sign = signature(text, is_omitted=self._omits_thinking)
+            signed = self._delta({"type": "signature_delta", "signature": sign})
         self._type = None
         return signed + encode_event(
             "content_block_stop", {"type": "content_block_stop", "index": self._index}

@@ -50,14 +50,30 @@ def block_text(block: Block, where: str) -> str:
 
 
 def said_text(block: Block, where: str) -> str:
-    """The text of a block of the assistant's turn, of which a search that another server made is
-    shown as what was asked for and found; see `block_text`."""
-    if block.type == "server_tool_use":
+    """The text of a block of the assistant's turn, of which a tool that another server ran is
+    shown as what was asked for and found; "" = there is nothing to show. See `block_text`."""
+    if block.type == "fallback":  # says which model went on
+        return ""
+    if block.type == "compaction":
+        return block.content if isinstance(block.content, str) else ""
+    if block.type in ("server_tool_use", "mcp_tool_use"):
         return f"{block.name}: {msgspec.json.encode(block.input or {}).decode()}"
-    if block.type == "web_search_tool_result":
-        found = blocks_of(block.content)
-        return "\n".join(_lines(page.title, page.url, page.error_code) for page in found)
+    if block.type.endswith("_tool_result"):
+        return _found(block)
     return block_text(block, where)
+
+
+def _found(block: Block) -> str:
+    """What is readable of a result: pages, outputs, texts, names of tools or an error."""
+    source = block.source if isinstance(block.source, Source) else None
+    return _lines(
+        *(block.title, block.url, block.error_code, block.text, block.tool_name),
+        *(block.stdout, block.stderr),
+        source.data if source is not None and source.type == "text" else None,
+        block.content if isinstance(block.content, str) else None,
+        *map(_found, [] if isinstance(block.content, str) else blocks_of(block.content)),
+        *map(_found, block.tool_references or ()),
+    )
 
 
 def block_parts(block: Block, where: str) -> list[ContentPart]:

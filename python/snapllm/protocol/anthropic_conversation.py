@@ -24,6 +24,7 @@ from snapllm.protocol.anthropic_types import (
     InputMessage,
     MessagesRequest,
 )
+from snapllm.protocol.carried_reasoning import decode_reasoning
 
 TOOL_ID_PREFIX = "toolu_"
 # Differs in every request of one client, and would end every common prefix.
@@ -114,8 +115,20 @@ def read_conversation(wire: MessagesRequest, *, strip_billing: bool) -> Conversa
         until, control = _last_marked(wire.system)
         conversation.mark(control, *_system_turn(until, strip_billing))
     conversation.messages += system
+    last_user = max((i for i, each in enumerate(wire.messages) if each.role == "user"), default=-1)
+    said: list[tuple[Block, str]] = []  # by the assistant, in the messages before
     for i, message in enumerate(wire.messages):
-        _add_message(conversation, message, f"messages[{i}].content")
+        if message.clear_at == "next_user_message" and message.role == "system" and i < last_user:
+            continue
+        where = f"messages[{i}].content"
+        if message.role == "assistant":
+            blocks = _blocks_of(message, where)
+            said += [(block, f"{where}[{j}]") for j, block in enumerate(blocks)]
+            if i + 1 == len(wire.messages) or wire.messages[i + 1].role != "assistant":
+                _add_assistant(conversation, said)
+                said = []
+        else:
+            _add_message(conversation, message, where)
     conversation.mark(wire.cache_control)
     return conversation
 
@@ -142,19 +155,29 @@ def _system_text(system: str | list[Block] | None, strip_billing: bool) -> str:
     return "\n\n".join(text for text in said if text)
 
 
+def _blocks_of(message: InputMessage, where: str) -> list[Block]:
+    if message.content is None and (message.role != "system" or message.output_config is None):
+        raise InvalidRequestError(f"{where} is required", param=where)
+    return blocks_of(message.content)
+
+
+def _add_assistant(conversation: Conversation, said: Sequence[tuple[Block, str]]) -> None:
+    """Adds a turn of the assistant: messages that follow each other are one."""
+    until, control = _last_marked([block for block, _ in said])
+    if control is not None:
+        conversation.mark(control, _assistant(said[: len(until)]))
+    conversation.messages.append(_assistant(said))
+
+
 def _add_message(conversation: Conversation, message: InputMessage, where: str) -> None:
-    blocks = blocks_of(message.content)
-    if message.role == "assistant":
-        until, control = _last_marked(blocks)
-        conversation.mark(control, _assistant(until, where))
-        conversation.messages.append(_assistant(blocks, where))
-    elif message.role == "system":
+    blocks = _blocks_of(message, where)
+    if message.role == "system" and blocks:
         # Templates take system turns at the beginning only.
         text = "\n".join(texts(blocks, where))
         conversation.add_part(ContentPart("text", f"<system>\n{text}\n</system>"))
         for block in blocks:
             conversation.mark(block.cache_control)
-    else:
+    elif message.role == "user":
         if all(block.type == "text" and block.text == "" for block in blocks):
             raise InvalidRequestError(f"{where}: a user's message must not be empty", param=where)
         for i, block in enumerate(blocks):
@@ -190,27 +213,27 @@ def _tool_result(block: Block, where: str) -> Message:
     return Message("tool", content, tool_call_id=block.tool_use_id.removeprefix(TOOL_ID_PREFIX))
 
 
-def _assistant(blocks: Sequence[Block], where: str) -> Message:
+def _assistant(blocks: Sequence[tuple[Block, str]]) -> Message:
     said: list[str] = []
     thoughts: list[str] = []
     calls: list[MessageToolCall] = []
-    for i, block in enumerate(blocks):
+    for block, where in blocks:
         if block.type == "thinking":
-            thoughts.append(block.thinking or "")
+            thoughts.append(block.thinking or decode_reasoning(block.signature or ""))
         elif block.type == "redacted_thinking":
             continue
         elif block.type == "tool_use":
             if not block.name or not block.id:
                 raise InvalidRequestError(
-                    f"{where}[{i}]: a tool_use needs an id and a name", param=f"{where}[{i}]"
+                    f"{where}: a tool_use needs an id and a name", param=where
                 )
             call = FunctionCall(block.name, block.input or {})
             calls.append(MessageToolCall(call, block.id.removeprefix(TOOL_ID_PREFIX)))
         else:
-            said.append(said_text(block, f"{where}[{i}]"))
+            said.append(said_text(block, where))
     return Message(
         "assistant",
-        "\n".join(said),
+        "\n".join(text for text in said if text),
         tool_calls=calls or None,
         reasoning_content="\n".join(thoughts) or None,
     )

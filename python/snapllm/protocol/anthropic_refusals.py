@@ -66,13 +66,19 @@ def refuse_forms_of_begun_answer(wire: MessagesRequest, where: str) -> None:
     Raises:
         InvalidRequestError: Such a field is given; `param` names it.
     """
-    param = _form_of_answer(wire)
-    if not param and wire.thinking is not None and wire.thinking.type != "disabled":
-        param = "thinking.type"
+    param = form_beside_begun_answer(wire)
     if param:
         raise InvalidRequestError(
             f"{param} cannot be given where the answer goes on from {where}", param=param
         )
+
+
+def form_beside_begun_answer(wire: MessagesRequest) -> str:
+    """The field that says how an answer is to begin; "" = none."""
+    param = _form_of_answer(wire)
+    if not param and wire.thinking is not None and wire.thinking.type != "disabled":
+        param = "thinking.type"
+    return param
 
 
 def _form_of_answer(wire: MessagesRequest) -> str:

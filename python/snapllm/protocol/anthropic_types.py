@@ -49,17 +49,22 @@ class Block(msgspec.Struct):
     id: str | None = None
     name: str | None = None
     input: dict[str, Any] | None = None
-    # tool_result; content is a search_result's too, and a web_search_tool_result's
+    # tool_result; content is a search_result's too, and that of results of other servers' tools
     tool_use_id: str | None = None
     content: str | list[Block] | Block | None = None
     is_error: bool | None = None
-    # what a web_search_tool_result holds: pages, or an error
+    # what the results of such tools hold: pages, or an error
     url: str | None = None
     error_code: str | None = None
     # tool_reference
     tool_name: str | None = None
     # thinking
     thinking: str | None = None
+    signature: str | None = None
+    # what tools left behind that another server ran
+    stdout: str | None = None
+    stderr: str | None = None
+    tool_references: list[Block] | None = None
     cache_control: CacheControl | None = None
 
 
@@ -67,7 +72,11 @@ class InputMessage(msgspec.Struct):
     """One message of the conversation."""
 
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
+    content: str | list[Block] | None = None
+    """None: of a system message that says nothing, and is there for its other fields."""
+    clear_at: str | None = None
+    """Until when a system message is shown: "next_user_message"; None = always."""
+    output_config: dict[str, Any] | None = None
 
 
 class ToolDefinition(msgspec.Struct):
@@ -152,4 +161,4 @@ class CountTokensRequest(MessagesRequest, kw_only=True):
     """The body of POST /v1/messages/count_tokens."""
 
     max_tokens: MaxTokens = INT32_MAX
-    """Nothing is generated: it bounds no budget."""
+    """Nothing is generated."""

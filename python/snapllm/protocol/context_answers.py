@@ -128,7 +128,7 @@ class ContextStatsAnswer(TypedDict):
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _expiry(record: ContextRecord) -> str | None:

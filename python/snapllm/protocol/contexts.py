@@ -149,7 +149,7 @@ def parse_import(query: Mapping[str, str]) -> ImportQuery:
 
 
 def parse_filters(tier: str | None, model_id: str | None) -> tuple[str | None, str | None]:
-    """Checks the filters of the list."""
-    if tier not in (None, "hot", "warm", "cold"):
+    """Checks the filters of the list; empty ones are none."""
+    if tier and tier not in ("hot", "warm", "cold"):
         raise InvalidRequestError("tier must be hot, warm or cold", param="tier")
-    return tier, model_id
+    return tier or None, model_id or None

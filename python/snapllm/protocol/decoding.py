@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
+import math
 import re
 from typing import TypeVar
 
@@ -25,10 +27,12 @@ _OWN_FIELD = re.compile(r"`\$\.(\w+)`$")
 
 # Far deeper than any real request, and within what recursive readers can take.
 MAX_JSON_DEPTH = 100
+_MAX_WHOLE = 2**53  # above it a float may stand for several
 
 
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    """Decodes a request body. A field that is null and cannot be counts as not given.
+    """Decodes a request body. A field that is null and cannot be counts as not given, and 5.0 is
+    5, as in JSON Schema.
 
     Raises:
         InvalidRequestError: It is no JSON, or a field does not fit; `param` names it.
@@ -41,6 +45,8 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if "Expected `int" in str(error) and "got `float`" in str(error):
+            return _decode_whole_numbers(body, decoder, error)
         return _decode_without_nulls(body, decoder, error)
     except UnicodeDecodeError as error:
         problem = _invalid_utf8(body) or str(error)
@@ -48,6 +54,36 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     except (msgspec.DecodeError, RecursionError) as error:
         problem = _half_of_a_pair(body) or str(error)
         raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
+
+
+def _decode_whole_numbers(
+    body: bytes, decoder: msgspec.json.Decoder[_T], error: msgspec.ValidationError
+) -> _T:
+    body = _with_whole_numbers(body)
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as other:
+        error = other
+    return _decode_without_nulls(body, decoder, error)
+
+
+def _with_whole_numbers(body: bytes) -> bytes:
+    """The body with 5.0 written as 5; as it is where that cannot be."""
+
+    def number(text: str) -> int | float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(text)
+        return int(value) if value.is_integer() and abs(value) <= _MAX_WHOLE else value
+
+    def refuse(text: str) -> float:
+        raise ValueError(text)
+
+    try:
+        found = json.loads(body, parse_float=number, parse_constant=refuse)
+        return msgspec.json.encode(found)
+    except (ValueError, OverflowError, RecursionError):
+        return body
 
 
 def _invalid_utf8(body: bytes) -> str:

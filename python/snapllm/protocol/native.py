@@ -13,6 +13,7 @@ from msgspec import Meta
 from typing_extensions import NotRequired, TypedDict
 
 from snapllm.conversation import Message
+from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ChatResult, Usage, tokens_per_second
 from snapllm.params import (
     DEFAULT_MAX_TOKENS,
@@ -35,6 +36,8 @@ from snapllm.protocol.decoding import decode_body
 
 _encode = msgspec.json.encode
 MAX_BATCH = 256
+MAX_BATCH_CHARS = 1 << 26
+"""Of the system prompt, which each prompt of a batch comes with."""
 
 
 class SamplingFields(msgspec.Struct, kw_only=True):
@@ -119,6 +122,8 @@ def parse_generate(body: bytes) -> tuple[ChatRequest | CompletionRequest, bool]:
 def parse_batch(body: bytes) -> list[ChatRequest | CompletionRequest]:
     """Reads a batch: one request for each prompt, in their order."""
     wire = decode_body(body, _batch_decoder)
+    if len(wire.system or "") * len(wire.prompts) > MAX_BATCH_CHARS:
+        raise InvalidRequestError("system: with each of the prompts it is too long", param="system")
     return [_request(wire, prompt) for prompt in wire.prompts]
 
 

@@ -199,6 +199,7 @@ def cache_stats_object(
     misses = sum(int(each["num_prompt_tokens"][0]) for each in totals.values()) - hits
     memory = stats.memory
     gpu_bytes = sum(info.gpu_bytes for info in models if info.state == "resident")
+    gpu_bytes += sum(info.gpu_bytes for info in images)
     counts: CacheCounts = {
         "total_models_loaded": num_in_memory([*models, *images]),
         "gpu_memory_used_mb": megabytes(gpu_bytes),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,7 +74,7 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
     wire = decode_body(body, _decoder)
     _refuse_unsupported(wire)
     tools, mode = read_tools(wire)
-    thinking, template_kwargs = _thinking(wire)
+    thinking, template_kwargs = thinking_options(wire.reasoning_effort, wire.chat_template_kwargs)
     form = answer_form(wire)
     if form.grammar and tools and mode != "none":
         message = f"{form.field} cannot be used with tools"
@@ -117,24 +117,26 @@ def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
         raise InvalidRequestError("top_logprobs requires logprobs", param="top_logprobs")
 
 
-def thinks(effort: ReasoningEffort | None) -> bool:
-    """Whether the model is to think first."""
-    return effort not in (None, "none", "minimal")
+def thinking_options(
+    effort: ReasoningEffort | None, template_kwargs: Mapping[str, Any] | None = None
+) -> tuple[bool, dict[str, Any]]:
+    """Whether the model thinks first, and the template's variables, among them the effort.
 
+    Args:
+        effort: What is asked for; None = nothing, and no thinking.
+        template_kwargs: The variables that the client gives; `enable_thinking` decides.
 
-def _thinking(wire: ChatCompletionRequest) -> tuple[bool, dict[str, Any]]:
-    """Thinking is on when asked for by either of the fields that clients use."""
-    kwargs = dict(wire.chat_template_kwargs or {})
-    if "enable_thinking" in kwargs:
-        value = kwargs.pop("enable_thinking")
-        if not isinstance(value, bool):
-            param = "chat_template_kwargs.enable_thinking"
-            raise InvalidRequestError(f"{param} must be a boolean", param=param)
-        return value, kwargs
-    if wire.reasoning_effort is None:
-        return False, kwargs
-    kwargs["reasoning_effort"] = wire.reasoning_effort
-    return thinks(wire.reasoning_effort), kwargs
+    Raises:
+        InvalidRequestError: `enable_thinking` is no boolean.
+    """
+    kwargs = dict(template_kwargs or {})
+    thinking = kwargs.pop("enable_thinking", None)
+    if thinking is not None and not isinstance(thinking, bool):
+        param = "chat_template_kwargs.enable_thinking"
+        raise InvalidRequestError(f"{param} must be a boolean", param=param)
+    if effort is not None and thinking is not False:
+        kwargs["reasoning_effort"] = effort
+    return effort not in (None, "none", "minimal") if thinking is None else thinking, kwargs
 
 
 def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:

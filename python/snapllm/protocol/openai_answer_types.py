@@ -95,8 +95,9 @@ class CompletionLogprobs(TypedDict):
     """The log probabilities of a text's tokens, in one list for each fact."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    """None: a prompt's first, which follows nothing."""
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

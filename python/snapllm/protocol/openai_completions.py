@@ -5,16 +5,20 @@ Reference: OpenAI API, "Create completion".
 
 from __future__ import annotations
 
+import codecs
+import math
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 from typing_extensions import TypedDict
 
-from snapllm._numbers import TokenId
+from snapllm._numbers import INT32_MAX, TokenId
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     Completion,
@@ -27,7 +31,6 @@ from snapllm.outputs import (
 )
 from snapllm.params import (
     CompletionRequest,
-    MaxTokens,
     MinP,
     ModelName,
     Penalty,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     )
 
 _encode = msgspec.json.encode
+_new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's own
 MAX_CHOICES = 256
 _OTHER_FORMS = (
@@ -67,7 +71,8 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
 
     model: ModelName
     prompt: str | list[str | TokenId | list[TokenId]]
-    max_tokens: MaxTokens | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=INT32_MAX)] | None = None
+    """0 = nothing is generated: for the log probabilities of the prompt, with `echo`."""
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopKOrAll | None = None
@@ -103,8 +108,8 @@ class Parsed(msgspec.Struct, frozen=True):
     """A request, one for each prompt, and how its answer is to be written."""
 
     requests: list[CompletionRequest]
-    echoes: list[str]
-    """Text that goes before the answer to each prompt; empty without `echo`."""
+    has_echo: bool
+    """Whether the prompt goes before each answer to it."""
     stream: bool
     include_usage: bool
 
@@ -124,10 +129,9 @@ def parse(body: bytes) -> Parsed:
     prompts = _prompts(wire.prompt)
     if len(prompts) * (wire.n or 1) > MAX_CHOICES:
         raise InvalidRequestError(f"more than {MAX_CHOICES} choices", param="prompt")
-    if wire.echo and (wire.logprobs is not None or any(not isinstance(p, str) for p in prompts)):
-        raise InvalidRequestError(
-            "echo is supported for text prompts without logprobs only", param="echo"
-        )
+    if wire.echo and wire.suffix:
+        raise InvalidRequestError("echo does not go with a suffix", param="echo")
+    has_prompt_logprobs = wire.echo and wire.logprobs is not None
     stop = wire.stop if wire.stop is not None else ()
     requests = [
         CompletionRequest(
@@ -135,15 +139,15 @@ def parse(body: bytes) -> Parsed:
             prompt=prompt,
             suffix=wire.suffix or "",
             sampling=_sampling(wire),
-            max_tokens=wire.max_tokens or _DEFAULT_MAX_TOKENS,
+            max_tokens=_DEFAULT_MAX_TOKENS if wire.max_tokens is None else wire.max_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             n=wire.n or 1,
+            num_prompt_logprobs=wire.logprobs or 0 if has_prompt_logprobs else -1,
         )
         for prompt in prompts
     ]
-    echoes = [p if wire.echo and isinstance(p, str) else "" for p in prompts]
     include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
-    return Parsed(requests, echoes, bool(wire.stream), include_usage)
+    return Parsed(requests, bool(wire.echo), bool(wire.stream), include_usage)
 
 
 def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
@@ -171,31 +175,73 @@ def _token_text(entry: TokenLogprob | TokenAlternative) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in entry.bytes)
 
 
-def _is_first_of_character(byte: int) -> bool:
-    return byte & 0xC0 != 0x80  # UTF-8: the others are 10xxxxxx
+def _lead(tokens: Sequence[bytes], echo: str) -> int:
+    """Characters that a tokenizer has put before a prompt: a token, a blank or both."""
+    begin = b"".join(tokens).decode(errors="replace")
+    return next((i for i in range(len(begin)) if echo.startswith(begin[i:])), 0)
 
 
-def _num_begun(text: bytes) -> int:
-    """Characters whose first byte is in this text."""
-    return sum(map(_is_first_of_character, text))
+class _Place:
+    """Where in a choice's text its tokens begin, in characters: first the prompt's, in its echo."""
+
+    def __init__(self, echo: str = "") -> None:
+        self._echo = echo
+        self._decoder = _new_decoder()
+        self._num_characters = 0
+        self._lead: int | None = None  # as soon as the prompt has begun
+        self._is_answer = False
+
+    def of_prompt(self, tokens: Sequence[bytes]) -> list[int]:
+        """Where the prompt's next tokens begin."""
+        if self._lead is None and tokens:
+            self._lead = _lead(tokens[:2], self._echo)
+        lead = self._lead or 0
+        return [max(0, begin - lead) for begin in map(self._take, tokens)]
+
+    def of_answer(self, tokens: Sequence[bytes]) -> list[int]:
+        """Where the answer's next tokens begin, which follows the echo."""
+        if tokens and not self._is_answer:
+            self._is_answer = True
+            self._num_characters, self._decoder = len(self._echo), _new_decoder()
+        return [self._take(token) for token in tokens]
+
+    def _take(self, token: bytes) -> int:
+        begin = self._num_characters
+        self._num_characters += len(self._decoder.decode(token))
+        return begin
 
 
-def _logprobs_object(entries: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs | None:
-    """`offset`: characters that began before the first entry."""
+def _top_logprobs(entry: TokenLogprob) -> dict[str, float]:
+    """The likeliest tokens by their texts, and the token itself; of two that read alike the
+    likelier."""
+    found: dict[str, float] = {}
+    for each in entry.top:
+        found.setdefault(_token_text(each), each.logprob)
+    found.setdefault(_token_text(entry), entry.logprob)
+    return found
+
+
+def _logprobs_object(
+    prompt: Sequence[TokenLogprob], answer: Sequence[TokenLogprob], place: _Place
+) -> CompletionLogprobs | None:
+    entries = [*prompt, *answer]
     if not entries:
         return None
-    offsets = []
-    for entry in entries:
-        within = bool(entry.bytes) and not _is_first_of_character(entry.bytes[0])
-        offsets.append(max(0, offset - within))
-        offset += _num_begun(entry.bytes)
+    follow = [not math.isnan(entry.logprob) for entry in entries]
     return {
         "tokens": [_token_text(entry) for entry in entries],
-        "token_logprobs": [entry.logprob for entry in entries],
-        "top_logprobs": [
-            {_token_text(each): each.logprob for each in entry.top} for entry in entries
+        "token_logprobs": [
+            entry.logprob if follows else None
+            for entry, follows in zip(entries, follow, strict=True)
         ],
-        "text_offset": offsets,
+        "top_logprobs": [
+            _top_logprobs(entry) if follows else None
+            for entry, follows in zip(entries, follow, strict=True)
+        ],
+        "text_offset": [
+            *place.of_prompt([entry.bytes for entry in prompt]),
+            *place.of_answer([entry.bytes for entry in answer]),
+        ],
     }
 
 
@@ -220,7 +266,7 @@ class Encoder:
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._model = model
         self._created = int(time.time())
-        self._offsets: dict[int, int] = {}
+        self._places: defaultdict[int, _Place] = defaultdict(_Place)  # of the choices
 
     def response(self, results: Sequence[tuple[str, Completion]], usage: CompletionUsage) -> bytes:
         """The body of an answer that is not streamed; each result with its echo."""
@@ -228,7 +274,7 @@ class Encoder:
             {
                 "index": index,
                 "text": echo + result.text,
-                "logprobs": _logprobs_object(result.logprobs, len(echo)),
+                "logprobs": _logprobs_object(result.prompt_logprobs, result.logprobs, _Place(echo)),
                 "finish_reason": result.finish_reason,
             }
             for index, (echo, result) in enumerate(results)
@@ -237,17 +283,15 @@ class Encoder:
         return _encode(body)
 
     def echo(self, index: int, text: str) -> bytes:
-        """The chunk that repeats the prompt."""
+        """The chunk that repeats the prompt; the first of its choice."""
+        self._places[index] = _Place(text)
         return self._chunk(index, text, None, None)
 
     def chunk(self, index: int, chunk: CompletionChunk) -> bytes:
         """A chunk of one choice."""
         # The tokens' own texts: a stop string may begin within the last.
-        offset = self._offsets.get(index, 0)
-        self._offsets[index] = offset + sum(_num_begun(entry.bytes) for entry in chunk.logprobs)
-        return self._chunk(
-            index, chunk.text, _logprobs_object(chunk.logprobs, offset), chunk.finish_reason
-        )
+        logprobs = _logprobs_object(chunk.prompt_logprobs, chunk.logprobs, self._places[index])
+        return self._chunk(index, chunk.text, logprobs, chunk.finish_reason)
 
     def usage_chunk(self, usage: CompletionUsage) -> bytes:
         """The last chunk of a stream whose client asked for usage."""

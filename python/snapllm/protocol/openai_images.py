@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -30,6 +30,9 @@ _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 DEFAULT_SIDE = 512
 
 
+Quality: TypeAlias = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+
 class ImagesRequest(msgspec.Struct, kw_only=True):
     """The body of POST /v1/images/generations; fields it does not name are ignored."""
 
@@ -42,7 +45,7 @@ class ImagesRequest(msgspec.Struct, kw_only=True):
     output_compression: Annotated[int, Meta(ge=0, le=100)] | None = None
     stream: bool | None = False
     partial_images: Annotated[int, Meta(ge=0, le=3)] | None = 0
-    quality: Literal["auto", "low", "medium", "high", "standard", "hd"] | None = None
+    quality: Quality | None = None
     """A hint, which changes nothing: how good an image gets is a matter of its steps."""
     background: Literal["auto", "opaque", "transparent"] | None = None
     # Of other image servers, and of use here:

@@ -15,7 +15,7 @@ from snapllm._schemas import schema_text
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ChatRequest
 from snapllm.protocol.decoding import decode_body
-from snapllm.protocol.openai import thinks
+from snapllm.protocol.openai import thinking_options
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.responses_input import messages_of
 from snapllm.protocol.responses_items import Conversation, KeptResponses, NothingKept, resolve
@@ -92,13 +92,15 @@ def _prompt(
     conversation = resolve(wire, kept or NothingKept())
     tools = read_tools(wire.tools or ())
     offered, mode = offer(tools, wire.tool_choice)
+    thinking, template_kwargs = thinking_options(wire.reasoning.effort if wire.reasoning else None)
     request = ChatRequest(
         model=wire.model,
         messages=messages_of(wire.instructions, conversation),
         tools=offered,
         tool_choice=mode,
         parallel_tool_calls=wire.parallel_tool_calls is not False,
-        thinking=thinks(wire.reasoning.effort if wire.reasoning else None),
+        thinking=thinking,
+        template_kwargs=template_kwargs,
         json_schema=_json_schema(wire.text),
         json_schema_field=_SCHEMA_FIELD,
     )

@@ -92,7 +92,9 @@ class ResponseStream:
 
     def __init__(self, wire: ResponsesRequest, tools: Sequence[ClientTool] = ()) -> None:
         self._tools = {tool.shown_name: tool for tool in tools}
-        self._reasoning_at = _SUMMARY if wire.reasoning and wire.reasoning.summary else _CONTENT
+        wished = wire.reasoning or Reasoning()
+        has_summary = wished.summary or wished.generate_summary
+        self._reasoning_at = _SUMMARY if has_summary else _CONTENT
         self._carries_reasoning = wire.includes("reasoning.encrypted_content")
         self._sequence = -1
         self._output: list[dict[str, Any]] = []
@@ -157,10 +159,14 @@ class ResponseStream:
             yield from self._arguments(event)
 
     def failed(self, error: ApiError) -> Iterator[dict[str, Any]]:
-        """The last events of a response that could not be finished."""
+        """The last events of a response that could not be finished. The code is in the first; the
+        response's own can only be one that OpenAI has."""
         yield self._event("error", code=error.code, message=error.message, param=error.param)
         self._response["status"] = "failed"
-        self._response["error"] = {"code": error.code, "message": error.message}
+        code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+        self._response["error"] = {"code": code, "message": error.message}
+        if self._open is not None:
+            self._open["status"] = "incomplete"
         yield self._event("response.failed", response=self._snapshot())
 
     def _event(self, kind: str, **fields: Any) -> dict[str, Any]:

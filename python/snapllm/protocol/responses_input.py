@@ -122,7 +122,7 @@ def _add_item(turns: _Turns, item: InputItem, where: str) -> None:
     elif item.kind in _CALLS:
         turn = turns.going_on(item)
         turn.tool_calls = turn.tool_calls or []
-        turn.tool_calls.append(_call(item))
+        turn.tool_calls.append(_call(item, where))
     elif item.kind in ("function_call_output", "custom_tool_call_output"):
         for field in ("call_id", "output"):
             if getattr(item, field) is None:
@@ -135,10 +135,13 @@ def _add_item(turns: _Turns, item: InputItem, where: str) -> None:
         )
 
 
-def _call(item: InputItem) -> MessageToolCall:
+def _call(item: InputItem, where: str) -> MessageToolCall:
     name, call_id = shown_name(item.name or "", item.namespace), item.call_id or ""
     if item.kind == "custom_tool_call":
         return MessageToolCall(None, call_id, "custom", TextCall(name, item.input or ""))
+    if isinstance(item.arguments, dict):
+        param = f"{where}.arguments"
+        raise InvalidRequestError(f"{param}: expected a text", param=param)
     return MessageToolCall(FunctionCall(name, item.arguments or ""), call_id)
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError, NotFoundError, PreviousResponseNotFoundError
-from snapllm.protocol.responses_types import InputItem, InputTokensRequest
+from snapllm.protocol.responses_types import MAX_ITEMS, InputItem, InputTokensRequest
 
 if TYPE_CHECKING:
     from snapllm.protocol.responses_answer_types import DeletedResponse
@@ -85,6 +85,11 @@ def resolve(wire: InputTokensRequest, kept: KeptResponses) -> Conversation:
                 param="previous_response_id",
             )
         before = found
+        if len(before) + (len(wire.input) if isinstance(wire.input, list) else 1) > MAX_ITEMS:
+            raise InvalidRequestError(
+                f"with what comes before it the input has more than {MAX_ITEMS} items",
+                param="input",
+            )
     if isinstance(wire.input, str):
         own = [InputItem("message", role="user", content=wire.input)]
     elif wire.input or (wire.input is None and (before or wire.instructions)):
@@ -131,7 +136,8 @@ def _listed(item: InputItem, position: int) -> KeptItem:
     if full.id is None:
         # Of what it holds and where it stands: a history that is sent again is kept once.
         digest = hashlib.sha256(b"%d %s" % (position, _encode(full))).hexdigest()[:48]
-        full = msgspec.structs.replace(full, id=f"{ID_PREFIXES[item.kind]}_{digest}")
+        prefix = ID_PREFIXES.get(item.kind, "item")  # of tools that run elsewhere
+        full = msgspec.structs.replace(full, id=f"{prefix}_{digest}")
     return KeptItem(full.id or "", _encode(full))
 
 

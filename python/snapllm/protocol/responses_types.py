@@ -5,9 +5,10 @@ Reference: OpenAI API, "Create a model response". Fields not listed are ignored.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from snapllm.conversation import ContentPart, ImageDetail
 from snapllm.params import MaxTokens, ModelName, Temperature, TopP
@@ -20,6 +21,8 @@ class Reasoning(msgspec.Struct):
     effort: ReasoningEffort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
     """Given, the reasoning stands where clients look for its summary, all of it."""
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    """What `summary` was called before."""
 
 
 class TextFormat(msgspec.Struct):
@@ -90,7 +93,8 @@ class InputItem(msgspec.Struct, omit_defaults=True):
     call_id: str | None = None
     name: str | None = None
     namespace: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
+    """A text, but in a `tool_search_call`."""
     input: str | None = None
     output: str | list[dict[str, Any]] | None = None
     summary: list[dict[str, Any]] | None = None
@@ -111,12 +115,21 @@ class InputPart(ContentPart):
     detail: ImageDetail | None = None
 
 
+MAX_ITEMS = 10_000
+"""Of a conversation."""
+InputItems: TypeAlias = Annotated[list[InputItem], Meta(max_length=MAX_ITEMS)]
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
+
+
 class InputTokensRequest(msgspec.Struct, kw_only=True):
     """The body of POST /v1/responses/input_tokens: of a request, what makes up its prompt."""
 
     model: str = ""
     """Empty = the active model."""
-    input: str | list[InputItem] | None = None
+    input: str | InputItems | None = None
     instructions: str | list[InputItem] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
@@ -131,7 +144,7 @@ class ResponsesRequest(InputTokensRequest, kw_only=True):
     """The body of POST /v1/responses."""
 
     model: ModelName
-    input: str | list[InputItem]
+    input: str | InputItems
     max_output_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -141,7 +154,7 @@ class ResponsesRequest(InputTokensRequest, kw_only=True):
     store: bool | None = None
     prompt: Any = None
     background: bool | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     # Repeated in the answer only.
     truncation: Literal["auto", "disabled"] | None = None
     user: str | None = None

@@ -13,6 +13,8 @@ _T = TypeVar("_T")
 
 QUICK_BYTES = 1 << 17
 """A thread would take longer to wake than reading so much takes."""
+_PATTERN = b'"pattern"'
+"""Regular expressions are rewritten as they are read."""
 
 
 async def read_body(request: web.Request, parse: Callable[[bytes], _T]) -> _T:
@@ -23,6 +25,6 @@ async def read_body(request: web.Request, parse: Callable[[bytes], _T]) -> _T:
         parse: Reads the body, on any thread; what it raises is raised.
     """
     body = await request.read()
-    if len(body) <= QUICK_BYTES:
+    if len(body) <= QUICK_BYTES and _PATTERN not in body:
         return parse(body)
     return await threads_of(request).parsing.run(parse, body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -15,10 +15,11 @@ from snapllm.server.keys import STATE, engine_of, threads_of
 from snapllm.server.request_facts import facts_of
 
 CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 MAX_IMPORT_BYTES = 64 << 30
-MAX_RECEIVING = 16
+MAX_RECEIVING = MAX_SENDING = 16
 SILENCE_S = 60.0
-"""In which something of a file must come, or its place is another's."""
+"""In which something of a file must come, or be taken, or its place is another's."""
 
 
 @contextlib.asynccontextmanager
@@ -77,6 +78,35 @@ async def _next_chunk(request: web.Request) -> bytes:
         raise InvalidRequestError(f"nothing of the file came for {SILENCE_S:g} s") from None
 
 
+@contextlib.contextmanager
+def sending(request: web.Request) -> Iterator[None]:
+    """A place among the files that are being sent, while the block runs.
+
+    Raises:
+        QueueFullError: As many as may be are being sent.
+    """
+    state = request.app[STATE]
+    if state.num_sending >= MAX_SENDING:
+        raise QueueFullError("too many contexts are being exported; try again later")
+    state.num_sending += 1
+    try:
+        yield
+    finally:
+        state.num_sending -= 1
+
+
+async def _write(request: web.Request, response: web.StreamResponse, chunk: bytes) -> None:
+    """Sends a piece of a file, or leaves a client that takes nothing for a minute."""
+    try:
+        for begin in range(0, len(chunk), _PIECE_BYTES):
+            piece = chunk[begin : begin + _PIECE_BYTES]
+            await asyncio.wait_for(response.write(piece), SILENCE_S)
+    except (asyncio.TimeoutError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError(f"nothing of the file was taken for {SILENCE_S:g} s") from None
+
+
 async def send_file(request: web.Request, path: Path, num_bytes: int) -> web.StreamResponse:
     """Answers with a context's file."""
     response = web.StreamResponse(
@@ -96,7 +126,7 @@ async def send_file(request: web.Request, path: Path, num_bytes: int) -> web.Str
             chunk = await threads_of(request).files.run(file.read, CHUNK_BYTES)
             if not chunk:
                 break
-            await response.write(chunk)
+            await _write(request, response, chunk)
             num_left -= len(chunk)
     facts.is_sent = num_left == 0
     await response.write_eof()

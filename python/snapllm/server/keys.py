@@ -33,8 +33,8 @@ class ServerState:
         """Those of the command line: the server ends where one cannot be loaded."""
         self.loads = ComingModels()
         """Those that clients asked for."""
-        self.num_receiving = 0
-        """Context files that are being received."""
+        self.num_receiving = self.num_sending = 0
+        """Context files that are on their way."""
         self.stand_in: str | None = None
         """The model that is served because the command line names none: the first that is loaded
         and generates text becomes active in its place."""

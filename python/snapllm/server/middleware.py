@@ -34,7 +34,10 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
 
 
 def _is_anthropic(request: web.Request) -> bool:
-    return request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
+    path = request.path
+    return path.startswith("/v1/messages") or (
+        path.startswith("/v1/") and "anthropic-version" in request.headers
+    )
 
 
 def refuse(request: web.Request, error: ApiError) -> web.Response:

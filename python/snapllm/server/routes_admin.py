@@ -100,10 +100,11 @@ def _text(request: web.Request, name: str, token: int | None) -> str | None:
     """The text of a cached token, while its model (or ``model@context``) is in memory."""
     engine = engine_of(request)
     model_id = model_of(name, loaded_ids(engine))
-    if token is None or model_id is None or not engine.runner.core.is_ready(model_id):
+    if token is None or model_id is None:
         return None
     with contextlib.suppress(SnapLLMError):
-        return engine.model(model_id).detokenize([token])
+        text = engine.runner.core.detokenize(model_id, [token], may_wait=False)
+        return text.decode(errors="replace")
     return None
 
 

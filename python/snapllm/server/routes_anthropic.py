@@ -56,7 +56,8 @@ async def messages(request: web.Request) -> web.StreamResponse:
             note_answers(request, chat.model, [result])
             return json_response(answer.message(result))
         async with event_stream(request, keep_alive=PING) as stream:
-            blocks = BlockStream(omits_thinking=parsed.omits_thinking)
+            is_answered = parsed.request.max_tokens > 0
+            blocks = BlockStream(omits_thinking=parsed.omits_thinking, is_answered=is_answered)
             finish = await _send(request, stream, answer, blocks, answers[0])
             if finish is not None:
                 note_answers(request, chat.model, [finish])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar
 
 from aiohttp import web
 
 from snapllm._readers import fold_completion
-from snapllm._runner import Answer
-from snapllm.errors import SnapLLMError
+from snapllm._runner import Answer, Runner
+from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.outputs import Completion, CompletionChunk, Finish
+from snapllm.params import CompletionRequest
 from snapllm.protocol import openai_completions as completions_protocol
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect_all, merge
@@ -19,6 +21,11 @@ from snapllm.server.bodies import read_body
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import DONE, event_stream, stream_response
+
+QUICK_LOGPROBS = 1000
+"""Of prompts: more are written beside the event loop."""
+MAX_PROMPT_LOGPROBS = 1_000_000
+"""Of all prompts of a request, with the alternatives."""
 
 _Ended = TypeVar("_Ended", Completion, Finish)
 
@@ -42,12 +49,18 @@ async def completions(request: web.Request) -> web.StreamResponse:
                 raise
             stack.enter_context(answering(request, each.model, groups[-1]))
         answers = [answer for group in groups for answer in group]
-        echoes = [echo for echo, group in zip(parsed.echoes, groups, strict=True) for _ in group]
+        _check_scored(wanted[0], answers)
+        texts = [""] * len(wanted)
+        if parsed.has_echo:
+            texts = [await _prompt_text(runner, each) for each in wanted]
+        echoes = [text for text, group in zip(texts, groups, strict=True) for _ in group]
         if not parsed.stream:
             results = [fold_completion(chunks) for chunks in await collect_all(answers)]
             note_answers(request, wanted[0].model, results)
             usage = completions_protocol.add_usage(_by_prompt(groups, results))
-            return json_response(encoder.response(list(zip(echoes, results, strict=True)), usage))
+            write = partial(encoder.response, list(zip(echoes, results, strict=True)), usage)
+            is_quick = sum(len(result.prompt_logprobs) for result in results) < QUICK_LOGPROBS
+            return json_response(write() if is_quick else await runner.threads.parsing.run(write))
         async with event_stream(request) as stream:
             await stream.send(encoder.echo(i, echo) for i, echo in enumerate(echoes) if echo)
             finishes: dict[int, Finish] = {}
@@ -64,6 +77,24 @@ async def completions(request: web.Request) -> web.StreamResponse:
             except SnapLLMError as error:
                 await stream.fail(api_error(error))
         return stream_response(request)
+
+
+def _check_scored(wanted: CompletionRequest, answers: Sequence[Answer[CompletionChunk]]) -> None:
+    """Refuses more log probabilities of prompts than are held together."""
+    num_tokens = sum(answer.num_prompt_tokens for answer in answers)
+    if (wanted.num_prompt_logprobs + 1) * num_tokens > MAX_PROMPT_LOGPROBS:
+        raise InvalidRequestError(
+            "logprobs: the prompts have too many tokens together; send fewer at once",
+            param="prompt",
+        )
+
+
+async def _prompt_text(runner: Runner, request: CompletionRequest) -> str:
+    """What a completion's prompt says, special tokens in writing."""
+    if isinstance(request.prompt, str):
+        return request.prompt
+    call = partial(runner.core.detokenize, request.model, request.prompt, True)
+    return (await runner.threads.formatting.run(call)).decode(errors="replace")
 
 
 def _by_prompt(

@@ -22,7 +22,7 @@ from snapllm.protocol import contexts as wire
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
 from snapllm.server.bodies import read_body
-from snapllm.server.context_files import receive_file, send_file, transfer_path
+from snapllm.server.context_files import receive_file, send_file, sending, transfer_path
 from snapllm.server.keys import (
     cache_namespace_of,
     engine_of,
@@ -259,10 +259,11 @@ async def export(request: web.Request) -> web.StreamResponse:
     """GET /api/v1/contexts/{context_id}/export"""
     context_id, namespace = await _context_of(request)
     async with transfer_path(request) as path:
-        num_bytes = await threads_of(request).contexts.run(
-            _manager(request).export_file, context_id, path, cache_namespace=namespace
-        )
-        return await send_file(request, path, num_bytes)
+        with sending(request):
+            num_bytes = await threads_of(request).contexts.run(
+                _manager(request).export_file, context_id, path, cache_namespace=namespace
+            )
+            return await send_file(request, path, num_bytes)
 
 
 async def import_(request: web.Request) -> web.Response:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from aiohttp import web
 from snapllm._threads import run_apart
 from snapllm.diffusion.options import LoadImageOptions
 from snapllm.engine import DEMO_MODEL_ID, Engine, demo_model_path, demo_projector_path
-from snapllm.errors import SnapLLMError
+from snapllm.errors import InvalidRequestError, SnapLLMError, StorageError
 from snapllm.protocol.native_listing import ComingModel
 from snapllm.server.accept_errors import AcceptErrors
 from snapllm.server.app import create_app
@@ -32,6 +33,10 @@ log = logging.getLogger("snapllm.server")
 HEAD_START_S = 2.0
 """What models have to load in before the server listens: small ones are there from its first
 request on, for large ones it does not keep its clients waiting."""
+
+
+MAX_WORKSPACES = 8
+"""Servers of one user that keep something without being told where."""
 
 
 class StartupError(Exception):
@@ -98,10 +103,13 @@ def address_of(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def default_workspace() -> Path:
-    """The user's folder for what outlives the server."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "snapllm"
+def default_workspaces() -> Iterator[Path]:
+    """The user's folders for what outlives a server: the first is a lone server's, the others are
+    for those that run beside it."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    yield data / "snapllm"
+    for number in range(2, MAX_WORKSPACES + 1):
+        yield data / f"snapllm-{number}"
 
 
 def _open_engine(config: ServerConfig) -> Engine:
@@ -119,10 +127,18 @@ def _open_engine(config: ServerConfig) -> Engine:
 
     try:
         if config.persist and config.workspace is None:
-            try:
-                return open_in(default_workspace())
-            except SnapLLMError as error:
-                log.warning("nothing is kept across restarts: %s", error)
+            for workspace in default_workspaces():
+                try:
+                    return open_in(workspace)
+                except InvalidRequestError as error:
+                    if error.param != "workspace":
+                        raise
+                    log.warning("%s", error)  # it is another server's
+                except StorageError as error:
+                    log.warning("%s", error)
+                    break
+            log.warning("nothing is kept across restarts")
+            return open_in(None)
         return open_in(config.workspace if config.persist else None)
     except SnapLLMError as error:
         raise StartupError(str(error)) from None
