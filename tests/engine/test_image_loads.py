@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from nano_models import make_nano_model
 
 import snapllm
 from snapllm.diffusion.image_model import ImageModel
+from snapllm.diffusion.registry import ImageModels
 from tests.engine.test_diffusion import load, pixels
 
 
@@ -39,6 +42,46 @@ def test_image_models_are_found_switched_and_listed(
     assert painting.image_model() is other
     painting.unload("other")
     assert painting.active_image_model == "pix"
+
+
+def test_of_image_models_the_one_used_last_becomes_active(
+    painting: snapllm.Engine, image_files: dict[str, Path], model: ImageModel
+) -> None:
+    first, second = load(painting, image_files, "b"), load(painting, image_files, "a")
+    pixels(first)
+    pixels(second)
+    pixels(model)
+    painting.switch("b")
+    painting.unload("b")
+    assert painting.active_image_model == "pix"
+    painting.switch("pix")
+    pixels(second)
+    painting.switch("a")
+    painting.unload("a")
+    assert painting.active_image_model == "pix"
+
+
+def test_an_id_that_is_being_loaded_is_of_one_kind(
+    image_files: dict[str, Path], llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        begun, go_on = threading.Event(), threading.Event()
+        load_image = ImageModels.load
+
+        def slow(*arguments: Any) -> ImageModel:
+            begun.set()
+            assert go_on.wait(20)
+            return load_image(*arguments)
+
+        monkeypatch.setattr(ImageModels, "load", slow)
+        with ThreadPoolExecutor(1) as threads:
+            loading = threads.submit(load, engine, image_files, "one")
+            assert begun.wait(20)
+            with pytest.raises(snapllm.InvalidRequestError, match="another kind"):
+                engine.load(llama_path, "one")
+            go_on.set()
+            assert loading.result(60).id == "one"
+        assert engine.models() == []
 
 
 def test_a_second_load_gets_what_it_asks_for_or_is_refused(

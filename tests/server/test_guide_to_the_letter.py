@@ -126,6 +126,15 @@ def test_a_context_lives_through_the_guides_steps(demo_server: Server) -> None:
         assert (status, gone["error"]["code"]) == (404, "context_not_found")
 
 
+def test_what_is_given_empty_is_not_given(demo_server: Server) -> None:
+    given = {"content": "Nothing in particular. " * 20, "model_id": "demo", "name": ""}
+    context = demo_server.post(f"{CONTEXTS}/ingest", given)["context_id"]
+    listed = demo_server.get(f"{CONTEXTS}?tier=&model_id=")["contexts"]
+    assert [c["name"] for c in listed if c["context_id"] == context] == [context]
+    status, _, _ = demo_server.request("DELETE", f"{CONTEXTS}/{context}")
+    assert status == 200
+
+
 def test_contexts_outlive_the_residency_of_their_model(llama_path: Path) -> None:
     server = Server("--model", f"a={llama_path}")
     try:

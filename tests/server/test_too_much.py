@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from server_process import Server
 from waiting import wait_until
 
 import snapllm
 from snapllm.conversation import ContentPart, MessageToolCall
+from snapllm.protocol import native
 from snapllm.protocol.responses import parse
 from snapllm.server import context_files, watch
 from snapllm.server.answers import collect_all
@@ -189,6 +190,64 @@ def test_a_file_of_which_nothing_more_comes_gives_its_place_to_another(
             assert "not an exported context" in (await read.json())["error"]["message"]
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_a_file_that_nobody_takes_gives_its_place_to_another(
+    engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context_files, "SILENCE_S", 0.5)
+    monkeypatch.setattr(context_files, "MAX_SENDING", 1)
+    large = 64 << 20  # more than a connection's buffers hold
+
+    def export(_context: str, path: Path, **_options: Any) -> int:
+        path.write_bytes(bytes(large))
+        return large
+
+    monkeypatch.setattr(engine.contexts, "export_file", export)
+    view = engine.contexts.ingest("x " * 20, "llama", name="untaken")
+
+    async def run() -> None:
+        app = create_app(engine)
+        async with TestClient(TestServer(app)) as client:
+            path = f"/api/v1/contexts/{view.record.id}/export"
+            untaken = await client.get(path)  # its head; nothing more is read
+            refused = await client.get(path)
+            assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+            while app[STATE].num_sending > 0:
+                await asyncio.sleep(0.05)
+            taken = await client.get(path)
+            assert taken.status == 200 and len(await taken.read()) == large
+            with pytest.raises(ClientError):
+                await untaken.read()
+
+    try:
+        asyncio.run(asyncio.wait_for(run(), 30))
+    finally:
+        engine.contexts.delete("untaken")
+
+
+def test_patterns_are_rewritten_on_another_thread(engine: snapllm.Engine) -> None:
+    async def run() -> None:
+        request = make_mocked_request("POST", "/", app=create_app(engine))
+        request._read_bytes = b'{"pattern": "a"}'
+        thread = await read_body(request, lambda _: threading.current_thread())
+        assert thread is not threading.current_thread()
+
+    asyncio.run(run())
+
+
+def test_the_system_prompt_of_a_batch_is_bounded_with_its_prompts(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "MAX_BATCH_CHARS", 1000)
+    for num_prompts, is_refused in ((10, False), (11, True)):
+        body = json.dumps({"system": "x" * 100, "prompts": ["y"] * num_prompts}).encode()
+        if is_refused:
+            with pytest.raises(snapllm.InvalidRequestError) as caught:
+                native.parse_batch(body)
+            assert caught.value.param == "system"
+        else:
+            assert len(native.parse_batch(body)) == num_prompts
 
 
 def test_a_context_that_comes_compressed_is_refused(server: Server) -> None:

@@ -138,6 +138,9 @@ def test_turns_of_the_assistant_that_follow_each_other_are_one() -> None:
     [_, turn, _] = parse(messages=[*HELLO, *turns, *HELLO]).request.messages
     assert (turn.role, turn.content, turn.reasoning_content) == ("assistant", "One\ntwo", "Hm")
     assert turn.tool_calls and len(turn.tool_calls) == 1
+    cleared = {"role": "system", "content": "x", "clear_at": "next_user_message"}
+    between = parse(messages=[*HELLO, turns[1], cleared, turns[2], *HELLO]).request.messages
+    assert [message.role for message in between] == ["user", "assistant", "user"]
     begun = parse(messages=[*HELLO, *turns[1:2], *turns[1:2]]).request
     assert begun.continue_final_message and begun.messages[-1].content == "One\nOne"
 

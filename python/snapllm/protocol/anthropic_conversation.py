@@ -115,20 +115,18 @@ def read_conversation(wire: MessagesRequest, *, strip_billing: bool) -> Conversa
         until, control = _last_marked(wire.system)
         conversation.mark(control, *_system_turn(until, strip_billing))
     conversation.messages += system
-    last_user = max((i for i, each in enumerate(wire.messages) if each.role == "user"), default=-1)
+    shown = _shown_messages(wire.messages)
     said: list[tuple[Block, str]] = []  # by the assistant, in the messages before
-    for i, message in enumerate(wire.messages):
-        if message.clear_at == "next_user_message" and message.role == "system" and i < last_user:
-            continue
-        where = f"messages[{i}].content"
-        if message.role == "assistant":
-            blocks = _blocks_of(message, where)
-            said += [(block, f"{where}[{j}]") for j, block in enumerate(blocks)]
-            if i + 1 == len(wire.messages) or wire.messages[i + 1].role != "assistant":
-                _add_assistant(conversation, said)
-                said = []
-        else:
+    for number, (message, where) in enumerate(shown):
+        if message.content is None:
+            raise InvalidRequestError(f"{where} is required", param=where)
+        if message.role != "assistant":
             _add_message(conversation, message, where)
+            continue
+        said += [(each, f"{where}[{i}]") for i, each in enumerate(blocks_of(message.content))]
+        if number + 1 == len(shown) or shown[number + 1][0].role != "assistant":
+            _add_assistant(conversation, said)
+            said = []
     conversation.mark(wire.cache_control)
     return conversation
 
@@ -155,10 +153,21 @@ def _system_text(system: str | list[Block] | None, strip_billing: bool) -> str:
     return "\n\n".join(text for text in said if text)
 
 
-def _blocks_of(message: InputMessage, where: str) -> list[Block]:
-    if message.content is None and (message.role != "system" or message.output_config is None):
-        raise InvalidRequestError(f"{where} is required", param=where)
-    return blocks_of(message.content)
+def _shown_messages(messages: Sequence[InputMessage]) -> list[tuple[InputMessage, str]]:
+    """The messages, with where they stand, without those of the system that say nothing any more:
+    they are cleared, or there for their other fields."""
+    last_user = max((i for i, each in enumerate(messages) if each.role == "user"), default=-1)
+
+    def is_shown(i: int, message: InputMessage) -> bool:
+        is_cleared = message.clear_at == "next_user_message" and i < last_user
+        is_empty = message.content is None and message.output_config is not None
+        return message.role != "system" or not (is_cleared or is_empty)
+
+    return [
+        (message, f"messages[{i}].content")
+        for i, message in enumerate(messages)
+        if is_shown(i, message)
+    ]
 
 
 def _add_assistant(conversation: Conversation, said: Sequence[tuple[Block, str]]) -> None:
@@ -170,14 +179,14 @@ def _add_assistant(conversation: Conversation, said: Sequence[tuple[Block, str]]
 
 
 def _add_message(conversation: Conversation, message: InputMessage, where: str) -> None:
-    blocks = _blocks_of(message, where)
-    if message.role == "system" and blocks:
+    blocks = blocks_of(message.content)
+    if message.role == "system":
         # Templates take system turns at the beginning only.
         text = "\n".join(texts(blocks, where))
         conversation.add_part(ContentPart("text", f"<system>\n{text}\n</system>"))
         for block in blocks:
             conversation.mark(block.cache_control)
-    elif message.role == "user":
+    else:
         if all(block.type == "text" and block.text == "" for block in blocks):
             raise InvalidRequestError(f"{where}: a user's message must not be empty", param=where)
         for i, block in enumerate(blocks):
