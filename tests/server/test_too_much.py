@@ -83,7 +83,7 @@ def test_a_value_takes_no_more_of_a_log_line_than_it_should() -> None:
 
 
 def test_what_a_turn_consists_of_is_put_together_whatever_it_takes() -> None:
-    num = 5000
+    num = 3000
     items: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
     for i in range(num):
         items.append({"type": "reasoning", "summary": [], "content": text_of(f"thought {i}")})
