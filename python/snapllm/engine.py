@@ -97,7 +97,8 @@ class Engine(_lifetime.ClosedAtExit):
         max_queued_requests: Requests that wait per model before `QueueFullError`.
         workspace: Folder in which the KV of prompts outlives the process; made when
             missing. None keeps it in RAM only.
-        kv_ram_bytes: Bound of the KV kept in RAM; 0 = an eighth of the free memory.
+        kv_ram_bytes: Bound of the KV kept in RAM; 0 = an eighth of the free memory, or of the
+            budget, at most 8 GiB.
         kv_disk_bytes: Bound of the KV kept in the workspace, which contexts alone may exceed;
             0 = a quarter of the space that is free or already taken by it, 20 GiB at most.
         image_hosts: Hosts that images may be fetched from where a chat names them by an
