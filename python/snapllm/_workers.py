@@ -7,11 +7,12 @@ the engine's end would end would keep the process for ever.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _IDLE_S = 1.0
@@ -31,7 +32,8 @@ class Workers:
     def __init__(self, name: str, num_threads: int) -> None:
         self._name, self._num_threads = name, num_threads
         self._changed = threading.Condition()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: OrderedDict[int, Callable[[], None]] = OrderedDict()
+        self._numbers = itertools.count()
         self._num_started = self._num_idle = 0
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
@@ -43,24 +45,31 @@ class Workers:
         future: Future[_T] = Future()
         work = functools.partial(_run, future, call)
         with self._changed:
-            self._waiting.append(work)
+            number = next(self._numbers)
+            self._waiting[number] = work
             self._changed.notify()
             all_are_busy = len(self._waiting) > self._num_idle
             is_short = all_are_busy and self._num_started < self._num_threads
             self._num_started += is_short
         if is_short:
-            self._start_thread(work)
+            self._start_thread(number)
+        future.add_done_callback(functools.partial(self._forget, number))
         return future
 
-    def _start_thread(self, work: Callable[[], None]) -> None:
+    def _forget(self, number: int, future: Future[Any]) -> None:
+        """Lets what a call that was cancelled would have used go at once."""
+        if future.cancelled():
+            with self._changed:
+                self._waiting.pop(number, None)
+
+    def _start_thread(self, number: int) -> None:
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         except BaseException:
             with self._changed:
                 self._num_started -= 1
-                if work not in self._waiting:
+                if self._waiting.pop(number, None) is None:
                     return  # a thread that became free has it
-                self._waiting.remove(work)
             raise
 
     def _work(self) -> None:
@@ -74,7 +83,7 @@ class Workers:
             is_any = self._changed.wait_for(lambda: self._waiting, _IDLE_S)
             self._num_idle -= 1
             if is_any:
-                return self._waiting.popleft()
+                return self._waiting.popitem(last=False)[1]
             self._num_started -= 1
             return None
 

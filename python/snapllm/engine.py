@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from os import PathLike, fsencode
 from pathlib import Path
@@ -55,6 +55,18 @@ _Threads: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_THREADS)]
 _Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 _KeepAlive: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)]
 _QueueLength: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
+
+
+def _charger(core: _core.Engine) -> Callable[[str, int], None]:
+    """Charges memory to a core's budget while there is that core: what is charged for, a thread
+    with an image model, must not keep it."""
+    held = weakref.ref(core)
+
+    def charge(name: str, num_bytes: int) -> None:
+        if (core := held()) is not None:
+            core.set_external_memory(name, num_bytes)
+
+    return charge
 
 
 def _demo_file(name: str) -> Path:
@@ -160,7 +172,7 @@ class Engine(_lifetime.ClosedAtExit):
         """Documents whose KV is computed once and kept."""
         self._ids = ModelIds()
         self._images = ImageModels(
-            core.set_external_memory,
+            _charger(core),
             options.num_threads or _core.available_cpus(),
             options.keep_alive_s,
             self._runner.gate,

@@ -124,7 +124,10 @@ def _files_of(name: str, names: Iterable[str]) -> list[str]:
     if not first.is_part:
         return [name]
     parts = {first.of(i + 1) + _SUFFIX for i in range(first.num_parts)}
-    return sorted(parts.intersection(names))
+    missing = sorted(parts.difference(names))
+    if missing:
+        raise StorageError(f"of the parts of {name} there are not {', '.join(missing)}")
+    return sorted(parts)
 
 
 def choose_projector(names: Iterable[str]) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +15,12 @@ import numpy as np
 import pytest
 from nano_image_model import save_safetensors
 from nano_models import make_nano_model
+from waiting import wait_until
 
 import snapllm
 from snapllm.diffusion.image_model import ImageModel
 from snapllm.diffusion.registry import ImageModels
+from snapllm.diffusion.worker_process import WorkerProcess
 from tests.engine.test_diffusion import load, pixels
 
 
@@ -59,6 +64,59 @@ def test_of_image_models_the_one_used_last_becomes_active(
     painting.switch("a")
     painting.unload("a")
     assert painting.active_image_model == "pix"
+
+
+def test_image_models_end_with_an_engine_that_nobody_has(image_files: dict[str, Path]) -> None:
+    engine = snapllm.Engine(num_threads=1)
+    painter = load(engine, image_files)
+    pid = painter.worker_pid
+    assert pid is not None
+    del painter, engine
+    gc.collect()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_an_image_model_is_unloaded_while_it_is_loaded(
+    image_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a text model is; and another one is loaded beside it."""
+    started = WorkerProcess.start
+    begun = threading.Event()
+
+    def slow(self: WorkerProcess) -> Any:
+        if not begun.is_set():
+            begun.set()
+            wait_until(lambda: self._is_closed)
+        return started(self)
+
+    with snapllm.Engine(num_threads=1) as engine, ThreadPoolExecutor(1) as threads:
+        with monkeypatch.context() as patch:
+            patch.setattr(WorkerProcess, "start", slow)
+            loading = threads.submit(load, engine, image_files, "slow")
+            assert begun.wait(20)
+            assert pixels(load(engine, image_files, "quick")).size
+            charged = engine.stats().memory.external_bytes
+            engine.unload("slow")
+            with pytest.raises(snapllm.EngineClosedError):
+                loading.result(20)
+        assert [model.id for model in engine.image_models()] == ["quick"]
+        assert 0 < engine.stats().memory.external_bytes < charged
+        assert pixels(load(engine, image_files, "slow")).size
+
+
+def test_a_worker_that_died_has_no_place_once_its_model_is_unpinned(
+    image_files: dict[str, Path],
+) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        painter = load(engine, image_files, pinned=True)
+        assert painter.worker_pid is not None
+        os.kill(painter.worker_pid, signal.SIGKILL)
+        with pytest.raises(snapllm.GenerationFailedError):
+            pixels(painter)
+        assert engine.stats().memory.external_bytes > 0
+        engine.unpin("pix")
+        assert engine.stats().memory.external_bytes == 0
+        assert pixels(painter).size and engine.stats().memory.external_bytes > 0
 
 
 def test_an_id_that_is_being_loaded_is_of_one_kind(

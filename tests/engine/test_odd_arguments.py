@@ -291,7 +291,7 @@ def test_load_options_of_another_type_are_named(
 
 def test_contexts_take_only_what_their_record_can_hold(llama_path: Path, tmp_path: Path) -> None:
     wrong: list[dict[str, Any]] = [{"name": 5}, {"ttl_seconds": 1.5}, {"ttl_seconds": 0}]
-    wrong += [{"ttl_seconds": float("nan")}, {"name": ""}]
+    wrong += [{"ttl_seconds": float("nan")}, {"name": "x" * 257}]
     with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
         engine.load(llama_path, "m", context_size=512)
         engine.contexts.ingest("A document.", "m", name="a@b")

@@ -76,9 +76,10 @@ def test_a_model_that_left_again_before_the_loop_hears_of_it_is_waited_for_elsew
     used: list[bool] = []
     lower_chat = _runner.lower_chat
 
-    def lower(*arguments: Any) -> Any:
+    def lower(*arguments: Any, **options: Any) -> Any:
+        lowered = lower_chat(*arguments, **options)
         used.append(threading.current_thread() is threading.main_thread())
-        return lower_chat(*arguments)
+        return lowered
 
     async def come_and_go(self: _runner.Runner, model_id: str) -> None:
         pass

@@ -181,7 +181,16 @@ def test_thinking_comes_first_signed_and_within_its_budget(claude: anthropic.Ant
     whole = claude.messages.create(thinking=omitted, **options)
     assert [block.to_dict() for block in whole.content] == blocks
     assert (blocks[0]["type"], blocks[0]["thinking"]) == ("thinking", "")
-    assert blocks[0]["signature"] == message.content[0].signature
+    # What is sent back shows the model what it thought: the prompt is that of shown thoughts.
+    histories = [[b.to_dict() for b in message.content], blocks]
+    prompts = [
+        claude.messages.count_tokens(
+            model="demo",
+            messages=[*question, {"role": "assistant", "content": said}, *HELLO],
+        ).input_tokens
+        for said in histories
+    ]
+    assert prompts[0] == prompts[1]
     short = claude.messages.create(thinking={"type": "enabled", "budget_tokens": 3}, **options)
     assert short.content[0].type == "thinking"
     assert len(short.content[0].thinking) < 30

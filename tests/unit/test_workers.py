@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import time
@@ -129,3 +130,22 @@ def wait_until(is_so: Callable[[], bool]) -> bool:
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.001)
     return is_so()
+
+
+def test_a_call_that_is_cancelled_lets_what_it_would_have_used_go() -> None:
+    workers = Workers("test", 1)
+    go_on = threading.Event()
+    first = workers.submit(go_on.wait)
+
+    class Large:
+        pass
+
+    large = Large()
+    held = weakref.ref(large)
+    later = workers.submit(functools.partial(id, large))
+    del large
+    assert held() is not None
+    assert later.cancel()
+    assert held() is None
+    go_on.set()
+    assert first.result(10)

@@ -72,16 +72,20 @@ def download(url: str, path: str, target: Path) -> int:
 def _receive(response: HTTPResponse, url: str, target: Path) -> int:
     num_bytes = 0
     with target.open("wb") as file:
-        try:
-            while chunk := response.read(1 << 20):
-                num_bytes += file.write(chunk)
-        except (ConnectionError, TimeoutError, HTTPException) as error:
-            raise RequestError(f"the answer from {url} was cut off: {error}") from None
+        while chunk := _read_piece(response, url):
+            num_bytes += file.write(chunk)
     if response.length:
         raise RequestError(
             f"the answer from {url} was cut off: {response.length} bytes of it are missing"
         )
     return num_bytes
+
+
+def _read_piece(response: HTTPResponse, url: str) -> bytes:
+    try:
+        return response.read(1 << 20)
+    except (ConnectionError, TimeoutError, HTTPException) as error:
+        raise RequestError(f"the answer from {url} was cut off: {error}") from None
 
 
 def upload(url: str, path: str, source: Path) -> dict[str, Any]:

@@ -69,10 +69,11 @@ def _add_life(parser: argparse.ArgumentParser) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Runs one action against the server."""
     try:
-        print(_run(options))
+        said = _run(options)
     except (RequestError, OSError) as error:
         print(f"snapllm contexts: {error}", file=sys.stderr)
         return 1
+    print(said)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -101,7 +102,7 @@ def write_archive(path: Path, record: ContextRecord, states: Sequence[bytes]) ->
     header = msgspec.json.encode(_Header(VERSION, record, [len(state) for state in states]))
     head = MAGIC + len(header).to_bytes(8, "little") + header
     digest = hashlib.sha256(head)
-    scratch = path.with_name(path.name + ".tmp")
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with scratch.open("wb") as file:
             file.write(head)

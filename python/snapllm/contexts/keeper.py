@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 from snapllm import _core
@@ -31,10 +32,11 @@ class KvKeeper:
     def __init__(self, core: _core.Engine, catalog: ContextCatalog) -> None:
         self._core, self._catalog = core, catalog
         self._limits = TierLimits()
-        self._changing = tuple(threading.Lock() for _ in range(NUM_LOCKS))
+        self._changing = tuple(threading.RLock() for _ in range(NUM_LOCKS))
 
-    def lock_of(self, context_id: str) -> threading.Lock:
-        """Held while a context's record or KV changes, other than by its removal."""
+    def lock_of(self, context_id: str) -> AbstractContextManager[bool]:
+        """Held while a context's record or KV changes or is read, other than by its removal; by one
+        thread any number of times."""
         return self._changing[hash(context_id) % NUM_LOCKS]
 
     def note_use(self, record: ContextRecord) -> None:
@@ -157,8 +159,11 @@ class KvKeeper:
     def move(self, record: ContextRecord, tier: Tier) -> None:
         """Moves the KV to a tier, but for what warmer contexts share with it.
 
+        REQUIRES: its lock is held
+
         Raises:
             ContextTooLargeError: RAM does not hold what is to be warm.
+            ContextNotFoundError: It was removed meanwhile.
         """
         info = self._core.prefix_info(record.prefix())
         # Asked before: on its way through RAM it would drive out what others have there.
@@ -167,8 +172,28 @@ class KvKeeper:
         staying = self._limits.staying(record, tier, self._neighbours(record))
         self._core.move_prefix(record.prefix(), tier, staying)
         if tier == "warm" and self._core.prefix_info(record.prefix()).tier == "cold":
+            if info.tier == "hot":
+                with contextlib.suppress(SnapLLMError):
+                    self._core.move_prefix(record.prefix(), "hot", [])
             raise not_in_ram(self._core, info.disk_bytes)
+        self._check_kept(record)
         self._limits.set(record.id, tier)
+
+    def make_hot(self, record: ContextRecord) -> None:
+        """Moves the KV of a context that was just stored into the KV memory, if there is room."""
+        with contextlib.suppress(SnapLLMError):  # it is kept: then it stays warm
+            self._core.move_prefix(record.prefix(), "hot", [])
+            self._check_kept(record)
+
+    def _check_kept(self, record: ContextRecord) -> None:
+        """Takes the KV of a context that was removed while it was moved out of the KV memory, where
+        nobody would look for it any more."""
+        if any(each.id == record.id for each in self._catalog.records()):
+            return
+        staying = self._limits.staying(record, "warm", self._neighbours(record))
+        with contextlib.suppress(SnapLLMError):
+            self._core.move_prefix(record.prefix(), "warm", staying)
+        raise ContextNotFoundError(f"Context not found: {record.id}")
 
     def with_kv(self, record: ContextRecord, *, of_loaded_model: bool = False) -> ContextRecord:
         """The context, computed again where its KV was lost; or where it is another model

@@ -26,10 +26,17 @@ from snapllm.contexts.record import ContextRecord, check_fields
 from snapllm.contexts.transfer import TransferFolder
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
 from snapllm.conversation import ContentPart
-from snapllm.errors import InvalidRequestError, NoWorkspaceError, SnapLLMError, StorageError
+from snapllm.errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    NoWorkspaceError,
+    StorageError,
+)
 from snapllm.params import ChatOptions
 
 DEFAULT_TTL_SECONDS = 86_400
+MAX_RETURNS = 3
+"""How often a model is brought back for a context that is to be hot, where others evict it."""
 
 
 def _check_tier(tier: str) -> Tier:
@@ -105,8 +112,6 @@ class ContextManager:
         document = make_document(content, images)
         check_fields(name, ttl_seconds, model_id, cache_namespace)
         with self._gate.working():
-            with contextlib.suppress(StorageError):  # whether there is room is seen later
-                self.remove_expired()
             record, prompt = self._new(document, model_id, name, ttl_seconds, cache_namespace)
             return self._add(record, prompt, progress, cancellation=cancellation)
 
@@ -196,10 +201,14 @@ class ContextManager:
             StorageError: The file cannot be written.
         """
         file = path_text(path, "path")
-        record = self._find(reference, cache_namespace)
-        with self._gate.working():
-            record = self._keeper.with_kv(record)
-            states = self._core.read_prefix(record.prefix())
+        context_id = self._find(reference, cache_namespace).id
+        with self._gate.working(), self._keeper.lock_of(context_id):
+            record = self._keeper.with_kv(self._find(context_id, cache_namespace))
+            try:
+                states = self._core.read_prefix(record.prefix())
+            except StorageError:
+                self._find(context_id, cache_namespace)  # removed meanwhile: that is the reason
+                raise
             return write_archive(Path(file), record, states)
 
     def import_file(
@@ -298,11 +307,20 @@ class ContextManager:
                 "with --workspace DIR (Engine(workspace=...))",
                 param="tier",
             )
-        with self._gate.working():
-            if wanted == "hot":
-                self._core.ensure_resident(record.model_id)
-            record = self._keeper.with_kv(record, of_loaded_model=wanted == "hot")
-            self._keeper.move(record, wanted)
+        with self._gate.working(), self._keeper.lock_of(record.id):
+            record = self._find(record.id, cache_namespace)
+            for _ in range(MAX_RETURNS):
+                with contextlib.suppress(ModelNotFoundError):
+                    return self._move(record, wanted)
+                # Evicted for another one in between it comes back; an unloaded one does not.
+                self._core.model_info(record.model_id)
+            return self._move(record, wanted)
+
+    def _move(self, record: ContextRecord, tier: Tier) -> ContextView:
+        if tier == "hot":
+            self._core.ensure_resident(record.model_id)
+        record = self._keeper.with_kv(record, of_loaded_model=tier == "hot")
+        self._keeper.move(record, tier)
         return self._keeper.view(record)
 
     def delete(self, reference: str, *, cache_namespace: str = "") -> ContextRecord:
@@ -391,11 +409,12 @@ class ContextManager:
         cancellation: Cancellation | None = None,
     ) -> ContextView:
         start = time.perf_counter() if start is None else start
+        with contextlib.suppress(StorageError):  # whether there is room is seen later
+            self.remove_expired()
         num_cached = self._keeper.compute(record, prompt, progress, states, cancellation)
         self._keeper.store(record, replaces)
         self._keeper.note_use(record)
-        with contextlib.suppress(SnapLLMError):  # it is kept: then it stays warm
-            self._core.move_prefix(record.prefix(), "hot", [])
+        self._keeper.make_hot(record)
         ingest_ms = (time.perf_counter() - start) * 1000
         return msgspec.structs.replace(
             self._keeper.view(record), ingest_ms=ingest_ms, num_cached_tokens=num_cached

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 from typing_extensions import Unpack
@@ -56,6 +56,13 @@ if TYPE_CHECKING:
     from snapllm.diffusion.worker_process import WorkerProcess
 
 log = logging.getLogger("snapllm.diffusion")
+
+
+class Worker(Protocol):
+    """What can be ended while it starts."""
+
+    def close(self) -> None:
+        """Ends it for good. Any thread."""
 
 
 def _worker(
@@ -113,6 +120,7 @@ class ImageModel:
         num_threads: int,
         keep_alive_s: float,
         on_memory: Callable[[int | None], None],
+        on_worker: Callable[[Worker], None],
         gate: Gate,
     ) -> None:
         self.id = model_id
@@ -124,6 +132,7 @@ class ImageModel:
         self._gate = gate
         self._worker = _worker(files, num_threads, options)
         try:
+            on_worker(self._worker)
             loaded = self._worker.start()
             self._on_memory(self._worker.memory_bytes())
         except BaseException:
@@ -174,6 +183,9 @@ class ImageModel:
     def pinned(self, pinned: bool) -> None:
         with self._changed:
             self._pinned = pinned
+            is_idle = self._running is None and not self._queue
+            if not pinned and self._is_evicted and is_idle:
+                self._on_memory(None)  # the place of a worker that died while it was pinned
             self._changed.notify()
 
     @property
@@ -373,10 +385,13 @@ class ImageModel:
                 self._changed.notify_all()
         return is_free
 
-    def close(self) -> None:
+    def close(self, *, waits: bool = True) -> None:
         """Ends all jobs and the worker; its memory is free afterwards.
 
         A listener may call it too, whose own job ends when it returns.
+
+        Args:
+            waits: Also for its thread, which otherwise ends soon.
         """
         with self._changed:
             if self._is_closed:
@@ -389,7 +404,7 @@ class ImageModel:
             job.finish(self._closed_error())
         try:
             self._worker.close()
-            if self._thread is not threading.current_thread():
+            if waits and self._thread is not threading.current_thread():
                 self._thread.join()
         finally:
             self._on_memory(None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
 from snapllm._gate import Gate
 from snapllm._model_ids import check_is_there
-from snapllm.diffusion.image_model import ImageModel
+from snapllm.diffusion.image_model import ImageModel, Worker
 from snapllm.diffusion.options import ImageModelOptions, LoadImageOptions, read_options
 from snapllm.diffusion.weights_file import WeightsFile, read_header
 from snapllm.errors import (
@@ -18,10 +21,51 @@ from snapllm.errors import (
     InvalidModelError,
     InvalidRequestError,
     ModelNotFoundError,
+    SnapLLMError,
 )
 
 COMPUTE_BYTES = 128 << 20
 """What a worker is charged for beside its weights until more of it is known."""
+
+
+class _Load:
+    """A load that may be ended from outside. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._worker: Worker | None = None
+        self.is_cancelled = False
+
+    def note_worker(self, worker: Worker) -> None:
+        """Says what loads the model; raises where that is not wanted any more."""
+        with self._lock:
+            self._worker = worker
+        self.check()
+
+    def cancel(self) -> None:
+        """Has the load fail, at once where it is a process's."""
+        with self._lock:
+            self.is_cancelled, worker = True, self._worker
+        if worker is not None:
+            worker.close()
+
+    def check(self) -> None:
+        """Raises `EngineClosedError` where it was cancelled."""
+        if self.is_cancelled:
+            raise self.end()
+
+    @staticmethod
+    def end() -> EngineClosedError:
+        """What a cancelled load fails with."""
+        return EngineClosedError("the load of the image model was cancelled, or the engine closed")
+
+
+def _abandon(models: dict[str, ImageModel], process_id: int) -> None:
+    """Ends models that nobody has any more; in a forked child they are the parent's."""
+    if os.getpid() != process_id:
+        return
+    for model in list(models.values()):
+        model.close(waits=False)  # whoever collects garbage may hold what a thread waits for
 
 
 class ImageModels:
@@ -45,12 +89,15 @@ class ImageModels:
     ) -> None:
         self._charge, self._num_threads, self._gate = charge, num_threads, gate
         self._keep_alive_s = keep_alive_s
-        self._lock = threading.Lock()
-        self._loading = threading.Lock()
+        self._changed = threading.Condition()
+        self._in_process = threading.Lock()  # upstream's loads are one at a time there
+        self._loads: dict[str, _Load] = {}
         self._models: dict[str, ImageModel] = {}
         self._active: str | None = None
         self._is_closed = False
         self._numbers = itertools.count(1)
+        # Their threads and processes end with it, also where nobody has closed it.
+        weakref.finalize(self, _abandon, self._models, os.getpid()).atexit = False
 
     def load(
         self, path: str | PathLike[str], model_id: str, options: LoadImageOptions
@@ -59,29 +106,58 @@ class ImageModels:
         self._gate.check_open()
         path = Path(path).absolute()
         wanted = read_options(options)
-        with self._loading:
+        load = _Load()
+        with self._changed:
+            self._changed.wait_for(lambda: model_id not in self._loads)
             found = self._models.get(model_id)
-            if found is not None:
-                _take_again(found, path, wanted)
-                return found
-            model = self._start(model_id, _read_headers(path, wanted), wanted)
-            with self._lock:
-                if not self._is_closed:
-                    self._models[model_id] = model
-                    self._active = self._active or model_id
-                    return model
+            if found is None:
+                self._loads[model_id] = load
+        if found is not None:
+            _take_again(found, path, wanted)
+            return found
+        try:
+            return self._load(path, model_id, wanted, load)
+        finally:
+            with self._changed:
+                del self._loads[model_id]
+                self._changed.notify_all()
+
+    def _load(
+        self, path: Path, model_id: str, options: ImageModelOptions, load: _Load
+    ) -> ImageModel:
+        headers = _read_headers(path, options)
+        with contextlib.nullcontext() if options.isolated else self._in_process:
+            try:
+                model = self._start(model_id, headers, options, load)
+            except SnapLLMError:
+                load.check()  # what it failed with may be its end
+                raise
+        with self._changed:
+            if not (self._is_closed or load.is_cancelled):
+                self._models[model_id] = model
+                self._active = self._active or model_id
+                return model
         model.close()
-        raise EngineClosedError("the engine is closed")
+        raise load.end()
 
     def _start(
-        self, model_id: str, headers: Mapping[str, WeightsFile], options: ImageModelOptions
+        self,
+        model_id: str,
+        headers: Mapping[str, WeightsFile],
+        options: ImageModelOptions,
+        load: _Load,
     ) -> ImageModel:
         file_bytes = sum(header.num_bytes for header in headers.values())
         expected = file_bytes + COMPUTE_BYTES
         # While one of this id still ends, another may be loaded.
         name = f"image model {model_id} ({next(self._numbers)})"
         keep_alive_s = self._keep_alive_s if options.keep_alive_s is None else options.keep_alive_s
-        self._charge(name, expected)
+        charge = self._charge  # not this, which ends when nobody holds it
+
+        def note_memory(measured: int | None) -> None:
+            charge(name, 0 if measured is None else max(measured, expected))
+
+        charge(name, expected)
         try:
             return ImageModel(
                 model_id,
@@ -90,17 +166,16 @@ class ImageModels:
                 options,
                 num_threads=options.num_threads or self._num_threads,
                 keep_alive_s=keep_alive_s,
-                on_memory=lambda measured: self._charge(
-                    name, 0 if measured is None else max(measured, expected)
-                ),
+                on_memory=note_memory,
+                on_worker=load.note_worker,
                 gate=self._gate,
             )
         except BaseException:
-            self._charge(name, 0)
+            charge(name, 0)
             raise
 
     def __contains__(self, model_id: object) -> bool:
-        return model_id in self._models
+        return model_id in self._models or model_id in self._loads
 
     @property
     def active(self) -> str | None:
@@ -109,7 +184,7 @@ class ImageModels:
 
     def switch(self, model_id: str) -> None:
         """Makes a model the active one; raises `ModelNotFoundError`."""
-        with self._lock:
+        with self._changed:
             self._active = self._find(model_id).id
 
     def get(self, model_id: str | None = None) -> ImageModel:
@@ -118,7 +193,7 @@ class ImageModels:
         Raises:
             ModelNotFoundError: There is none.
         """
-        with self._lock:
+        with self._changed:
             return self._find(model_id)
 
     def _find(self, model_id: str | None) -> ImageModel:
@@ -131,7 +206,7 @@ class ImageModels:
 
     def all(self) -> list[ImageModel]:
         """All models, in the order of their loads."""
-        with self._lock:
+        with self._changed:
             return list(self._models.values())
 
     def give_back(self) -> bool:
@@ -139,8 +214,13 @@ class ImageModels:
         return any(model.evict() for model in sorted(self.all(), key=lambda model: model.used_at))
 
     def unload(self, model_id: str) -> None:
-        """Ends a model's requests and its worker; raises `ModelNotFoundError`."""
-        with self._lock:
+        """Ends a model's requests and its worker, or its load; raises `ModelNotFoundError`."""
+        with self._changed:
+            load = self._loads.get(model_id)
+        if load is not None:
+            load.cancel()
+            return
+        with self._changed:
             model = self._find(model_id)
             del self._models[model.id]
             if self._active == model.id:
@@ -150,9 +230,12 @@ class ImageModels:
 
     def close(self) -> None:
         """Unloads all models; none can be loaded afterwards."""
-        with self._lock:
-            self._is_closed = True
-            models, self._models, self._active = list(self._models.values()), {}, None
+        with self._changed:
+            self._is_closed, self._active = True, None
+            models, loads = list(self._models.values()), list(self._loads.values())
+            self._models.clear()
+        for load in loads:
+            load.cancel()
         for model in models:
             model.close()
 

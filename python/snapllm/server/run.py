@@ -106,7 +106,11 @@ def address_of(host: str, port: int) -> str:
 def default_workspaces() -> Iterator[Path]:
     """The user's folders for what outlives a server: the first is a lone server's, the others are
     for those that run beside it."""
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    try:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    except RuntimeError as error:  # a user without a home
+        log.warning("%s", error)
+        return
     yield data / "snapllm"
     for number in range(2, MAX_WORKSPACES + 1):
         yield data / f"snapllm-{number}"
