@@ -109,6 +109,8 @@ class ImageModels:
         load = _Load()
         with self._changed:
             self._changed.wait_for(lambda: model_id not in self._loads)
+            if self._is_closed:
+                raise load.end()
             found = self._models.get(model_id)
             if found is None:
                 self._loads[model_id] = load
