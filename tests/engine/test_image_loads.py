@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
@@ -64,16 +63,6 @@ def test_of_image_models_the_one_used_last_becomes_active(
     painting.switch("a")
     painting.unload("a")
     assert painting.active_image_model == "pix"
-
-
-def test_image_models_end_with_an_engine_that_nobody_has(image_files: dict[str, Path]) -> None:
-    engine = snapllm.Engine(num_threads=1)
-    painter = load(engine, image_files)
-    pid = painter.worker_pid
-    assert pid is not None
-    del painter, engine
-    gc.collect()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_an_image_model_is_unloaded_while_it_is_loaded(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from snapllm.outputs import (
     Completion,
     CompletionChunk,
@@ -47,3 +49,25 @@ def test_a_character_of_several_tokens_is_one_in_offsets_and_its_parts_differ() 
     assert logprobs["tokens"] == ["a", "bytes:\\xf0\\x9f", "bytes:\\x98\\x80", "b"]
     for token, top in zip(logprobs["tokens"], logprobs["top_logprobs"], strict=True):
         assert len(top) == len(alternatives) + 1 and top[token] == -0.5
+
+
+@pytest.mark.parametrize(
+    ("tokens", "echo", "offsets"),
+    [
+        ([b"<s>", b" One", b" two"], "One two", [0, 0, 3]),
+        ([b"<s>", b"\xf0", b"\x9f\x99", b"\x82", b" hi"], "\U0001f642 hi", [0, 0, 0, 0, 1]),
+        ([b"<s>", b" ", b"\xc3", b"\xa9", b"!"], "é!", [0, 0, 0, 0, 1]),
+        ([b"\x98\x80", b" hello", b" world"], "\ufffd\ufffd hello world", [0, 2, 8]),
+        ([b"a"], "a", [0]),
+        ([b"<s>"], "", [0]),
+    ],
+)
+def test_offsets_of_a_prompt_are_those_in_its_echo(
+    tokens: list[bytes], echo: str, offsets: list[int]
+) -> None:
+    entries = tuple(TokenLogprob(0, token, -0.5) for token in tokens)
+    encoder = openai_completions.Encoder("m")
+    encoder.echo(0, echo)
+    chunk = CompletionChunk(prompt_logprobs=entries)
+    logprobs = json.loads(encoder.chunk(0, chunk))["choices"][0]["logprobs"]
+    assert logprobs["text_offset"] == offsets

@@ -53,6 +53,7 @@ def test_a_whole_number_may_have_a_fraction_of_zero() -> None:
     """As JSON Schema has it, and Python's clients write what they computed."""
     body = decode_body(b'{"model": "5.0", "seconds": 60.0, "stop": null}', DECODER)
     assert body == Body("5.0", [], 60)
+    assert decode_body(b'{"stop": null, "model": "m", "seconds": 60.0}', DECODER).seconds == 60
     for wrong in (b"60.5", b"1e300", b"6e999"):
         with pytest.raises(InvalidRequestError) as caught:
             decode_body(b'{"model": "m", "seconds": %s}' % wrong, DECODER)

@@ -183,10 +183,15 @@ class ImageModel:
     def pinned(self, pinned: bool) -> None:
         with self._changed:
             self._pinned = pinned
-            is_idle = self._running is None and not self._queue
-            if not pinned and self._is_evicted and is_idle:
-                self._on_memory(None)  # the place of a worker that died while it was pinned
+            self._free_place()
             self._changed.notify()
+
+    def _free_place(self) -> None:
+        """Gives up the place of a worker that died while it was pinned. REQUIRES: the lock."""
+        is_idle = self._running is None and not self._queue
+        if self._is_evicted and not self._pinned and is_idle:
+            with contextlib.suppress(SnapLLMError):
+                self._on_memory(None)
 
     @property
     def keep_alive_s(self) -> float:
@@ -385,13 +390,10 @@ class ImageModel:
                 self._changed.notify_all()
         return is_free
 
-    def close(self, *, waits: bool = True) -> None:
+    def close(self) -> None:
         """Ends all jobs and the worker; its memory is free afterwards.
 
         A listener may call it too, whose own job ends when it returns.
-
-        Args:
-            waits: Also for its thread, which otherwise ends soon.
         """
         with self._changed:
             if self._is_closed:
@@ -404,7 +406,7 @@ class ImageModel:
             job.finish(self._closed_error())
         try:
             self._worker.close()
-            if waits and self._thread is not threading.current_thread():
+            if self._thread is not threading.current_thread():
                 self._thread.join()
         finally:
             self._on_memory(None)
@@ -457,6 +459,7 @@ class ImageModel:
             with self._changed:
                 self._running = None
                 self.used_at = time.monotonic()
+                self._free_place()
             job.finish(outcome)
         return True
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -60,14 +58,6 @@ class _Load:
         return EngineClosedError("the load of the image model was cancelled, or the engine closed")
 
 
-def _abandon(models: dict[str, ImageModel], process_id: int) -> None:
-    """Ends models that nobody has any more; in a forked child they are the parent's."""
-    if os.getpid() != process_id:
-        return
-    for model in list(models.values()):
-        model.close(waits=False)  # whoever collects garbage may hold what a thread waits for
-
-
 class ImageModels:
     """Loads image models and finds them again.
 
@@ -96,8 +86,6 @@ class ImageModels:
         self._active: str | None = None
         self._is_closed = False
         self._numbers = itertools.count(1)
-        # Their threads and processes end with it, also where nobody has closed it.
-        weakref.finalize(self, _abandon, self._models, os.getpid()).atexit = False
 
     def load(
         self, path: str | PathLike[str], model_id: str, options: LoadImageOptions
@@ -218,7 +206,9 @@ class ImageModels:
     def unload(self, model_id: str) -> None:
         """Ends a model's requests and its worker, or its load; raises `ModelNotFoundError`."""
         with self._changed:
-            load = self._loads.get(model_id)
+            load = None if model_id in self._models else self._loads.get(model_id)
+            if load is not None:
+                load.is_cancelled = True  # before it puts its model among the others
         if load is not None:
             load.cancel()
             return

@@ -72,7 +72,7 @@ def _parse(wire: MessagesRequest, strip_billing: bool, *, is_answered: bool = Tr
     tools, mode = offered(wire)
     thinking = wire.thinking is not None and wire.thinking.type != "disabled"
     schema, schema_field = _json_schema(wire)
-    has_begun = wire.messages[-1].role == "assistant" and _read_beginning(
+    has_begun = conversation.messages[-1].role == "assistant" and _read_beginning(
         conversation, wire, is_answered=is_answered
     )
     request = ChatRequest(

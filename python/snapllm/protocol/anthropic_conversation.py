@@ -116,6 +116,8 @@ def read_conversation(wire: MessagesRequest, *, strip_billing: bool) -> Conversa
         conversation.mark(control, *_system_turn(until, strip_billing))
     conversation.messages += system
     shown = _shown_messages(wire.messages)
+    if not shown:
+        raise InvalidRequestError("messages: none of them says anything", param="messages")
     said: list[tuple[Block, str]] = []  # by the assistant, in the messages before
     for number, (message, where) in enumerate(shown):
         if message.content is None:

@@ -45,7 +45,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        if "Expected `int" in str(error) and "got `float`" in str(error):
+        if _may_be_whole(error):
             return _decode_whole_numbers(body, decoder, error)
         return _decode_without_nulls(body, decoder, error)
     except UnicodeDecodeError as error:
@@ -54,6 +54,11 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     except (msgspec.DecodeError, RecursionError) as error:
         problem = _half_of_a_pair(body) or str(error)
         raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
+
+
+def _may_be_whole(error: msgspec.ValidationError) -> bool:
+    """Whether a number that should be whole has a fraction, if it is not one of zero."""
+    return "Expected `int" in str(error) and "got `float`" in str(error)
 
 
 def _decode_whole_numbers(
@@ -125,6 +130,9 @@ def _decode_without_nulls(
             if f"missing required field `{name}`" in str(other):
                 break
             refused = other
+    if _may_be_whole(refused) and fields:
+        with contextlib.suppress(msgspec.ValidationError):
+            return decoder.decode(_with_whole_numbers(msgspec.json.encode(fields)))
     raise invalid_field(str(refused), type_=decoder.type) from None
 
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.encode
 _new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
+_MAX_LEAD = 8  # tokens in which a prompt's first character is whole, whatever comes before it
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's own
 MAX_CHOICES = 256
 _OTHER_FORMS = (
@@ -177,8 +178,13 @@ def _token_text(entry: TokenLogprob | TokenAlternative) -> str:
 
 def _lead(tokens: Sequence[bytes], echo: str) -> int:
     """Characters that a tokenizer has put before a prompt: a token, a blank or both."""
-    begin = b"".join(tokens).decode(errors="replace")
-    return next((i for i in range(len(begin)) if echo.startswith(begin[i:])), 0)
+    begin = _new_decoder().decode(b"".join(tokens))  # without the beginning of a character
+    ends = range(len(begin) if echo else 0)
+    return next((i for i in ends if _begin_alike(begin[i:], echo)), 0)
+
+
+def _begin_alike(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 class _Place:
@@ -194,7 +200,7 @@ class _Place:
     def of_prompt(self, tokens: Sequence[bytes]) -> list[int]:
         """Where the prompt's next tokens begin."""
         if self._lead is None and tokens:
-            self._lead = _lead(tokens[:2], self._echo)
+            self._lead = _lead(tokens[:_MAX_LEAD], self._echo)
         lead = self._lead or 0
         return [max(0, begin - lead) for begin in map(self._take, tokens)]
 
