@@ -8,7 +8,6 @@ then llama.cpp's and stable-diffusion.cpp's own programs are measured beside our
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import snapllm
 from benchmarks import (
@@ -40,7 +39,7 @@ from benchmarks.compare import compare
 from benchmarks.page import write_page
 from benchmarks.plot import plot
 from benchmarks.report import Row, table
-from benchmarks.shapes import Shape, make_shape_model
+from benchmarks.shapes import SHAPES, make_model
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "startup": startup.run,
@@ -73,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="+", choices=[*_BENCHMARKS, "all", *_OF_RESULTS])
     parser.add_argument("--model", type=Path, help="a GGUF file (default: the demo model)")
     parser.add_argument(
-        "--shape", choices=get_args(Shape), help="a model of this shape, random weights"
+        "--shape",
+        choices=SHAPES,
+        help="a model as large as Llama 3.2 1B or 3.1 8B, of random weights; 1b-demo: one that "
+        "answers as the demo model",
     )
     parser.add_argument("--quant", default="q4_0", help="of --shape (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each (%(default)s)")
@@ -178,8 +180,8 @@ def main() -> None:
     results["benchmarks"] = {}
     with tempfile.TemporaryDirectory() as folder:
         if options.shape:
-            make = functools.partial(make_shape_model, shape=options.shape, quant=options.quant)
-            options.model = make(Path(folder) / f"{options.shape}-{options.quant}.gguf")
+            path = Path(folder) / f"{options.shape}-{options.quant}.gguf"
+            options.model = make_model(path, options.shape, options.quant)
         options.model = options.model or snapllm.engine.demo_model_path()
         results["model"] = options.model.name
         for name in names:

@@ -63,6 +63,9 @@ _READ_ONLY = {
     Kind.IQ4_NL: (0, None),
 }
 
+Place = tuple[np.ndarray, np.ndarray]
+"""Rows and columns of a matrix."""
+
 _BLOCK_SIZE = 32
 _MAX_DRAWN = 1 << 18
 _SAMPLE = 256
@@ -81,7 +84,7 @@ def _vocabulary(size: int) -> tuple[list[str], list[gguf.TokenType]]:
     return tokens, types
 
 
-def _random_weights(random: np.random.Generator, shape: tuple[int, ...], kind: Kind) -> np.ndarray:
+def random_weights(random: np.random.Generator, shape: tuple[int, ...], kind: Kind) -> np.ndarray:
     """Weights that about keep their input's size; big tensors repeat some thousand blocks."""
     deviation = 1.5 / np.sqrt(shape[-1])
     if kind in _READ_ONLY:
@@ -155,7 +158,37 @@ class ModelFile:
         kind = self._kind if kind is None else kind
         if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
             kind = Kind.Q8_0  # rows that are no whole blocks: as files of K-quants have them
-        self._add(name, shape, kind, lambda: _random_weights(self._random, shape, kind))
+        self._add(name, shape, kind, lambda: random_weights(self._random, shape, kind))
+
+    def add_matrix_within(
+        self, name: str, shape: tuple[int, int], values: np.ndarray, at: Place, *, is_random: bool
+    ) -> None:
+        """Adds a matrix that has the given values at these rows and columns.
+
+        Args:
+            name: without its end.
+            shape: outputs and inputs.
+            values: of as many rows and columns as are named.
+            at: the rows, and the columns, which come in whole blocks.
+            is_random: whether its other weights are random, else they are 0.
+        """
+        kind = self._kind
+        block_size, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+
+        def make() -> np.ndarray:
+            if is_random:
+                weights = random_weights(self._random, shape, kind)
+            else:
+                weights = quantize(np.zeros((1, shape[1]), np.float32), kind).repeat(shape[0], 0)
+            rows, columns = at
+            blocks = weights.view(np.uint8).reshape(shape[0], -1, block_bytes)
+            placed = quantize(np.ascontiguousarray(values, np.float32), kind)
+            blocks[np.ix_(rows, columns[::block_size] // block_size)] = placed.view(
+                np.uint8
+            ).reshape(len(values), -1, block_bytes)
+            return weights
+
+        self._add(f"{name}.weight", shape, kind, make)
 
     def add_values(self, name: str, values: np.ndarray) -> None:
         """Adds the given values, as 32-bit floats; the name is the full name."""

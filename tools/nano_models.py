@@ -37,7 +37,7 @@ GEMMA3_WINDOW = 64
 
 
 @dataclass(frozen=True)
-class _Shape:
+class ModelShape:
     width: int = 64
     heads: int = 4
     kv_heads: int = 2
@@ -48,12 +48,12 @@ class _Shape:
     """Feed-forward networks of a layer, of which a token takes two; 0 = one for all."""
 
 
-_WIDE_SHAPE = _Shape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
+_WIDE_SHAPE = ModelShape(width=256, heads=4, kv_heads=2, head_size=64, ffn=512)
 _MIXED_SHAPE = replace(_WIDE_SHAPE, ffn=256, experts=8)
 _LATENT_SHAPE = replace(_WIDE_SHAPE, kv_heads=4, head_size=128)
-_SHAPES = {
-    "1b": _Shape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16),
-    "8b": _Shape(width=4096, heads=32, kv_heads=8, head_size=128, ffn=14336, layers=32),
+SHAPES = {
+    "1b": ModelShape(width=2048, heads=32, kv_heads=8, head_size=64, ffn=8192, layers=16),
+    "8b": ModelShape(width=4096, heads=32, kv_heads=8, head_size=128, ffn=14336, layers=32),
 }
 
 
@@ -82,7 +82,7 @@ def make_nano_model(
     model.metadata.add_context_length(context_size)
     if not is_causal:
         model.metadata.add_causal_attention(False)
-    shape = _Shape()
+    shape = ModelShape()
     heads = shape.width // head_size
     shape = replace(shape, heads=heads, kv_heads=heads // 2, head_size=head_size)
     model.add_matrix("token_embd", model.vocab_size, shape.width)
@@ -123,7 +123,7 @@ def make_embedding_model(
     model.metadata.add_name("nano bert")
     model.metadata.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     model.metadata.add_context_length(context_size)
-    shape = _Shape(kv_heads=4)
+    shape = ModelShape(kv_heads=4)
     model.metadata.add_embedding_length(shape.width)
     model.metadata.add_block_count(shape.layers)
     model.metadata.add_feed_forward_length(shape.ffn)
@@ -182,14 +182,14 @@ def make_shape_model(path: Path, shape: Shape = "1b", quant: Quant = "q4_0") -> 
     suffix = "_S" if quant in ("q3_k", "q4_k", "q5_k") else ""
     model.metadata.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant.upper()}{suffix}"])
     model.metadata.add_context_length(131072)
-    model.add_matrix("token_embd", model.vocab_size, _SHAPES[shape].width)
-    _add_llama(model, _SHAPES[shape])
+    model.add_matrix("token_embd", model.vocab_size, SHAPES[shape].width)
+    _add_llama(model, SHAPES[shape])
     model.add_tokenizer(CHATML_TEMPLATE)
     model.write()
     return path
 
 
-def _add_llama(model: ModelFile, shape: _Shape) -> None:
+def _add_llama(model: ModelFile, shape: ModelShape) -> None:
     _add_sizes(model, shape)
     model.add_norm("output_norm", shape.width)
     for i in range(shape.layers):
@@ -199,7 +199,7 @@ def _add_llama(model: ModelFile, shape: _Shape) -> None:
         _add_feed_forward(model, i, shape)
 
 
-def _add_qwen3(model: ModelFile, shape: _Shape) -> None:
+def _add_qwen3(model: ModelFile, shape: ModelShape) -> None:
     _add_sizes(model, shape)
     model.add_norm("output_norm", shape.width)
     for i in range(shape.layers):
@@ -210,14 +210,14 @@ def _add_qwen3(model: ModelFile, shape: _Shape) -> None:
         _add_feed_forward(model, i, shape)
 
 
-def _add_qwen2vl(model: ModelFile, shape: _Shape) -> None:
+def _add_qwen2vl(model: ModelFile, shape: ModelShape) -> None:
     """Tokens have a place in two dimensions, which those of a text do not use."""
     part = shape.head_size // 16
     model.metadata.add_rope_dimension_sections([2 * part, 3 * part, 3 * part, 0])
     _add_llama(model, shape)
 
 
-def _add_gemma3(model: ModelFile, shape: _Shape) -> None:
+def _add_gemma3(model: ModelFile, shape: ModelShape) -> None:
     """Window layers and global layers in turn."""
     is_window = [True, False, True, False]
     shape = replace(shape, layers=len(is_window))
@@ -234,7 +234,7 @@ def _add_gemma3(model: ModelFile, shape: _Shape) -> None:
         _add_feed_forward(model, i, shape)
 
 
-def _add_gemma4(model: ModelFile, shape: _Shape) -> None:
+def _add_gemma4(model: ModelFile, shape: ModelShape) -> None:
     """Global layers have larger heads; the second layer of each kind has the KV of the first.
 
     Each layer adds an embedding of its own.
@@ -268,7 +268,7 @@ def _add_gemma4(model: ModelFile, shape: _Shape) -> None:
         model.add_matrix(f"blk.{i}.proj", shape.width, part)
 
 
-def _add_gpt_oss(model: ModelFile, shape: _Shape) -> None:
+def _add_gpt_oss(model: ModelFile, shape: ModelShape) -> None:
     """Window layers and global layers in turn, attention with sinks, experts with biases."""
     shape = replace(shape, experts=4, kv_heads=shape.heads // 2)
     _add_sizes(model, shape)
@@ -287,7 +287,7 @@ def _add_gpt_oss(model: ModelFile, shape: _Shape) -> None:
             model.add_values(f"blk.{i}.ffn_{name}_exps.bias", bias)
 
 
-def _add_deepseek2(model: ModelFile, shape: _Shape) -> None:
+def _add_deepseek2(model: ModelFile, shape: ModelShape) -> None:
     """All heads share one key and value of few numbers (multi-head latent attention)."""
     rank, rope_size = 2 * shape.head_size, shape.head_size
     shared = replace(shape, kv_heads=1, head_size=rank + rope_size)
@@ -315,7 +315,7 @@ def _add_deepseek2(model: ModelFile, shape: _Shape) -> None:
         _add_feed_forward(model, i, shape)
 
 
-def _add_mamba2(model: ModelFile, shape: _Shape) -> None:
+def _add_mamba2(model: ModelFile, shape: ModelShape) -> None:
     """Recurrent layers only; heads and states are of a size that GPU kernels take."""
     inner, state, heads, kernel = 2 * shape.width, 128, 2, 4
     channels = inner + 2 * state
@@ -341,7 +341,7 @@ def _add_mamba2(model: ModelFile, shape: _Shape) -> None:
         model.add_values(f"blk.{i}.ssm_d", np.ones((heads, 1)))
 
 
-def _add_lfm2(model: ModelFile, shape: _Shape) -> None:
+def _add_lfm2(model: ModelFile, shape: ModelShape) -> None:
     """Short convolutions, with an attention layer after every two."""
     kv_heads, kernel = [0, 0, shape.kv_heads, 0, 0, shape.kv_heads], 3
     shape = replace(shape, layers=len(kv_heads))
@@ -361,7 +361,7 @@ def _add_lfm2(model: ModelFile, shape: _Shape) -> None:
         _add_feed_forward(model, i, shape)
 
 
-def _add_qwen35(model: ModelFile, shape: _Shape) -> None:
+def _add_qwen35(model: ModelFile, shape: ModelShape) -> None:
     """A layer of gated delta nets, then one of attention whose answer has a gate."""
     heads, groups, state, kernel = 4, 2, shape.head_size, 4
     key_size, value_size = groups * state, heads * state
@@ -396,7 +396,7 @@ def _add_qwen35(model: ModelFile, shape: _Shape) -> None:
 
 def _add_sizes(
     model: ModelFile,
-    shape: _Shape,
+    shape: ModelShape,
     kv_heads: list[int] | None = None,
     value_size: int = 0,
     rope_size: int = 0,
@@ -427,12 +427,12 @@ def _add_layer_norm(model: ModelFile, name: str, width: int) -> None:
     model.add_values(f"{name}.bias", np.zeros(width))
 
 
-def _add_query_key_norms(model: ModelFile, i: int, shape: _Shape, weight: float = 1) -> None:
+def _add_query_key_norms(model: ModelFile, i: int, shape: ModelShape, weight: float = 1) -> None:
     model.add_norm(f"blk.{i}.attn_q_norm", shape.head_size, weight=weight)
     model.add_norm(f"blk.{i}.attn_k_norm", shape.head_size, weight=weight)
 
 
-def _add_attention(model: ModelFile, i: int, shape: _Shape, *, gated: bool = False) -> None:
+def _add_attention(model: ModelFile, i: int, shape: ModelShape, *, gated: bool = False) -> None:
     num_queries = shape.heads * (2 if gated else 1)
     model.add_matrix(f"blk.{i}.attn_q", num_queries * shape.head_size, shape.width)
     model.add_matrix(f"blk.{i}.attn_k", shape.kv_heads * shape.head_size, shape.width)
@@ -440,7 +440,7 @@ def _add_attention(model: ModelFile, i: int, shape: _Shape, *, gated: bool = Fal
     model.add_matrix(f"blk.{i}.attn_output", shape.width, shape.heads * shape.head_size)
 
 
-def _add_feed_forward(model: ModelFile, i: int, shape: _Shape) -> None:
+def _add_feed_forward(model: ModelFile, i: int, shape: ModelShape) -> None:
     if shape.experts:
         _add_experts(model, i, shape)
         return
@@ -449,7 +449,7 @@ def _add_feed_forward(model: ModelFile, i: int, shape: _Shape) -> None:
     model.add_matrix(f"blk.{i}.ffn_down", shape.width, shape.ffn)
 
 
-def _add_experts(model: ModelFile, i: int, shape: _Shape) -> None:
+def _add_experts(model: ModelFile, i: int, shape: ModelShape) -> None:
     router = gguf.GGMLQuantizationType.F32
     model.add_matrix(f"blk.{i}.ffn_gate_inp", shape.experts, shape.width, kind=router)
     model.add_matrix(f"blk.{i}.ffn_gate_exps", shape.experts, shape.ffn, shape.width)
