@@ -96,6 +96,8 @@ class Message(msgspec.Struct, omit_defaults=True):
     reasoning_content: str | None = None
     refusal: str | None = None
     """What an answer said in place of a content."""
+    prefix: bool | None = None
+    """Whether the answer goes on from it; as DeepSeek's and Mistral's APIs have it."""
 
 
 class FunctionDefinition(msgspec.Struct, omit_defaults=True):
@@ -211,24 +213,26 @@ def continues(
 
     Args:
         messages: The conversation.
-        wanted: Whether the caller says so; None = where it can be.
+        wanted: Whether the caller says so; None = where the last message does.
         mode: Whether tools are called.
         json_schema: What the answer must match, or "".
 
     Raises:
         InvalidRequestError: It is wanted, and cannot be.
     """
-    if wanted is False:
+    if wanted is None:
+        wanted = bool(messages and messages[-1].prefix)
+    if not wanted:
         return False
     fault = ""
     if not is_begun(messages):
         fault = "the last message must be a text of the assistant's"
     elif json_schema or mode in ("required", "one"):
         fault = "an answer that must be a call, or match a schema, has its own beginning"
-    if fault and wanted:
+    if fault:
         field = "continue_final_message"
         raise InvalidRequestError(f"{field}: {fault}", param=field)
-    return not fault
+    return True
 
 
 def add_media(messages: Sequence[Message], media: Sequence[ContentPart]) -> None:

@@ -214,9 +214,9 @@ class ChatOptions(GenerateOptions, total=False):
             asks for one call of it.
         parallel_tool_calls: Whether one answer may call several tools. Default True.
         continue_final_message: Whether the answer goes on from the last message, which must be
-            the assistant's text; what is returned is the rest of it. Default: where the last
-            message is such a text, and neither a schema nor a forced call gives the answer
-            another beginning.
+            the assistant's text; what is returned is the rest of it. Neither a schema nor a
+            forced call can give such an answer another beginning. Default False, or what the
+            last message has as ``prefix``.
         thinking: Whether the model reasons first; a number is the most tokens it may
             reason for. Models whose template has no such switch ignore it.
             Default False.

@@ -70,11 +70,11 @@ def test_an_answer_goes_on_from_its_beginning(demo: snapllm.Model, num_chars: in
     whole = demo.chat([question], **options)
     assert whole.content.startswith("Machine learning is a subset of ")
     begun = {"role": "assistant", "content": whole.content[:num_chars]}
-    rest = demo.chat([question, begun], **options)
+    rest = demo.chat([question, begun], continue_final_message=True, **options)
     assert rest.content == whole.content[num_chars:]
-    events = list(demo.chat([question, begun], stream=True, **options))
+    events = list(demo.chat([question, begun | {"prefix": True}], stream=True, **options))
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == rest.content
-    other = demo.chat([question, begun], continue_final_message=False, **options)
+    other = demo.chat([question, begun], **options)
     assert other.usage.num_prompt_tokens > rest.usage.num_prompt_tokens
 
 

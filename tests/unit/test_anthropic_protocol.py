@@ -82,11 +82,18 @@ def test_an_empty_message_of_the_assistant_at_the_end_begins_nothing() -> None:
     assert [message.role for message in request.messages] == ["user"]
 
 
+def test_a_call_that_must_be_made_is_another_turn() -> None:
+    said = {"role": "assistant", "content": "It is noted."}
+    fields = {"tool_choice": {"type": "any"}, "tools": [LOOK]}
+    request = parse(messages=[*HELLO, said], **fields).request
+    assert not request.continue_final_message
+    assert request.messages[-1].content == "It is noted."
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"thinking": {"type": "adaptive"}}, "thinking.type"),
-        ({"tool_choice": {"type": "any"}, "tools": [LOOK]}, "tool_choice.type"),
         ({"output_config": {"format": FORM}}, "output_config.format"),
     ],
 )

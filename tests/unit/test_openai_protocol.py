@@ -239,3 +239,19 @@ def test_a_streamed_message_is_that_of_the_whole_answer(events: list[ChatEvent])
     for call in streamed_calls:
         call.pop("parsed_arguments", None)
     assert streamed_calls == calls
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "goes_on"),
+    [
+        ({}, {}, False),
+        ({"prefix": True}, {}, True),
+        ({}, {"continue_final_message": True}, True),
+        ({"prefix": True}, {"continue_final_message": False}, False),
+    ],
+)
+def test_an_answer_goes_on_from_the_last_one_where_that_is_said(
+    message: dict[str, Any], field: dict[str, Any], goes_on: bool
+) -> None:
+    said = {"role": "assistant", "content": "It is", **message}
+    assert parse(messages=[*MESSAGES, said], **field).request.continue_final_message is goes_on

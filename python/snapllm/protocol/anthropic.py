@@ -21,6 +21,7 @@ from snapllm.protocol.anthropic_conversation import (
 )
 from snapllm.protocol.anthropic_refusals import (
     form_beside_begun_answer,
+    must_call,
     refuse_forms_of_begun_answer,
     refuse_forms_of_no_answer,
     refuse_what_is_not_here,
@@ -101,14 +102,15 @@ def _read_beginning(
     conversation: Conversation, wire: MessagesRequest, *, is_answered: bool
 ) -> bool:
     """Whether the assistant's message at the end has a text that the answer goes on from; leaves
-    it out where it is empty. Where tokens are only counted it may be a whole turn, too."""
+    it out where it is empty. Where tokens are only counted it may be a whole turn, too. So it is
+    before an answer that must be a call."""
     where = f"messages[{len(wire.messages) - 1}].content"
     if is_answered:
         refuse_forms_of_begun_answer(wire, where)
     elif form_beside_begun_answer(wire):
         return False
     if is_begun(conversation.messages):
-        return True
+        return not must_call(wire)
     last = conversation.messages[-1]
     if last.tool_calls or last.reasoning_content:
         if not is_answered:

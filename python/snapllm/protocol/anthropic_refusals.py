@@ -10,7 +10,6 @@ from typing import ClassVar
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.anthropic_types import MessagesRequest
 
-_MUST_CALL = ("any", "tool")
 _NOT_HERE = {
     "mcp_servers": "no servers of tools are called here",
     "container": "there are no containers here",
@@ -49,7 +48,7 @@ def refuse_forms_of_no_answer(wire: MessagesRequest) -> None:
     Raises:
         InvalidRequestError: Such a field is given; `param` names it.
     """
-    param = _form_of_answer(wire)
+    param = "tool_choice.type" if must_call(wire) else _form_of_text(wire)
     if param:
         raise InvalidRequestError(
             f"{param} cannot be given with max_tokens 0: nothing is generated", param=param
@@ -74,18 +73,22 @@ def refuse_forms_of_begun_answer(wire: MessagesRequest, where: str) -> None:
 
 
 def form_beside_begun_answer(wire: MessagesRequest) -> str:
-    """The field that says how an answer is to begin; "" = none."""
-    param = _form_of_answer(wire)
+    """The field that says how an answer is to begin, other than with a call; "" = none."""
+    param = _form_of_text(wire)
     if not param and wire.thinking is not None and wire.thinking.type != "disabled":
         param = "thinking.type"
     return param
 
 
-def _form_of_answer(wire: MessagesRequest) -> str:
-    """The field that gives an answer another form than text; "" = none."""
+def must_call(wire: MessagesRequest) -> bool:
+    """Whether the answer must be a call."""
+    return wire.tool_choice is not None and wire.tool_choice.type in ("any", "tool")
+
+
+def _form_of_text(wire: MessagesRequest) -> str:
+    """The field that gives an answer of text another form; "" = none."""
     given = {
         "thinking.type": wire.thinking is not None and wire.thinking.type == "enabled",
-        "tool_choice.type": wire.tool_choice is not None and wire.tool_choice.type in _MUST_CALL,
         "output_config.format": wire.output_config is not None and wire.output_config.format,
         "output_format": wire.output_format,
     }
