@@ -211,6 +211,27 @@ TEST(state_reader, cells_are_noted_in_the_order_of_their_positions) {
   CHECK(std::ranges::equal(order.new_cells, std::vector<int64_t>({2, 3, 7, 9, 8, 15})));
 }
 
+// As of a model whose layers see windows or all: two memories, each with positions of its own.
+TEST(state_reader, memories_that_take_the_same_cells_have_each_its_own_order) {
+  StateBytes both = state_of({{0, 10, 110}, {1, 20, 120}, {2, 30, 130}});
+  const StateBytes second = state_of({{2, 30, 130}, {0, 10, 110}, {1, 20, 120}});
+  both.insert(both.end(), second.begin() + 8, second.end());  // without a mark of its own
+  const std::vector<SavedState> states = {saved(both, 0, 3)};
+  StateReader reader(states);
+  Memory all;
+  Memory window;
+  all.read(reader, {{0, 3}});
+  window.read(reader, {{0, 3}});
+  CHECK(reader.is_at_end());
+  CellOrders orders;
+  reader.put(orders);
+  const auto cells_of = [](const Memory& memory) {
+    return memory.order()->order_for(3, static_cast<int32_t>(kMemoryCells)).new_cells;
+  };
+  CHECK(std::ranges::equal(cells_of(all), std::vector<int64_t>({0, 1, 2})));
+  CHECK(std::ranges::equal(cells_of(window), std::vector<int64_t>({1, 2, 0})));
+}
+
 // Reads two states of these ranges into cells one after the other; what it throws.
 std::string failure_of(const StateBytes& first, const StateBytes& second, TokenRange of_first = {0, 3},
                        TokenRange of_second = {3, 5}) {

@@ -1,10 +1,10 @@
 #include "backend/fingerprint.h"
 
-#include <algorithm>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "backend/gguf_file.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
 #include "llama.h"
@@ -12,27 +12,36 @@
 namespace snapllm {
 namespace {
 
-constexpr uint64_t kHeadBytes = uint64_t{4} << 20;
+// Norms, biases and the like: what tells models apart that have the large matrices in common.
+constexpr uint64_t kWholeBytes = 64 << 10;
 constexpr uint64_t kSampleBytes = 4096;
-constexpr uint64_t kNumSamples = 256;
+constexpr uint64_t kNumSamples = 8;  // of a larger tensor, the first at its beginning
 
 }  // namespace
 
 Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const auto size = static_cast<uint64_t>(std::max<std::streamoff>(file.tellg(), 0));
+  const auto gguf = GgufFile::open(path);
+  if (!gguf.ok()) return gguf.status();
+  const uint64_t size = gguf.value().file_bytes();
   Hash128 hash = hash128(&size, sizeof size, parent);
+  std::ifstream file(path, std::ios::binary);
   std::vector<char> buffer;
   const auto add = [&](uint64_t offset, uint64_t count) {
-    buffer.resize(std::min(count, size - offset));
+    buffer.resize(count);
     file.seekg(static_cast<std::streamoff>(offset));
-    file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    file.read(buffer.data(), static_cast<std::streamsize>(count));
     hash = hash128(buffer.data(), buffer.size(), hash);
   };
-  add(0, kHeadBytes);
-  if (size > kHeadBytes) {
-    const uint64_t stride = std::max((size - kHeadBytes) / kNumSamples, kSampleBytes);
-    for (uint64_t offset = kHeadBytes; offset < size; offset += stride) add(offset, kSampleBytes);
+  add(0, gguf.value().head().size);
+  for (const auto [offset, num_bytes] : gguf.value().tensors()) {
+    if (num_bytes <= kWholeBytes) {
+      add(offset, num_bytes);
+      continue;
+    }
+    const uint64_t last = num_bytes - kSampleBytes;
+    for (uint64_t i = 0; i < kNumSamples; ++i) {
+      add(offset + last * i / (kNumSamples - 1), kSampleBytes);
+    }
   }
   if (!file) return Status(StatusCode::kFileNotFound, "Model file cannot be read: " + path);
   return hash;

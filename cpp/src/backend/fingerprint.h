@@ -11,15 +11,15 @@
 
 namespace snapllm {
 
-// Names a file by its size and what it holds: its head, and samples of the rest.
+// Names a GGUF file by its size and what it holds: all before the tensors, the small tensors, and
+// samples of the large ones.
 Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent = {});
 
 // Names the vectors that this build's kernels, ours and ggml's, are compiled for: a sum over more
 // lanes has another order, and so other last bits.
 std::string_view cpu_vectors();
 
-// Of the model's files (of each its size, its first 4 MiB, which hold metadata and tensor table, and
-// samples across the rest), the KV types, what computes attention, by which vectors, whether a
+// Of the model's files (see file_fingerprint), the KV types, what computes attention, by which vectors, whether a
 // GPU computes, and the state format of this build.
 Result<Hash128> kv_fingerprint(const std::vector<std::string>& paths, const ModelOptions& options,
                                std::string_view attention,

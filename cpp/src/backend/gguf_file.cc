@@ -141,6 +141,20 @@ bool GgufFile::has_tensor_of(ggml_type type) const {
   return false;
 }
 
+GgufFile::Extent GgufFile::head() const {
+  return {0, std::min<uint64_t>(gguf_get_data_offset(gguf_.get()), file_bytes_)};
+}
+
+std::vector<GgufFile::Extent> GgufFile::tensors() const {
+  const gguf_context* gguf = gguf_.get();
+  std::vector<Extent> extents;
+  for (int64_t i = 0; i < gguf_get_n_tensors(gguf); ++i) {
+    extents.push_back({gguf_get_data_offset(gguf) + gguf_get_tensor_offset(gguf, i),
+                       gguf_get_tensor_size(gguf, i)});
+  }
+  return extents;
+}
+
 bool GgufFile::has_tensor(const std::string& name) const {
   return gguf_find_tensor(gguf_.get(), name.c_str()) >= 0;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gguf.h"
 #include "snapllm/status.h"
@@ -30,6 +31,13 @@ class GgufFile {
   uint64_t integer(const std::string& key, uint64_t missing = 0) const;
   bool has_tensor(const std::string& name) const;
   bool has_tensor_of(ggml_type type) const;
+  // Where in the file the tensors lie, in their order, and all that comes before them.
+  struct Extent {
+    uint64_t offset = 0;
+    uint64_t size = 0;
+  };
+  Extent head() const;
+  std::vector<Extent> tensors() const;
 
   // The refusal of this file.
   Status invalid(const std::string& why) const;

@@ -14,6 +14,8 @@
 namespace snapllm {
 namespace {
 
+// Before the keys of a memory's next layer: their kind, and the size of a row.
+constexpr size_t kNumbersBeforeKeys = 2;
 // A mark and a sequence id.
 constexpr size_t kHeaderBytes = 8;
 // Of a cell, besides what models of images have more: its position, how many sequences it is of,
@@ -155,8 +157,10 @@ void StateReader::put(CellOrders& orders) const {
   std::vector<size_t> rows;
   const Keys* before = nullptr;
   for (const Keys& keys : keys_) {
-    // The layers of one memory have the same cells.
-    if (before == nullptr || before->cells != keys.cells) rows = rows_by_position(keys);
+    // The layers of one memory have the same rows. Another memory may take the same cells, too,
+    // and lie in another order in the state; its layers have cells of their own before them.
+    const bool is_next_layer = before != nullptr && keys.num_numbers - before->num_numbers == kNumbersBeforeKeys;
+    if (!is_next_layer) rows = rows_by_position(keys);
     before = &keys;
     std::vector<int64_t> ordered;
     for (const size_t row : rows) ordered.push_back(keys.cells[row]);
