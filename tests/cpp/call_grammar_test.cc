@@ -34,6 +34,14 @@ TEST(call_grammar, calls_after_the_first_go) {
   }
 }
 
+TEST(call_grammar, no_blanks_are_repeated_where_no_call_comes) {
+  CHECK_EQ(without_blanks_alone("a ::= b\ntool-calls ::= (tool-call? space)+\nz ::= (c? space)+"),
+           "a ::= b\ntool-calls ::= (tool-call space)+\nz ::= (c? space)+");
+  for (const std::string grammar : {"", "tool-calls ::= (tool-call space)+", "root ::= \"x\""}) {
+    CHECK_EQ(without_blanks_alone(grammar), grammar);
+  }
+}
+
 TEST(call_grammar, blanks_after_the_only_call_go) {
   CHECK_EQ(with_one_call("a ::= b space\ntool-call ::= \"(\" space x space \")\" space\nz ::= c space"),
            "a ::= b space\ntool-call ::= \"(\" space x space \")\"\nz ::= c space");

@@ -412,3 +412,11 @@ def test_a_broken_template_is_an_error_not_a_crash(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequestError, match="say ok"):
             model.chat("no")
         assert model.generate("a", max_tokens=2, ignore_eos=True).tokens
+
+
+def test_a_model_that_likes_blanks_finds_few_between_calls(demo: snapllm.Model) -> None:
+    lines = {token: 16.0 for text in ("\n", "\n\n") for token in demo.tokenize(text)}
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 200, "logit_bias": lines}
+    answer = demo.chat("What is the weather in Paris?", tools=[WEATHER], **options)
+    assert len(answer.tool_calls) > 1
+    assert {call.name for call in answer.tool_calls} == {"get_weather"}

@@ -91,6 +91,12 @@ std::string without_blanks_around(std::string grammar, bool after_reasoning) {
   return grammar.replace(begin, size, root);
 }
 
+std::string without_blanks_alone(std::string grammar) {
+  const auto [begin, size] = rule_of(grammar, "tool-calls");
+  if (grammar.compare(begin, size, "tool-calls ::= (tool-call? space)+") != 0) return grammar;
+  return grammar.replace(begin, size, "tool-calls ::= (tool-call space)+");
+}
+
 std::string with_one_call(std::string grammar) {
   // `tool-calls ::= (tool-call space)+`: with brackets around all that is repeated.
   static const std::regex calls(R"((^|\n)(tool-calls ::= \([^\n]*\))\+(?=\n|$))");

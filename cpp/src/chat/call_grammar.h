@@ -16,6 +16,10 @@ std::string without_text_before_call(std::string grammar);
 // stays.
 std::string without_blanks_around(std::string grammar, bool after_reasoning);
 
+// For several calls: the grammar without the blanks that are repeated where no call comes, which a
+// model may fill without end. Those after a call stay.
+std::string without_blanks_alone(std::string grammar);
+
 // For one call at most: the grammar without the repetition of its calls, and without blanks
 // after it.
 std::string with_one_call(std::string grammar);

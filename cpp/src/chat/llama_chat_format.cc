@@ -360,7 +360,8 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) {
     params.grammar = without_text_before_call(std::move(params.grammar));
   }
-  if (!inputs.parallel_tool_calls) params.grammar = with_one_call(std::move(params.grammar));
+  params.grammar = inputs.parallel_tool_calls ? without_blanks_alone(std::move(params.grammar))
+                                              : with_one_call(std::move(params.grammar));
   check_grammar(inputs, params.grammar);
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) drop_blanks(params, blanks);
   drop_skipped(params);
