@@ -14,7 +14,7 @@ from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.prompt import DocumentPrompt, document_prompt
 from snapllm.contexts.record import ContextRecord
-from snapllm.contexts.room import explain_not_kept, not_in_ram
+from snapllm.contexts.room import check_fits, explain_not_kept, not_in_ram
 from snapllm.contexts.tiers import TierLimits
 from snapllm.contexts.views import ContextView, Tier
 from snapllm.errors import ContextNotFoundError, SnapLLMError, StorageError
@@ -74,6 +74,7 @@ class KvKeeper:
         """
         cancellation = cancellation or Cancellation()
         cancellation.check()
+        check_fits(self._core, record, has_workspace=self._catalog.has_workspace)
         # Pinned before there is any of it: what makes room must not take its first pieces
         # while the last ones are written.
         self._core.pin_prefix(record.prefix())
@@ -169,15 +170,22 @@ class KvKeeper:
         # Asked before: on its way through RAM it would drive out what others have there.
         if tier == "warm" and info.disk_bytes > self._core.stats().kv_store.max_ram_bytes:
             raise not_in_ram(self._core, info.disk_bytes)
+        self._limits.raise_to(record.id, tier)
         staying = self._limits.staying(record, tier, self._neighbours(record))
         self._core.move_prefix(record.prefix(), tier, staying)
-        if tier == "warm" and self._core.prefix_info(record.prefix()).tier == "cold":
+        if tier == "warm" and self._is_cold(record):
+            # Once more: another one's move may have taken it along that began before.
+            self._core.move_prefix(record.prefix(), tier, staying)
+        if tier == "warm" and self._is_cold(record):
             if info.tier == "hot":
                 with contextlib.suppress(SnapLLMError):
                     self._core.move_prefix(record.prefix(), "hot", [])
             raise not_in_ram(self._core, info.disk_bytes)
         self._check_kept(record)
         self._limits.set(record.id, tier)
+
+    def _is_cold(self, record: ContextRecord) -> bool:
+        return self._core.prefix_info(record.prefix()).tier == "cold"
 
     def make_hot(self, record: ContextRecord) -> None:
         """Moves the KV of a context that was just stored into the KV memory, if there is room."""

@@ -27,6 +27,8 @@ from snapllm.contexts.transfer import TransferFolder
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
 from snapllm.conversation import ContentPart
 from snapllm.errors import (
+    ContextNotFoundError,
+    ContextTooLargeError,
     InvalidRequestError,
     ModelNotFoundError,
     NoWorkspaceError,
@@ -319,9 +321,23 @@ class ContextManager:
     def _move(self, record: ContextRecord, tier: Tier) -> ContextView:
         if tier == "hot":
             self._core.ensure_resident(record.model_id)
-        record = self._keeper.with_kv(record, of_loaded_model=tier == "hot")
-        self._keeper.move(record, tier)
-        return self._keeper.view(record)
+        try:
+            return self._keeper.view(self._moved(record, tier))
+        except StorageError:
+            self._find(record.id, record.cache_namespace)  # removed meanwhile: that is the reason
+            raise
+
+    def _moved(self, record: ContextRecord, tier: Tier) -> ContextRecord:
+        """The context, computed anew where its file proves damaged as it is read."""
+        for is_last in (False, True):
+            record = self._keeper.with_kv(record, of_loaded_model=tier == "hot")
+            try:
+                self._keeper.move(record, tier)
+                break
+            except StorageError as error:
+                if is_last or isinstance(error, ContextTooLargeError):
+                    raise
+        return record
 
     def delete(self, reference: str, *, cache_namespace: str = "") -> ContextRecord:
         """Removes a context and what of its KV no other needs.
@@ -331,7 +347,10 @@ class ContextManager:
             StorageError: It cannot be removed from the disk; it is there as before.
         """
         record = self._find(reference, cache_namespace)
-        return self._keeper.remove(record) or record
+        removed = self._keeper.remove(record)
+        if removed is None:  # by another caller, meanwhile
+            raise ContextNotFoundError(f"Context not found: {reference}")
+        return removed
 
     def query(
         self,

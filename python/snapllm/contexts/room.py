@@ -10,6 +10,22 @@ PIECE_TOKENS = 256
 """Of a model with full attention; the KV of others is one piece. docs/store_format.md"""
 
 
+def check_fits(core: _core.Engine, record: ContextRecord, *, has_workspace: bool) -> None:
+    """Refuses a context that RAM alone is to hold, and cannot, before it is computed.
+
+    What models without full attention keep is known only once it is there.
+
+    Raises:
+        ContextTooLargeError: Its KV is more than RAM may hold.
+    """
+    if has_workspace or record.kv_kind != "blocks":
+        return
+    info, max_bytes = core.model_info(record.model_id), core.stats().kv_store.max_ram_bytes
+    needed = info.kv_bytes * len(record.tokens) // info.kv_cells
+    if needed > max_bytes:
+        raise _not_in_ram_alone(needed, max_bytes)
+
+
 def explain_not_kept(
     core: _core.Engine, record: ContextRecord, error: StorageError, *, has_workspace: bool
 ) -> StorageError:
@@ -31,9 +47,10 @@ def explain_not_kept(
     needed = info.kv_bytes * num_held // info.kv_cells
     if has_workspace and needed <= max_bytes:
         return error
+    if not has_workspace:
+        return _not_in_ram_alone(needed, max_bytes)
     what = f"pieces of about {_megabytes(needed)}" if is_cut else f"about {_megabytes(needed)}"
-    instead = "" if has_workspace else ", or give it a --workspace, where it goes to disk"
-    return _too_large(what, max_bytes, "content", instead)
+    return _too_large(what, max_bytes, "content", "")
 
 
 def not_in_ram(core: _core.Engine, num_bytes: int) -> ContextTooLargeError:
@@ -41,6 +58,11 @@ def not_in_ram(core: _core.Engine, num_bytes: int) -> ContextTooLargeError:
     what = f"about {_megabytes(num_bytes)}"
     instead = ", or leave it cold or make it hot"
     return _too_large(what, core.stats().kv_store.max_ram_bytes, "tier", instead)
+
+
+def _not_in_ram_alone(needed: int, max_bytes: int) -> ContextTooLargeError:
+    instead = ", or give it a --workspace, where it goes to disk"
+    return _too_large(f"about {_megabytes(needed)}", max_bytes, "content", instead)
 
 
 def _too_large(what: str, max_bytes: int, param: str, instead: str) -> ContextTooLargeError:

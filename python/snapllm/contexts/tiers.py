@@ -29,6 +29,12 @@ class TierLimits:
         with self._lock:
             self._limits[context_id] = tier
 
+    def raise_to(self, context_id: str, tier: Tier) -> None:
+        """Says that a context is on its way to a warmer tier: others leave it what they share."""
+        with self._lock:
+            limit = self._limits.get(context_id, "hot")
+            self._limits[context_id] = max(tier, limit, key=_WARMTH.__getitem__)
+
     def lift(self, context_id: str) -> None:
         """Says that a context is in use, or gone: it is as warm as its KV."""
         with self._lock:
