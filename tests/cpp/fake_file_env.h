@@ -74,7 +74,7 @@ class FakeFileEnv : public FileEnv {
       const auto* p = static_cast<const uint8_t*>(slice.data);
       bytes.insert(bytes.end(), p, p + slice.size);
     }
-    if (bytes.size() > disk_->free_bytes) return failed("no space");
+    if (bytes.size() > disk_->free_bytes) return {StatusCode::kDiskFull, "no space"};
     if (disk_->writes_until_crash == 0) {
       bytes.resize(bytes.size() / 2);
       disk_->files[path + ".tmp"] = bytes;
@@ -102,7 +102,10 @@ class FakeFileEnv : public FileEnv {
   Status remove(const std::string& path) override {
     std::lock_guard lock(disk_->mutex);
     if (disk_->is_read_only) return failed("read-only");
-    disk_->files.erase(path);
+    if (const auto file = disk_->files.find(path); file != disk_->files.end()) {
+      disk_->free_bytes += file->second.size();
+      disk_->files.erase(file);
+    }
     return {};
   }
 

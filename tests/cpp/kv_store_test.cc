@@ -283,11 +283,31 @@ TEST(kv_store, a_full_or_read_only_disk_is_said_and_ram_goes_on) {
     else f.disk->is_read_only = true;
     f.save(tokens);
     const Status status = f.store->persist(scope_of(), tokens);
-    CHECK_EQ(status.code(), StatusCode::kStorageFailed);
+    CHECK_EQ(status.code(), is_full ? StatusCode::kDiskFull : StatusCode::kStorageFailed);
     CHECK(status.message().find(is_full ? "no space" : "read-only") != std::string::npos);
     CHECK(f.store->stats().num_write_failures > 0);
     CHECK_EQ(f.match(tokens), 300);
   }
+}
+
+TEST(kv_store, on_a_full_disk_what_is_not_pinned_makes_way_for_a_context) {
+  Fixture f;
+  const Tokens context = tokens_of(1, 300);
+  const Tokens cached = tokens_of(2, 600);
+  f.store->pin(scope_of(), context);
+  f.save(cached);
+  f.store->flush();
+  f.disk->free_bytes = 100;
+  f.save(context);
+  CHECK(f.store->persist(scope_of(), context).ok());
+  CHECK(f.store->stats().num_disk_evictions > 0);
+  f.reopen();
+  f.store->pin(scope_of(), context);
+  CHECK_EQ(f.match(context), 300);
+  f.disk->free_bytes = 100;
+  const Tokens another = tokens_of(3, 300);
+  f.save(another);
+  CHECK(!f.store->persist(scope_of(), another).ok());  // the other one is pinned
 }
 
 TEST(kv_store, ram_gives_way_to_a_lower_bound_and_nothing_on_disk_is_lost) {

@@ -22,6 +22,7 @@ enum class StatusCode {
   kGenerationFailed,       // the model failed while computing
   kClosed,                 // the engine or the model is shutting down
   kStorageFailed,          // the workspace cannot be read or written
+  kDiskFull,               // the workspace has no room for a file
   kFileDamaged,            // a file of the workspace is damaged, foreign or gone: of no use
 };
 

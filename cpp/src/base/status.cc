@@ -15,6 +15,7 @@ std::string_view status_code_name(StatusCode code) {
     case StatusCode::kGenerationFailed: return "generation_failed";
     case StatusCode::kClosed: return "closed";
     case StatusCode::kStorageFailed:
+    case StatusCode::kDiskFull:
     case StatusCode::kFileDamaged: return "storage_failed";
   }
   return "generation_failed";

@@ -33,7 +33,8 @@ class FileEnv {
   // The names of the folders in a folder, in no order.
   virtual Result<std::vector<std::string>> folders(const std::string& folder) = 0;
   // Writes the whole file or none of it: to a temporary name, synced, renamed, and the
-  // folder synced. What it returns ok for is there after a crash.
+  // folder synced. What it returns ok for is there after a crash. Fails with kDiskFull where there
+  // is no room for it.
   virtual Status write(const std::string& path, const std::vector<Slice>& slices) = 0;
   // Reads `size` bytes at `offset`. Fails with kFileDamaged where the file is not there or ends
   // before them, and with kStorageFailed where it cannot be read, now at least.

@@ -103,8 +103,8 @@ class KvStore {
   void put(const StoreScope& scope, std::span<const Token> tokens, TokenRange range,
            StateBytes state);
 
-  // Waits until all pieces of the tokens are on disk. Fails when one cannot be written
-  // or is not there. Without a disk tier: checks that they are in RAM.
+  // Waits until all pieces of the tokens are on disk; on a full one files that are not pinned make
+  // way. Fails when one cannot be written or is not there. Without a disk tier: checks that they are in RAM.
   Status persist(const StoreScope& scope, std::span<const Token> tokens);
   // Exempts the pieces from eviction, also those that are put later, until as many calls of
   // unpin. They may still leave RAM for the disk, and may be more than the disk's bound.
@@ -206,6 +206,11 @@ class KvStore {
   void fit_in_ram(const Hash128& key);
   // What is in RAM stays there.
   void trim_disk();
+  // Removes files that are not pinned, of so many bytes at least, if there are.
+  void evict_from_disk(uint64_t num_bytes);
+  // As persist() does, once.
+  Status write_all(const StoreScope& scope, std::span<const Token> tokens);
+  void make_room_for(const StoreScope& scope, std::span<const Token> tokens);
   // Of the files that are pinned, those of models that nobody has opened among them.
   uint64_t staying_disk_bytes() const;
 
@@ -225,7 +230,7 @@ class KvStore {
   uint64_t last_write_ = 0;  // the number of the latest
   uint64_t pending_write_bytes_ = 0;
   uint64_t reading_bytes_ = 0;  // on their way from disk
-  std::string last_write_failure_;
+  Status last_write_failure_;
   KvStoreStats stats_;
 
   IoThread io_;  // last: ends before what its tasks use

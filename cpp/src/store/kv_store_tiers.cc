@@ -262,7 +262,7 @@ void KvStore::write_behind(StoredPiece& piece) {
 
 void KvStore::note_write_failure(const Status& status) {
   ++stats_.num_write_failures;
-  last_write_failure_ = status.message();
+  last_write_failure_ = status;
 }
 
 void KvStore::finish_write(const Hash128& key, uint64_t write, const Status& status,
@@ -317,7 +317,11 @@ void KvStore::fit_in_ram(const Hash128& key) {
 
 void KvStore::trim_disk() {
   const uint64_t target = options_.disk_bytes - options_.disk_bytes / kHeadroomDivisor;
-  if (stats_.disk_bytes <= options_.disk_bytes) return;
+  if (stats_.disk_bytes > options_.disk_bytes) evict_from_disk(stats_.disk_bytes - target);
+}
+
+void KvStore::evict_from_disk(uint64_t num_bytes) {
+  const uint64_t target = stats_.disk_bytes - std::min(num_bytes, stats_.disk_bytes);
   const auto is_pinned = [&](const Hash128& key) { return index_.is_pinned(key); };
   for (const auto& victim : unopened_.evict(stats_.disk_bytes - target, is_pinned)) {
     ++stats_.num_disk_evictions;
