@@ -122,6 +122,24 @@ def test_a_body_that_is_not_what_its_encoding_says_is_refused(server: Server) ->
     assert not any("exception" in line.lower() for line in server.lines)
 
 
+@pytest.mark.parametrize("path", ["/nope", "/v1/chat/completions/"])
+def test_a_body_that_nobody_reads_and_nobody_could_leaves_no_traceback(
+    server: Server, path: str
+) -> None:
+    address = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n"
+        client.sendall(head.encode() + b"Content-Length: 20\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 404 ")
+        client.sendall(b"x" * 20)
+        while client.recv(4096):
+            pass
+    status, _, _ = server.request("GET", "/health", headers={"x-request-id": "after-it"})
+    assert status == 200
+    server.line_with("after-it")
+    assert not any("Traceback" in line or "Unhandled" in line for line in server.lines)
+
+
 def test_a_connection_ends_with_a_body_that_cannot_be_read(server: Server) -> None:
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
     for _ in range(2):  # a client goes on, on another connection where it has to

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from snapllm.protocol.anthropic_answers import error_object
 from snapllm.protocol.error_codes import ApiError
 from snapllm.server.log_lines import quoted
-from snapllm.server.middleware import json_response
+from snapllm.server.middleware import NOT_ENCODED, json_response
 from snapllm.server.request_facts import facts_of
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -102,8 +102,15 @@ class Connection(web.RequestHandler):
         # Not even its path is known: Anthropic's shape has all that is in OpenAI's.
         response = json_response(msgspec.json.encode(error_object(error, request_id)), error.status)
         response.headers["x-request-id"] = response.headers["request-id"] = request_id
+        response.headers["x-should-retry"] = "false"
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Logs what aiohttp could not handle, but for the rest of a body that nobody wanted to read
+        and that cannot be: its request has its answer."""
+        if not isinstance(options.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **options)
 
 
 def _explain(problem: HttpProcessingError) -> ApiError:
@@ -112,6 +119,8 @@ def _explain(problem: HttpProcessingError) -> ApiError:
     is_broken = any(name in problem.message for name in _DECODED)
     if isinstance(problem, ContentEncodingError) and not is_broken:
         code, reason = "unsupported_encoding", "its Content-Encoding is neither gzip nor deflate"
+    elif is_broken:
+        reason = NOT_ENCODED
     return ApiError(code, f"the request cannot be read: {reason}")
 
 

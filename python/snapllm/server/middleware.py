@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 
 from snapllm.errors import SnapLLMError
 from snapllm.protocol.anthropic_answers import error_object
@@ -25,6 +26,7 @@ from snapllm.server.request_facts import facts_of
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LARGE_BODIES = "/api/v1/contexts/import"
 """The endpoint whose bodies have a bound of their own."""
+NOT_ENCODED = "it is not in the Content-Encoding that it is said to be in"
 log = logging.getLogger("snapllm.server")
 
 
@@ -88,7 +90,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         # So that nobody waits for the rest of a body that cannot be read. Where it ends, and the
         # next request begins, is not known any more either.
         request.content.feed_eof()
-        refusal = refuse(request, ApiError("invalid_request", f"the body cannot be read: {error}"))
+        is_encoding = isinstance(error.__cause__, ContentEncodingError)
+        reason = NOT_ENCODED if is_encoding else str(error)
+        refusal = refuse(request, ApiError("invalid_request", f"the body cannot be read: {reason}"))
         refusal.force_close()
         return refusal
     except ConnectionError:
