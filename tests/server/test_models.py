@@ -299,3 +299,35 @@ def test_a_model_over_the_budget_is_refused_with_the_numbers(llama_path: Path) -
         assert server.get("/api/v1/models")["total_loaded"] == 0
     finally:
         assert server.stop() == 0
+
+
+def test_what_the_command_line_says_of_models_holds_for_those_loaded_later(
+    llama_path: Path,
+) -> None:
+    options = ("--context-size", "512", "--kv-type", "f32", "--draft-tokens", "3")
+    server = Server("--no-demo", "--no-workspace", *options).start(0)
+    try:
+        plain = {"model_id": "plain", "file_path": str(llama_path)}
+        server.post("/api/v1/models/load", plain)
+        server.post(
+            "/api/v1/models/load", plain | {"model_id": "own", "context_size": 0, "kv_type": "f16"}
+        )
+        models = {m["id"]: m for m in server.get("/api/v1/models")["models"]}
+        assert (models["plain"]["context_size"], models["own"]["context_size"]) == (512, 2048)
+        assert models["plain"]["draft_tokens"] == models["own"]["draft_tokens"] == 3
+        per_cell = {each: model["kv_mb"] / model["kv_cells"] for each, model in models.items()}
+        assert per_cell["plain"] > 1.5 * per_cell["own"]
+    finally:
+        server.stop()
+
+
+def test_no_model_is_loaded_under_an_alias_that_would_hide_it(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--alias", "gpt=llama", "--no-workspace")
+    server.start(1)
+    try:
+        load = {"model_id": "gpt", "file_path": str(llama_path)}
+        status, answer, _ = server.request("POST", "/api/v1/models/load", load)
+        assert (status, answer["error"]["param"]) == (400, "model_id")
+        assert "alias of llama" in answer["error"]["message"]
+    finally:
+        server.stop()

@@ -33,15 +33,15 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     model_id: Annotated[str, Meta(min_length=1, max_length=256)]
     file_path: Annotated[str, Meta(min_length=1)]
     model_type: Literal["auto", "llm", "vision", "diffusion"] = "auto"
-    gpu_layers: Annotated[int, Meta(ge=-1, le=100_000)] = -1
-    context_size: _Tokens = 0
+    gpu_layers: Annotated[int, Meta(ge=-1, le=100_000)] | None = None
+    context_size: _Tokens | None = None
     mmproj_path: str | None = None
     num_threads: Annotated[int, Meta(ge=0, le=512)] = 0
-    draft_tokens: Annotated[int, Meta(ge=0, le=15)] = 0
+    draft_tokens: Annotated[int, Meta(ge=0, le=15)] | None = None
     pinned: bool = False
     keep_alive_s: Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)] | None = None
     flash_attention: bool | FlashAttention | None = None
-    # Of text models, whose defaults are those of `Engine.load`:
+    # Of text models:
     kv_type: KvType | None = None
     kv_cells: _Tokens | None = None
     max_sequences: Annotated[int, Meta(ge=1, le=64)] | None = None
@@ -141,17 +141,24 @@ def parse_load(body: bytes) -> LoadRequest:
     return request
 
 
-def load_options(request: LoadRequest) -> LoadOptions:
-    """The keyword arguments of `Engine.load` that a load request asks for."""
-    options = LoadOptions(
-        gpu_layers=request.gpu_layers,
-        context_size=request.context_size,
-        num_threads=request.num_threads,
-        draft_tokens=request.draft_tokens,
-        pinned=request.pinned,
-        mmproj_path=request.mmproj_path or "",
-        **request.text_options(),
-    )
+def load_options(request: LoadRequest, defaults: LoadOptions) -> LoadOptions:
+    """The keyword arguments of `Engine.load` that a load request asks for.
+
+    Args:
+        request: The request.
+        defaults: Those of what it does not say.
+    """
+    options = LoadOptions(**defaults)
+    options["num_threads"] = request.num_threads
+    options["pinned"] = request.pinned
+    options["mmproj_path"] = request.mmproj_path or ""
+    options.update(request.text_options())
+    if request.gpu_layers is not None:
+        options["gpu_layers"] = request.gpu_layers
+    if request.context_size is not None:
+        options["context_size"] = request.context_size
+    if request.draft_tokens is not None:
+        options["draft_tokens"] = request.draft_tokens
     if isinstance(request.flash_attention, str):
         options["flash_attention"] = request.flash_attention
     elif request.flash_attention is not None:

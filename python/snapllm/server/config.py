@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from snapllm.params import FlashAttention, KvType
+from snapllm.params import FlashAttention, KvType, LoadOptions
 from snapllm.server.options import AppOptions
 
 
@@ -52,3 +52,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout_s: float = 10.0
     """Seconds that running requests get to finish at shutdown."""
     log_level: str = "info"
+
+    def load_options(self) -> LoadOptions:
+        """Of text models, from the command line or over HTTP."""
+        return LoadOptions(
+            context_size=self.context_size,
+            gpu_layers=self.gpu_layers,
+            kv_type=self.kv_type,
+            draft_tokens=self.draft_tokens,
+            flash_attention=self.flash_attention,
+        )

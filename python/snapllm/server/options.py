@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from snapllm.params import DEFAULT_MAX_TOKENS
+from snapllm.params import DEFAULT_MAX_TOKENS, LoadOptions
 
 
 class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +25,12 @@ class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of a chat completion whose request does not say how long it may get."""
     strip_billing_header: bool = True
     """Leave Claude Code's billing line, which differs in every request, out of prompts."""
+    load_defaults: LoadOptions = msgspec.field(default_factory=lambda: LoadOptions())
+    """Of text models that are loaded over HTTP."""
+
+    def alias_of(self, name: str) -> str:
+        """What a name is the alias of, whichever models there are; "" = it is none."""
+        return dict(reversed(self.aliases)).get(name, "")
 
     def resolve(self, name: str, model_ids: Container[str] = ()) -> str:
         """The model, or ``model@context``, that a client's name means.

@@ -21,11 +21,13 @@ from snapllm.errors import (
     ModelNotFoundError,
 )
 from snapllm.model import Model
+from snapllm.params import LoadOptions
 from snapllm.protocol import native_model_answers as answers
 from snapllm.protocol import native_models as native
 from snapllm.protocol.native_listing import ComingModel, model_entries, model_object, models_object
 from snapllm.server.coming import coming_model
 from snapllm.server.keys import (
+    OPTIONS,
     STATE,
     ServerState,
     engine_of,
@@ -44,6 +46,12 @@ async def load_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/load"""
     wanted = native.parse_load(await request.read())
     engine = engine_of(request)
+    if alias := request.app[OPTIONS].alias_of(wanted.model_id):
+        raise InvalidRequestError(
+            f"model_id: {wanted.model_id} is an alias of {alias} here, whom requests for it would "
+            "still reach: load it under another id",
+            param="model_id",
+        )
     # What the command line names goes first: it has its id, and is the active model.
     await until_started(request, wanted.model_id)
     coming = await engine.runner.threads.files.run(
@@ -73,7 +81,8 @@ async def _load_listed(
     """
     is_known, threads = coming.id in loaded_ids(engine), engine.runner.threads
     with contextlib.nullcontext() if is_known else app[STATE].loads.loading(coming):
-        model = await threads.loading.run(_load, engine, wanted, coming.is_image_model)
+        defaults = app[OPTIONS].load_defaults
+        model = await threads.loading.run(_load, engine, wanted, coming.is_image_model, defaults)
     try:
         info = model.info
     except ModelNotFoundError:
@@ -99,10 +108,13 @@ def _replaces_stand_in(
     return stand_in not in (None, info.id) and stand_in == engine.active_model
 
 
-def _load(engine: Engine, wanted: native.LoadRequest, is_image: bool) -> Model | ImageModel:
+def _load(
+    engine: Engine, wanted: native.LoadRequest, is_image: bool, defaults: LoadOptions
+) -> Model | ImageModel:
     try:
         if not is_image:
-            model = engine.load(wanted.file_path, wanted.model_id, **native.load_options(wanted))
+            options = native.load_options(wanted, defaults)
+            model = engine.load(wanted.file_path, wanted.model_id, **options)
             warm_up(engine, model.id)
             return model
         return engine.load_diffusion(

@@ -61,7 +61,8 @@ async def serve(config: ServerConfig) -> None:
     config = _with_demo(config)
     coming = _coming_models(config)
     engine = _open_engine(config)
-    app = create_app(engine, config.app)
+    options = msgspec.structs.replace(config.app, load_defaults=config.load_options())
+    app = create_app(engine, options)
     # Before the first request: whoever finds the server there finds its models.
     app[STATE].startup.announce(coming)
     if is_given_none and config.models:
@@ -216,15 +217,8 @@ def _load_model(engine: Engine, config: ServerConfig, model: ComingModel) -> Non
         parts["lora_dir"] = dict(config.lora_dirs).get(model.id)
         log_loaded(engine.load_diffusion(model.file_path, model.id, **parts).info)
         return
-    loaded = engine.load(
-        model.file_path,
-        model.id,
-        context_size=config.context_size,
-        gpu_layers=config.gpu_layers,
-        kv_type=config.kv_type,
-        draft_tokens=config.draft_tokens,
-        flash_attention=config.flash_attention,
-        mmproj_path=dict(config.projectors).get(model.id, ""),
-    )
+    options = config.load_options()
+    options["mmproj_path"] = dict(config.projectors).get(model.id, "")
+    loaded = engine.load(model.file_path, model.id, **options)
     log_loaded(loaded.info)
     warm_up(engine, loaded.id)
