@@ -175,6 +175,7 @@ def test_a_response_is_answered_and_streamed_alike(demo_client: openai.OpenAI) -
     assert whole.status == "completed"
     assert whole.output_text
     assert whole.usage is not None and whole.usage.output_tokens > 0
+    assert (whole.temperature, whole.top_p, whole.max_output_tokens) == (0, 0.9, None)
     with demo_client.responses.stream(**options) as stream:
         types = [event.type for event in stream]
         final = stream.get_final_response()
