@@ -82,6 +82,14 @@ def test_a_batch_with_a_bad_option_is_refused_and_leaves_nothing_behind(server: 
     assert not [line for line in server.lines if "never retrieved" in line]
 
 
+def test_a_batch_is_not_streamed_and_says_so(server: Server) -> None:
+    body = {"prompts": ["a"], "model": "llama", "max_tokens": 1}
+    status, answer, _ = server.request("POST", "/api/v1/generate/batch", body | {"stream": True})
+    assert (status, answer["error"]["param"]) == (400, "stream")
+    for no in (False, None):
+        assert server.post("/api/v1/generate/batch", body | {"stream": no})["results"]
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_prompt_of_a_batch_that_is_too_long_is_named(server: Server, raw: bool) -> None:
     body = {"prompts": ["a", "b " * 5000, "c"], "model": "llama", "raw": raw}

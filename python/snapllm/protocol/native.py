@@ -78,6 +78,8 @@ class BatchRequest(SamplingFields, kw_only=True):
     prompts: Annotated[
         list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_BATCH)
     ]
+    stream: bool = False
+    """True is refused: the answers come together."""
 
 
 class GenerateUsage(TypedDict):
@@ -122,6 +124,9 @@ def parse_generate(body: bytes) -> tuple[ChatRequest | CompletionRequest, bool]:
 def parse_batch(body: bytes) -> list[ChatRequest | CompletionRequest]:
     """Reads a batch: one request for each prompt, in their order."""
     wire = decode_body(body, _batch_decoder)
+    if wire.stream:
+        # Its client would wait for events.
+        raise InvalidRequestError("stream: the answers of a batch come together", param="stream")
     if len(wire.system or "") * len(wire.prompts) > MAX_BATCH_CHARS:
         raise InvalidRequestError("system: with each of the prompts it is too long", param="system")
     return [_request(wire, prompt) for prompt in wire.prompts]
