@@ -151,6 +151,49 @@ def test_errors_have_the_specifications_shape(
     assert headers["x-request-id"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "model"),
+        ("/v1/completions", {"prompt": "x"}, "model"),
+        ("/v1/responses", {"input": "x"}, "model"),
+        ("/v1/embeddings", {"input": "x"}, "model"),
+        (
+            "/v1/messages",
+            {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
+            "model",
+        ),
+        ("/api/v1/generate", {"prompt": "x"}, "model"),
+        ("/api/v1/generate", {"prompt": "x"}, "model_id"),
+        ("/api/v1/generate/batch", {"prompts": ["x"], "raw": True}, "model_id"),
+        ("/api/v1/contexts/ingest", {"content": "x"}, "model_id"),
+        ("/api/v1/models/switch", {}, "model_id"),
+    ],
+)
+def test_the_field_is_named_whose_model_is_not_there(
+    server: Server, path: str, body: dict[str, Any], field: str
+) -> None:
+    status, answer, _ = server.request("POST", path, body | {field: "nobody"})
+    assert (status, answer["error"]["param"]) == (404, field), answer
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/v1/models/nobody", "model_id"),
+        ("/api/v1/models/nobody", "model_id"),
+        ("/api/v1/contexts/ctx_0", "context_id"),
+        ("/api/v1/diffusion/jobs/img_0", "job_id"),
+        ("/api/v1/requests/req_0/cache", "request_id"),
+    ],
+)
+def test_a_part_of_a_path_that_names_nothing_is_named(
+    server: Server, path: str, param: str
+) -> None:
+    status, answer, _ = server.request("GET", path)
+    assert (status, answer["error"]["param"]) == (404, param), answer
+
+
 def test_a_body_over_the_limit_is_refused(server: Server) -> None:
     status, answer, _ = server.request("POST", "/api/v1/generate", b" " * (65 << 20))
     assert (status, answer["error"]["code"]) == (413, "request_too_large")

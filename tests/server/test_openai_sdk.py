@@ -169,7 +169,7 @@ def test_log_probabilities_come_with_the_content(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "param"),
     [
-        ({"model": "nobody"}, openai.NotFoundError, None),
+        ({"model": "nobody"}, openai.NotFoundError, "model"),
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"max_tokens": -1}, openai.BadRequestError, "max_tokens"),

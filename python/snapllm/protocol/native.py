@@ -64,6 +64,10 @@ class SamplingFields(msgspec.Struct, kw_only=True):
         """The model to use; empty = the active one."""
         return self.model or self.model_id or ""
 
+    def model_field(self) -> str:
+        """Where it is named."""
+        return "model" if self.model or not self.model_id else "model_id"
+
 
 class GenerateRequest(SamplingFields, kw_only=True):
     """The body of POST /api/v1/generate."""
@@ -138,6 +142,7 @@ def _request(wire: SamplingFields, prompt: str) -> ChatRequest | CompletionReque
     return CompletionRequest(
         prompt=prompt,
         model=wire.model_name(),
+        model_field=wire.model_field(),
         sampling=_sampling(wire),
         max_tokens=wire.max_tokens,
         stop=_stop(wire),
@@ -152,6 +157,7 @@ def chat_of(wire: SamplingFields, prompt: str) -> ChatRequest:
     return ChatRequest(
         messages=messages,
         model=wire.model_name(),
+        model_field=wire.model_field(),
         thinking=wire.thinking,
         sampling=_sampling(wire),
         max_tokens=wire.max_tokens,
