@@ -104,6 +104,44 @@ def test_a_streamed_tool_call_is_put_together_by_the_sdk(demo_client: openai.Ope
     assert json.loads(message.tool_calls[0].function.arguments) == {"location": "Tokyo"}
 
 
+def test_a_function_is_called_and_its_result_used(demo_client: openai.OpenAI) -> None:
+    """As before there were tools."""
+    messages: list[Any] = [{"role": "user", "content": "What's the weather in Tokyo?"}]
+    options: Any = {"model": "demo", "functions": [TOOL["function"]], "temperature": 0}
+    answer = demo_client.chat.completions.create(messages=messages, **options).choices[0]
+    assert (answer.finish_reason, answer.message.content) == ("function_call", None)
+    assert answer.message.tool_calls is None
+    call = answer.message.function_call
+    assert call is not None and call.name == "get_weather"
+    assert json.loads(call.arguments) == {"location": "Tokyo"}
+    name, arguments = "", ""
+    for chunk in demo_client.chat.completions.create(messages=messages, **options, stream=True):
+        if (piece := chunk.choices[0].delta.function_call) is not None:
+            name += piece.name or ""
+            arguments += piece.arguments or ""
+    assert (name, arguments) == (call.name, call.arguments)
+    assert chunk.choices[0].finish_reason == "function_call"
+
+    messages.append(answer.message)
+    messages.append({"role": "function", "name": call.name, "content": "22°C, partly cloudy"})
+    final = demo_client.chat.completions.create(messages=messages, **options).choices[0]
+    assert final.finish_reason == "stop"
+    assert "22°C, partly cloudy" in (final.message.content or "")
+
+
+@pytest.mark.parametrize("mode", ["none", {"name": "get_weather"}])
+def test_a_function_is_called_where_it_is_chosen(demo_client: openai.OpenAI, mode: Any) -> None:
+    answer = demo_client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": "Tell me about the ocean."}],
+        functions=[TOOL["function"]],
+        function_call=mode,
+        max_tokens=200,
+        temperature=0,
+    ).choices[0]
+    assert (answer.message.function_call is None) == (mode == "none")
+
+
 @pytest.mark.parametrize("thinks", [True, False])
 @pytest.mark.parametrize("text", ["Hello!", "Tell me about the ocean."])
 def test_a_required_call_comes_whatever_was_asked(

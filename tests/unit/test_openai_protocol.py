@@ -119,7 +119,6 @@ def test_an_image_may_come_with_a_detail(detail: str) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"functions": [{"name": "x"}]}, "functions"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"audio": {"voice": "a"}}, "audio"),
         ({"web_search_options": {}}, "web_search_options"),

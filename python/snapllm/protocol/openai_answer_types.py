@@ -73,6 +73,8 @@ class AnswerMessage(TypedDict):
     reasoning_content: NotRequired[str]
     """An extension."""
     tool_calls: NotRequired[list[CalledTool]]
+    function_call: NotRequired[CalledFunction]
+    """In place of `tool_calls` where the request has `functions`."""
 
 
 class ChatChoice(TypedDict):
