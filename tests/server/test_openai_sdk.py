@@ -70,6 +70,27 @@ def test_several_choices_are_several_answers(client: openai.OpenAI) -> None:
     assert len({choice.message.content for choice in answer.choices}) == 3
 
 
+def test_more_choices_than_are_decoded_together_wait_for_each_other(
+    client: openai.OpenAI,
+) -> None:
+    options: Any = {"model": "llama", "n": 128, "seed": 1, "max_tokens": 3, "temperature": 1.5}
+    chat = client.chat.completions.create(messages=HELLO, **options)
+    assert [choice.index for choice in chat.choices] == list(range(128))
+    assert len({choice.message.content for choice in chat.choices}) > 64
+    assert chat.usage is not None and chat.usage.completion_tokens > 128
+    ended = {
+        choice.index
+        for chunk in client.chat.completions.create(messages=HELLO, stream=True, **options)
+        for choice in chunk.choices
+        if choice.finish_reason is not None
+    }
+    assert ended == set(range(128))
+    completion = client.completions.create(prompt="Hello", **options)
+    assert len(completion.choices) == 128
+    best = client.completions.create(prompt="Hello", best_of=128, **{**options, "n": 1})
+    assert len(best.choices) == 1
+
+
 def test_a_tool_is_called_and_its_result_used(demo_client: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "What's the weather in Tokyo?"}]
     options: Any = {"model": "demo", "tools": [TOOL], "temperature": 0}
@@ -211,6 +232,7 @@ def test_log_probabilities_come_with_the_content(client: openai.OpenAI) -> None:
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"max_tokens": -1}, openai.BadRequestError, "max_tokens"),
+        ({"n": 129}, openai.BadRequestError, "n"),
         (
             {"messages": [{"role": "user", "content": "a" * 100_000}]},
             openai.BadRequestError,

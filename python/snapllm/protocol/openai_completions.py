@@ -46,7 +46,7 @@ from snapllm.protocol.answer_forms import refuse_forms
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import usage_object
 from snapllm.protocol.openai_sampling import sampling_options
-from snapllm.protocol.openai_types import LogitBias, StreamOptions, TopKOrAll
+from snapllm.protocol.openai_types import LogitBias, NumChoices, StreamOptions, TopKOrAll
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import (
@@ -86,8 +86,8 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=64)] | None = None
-    best_of: Annotated[int, Meta(ge=1, le=64)] | None = None
+    n: NumChoices | None = None
+    best_of: NumChoices | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     logit_bias: dict[str, LogitBias] | None = None
     echo: bool | None = None

@@ -30,6 +30,8 @@ from snapllm.params import (
 Choice = Annotated[str, Meta(min_length=1, max_length=4096)]
 Choices = Annotated[list[Choice], Meta(min_length=1, max_length=1000)]
 """Texts of which an answer must be one."""
+NumChoices = Annotated[int, Meta(ge=1, le=128)]
+"""Answers to one prompt. Those beyond the sequences that a model decodes together wait."""
 TopKOrAll = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """Of the likeliest tokens; 0, and -1 as vLLM has it, = all."""
 
@@ -151,7 +153,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=64)] | None = None
+    n: NumChoices | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     logit_bias: dict[str, LogitBias] | None = None
