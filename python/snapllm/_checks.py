@@ -212,6 +212,14 @@ def as_dict(value: object, field: str) -> dict[Any, Any]:
     return dict(value)
 
 
+_MAX_KEY = 64
+
+
+def member(field: str, key: str) -> str:
+    """What to call the member of a field in an error; a long key is cut."""
+    return f"{field}.{key}" if len(key) <= _MAX_KEY else f"{field}.{key[:_MAX_KEY]}..."
+
+
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?:field|argument) `(?P<name>[^`]*)`")
 

@@ -316,16 +316,19 @@ def _render_call(call: MessageToolCall, where: str) -> dict[str, Any]:
         called = FunctionCall(call.custom.name, {TEXT_PARAMETER: call.custom.input})
     elif call.type == "custom" or called is None:
         raise InvalidRequestError(f"{where}.{call.type} is required", param=f"{where}.{call.type}")
-    arguments = _arguments_object(called.arguments, f"{where}.{call.type}.arguments")
+    arguments = arguments_object(called.arguments, f"{where}.{call.type}.arguments")
     function = {"name": called.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _arguments_object(arguments: str | dict[str, Any] | None, where: str) -> str:
+def arguments_object(arguments: str | dict[str, Any] | None, where: str) -> str:
     """The arguments as the JSON object that every template can read.
 
     What is none, such as the half that an answer leaves that was cut off, is wrapped, so
     that the model still gets to see it.
+
+    Raises:
+        InvalidRequestError: An object is too large to be shown.
     """
     if isinstance(arguments, dict):
         return encode_json(plain_json(arguments, where), where)

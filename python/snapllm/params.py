@@ -78,6 +78,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str = ""
     """Text that the answer leads to; empty = nothing, the prompt is just continued."""
     model: str = ""
+    model_field: str = "model"
+    """Where the caller named it."""
     sampling: SamplingOptions = SamplingOptions()
     max_tokens: int = DEFAULT_MAX_TOKENS
     """0 = nothing is generated."""
@@ -93,6 +95,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     messages: list[Message]
     model: str = ""
+    model_field: str = "model"
+    """Where the caller named it."""
     tools: list[Tool] = []
     tool_choice: ToolMode = "auto"
     parallel_tool_calls: bool = True

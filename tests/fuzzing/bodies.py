@@ -69,6 +69,16 @@ _CHATS: list[Body] = [
     },
     {
         "messages": [
+            _USER,
+            {"role": "assistant", "content": None, "function_call": _CALL["function"]},
+            {"role": "function", "name": "weather", "content": "sunny"},
+        ],
+        "max_tokens": 8,
+        "functions": [_FUNCTION],
+        "function_call": {"name": "weather"},
+    },
+    {
+        "messages": [
             {
                 "role": "user",
                 "content": [

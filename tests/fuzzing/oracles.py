@@ -34,7 +34,7 @@ _STATUSES = {
 }
 """The codes that a client may cause, with their statuses. Others are faults."""
 
-_DEPENDS_ON = {"tool_choice": "tools"}
+_DEPENDS_ON = {"tool_choice": "tools", "function_call.name": "functions"}
 """Fields that name what another field holds: they are at fault where that is gone."""
 
 MAX_JSON_DEPTH = 100

@@ -196,7 +196,8 @@ def test_waiting_jobs_learn_their_position(painter: Server) -> None:
         ({"init_image": "not base64!"}, 400, "init_image"),
         ({"output_format": "bmp"}, 400, "output_format"),
         ({"upscale": True}, 400, "upscale"),
-        ({"model": "nobody"}, 404, None),
+        ({"model": "nobody"}, 404, "model"),
+        ({"model_id": "nobody"}, 404, "model_id"),
         ({"model": "llama"}, 400, "model"),
     ],
 )

@@ -38,7 +38,7 @@ def test_tokens_are_embedded(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
-        ({"model": "nobody"}, 404, None),
+        ({"model": "nobody"}, 404, "model"),
         ({"input": []}, 400, "input"),
         ({"input": ""}, 400, "input[0]"),
         ({"input": ["a", 1]}, 400, "input"),

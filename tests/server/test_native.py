@@ -82,6 +82,14 @@ def test_a_batch_with_a_bad_option_is_refused_and_leaves_nothing_behind(server: 
     assert not [line for line in server.lines if "never retrieved" in line]
 
 
+def test_a_batch_is_not_streamed_and_says_so(server: Server) -> None:
+    body = {"prompts": ["a"], "model": "llama", "max_tokens": 1}
+    status, answer, _ = server.request("POST", "/api/v1/generate/batch", body | {"stream": True})
+    assert (status, answer["error"]["param"]) == (400, "stream")
+    for no in (False, None):
+        assert server.post("/api/v1/generate/batch", body | {"stream": no})["results"]
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_prompt_of_a_batch_that_is_too_long_is_named(server: Server, raw: bool) -> None:
     body = {"prompts": ["a", "b " * 5000, "c"], "model": "llama", "raw": raw}
@@ -141,6 +149,49 @@ def test_errors_have_the_specifications_shape(
     assert set(answer["error"]) >= {"type", "message", "code"}
     assert answer["error"]["message"]
     assert headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "model"),
+        ("/v1/completions", {"prompt": "x"}, "model"),
+        ("/v1/responses", {"input": "x"}, "model"),
+        ("/v1/embeddings", {"input": "x"}, "model"),
+        (
+            "/v1/messages",
+            {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
+            "model",
+        ),
+        ("/api/v1/generate", {"prompt": "x"}, "model"),
+        ("/api/v1/generate", {"prompt": "x"}, "model_id"),
+        ("/api/v1/generate/batch", {"prompts": ["x"], "raw": True}, "model_id"),
+        ("/api/v1/contexts/ingest", {"content": "x"}, "model_id"),
+        ("/api/v1/models/switch", {}, "model_id"),
+    ],
+)
+def test_the_field_is_named_whose_model_is_not_there(
+    server: Server, path: str, body: dict[str, Any], field: str
+) -> None:
+    status, answer, _ = server.request("POST", path, body | {field: "nobody"})
+    assert (status, answer["error"]["param"]) == (404, field), answer
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/v1/models/nobody", "model_id"),
+        ("/api/v1/models/nobody", "model_id"),
+        ("/api/v1/contexts/ctx_0", "context_id"),
+        ("/api/v1/diffusion/jobs/img_0", "job_id"),
+        ("/api/v1/requests/req_0/cache", "request_id"),
+    ],
+)
+def test_a_part_of_a_path_that_names_nothing_is_named(
+    server: Server, path: str, param: str
+) -> None:
+    status, answer, _ = server.request("GET", path)
+    assert (status, answer["error"]["param"]) == (404, param), answer
 
 
 def test_a_body_over_the_limit_is_refused(server: Server) -> None:

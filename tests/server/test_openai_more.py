@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import openai
 import pytest
+from openai.types import CompletionChoice
 from server_process import Server
 
 TOOL: dict[str, Any] = {
@@ -153,7 +155,9 @@ def test_log_probabilities_of_a_completion_end_with_its_text(demo_client: openai
     "fields",
     [
         {"suffix": "no model of these tests fills in"},
-        {"best_of": 3},
+        {"best_of": 2, "n": 3},
+        {"best_of": 2, "stream": True},
+        {"best_of": 10_000},
         {"prompt": []},
         {"prompt": ""},
         {"prompt": [2**40]},
@@ -169,12 +173,38 @@ def test_completions_that_cannot_be_given_are_refused(
     assert (caught.value.param or "").startswith(next(iter(fields)))
 
 
+def test_the_best_of_several_completions_is_the_one_that_is_returned(
+    client: openai.OpenAI,
+) -> None:
+    options: Any = {"model": "llama", "prompt": "Hi", "seed": 3, "temperature": 1.5}
+    options |= {"max_tokens": 8}
+    every = client.completions.create(n=5, logprobs=0, **options)
+    assert every.usage is not None
+
+    def mean(choice: CompletionChoice) -> float:
+        assert choice.logprobs is not None and choice.logprobs.token_logprobs
+        return statistics.mean(choice.logprobs.token_logprobs)
+
+    ordered = sorted(every.choices, key=mean, reverse=True)
+    best = client.completions.create(best_of=5, n=2, **options)
+    assert [choice.index for choice in best.choices] == [0, 1]
+    assert [choice.text for choice in best.choices] == [choice.text for choice in ordered[:2]]
+    assert all(choice.logprobs is None for choice in best.choices)
+    # What was thrown away was generated, too.
+    assert best.usage is not None
+    assert best.usage.completion_tokens == every.usage.completion_tokens
+    assert best.usage.prompt_tokens == every.usage.prompt_tokens
+    [one] = client.completions.create(best_of=5, logprobs=2, **options).choices
+    assert one.text == ordered[0].text and one.logprobs is not None
+
+
 def test_a_response_is_answered_and_streamed_alike(demo_client: openai.OpenAI) -> None:
     options: dict[str, Any] = {"model": "demo", "input": "Hello!", "temperature": 0}
     whole = demo_client.responses.create(**options)
     assert whole.status == "completed"
     assert whole.output_text
     assert whole.usage is not None and whole.usage.output_tokens > 0
+    assert (whole.temperature, whole.top_p, whole.max_output_tokens) == (0, 0.9, None)
     with demo_client.responses.stream(**options) as stream:
         types = [event.type for event in stream]
         final = stream.get_final_response()

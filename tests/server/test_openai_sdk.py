@@ -70,6 +70,27 @@ def test_several_choices_are_several_answers(client: openai.OpenAI) -> None:
     assert len({choice.message.content for choice in answer.choices}) == 3
 
 
+def test_more_choices_than_are_decoded_together_wait_for_each_other(
+    client: openai.OpenAI,
+) -> None:
+    options: Any = {"model": "llama", "n": 128, "seed": 1, "max_tokens": 3, "temperature": 1.5}
+    chat = client.chat.completions.create(messages=HELLO, **options)
+    assert [choice.index for choice in chat.choices] == list(range(128))
+    assert len({choice.message.content for choice in chat.choices}) > 64
+    assert chat.usage is not None and chat.usage.completion_tokens > 128
+    ended = {
+        choice.index
+        for chunk in client.chat.completions.create(messages=HELLO, stream=True, **options)
+        for choice in chunk.choices
+        if choice.finish_reason is not None
+    }
+    assert ended == set(range(128))
+    completion = client.completions.create(prompt="Hello", **options)
+    assert len(completion.choices) == 128
+    best = client.completions.create(prompt="Hello", best_of=128, **{**options, "n": 1})
+    assert len(best.choices) == 1
+
+
 def test_a_tool_is_called_and_its_result_used(demo_client: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "user", "content": "What's the weather in Tokyo?"}]
     options: Any = {"model": "demo", "tools": [TOOL], "temperature": 0}
@@ -102,6 +123,44 @@ def test_a_streamed_tool_call_is_put_together_by_the_sdk(demo_client: openai.Ope
     assert message.content is None
     assert message.tool_calls[0].function.name == "get_weather"
     assert json.loads(message.tool_calls[0].function.arguments) == {"location": "Tokyo"}
+
+
+def test_a_function_is_called_and_its_result_used(demo_client: openai.OpenAI) -> None:
+    """As before there were tools."""
+    messages: list[Any] = [{"role": "user", "content": "What's the weather in Tokyo?"}]
+    options: Any = {"model": "demo", "functions": [TOOL["function"]], "temperature": 0}
+    answer = demo_client.chat.completions.create(messages=messages, **options).choices[0]
+    assert (answer.finish_reason, answer.message.content) == ("function_call", None)
+    assert answer.message.tool_calls is None
+    call = answer.message.function_call
+    assert call is not None and call.name == "get_weather"
+    assert json.loads(call.arguments) == {"location": "Tokyo"}
+    name, arguments = "", ""
+    for chunk in demo_client.chat.completions.create(messages=messages, **options, stream=True):
+        if (piece := chunk.choices[0].delta.function_call) is not None:
+            name += piece.name or ""
+            arguments += piece.arguments or ""
+    assert (name, arguments) == (call.name, call.arguments)
+    assert chunk.choices[0].finish_reason == "function_call"
+
+    messages.append(answer.message)
+    messages.append({"role": "function", "name": call.name, "content": "22°C, partly cloudy"})
+    final = demo_client.chat.completions.create(messages=messages, **options).choices[0]
+    assert final.finish_reason == "stop"
+    assert "22°C, partly cloudy" in (final.message.content or "")
+
+
+@pytest.mark.parametrize("mode", ["none", {"name": "get_weather"}])
+def test_a_function_is_called_where_it_is_chosen(demo_client: openai.OpenAI, mode: Any) -> None:
+    answer = demo_client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": "Tell me about the ocean."}],
+        functions=[TOOL["function"]],
+        function_call=mode,
+        max_tokens=200,
+        temperature=0,
+    ).choices[0]
+    assert (answer.message.function_call is None) == (mode == "none")
 
 
 @pytest.mark.parametrize("thinks", [True, False])
@@ -169,10 +228,11 @@ def test_log_probabilities_come_with_the_content(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "param"),
     [
-        ({"model": "nobody"}, openai.NotFoundError, None),
+        ({"model": "nobody"}, openai.NotFoundError, "model"),
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"max_tokens": -1}, openai.BadRequestError, "max_tokens"),
+        ({"n": 129}, openai.BadRequestError, "n"),
         (
             {"messages": [{"role": "user", "content": "a" * 100_000}]},
             openai.BadRequestError,

@@ -105,7 +105,7 @@ def bomb() -> str:
         ({"prompt": ""}, 400, "prompt"),
         ({"raw": True}, 400, "raw"),
         ({"model": "blind"}, 400, "images[0]"),
-        ({"model": "nobody"}, 404, None),
+        ({"model": "nobody"}, 404, "model"),
     ],
 )
 def test_bad_images_are_refused(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     Completion,
     CompletionChunk,
@@ -18,6 +20,45 @@ from snapllm.protocol import openai_completions
 
 def entry(text: str) -> TokenLogprob:
     return TokenLogprob(0, text.encode(), -0.5)
+
+
+def parse(**fields: Any) -> openai_completions.Parsed:
+    return openai_completions.parse(json.dumps({"model": "m", "prompt": "x"} | fields).encode())
+
+
+def ended(text: str, *logprobs: float) -> Completion:
+    entries = [TokenLogprob(0, b"x", logprob) for logprob in logprobs]
+    return Completion(text=text, tokens=[], finish_reason="stop", logprobs=entries)
+
+
+def test_the_best_answers_have_the_highest_log_probability_per_token() -> None:
+    answers = [
+        ended("empty"),
+        ended("long", *[-0.5] * 9),
+        ended("same", -0.1, -0.9),
+        ended("bad", -2.0),
+        ended("best", -0.1),
+    ]
+    parsed = parse(n=3, best_of=5)
+    assert parsed.requests[0].n == 5 and parsed.requests[0].sampling.num_logprobs == 0
+    chosen = openai_completions.choose(answers, parsed)
+    assert [answer.text for answer in chosen] == ["best", "long", "same"]
+    assert not any(answer.logprobs for answer in chosen)
+    chosen = openai_completions.choose(answers, parse(n=4, best_of=5, logprobs=1))
+    assert [len(answer.logprobs) for answer in chosen] == [1, 9, 2, 1]
+
+
+def test_where_all_answers_are_returned_they_are_in_their_order() -> None:
+    parsed = parse(n=2, best_of=2, stream=True)
+    assert parsed == parse(n=2, stream=True)
+    answers = [ended("bad", -2.0), ended("best", -0.1)]
+    assert openai_completions.choose(answers, parsed) == answers
+
+
+def test_answers_that_are_thrown_away_count_among_those_of_all_prompts() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(prompt=["x"] * 52, best_of=5)
+    assert caught.value.param == "prompt"
 
 
 def test_text_offsets_are_those_of_the_tokens_though_text_is_held_back() -> None:

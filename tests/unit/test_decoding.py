@@ -65,6 +65,19 @@ def test_a_null_that_means_something_stays_beside_one_that_does_not() -> None:
     assert body == Body("m", [], None)
 
 
+def test_a_member_is_named_by_its_key() -> None:
+    long = "k" * 1000
+    for key, named in (("a", "named.a.kind"), ("$`x[...]", "named.$`x[...].kind")):
+        members = {"fine": {}, key: {"kind": "c"}, "later": 5}
+        body = {"model": "m", "named": members}
+        with pytest.raises(InvalidRequestError, match="Invalid enum value") as caught:
+            decode_body(msgspec.json.encode(body), DECODER)
+        assert caught.value.param == named and named in caught.value.message
+    with pytest.raises(InvalidRequestError) as caught:
+        decode_body(msgspec.json.encode({"model": "m", "named": {long: 5}}), DECODER)
+    assert len(caught.value.message) < 200 and (caught.value.param or "").startswith("named.kkk")
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

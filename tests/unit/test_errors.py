@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snapllm.errors import from_status
+from snapllm.errors import ContextNotFoundError, ModelNotFoundError, from_status
 from snapllm.protocol.error_codes import api_error
 
 
@@ -27,6 +27,25 @@ from snapllm.protocol.error_codes import api_error
 def test_a_refusal_of_the_core_names_the_argument(message: str, param: str | None) -> None:
     assert from_status("invalid_request", message).param == param
     assert from_status("out_of_memory", message).param is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "field"),
+    [
+        ("/v1/chat/completions", "model"),
+        ("/v1/models/{model_id}", "model_id"),
+        ("/api/v1/generate", "model"),
+        ("/api/v1/models/switch", "model_id"),
+        ("/api/v1/models/{model_id}", "model_id"),
+        ("/api/v1/contexts/ingest", "model_id"),
+        ("/api/v1/contexts/{context_id}/query", "context_id"),
+    ],
+)
+def test_what_is_not_there_is_named_as_the_endpoint_calls_it(endpoint: str, field: str) -> None:
+    for missing in (ModelNotFoundError("no"), ContextNotFoundError("no")):
+        assert api_error(missing, endpoint).param == field
+        assert api_error(missing).param is None
+    assert api_error(ModelNotFoundError("no", param="other"), endpoint).param == "other"
 
 
 def test_a_context_has_its_models_field_named_as_it_is_there() -> None:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from openai.types.responses import Response
 
 from snapllm.conversation import render_messages
 from snapllm.errors import InvalidRequestError
@@ -41,18 +42,59 @@ def answer(*events: ChatEvent, **fields: Any) -> dict[str, Any]:
     return builder.response
 
 
-def test_an_answer_has_a_bound_by_default() -> None:
-    assert parse()[0].max_tokens == answer()["max_output_tokens"] == DEFAULT_MAX_OUTPUT_TOKENS
-    assert (
-        parse(max_output_tokens=5)[0].max_tokens == answer(max_output_tokens=5)["max_output_tokens"]
-    )
+def test_an_answer_has_a_bound_by_default_and_tells_the_one_it_was_given() -> None:
+    assert parse()[0].max_tokens == DEFAULT_MAX_OUTPUT_TOKENS
+    assert answer()["max_output_tokens"] is None
+    assert parse(max_output_tokens=5)[0].max_tokens == 5
+    assert answer(max_output_tokens=5)["max_output_tokens"] == 5
+
+
+def test_an_answer_tells_how_it_was_sampled() -> None:
+    for given in ({}, {"temperature": 0, "top_p": 0.5}):
+        sampling, told = parse(**given).request.sampling, answer(**given)
+        assert told["temperature"] == sampling.temperature
+        assert told["top_p"] == sampling.top_p
+
+
+def test_an_answer_tells_when_it_was_completed() -> None:
+    done = Finish(finish_reason="stop")
+    assert answer(TextDelta("Hi"))["completed_at"] is None
+    assert answer(TextDelta("Hi"), CUT)["completed_at"] is None
+    completed = answer(TextDelta("Hi"), done)
+    assert completed["completed_at"] >= completed["created_at"]
+
+
+def test_an_answer_is_what_the_clients_type_says() -> None:
+    choice = {"type": "allowed_tools", "tools": [{"type": "function", "name": "look"}]}
+    form = {"type": "json_schema", "name": "x", "schema": {"type": "object"}}
+    asked: dict[str, Any] = {"tools": TOOLS, "tool_choice": choice, "text": {"format": form}}
+    for fields in ({}, asked):
+        told = answer(TextDelta("Hi"), CUT, **fields)
+        Response.model_validate(told, strict=True)
+        assert told.keys() - Response.model_fields.keys() == {"store"}
+    assert told["tool_choice"] == choice | {"mode": "auto"}
+    assert told["text"] == {"format": form}
 
 
 def test_an_answer_repeats_what_was_asked_for() -> None:
-    asked = {"truncation": "auto", "user": "me", "service_tier": "default"}
+    asked = {
+        "truncation": "auto",
+        "user": "me",
+        "service_tier": "default",
+        "safety_identifier": "someone",
+        "prompt_cache_key": "mine",
+        "max_tool_calls": 3,
+        "text": {"format": {"type": "text"}, "verbosity": "low"},
+        "background": False,
+    }
     given = answer(**asked)
     assert {name: given[name] for name in asked} == asked
-    silent = {"truncation": "disabled", "user": None, "service_tier": "default"}
+    silent = dict.fromkeys(asked) | {
+        "truncation": "disabled",
+        "service_tier": "default",
+        "text": {"format": {"type": "text"}},
+        "background": False,
+    }
     for given in (answer(), answer(service_tier="flex")):
         assert {name: given[name] for name in asked} == silent
 

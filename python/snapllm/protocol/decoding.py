@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from snapllm._checks import invalid_field
+from snapllm._checks import invalid_field, member
 from snapllm._core import json_depth
 from snapllm.errors import InvalidRequestError
 
@@ -24,6 +24,7 @@ _ESCAPES = re.compile(
 )
 
 _OWN_FIELD = re.compile(r"`\$\.(\w+)`$")
+_ANY_KEY = re.compile(r"(\w+)\[\.\.\.\]")
 
 # Far deeper than any real request, and within what recursive readers can take.
 MAX_JSON_DEPTH = 100
@@ -133,7 +134,28 @@ def _decode_without_nulls(
     if _may_be_whole(refused) and fields:
         with contextlib.suppress(msgspec.ValidationError):
             return decoder.decode(_with_whole_numbers(msgspec.json.encode(fields)))
-    raise invalid_field(str(refused), type_=decoder.type) from None
+    raise _with_key(invalid_field(str(refused), type_=decoder.type), fields, decoder.type) from None
+
+
+def _with_key(
+    error: InvalidRequestError, fields: dict[str, msgspec.Raw], body_type: type
+) -> InvalidRequestError:
+    """The error with the key of the member at fault, for which the decoder has `[...]`, where that
+    is of one of the body's own fields."""
+    param = error.param or ""
+    found = _ANY_KEY.match(param)
+    if found is None or found[1] not in fields:
+        return error
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(body_type)}
+    member_of = msgspec.json.Decoder(types[found[1]])
+    for key, value in msgspec.json.decode(fields[found[1]], type=dict[str, msgspec.Raw]).items():
+        try:
+            member_of.decode(msgspec.json.encode({key: value}))
+        except msgspec.ValidationError:
+            named = member(found[1], key)
+            message = error.message.replace(found[0], named, 1)
+            return InvalidRequestError(message, param=param.replace(found[0], named, 1))
+    return error
 
 
 def _own_field(error: msgspec.ValidationError) -> str:

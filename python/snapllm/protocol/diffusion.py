@@ -70,6 +70,10 @@ class DiffusionRequest(msgspec.Struct, kw_only=True):
         """The model to use; empty = the active one."""
         return self.model or self.model_id or ""
 
+    def model_field(self) -> str:
+        """Where it is named."""
+        return "model" if self.model or not self.model_id else "model_id"
+
 
 class DiffusionAnswer(TypedDict):
     """The answer to an image request."""

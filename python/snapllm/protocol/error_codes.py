@@ -57,6 +57,9 @@ _PROMPT_FIELDS: dict[str, str | None] = {
     "/api/v1/contexts/{context_id}/export": None,
 }
 
+# Of a name that nothing has: of a model, or of a context, which may be part of a model's name.
+_OF_A_NAME = ("model_not_found", "context_not_found")
+
 RETRY_AFTER_S = 1
 
 
@@ -103,17 +106,27 @@ def code_of_status(status: int) -> str:
     return _CODE_OF_STATUS.get(status, "invalid_request")
 
 
-def api_error(error: SnapLLMError, endpoint: str = "") -> ApiError:
+def api_error(error: SnapLLMError, endpoint: str = "", model_field: str = "model") -> ApiError:
     """The API's view of an exception.
 
     Args:
         error: The exception.
-        endpoint: The path of whoever was asked, as its route has it.
+        endpoint: The path of whoever was asked, as its route has it; empty = unknown.
+        model_field: Where the request names its model, if its body has several places for it.
     """
     param = _PROMPT_FIELDS.get(endpoint, error.param) if error.is_of_prompt else error.param
-    if param == "model" and endpoint.startswith("/api/v1/contexts"):
-        param = "model_id"
+    is_of_name = endpoint and param is None and error.code in _OF_A_NAME
+    if param == "model" or is_of_name:
+        param = _model_field(endpoint, model_field)
     return ApiError(error.code, error.message, param)
+
+
+def _model_field(endpoint: str, field: str) -> str:
+    """What an endpoint calls the model; a context's is that of the context."""
+    for name in ("context_id", "model_id"):
+        if f"{{{name}}}" in endpoint:
+            return name
+    return "model_id" if endpoint.startswith(("/api/v1/contexts", "/api/v1/models")) else field
 
 
 def encode_error(error: ApiError) -> bytes:

@@ -64,6 +64,10 @@ class SamplingFields(msgspec.Struct, kw_only=True):
         """The model to use; empty = the active one."""
         return self.model or self.model_id or ""
 
+    def model_field(self) -> str:
+        """Where it is named."""
+        return "model" if self.model or not self.model_id else "model_id"
+
 
 class GenerateRequest(SamplingFields, kw_only=True):
     """The body of POST /api/v1/generate."""
@@ -78,6 +82,8 @@ class BatchRequest(SamplingFields, kw_only=True):
     prompts: Annotated[
         list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_BATCH)
     ]
+    stream: bool = False
+    """True is refused: the answers come together."""
 
 
 class GenerateUsage(TypedDict):
@@ -122,6 +128,9 @@ def parse_generate(body: bytes) -> tuple[ChatRequest | CompletionRequest, bool]:
 def parse_batch(body: bytes) -> list[ChatRequest | CompletionRequest]:
     """Reads a batch: one request for each prompt, in their order."""
     wire = decode_body(body, _batch_decoder)
+    if wire.stream:
+        # Its client would wait for events.
+        raise InvalidRequestError("stream: the answers of a batch come together", param="stream")
     if len(wire.system or "") * len(wire.prompts) > MAX_BATCH_CHARS:
         raise InvalidRequestError("system: with each of the prompts it is too long", param="system")
     return [_request(wire, prompt) for prompt in wire.prompts]
@@ -133,6 +142,7 @@ def _request(wire: SamplingFields, prompt: str) -> ChatRequest | CompletionReque
     return CompletionRequest(
         prompt=prompt,
         model=wire.model_name(),
+        model_field=wire.model_field(),
         sampling=_sampling(wire),
         max_tokens=wire.max_tokens,
         stop=_stop(wire),
@@ -147,6 +157,7 @@ def chat_of(wire: SamplingFields, prompt: str) -> ChatRequest:
     return ChatRequest(
         messages=messages,
         model=wire.model_name(),
+        model_field=wire.model_field(),
         thinking=wire.thinking,
         sampling=_sampling(wire),
         max_tokens=wire.max_tokens,

@@ -19,6 +19,7 @@ from snapllm.outputs import (
     ChatEvent,
     ChatResult,
     Finish,
+    FinishReason,
     ReasoningDelta,
     TextDelta,
     TokenLogprob,
@@ -29,6 +30,13 @@ from snapllm.params import DEFAULT_MAX_TOKENS, ChatRequest
 from snapllm.protocol.answer_forms import answer_form
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.listed_models import ListedModel
+from snapllm.protocol.openai_functions import (
+    FunctionStream,
+    function_object,
+    read_functions,
+    read_messages,
+    refuse_mixed,
+)
 from snapllm.protocol.openai_logprobs import ChatLogprobs, logprob_objects
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.openai_tools import CallStream, call_object, custom_names, read_tools
@@ -59,6 +67,8 @@ class Parsed(msgspec.Struct, frozen=True):
     include_usage: bool
     custom_tools: frozenset[str] = frozenset()
     """The names of those of its tools that are no functions."""
+    has_functions: bool = False
+    """Whether its tools are `functions`, and a call is a `function_call`."""
 
 
 def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> Parsed:
@@ -73,7 +83,9 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
     """
     wire = decode_body(body, _decoder)
     _refuse_unsupported(wire)
-    tools, mode = read_tools(wire)
+    messages = list(read_messages(wire.messages))
+    has_functions = bool(wire.functions) or wire.function_call is not None
+    tools, mode = read_functions(wire) if has_functions else read_tools(wire)
     thinking, template_kwargs = thinking_options(wire.reasoning_effort, wire.chat_template_kwargs)
     form = answer_form(wire)
     if form.grammar and tools and mode != "none":
@@ -82,12 +94,12 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
     num_logprobs = (wire.top_logprobs or 0) if wire.logprobs else None
     request = ChatRequest(
         model=wire.model,
-        messages=wire.messages,
+        messages=messages,
         tools=tools,
         tool_choice=mode,
-        parallel_tool_calls=wire.parallel_tool_calls is not False,
+        parallel_tool_calls=wire.parallel_tool_calls is not False and not has_functions,
         continue_final_message=continues(
-            wire.messages, wire.continue_final_message, mode, form.json_schema
+            messages, wire.continue_final_message, mode, form.json_schema
         ),
         # A grammar is of all that is said.
         thinking=thinking and not form.grammar,
@@ -100,12 +112,11 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
         n=wire.n or 1,
     )
     include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
-    return Parsed(request, bool(wire.stream), include_usage, custom_names(wire))
+    return Parsed(request, bool(wire.stream), include_usage, custom_names(wire), has_functions)
 
 
 def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
-    if wire.functions:
-        raise InvalidRequestError("functions is not supported; use tools", param="functions")
+    refuse_mixed(wire)
     if wire.modalities and set(wire.modalities) != {"text"}:
         raise InvalidRequestError("only text answers are supported", param="modalities")
     if wire.audio is not None:
@@ -151,8 +162,13 @@ def usage_object(usage: Usage, speed: float) -> CompletionUsage:
         "prompt_tokens": usage.num_prompt_tokens,
         "completion_tokens": usage.num_generated_tokens,
         "total_tokens": usage.num_prompt_tokens + usage.num_generated_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.num_cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.num_reasoning_tokens},
+        "prompt_tokens_details": {"cached_tokens": usage.num_cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.num_reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
         "tokens_per_second": round(speed, 2),
     }
 
@@ -172,7 +188,9 @@ def _logprobs_object(entries: list[TokenLogprob]) -> ChatLogprobs:
     return {"content": logprob_objects(entries), "refusal": None}
 
 
-def _message(result: ChatResult, custom_tools: Collection[str]) -> AnswerMessage:
+def _message(
+    result: ChatResult, custom_tools: Collection[str], *, has_functions: bool
+) -> AnswerMessage:
     message: AnswerMessage = {
         "role": "assistant",
         "content": None if result.tool_calls and not result.content else result.content,
@@ -180,7 +198,9 @@ def _message(result: ChatResult, custom_tools: Collection[str]) -> AnswerMessage
     }
     if result.reasoning:
         message["reasoning_content"] = result.reasoning
-    if result.tool_calls:
+    if result.tool_calls and has_functions:
+        message["function_call"] = function_object(result.tool_calls)
+    elif result.tool_calls:
         message["tool_calls"] = [call_object(call, custom_tools) for call in result.tool_calls]
     return message
 
@@ -196,6 +216,7 @@ class Encoder:
         model: str,
         custom_tools: Collection[str] = (),
         *,
+        has_functions: bool = False,
         include_usage: bool = False,
         has_logprobs: bool = False,
     ) -> None:
@@ -203,8 +224,9 @@ class Encoder:
         self._model = model
         self._no_usage = {"usage": None} if include_usage else {}
         self._custom_tools = custom_tools
+        self._has_functions = has_functions
         self._has_logprobs = has_logprobs
-        self._calls: dict[int, CallStream] = {}
+        self._calls: dict[int, CallStream | FunctionStream] = {}
         self._around_content: dict[int, tuple[bytes, bytes]] = {}
         self._created = int(time.time())
 
@@ -213,9 +235,9 @@ class Encoder:
         choices: list[ChatChoice] = [
             {
                 "index": index,
-                "message": _message(result, self._custom_tools),
+                "message": _message(result, self._custom_tools, has_functions=self._has_functions),
                 "logprobs": _logprobs_object(result.logprobs) if self._has_logprobs else None,
-                "finish_reason": result.finish_reason,
+                "finish_reason": self._reason(result.finish_reason),
             }
             for index, result in enumerate(results)
         ]
@@ -240,13 +262,17 @@ class Encoder:
             return [self._text_chunk(index, event)]
         if isinstance(event, ReasoningDelta):
             return [self._chunk(index, {"reasoning_content": event.text})]
-        calls = self._calls.setdefault(index, CallStream(self._custom_tools))
-        pieces = calls.rest() if isinstance(event, Finish) else calls.pieces(event)
-        chunks = [self._chunk(index, {"tool_calls": [piece]}) for piece in pieces]
+        calls = self._calls.get(index)
+        if calls is None:
+            is_old = self._has_functions
+            calls = FunctionStream() if is_old else CallStream(self._custom_tools)
+            self._calls[index] = calls
+        deltas = calls.rest() if isinstance(event, Finish) else calls.deltas(event)
+        chunks = [self._chunk(index, delta) for delta in deltas]
         if isinstance(event, Finish):
             is_empty = index not in self._around_content and not calls.has_begun
             delta = {"content": ""} if is_empty else {}
-            chunks.append(self._chunk(index, delta, reason=event.finish_reason))
+            chunks.append(self._chunk(index, delta, reason=self._reason(event.finish_reason)))
         return chunks
 
     def usage_chunk(self, finishes: list[Finish]) -> bytes:
@@ -255,6 +281,9 @@ class Encoder:
         body["choices"] = []
         body["usage"] = usage_object(*add_usage(finishes))
         return _encode(body)
+
+    def _reason(self, reason: FinishReason) -> str:
+        return "function_call" if reason == "tool_calls" and self._has_functions else reason
 
     def _head(self) -> dict[str, Any]:
         return {

@@ -13,16 +13,21 @@ from typing_extensions import NotRequired, TypedDict
 from snapllm.protocol.openai_logprobs import ChatLogprobs
 
 
-class CachedTokens(TypedDict):
+class PromptTokens(TypedDict):
     """Of the tokens of a prompt."""
 
     cached_tokens: int
+    audio_tokens: Literal[0]
+    """Those of sounds are not counted apart."""
 
 
-class ReasoningTokens(TypedDict):
-    """Of the tokens of an answer."""
+class CompletionTokens(TypedDict):
+    """Of the tokens of an answer. Nothing is said aloud here, and no prediction is read."""
 
     reasoning_tokens: int
+    audio_tokens: Literal[0]
+    accepted_prediction_tokens: Literal[0]
+    rejected_prediction_tokens: Literal[0]
 
 
 class CompletionUsage(TypedDict):
@@ -31,8 +36,8 @@ class CompletionUsage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: CachedTokens
-    completion_tokens_details: ReasoningTokens
+    prompt_tokens_details: PromptTokens
+    completion_tokens_details: CompletionTokens
     tokens_per_second: float
 
 
@@ -68,6 +73,8 @@ class AnswerMessage(TypedDict):
     reasoning_content: NotRequired[str]
     """An extension."""
     tool_calls: NotRequired[list[CalledTool]]
+    function_call: NotRequired[CalledFunction]
+    """In place of `tool_calls` where the request has `functions`."""
 
 
 class ChatChoice(TypedDict):

@@ -46,7 +46,7 @@ from snapllm.protocol.answer_forms import refuse_forms
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import usage_object
 from snapllm.protocol.openai_sampling import sampling_options
-from snapllm.protocol.openai_types import LogitBias, StreamOptions, TopKOrAll
+from snapllm.protocol.openai_types import LogitBias, NumChoices, StreamOptions, TopKOrAll
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import (
@@ -86,8 +86,8 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=64)] | None = None
-    best_of: Annotated[int, Meta(ge=1, le=64)] | None = None
+    n: NumChoices | None = None
+    best_of: NumChoices | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     logit_bias: dict[str, LogitBias] | None = None
     echo: bool | None = None
@@ -113,6 +113,9 @@ class Parsed(msgspec.Struct, frozen=True):
     """Whether the prompt goes before each answer to it."""
     stream: bool
     include_usage: bool
+    num_choices: int = 1
+    """Answers to each prompt that are returned, the best of all that there are."""
+    has_logprobs: bool = False
 
 
 def parse(body: bytes) -> Parsed:
@@ -125,10 +128,10 @@ def parse(body: bytes) -> Parsed:
     if wire.response_format != {"type": "text"}:
         refuse_forms(wire, "response_format")
     refuse_forms(wire, *_OTHER_FORMS)
-    if wire.best_of is not None and wire.best_of != (wire.n or 1):
-        raise InvalidRequestError("best_of other than n is not supported", param="best_of")
+    num_choices = wire.n or 1
+    num_answers = _num_answers(wire, num_choices)
     prompts = _prompts(wire.prompt)
-    if len(prompts) * (wire.n or 1) > MAX_CHOICES:
+    if len(prompts) * num_answers > MAX_CHOICES:
         raise InvalidRequestError(f"more than {MAX_CHOICES} choices", param="prompt")
     if wire.echo and wire.suffix:
         raise InvalidRequestError("echo does not go with a suffix", param="echo")
@@ -139,16 +142,40 @@ def parse(body: bytes) -> Parsed:
             model=wire.model,
             prompt=prompt,
             suffix=wire.suffix or "",
-            sampling=_sampling(wire),
+            sampling=_sampling(wire, is_compared=num_answers > num_choices),
             max_tokens=_DEFAULT_MAX_TOKENS if wire.max_tokens is None else wire.max_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            n=wire.n or 1,
+            n=num_answers,
             num_prompt_logprobs=wire.logprobs or 0 if has_prompt_logprobs else -1,
         )
         for prompt in prompts
     ]
     include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
-    return Parsed(requests, bool(wire.echo), bool(wire.stream), include_usage)
+    return Parsed(
+        requests,
+        bool(wire.echo),
+        bool(wire.stream),
+        include_usage,
+        num_choices,
+        wire.logprobs is not None,
+    )
+
+
+def _num_answers(wire: CompletionsRequest, num_choices: int) -> int:
+    """How many answers to each prompt are generated.
+
+    Raises:
+        InvalidRequestError: Fewer than are returned, or not all of them and streamed.
+    """
+    num_answers = num_choices if wire.best_of is None else wire.best_of
+    fault = ""
+    if num_answers < num_choices:
+        fault = "best_of must not be less than n"
+    elif num_answers > num_choices and wire.stream:
+        fault = "best_of: which answers are the best is known at their end; they cannot be streamed"
+    if fault:
+        raise InvalidRequestError(fault, param="best_of")
+    return num_answers
 
 
 def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
@@ -164,8 +191,26 @@ def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]
     return [part for part in prompt if not isinstance(part, int)]
 
 
-def _sampling(wire: CompletionsRequest) -> SamplingOptions:
-    return sampling_options(wire, wire.logprobs, wire.grammar)
+def _sampling(wire: CompletionsRequest, *, is_compared: bool) -> SamplingOptions:
+    num_logprobs = 0 if wire.logprobs is None and is_compared else wire.logprobs
+    return sampling_options(wire, num_logprobs, wire.grammar)
+
+
+def choose(answers: Sequence[Completion], parsed: Parsed) -> list[Completion]:
+    """Those of the answers to a prompt that are returned: where not all are, the ones with the
+    highest log probability per token, the best first."""
+    if len(answers) <= parsed.num_choices:
+        return list(answers)
+    best = sorted(answers, key=_mean_logprob, reverse=True)[: parsed.num_choices]
+    if parsed.has_logprobs:
+        return best
+    return [msgspec.structs.replace(each, logprobs=[]) for each in best]
+
+
+def _mean_logprob(answer: Completion) -> float:
+    """The log probability per token; an answer without any is the worst."""
+    logprobs = [entry.logprob for entry in answer.logprobs]
+    return math.fsum(logprobs) / len(logprobs) if logprobs else -math.inf
 
 
 def _token_text(entry: TokenLogprob | TokenAlternative) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from snapllm._checks import check_grammar
+from snapllm._checks import check_grammar, member
 from snapllm.errors import InvalidRequestError
 from snapllm.params import SamplingOptions
 
@@ -48,4 +48,5 @@ def sampling_options(
 def _token_id(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
-    raise InvalidRequestError(f"logit_bias: {text!r} is not a token id", param="logit_bias")
+    param = member("logit_bias", text)
+    raise InvalidRequestError(f"{param} is not a token id", param=param)

@@ -96,14 +96,21 @@ class CallStream:
         self._readers: dict[int, TextReader] = {}
         self.has_begun = False
 
-    def pieces(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
-        """The entries of `tool_calls` that an event brings."""
+    def deltas(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
+        """The deltas that an event brings."""
+        return _deltas(self._pieces(event))
+
+    def rest(self) -> list[dict[str, Any]]:
+        """The deltas of what is left of calls that are over."""
+        return _deltas(self._rest())
+
+    def _pieces(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
         if isinstance(event, ToolCallDelta):
             if event.index not in self._readers:
                 return [{"index": event.index, "function": {"arguments": event.arguments}}]
             return _texts(event.index, self._readers[event.index].read(event.arguments))
         self.has_begun = True
-        pieces = self.rest()
+        pieces = self._rest()
         named = {"index": event.index, "id": event.id}
         if event.name in self._custom:
             self._readers[event.index] = TextReader()
@@ -112,13 +119,16 @@ class CallStream:
         function = {"name": event.name, "arguments": ""}
         return [*pieces, named | {"type": "function", "function": function}]
 
-    def rest(self) -> list[dict[str, Any]]:
-        """What is left of calls that are over."""
+    def _rest(self) -> list[dict[str, Any]]:
         pieces = [
             piece for i, reader in self._readers.items() for piece in _texts(i, reader.rest())
         ]
         self._readers.clear()
         return pieces
+
+
+def _deltas(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"tool_calls": [piece]} for piece in pieces]
 
 
 def _texts(index: int, text: str) -> list[dict[str, Any]]:

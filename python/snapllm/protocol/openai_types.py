@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from snapllm._numbers import INT32_MAX
-from snapllm.conversation import FunctionDefinition, Message
+from snapllm.conversation import FunctionCall, FunctionDefinition, Message, Role
 from snapllm.params import (
     MaxTokens,
     MinP,
@@ -30,6 +30,8 @@ from snapllm.params import (
 Choice = Annotated[str, Meta(min_length=1, max_length=4096)]
 Choices = Annotated[list[Choice], Meta(min_length=1, max_length=1000)]
 """Texts of which an answer must be one."""
+NumChoices = Annotated[int, Meta(ge=1, le=128)]
+"""Answers to one prompt. Those beyond the sequences that a model decodes together wait."""
 TopKOrAll = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """Of the likeliest tokens; 0, and -1 as vLLM has it, = all."""
 
@@ -120,6 +122,13 @@ class ToolChoice(msgspec.Struct):
     allowed_tools: AllowedTools | None = None
 
 
+class ChatMessage(Message, omit_defaults=True, kw_only=True):
+    """A message, which may be a function's, or call one."""
+
+    role: Role | Literal["function"]  # type: ignore[assignment]
+    function_call: FunctionCall | None = None
+
+
 LogitBias = Annotated[float, Meta(ge=-100, le=100)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -129,7 +138,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     """The body of POST /v1/chat/completions."""
 
     model: ModelName
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
@@ -144,7 +153,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=64)] | None = None
+    n: NumChoices | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     logit_bias: dict[str, LogitBias] | None = None
@@ -163,6 +172,8 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None
-    functions: list[Any] | None = None
+    functions: list[FunctionDefinition] | None = None
+    """What tools were before they were called that."""
+    function_call: Literal["none", "auto"] | NamedTool | None = None
     audio: Any = None
     web_search_options: Any = None

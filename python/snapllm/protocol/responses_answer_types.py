@@ -69,25 +69,33 @@ class ResponseAnswer(TypedDict):
     id: str
     object: Literal["response"]
     created_at: int
+    completed_at: int | None
+    """None: it is not completed."""
     status: Literal["in_progress", "completed", "incomplete", "failed"]
+    background: Literal[False]
     error: ResponseFailure | None
     incomplete_details: IncompleteDetails | None
     instructions: str | list[dict[str, Any]] | None
-    max_output_tokens: int
+    max_output_tokens: int | None
+    """As the request has it."""
+    max_tool_calls: int | None
     metadata: dict[str, str]
     model: str
     output: list[ResponseItem]
     parallel_tool_calls: bool
     previous_response_id: str | None
+    prompt_cache_key: str | None
     reasoning: dict[str, Any]
+    safety_identifier: str | None
     service_tier: Literal["default"]
     store: bool
-    temperature: float | None
+    temperature: float
+    """In effect, as `top_p`."""
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
     top_logprobs: int
-    top_p: float | None
+    top_p: float
     truncation: str
     usage: ResponseUsage | None
     user: str | None

@@ -25,13 +25,15 @@ from snapllm.protocol.carried_reasoning import encode_reasoning
 from snapllm.protocol.custom_tools import TextReader
 from snapllm.protocol.error_codes import ApiError
 from snapllm.protocol.openai_logprobs import logprob_objects
+from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.responses_items import ID_PREFIXES
 from snapllm.protocol.responses_tools import ClientTool, echo
 from snapllm.protocol.responses_types import (
-    DEFAULT_MAX_OUTPUT_TOKENS,
     Reasoning,
     ResponsesRequest,
     TextFormat,
+    TextOptions,
+    ToolChoice,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +65,21 @@ def _given(value: Any) -> Any:
         fields = msgspec.structs.asdict(value).items()
         return {name: _given(each) for name, each in fields if each is not None}
     return value
+
+
+def _text_options(given: TextOptions | None) -> dict[str, Any]:
+    """The options of the text, with a form in any case."""
+    options = given or TextOptions()
+    told: dict[str, Any] = _given(options)
+    return {"format": _given(options.format or TextFormat())} | told
+
+
+def _tool_choice(given: str | ToolChoice | None) -> str | dict[str, Any]:
+    """Which tools may be called; where these are several, with a mode in any case."""
+    if not isinstance(given, ToolChoice):
+        return given or "auto"
+    choice: dict[str, Any] = _given(given)
+    return {"mode": "auto"} | choice if given.type == "allowed_tools" else choice
 
 
 class _Place(NamedTuple):
@@ -100,29 +117,35 @@ class ResponseStream:
         self._output: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         self._text_reader = TextReader()
+        sampling = sampling_options(wire, None)
         self._response: ResponseAnswer = {
             "id": f"resp_{secrets.token_hex(24)}",
             "object": "response",
             "created_at": int(time.time()),
+            "completed_at": None,
             "status": "in_progress",
+            "background": False,
             "error": None,
             "incomplete_details": None,
             "instructions": _given(wire.instructions),
-            "max_output_tokens": wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
+            "max_output_tokens": wire.max_output_tokens,
+            "max_tool_calls": wire.max_tool_calls,
             "metadata": wire.metadata or {},
             "model": wire.model,
             "output": cast("list[ResponseItem]", self._output),
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
             "previous_response_id": wire.previous_response_id or None,
+            "prompt_cache_key": wire.prompt_cache_key,
             "reasoning": msgspec.structs.asdict(wire.reasoning or Reasoning()),
+            "safety_identifier": wire.safety_identifier,
             "service_tier": "default",  # whatever was asked for
             "store": wire.store is not False,
-            "temperature": wire.temperature,
-            "text": {"format": _given((wire.text and wire.text.format) or TextFormat())},
-            "tool_choice": _given(wire.tool_choice or "auto"),
+            "temperature": sampling.temperature,
+            "text": _text_options(wire.text),
+            "tool_choice": _tool_choice(wire.tool_choice),
             "tools": echo(wire.tools or ()),
             "top_logprobs": wire.top_logprobs or 0,
-            "top_p": wire.top_p,
+            "top_p": sampling.top_p,
             "truncation": wire.truncation or "disabled",
             "usage": None,
             "user": wire.user,
@@ -304,6 +327,8 @@ class ResponseStream:
         self._response["status"] = "incomplete" if is_cut else "completed"
         if is_cut:
             self._response["incomplete_details"] = {"reason": "max_output_tokens"}
+        else:
+            self._response["completed_at"] = int(time.time())
         self._response["usage"] = _usage_object(finish.usage)
         kind = "response.incomplete" if is_cut else "response.completed"
         yield self._event(kind, response=self._snapshot())

@@ -39,6 +39,8 @@ class TextOptions(msgspec.Struct):
     """Options of the text."""
 
     format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    """Repeated in the answer only."""
 
 
 class ToolFormat(msgspec.Struct):
@@ -157,7 +159,11 @@ class ResponsesRequest(InputTokensRequest, kw_only=True):
     metadata: Metadata | None = None
     # Repeated in the answer only.
     truncation: Literal["auto", "disabled"] | None = None
+    max_tool_calls: int | None = None
+    """Of tools that OpenAI runs."""
     user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     logit_bias: None = None
 
     def includes(self, what: str) -> bool:

@@ -101,6 +101,7 @@ def resolve_model(request: web.Request, name: str) -> str:
 async def prepare(request: web.Request, wanted: _Request) -> _Request:
     """The request for the model that its name means, whose load has ended, if it is
     being loaded, and within the namespace of the client."""
+    facts_of(request).model_field = wanted.model_field
     model_id = resolve_model(request, wanted.model)
     await model_ready(request, model_id)
     return msgspec.structs.replace(

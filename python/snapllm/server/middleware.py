@@ -76,7 +76,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         _check_size(request)
         return await handler(request)
     except SnapLLMError as error:
-        return refuse(request, api_error(error, _endpoint(request)))
+        field = facts_of(request).model_field
+        return refuse(request, api_error(error, _endpoint(request), field))
     except web.HTTPException as error:
         if error.status < 400:
             raise

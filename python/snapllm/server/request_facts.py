@@ -18,6 +18,8 @@ class RequestFacts:
     request_id: str = ""
     cache_namespace: str = ""
     """Whose prompts may be reused: those of the same API key."""
+    model_field: str = "model"
+    """Where the body names its model."""
     cors_origin: str | None = None
     cache_header: str | None = None
     logged: dict[str, object] = field(default_factory=dict)

@@ -87,7 +87,8 @@ async def request_cache(request: web.Request) -> web.Response:
     request_id = request.match_info["request_id"]
     reports = request.app[STATE].cache_reports.find(cache_namespace_of(request), request_id)
     if reports is None:
-        return refuse(request, ApiError("not_found", f"Request not found: {request_id}"))
+        unknown = ApiError("not_found", f"Request not found: {request_id}", "request_id")
+        return refuse(request, unknown)
     answers: list[AnswerCacheReport] = [
         {**report, "cached_text": _text(request, report["model"], report["cached_token"])}
         for report in reports

@@ -53,14 +53,19 @@ async def completions(request: web.Request) -> web.StreamResponse:
         texts = [""] * len(wanted)
         if parsed.has_echo:
             texts = [await _prompt_text(runner, each) for each in wanted]
-        echoes = [text for text, group in zip(texts, groups, strict=True) for _ in group]
         if not parsed.stream:
             results = [fold_completion(chunks) for chunks in await collect_all(answers)]
             note_answers(request, wanted[0].model, results)
-            usage = completions_protocol.add_usage(_by_prompt(groups, results))
-            write = partial(encoder.response, list(zip(echoes, results, strict=True)), usage)
+            by_prompt = _by_prompt(groups, results)
+            choices = [
+                (text, choice)
+                for text, ends in zip(texts, by_prompt, strict=True)
+                for choice in completions_protocol.choose(ends, parsed)
+            ]
+            write = partial(encoder.response, choices, completions_protocol.add_usage(by_prompt))
             is_quick = sum(len(result.prompt_logprobs) for result in results) < QUICK_LOGPROBS
             return json_response(write() if is_quick else await runner.threads.parsing.run(write))
+        echoes = [text for text, group in zip(texts, groups, strict=True) for _ in group]
         async with event_stream(request) as stream:
             await stream.send(encoder.echo(i, echo) for i, echo in enumerate(echoes) if echo)
             finishes: dict[int, Finish] = {}

@@ -37,7 +37,7 @@ JOBS: web.AppKey[ImageJobs] = web.AppKey("image_jobs", ImageJobs)
 
 
 async def _model_for(request: web.Request, wire: DiffusionRequest) -> ImageModel:
-    name = wire.model_name()
+    name, facts_of(request).model_field = wire.model_name(), wire.model_field()
     model_id = resolve_model(request, name) if name else ""
     await image_model_ready(request, model_id)
     return engine_of(request).image_model(model_id or None)
@@ -173,7 +173,7 @@ def _find(request: web.Request) -> JobFacts | None:
 
 def _unknown(request: web.Request) -> web.Response:
     job_id = request.match_info["job_id"]
-    return refuse(request, ApiError("not_found", f"Image job not found: {job_id}"))
+    return refuse(request, ApiError("not_found", f"Image job not found: {job_id}", "job_id"))
 
 
 def add_routes(app: web.Application) -> None:

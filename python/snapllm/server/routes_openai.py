@@ -36,6 +36,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     encoder = openai.Encoder(
         parsed.request.model,
         parsed.custom_tools,
+        has_functions=parsed.has_functions,
         include_usage=parsed.include_usage,
         has_logprobs=parsed.request.sampling.num_logprobs >= 0,
     )
