@@ -44,9 +44,9 @@ class StartupError(Exception):
 
 
 async def serve(config: ServerConfig) -> None:
-    """Runs a server until SIGTERM or SIGINT, then drains and returns.
+    """Runs a server until SIGTERM, SIGINT or SIGHUP, then drains and returns.
 
-    A second signal ends the process at once.
+    A second SIGTERM or SIGINT ends the process at once.
 
     Raises:
         StartupError: The engine cannot be made, the address cannot be had, or a model
@@ -57,6 +57,9 @@ async def serve(config: ServerConfig) -> None:
     loop.set_exception_handler(AcceptErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        # No second one: of a terminal that is closed, the system and its shell each send one.
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     is_given_none = not config.models
     config = _with_demo(config)
     coming = _coming_models(config)
