@@ -9,7 +9,7 @@ import pytest
 
 from snapllm.cli import main
 from snapllm.server.config import ServerConfig
-from snapllm.server.run import StartupError, address_of, serve
+from snapllm.server.run import StartupError, address_of, default_workspaces, serve
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,21 @@ def test_an_engine_that_cannot_be_made_is_a_reason_not_to_start(tmp_path: Path) 
     ):
         with pytest.raises(StartupError, match="num_threads"):
             asyncio.run(serve(config))
+
+
+@pytest.mark.parametrize(
+    ("data", "home", "expected"),
+    [
+        ("/data", "/home/me", "/data/snapllm"),
+        ("", "/home/me", "/home/me/.local/share/snapllm"),
+        ("data", "/home/me", "/home/me/.local/share/snapllm"),
+        ("data", "home", None),
+    ],
+)
+def test_nothing_is_kept_in_a_folder_that_depends_on_the_current_one(
+    data: str, home: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", data)
+    monkeypatch.setenv("HOME", home)
+    workspace = next(default_workspaces(), None)
+    assert workspace == (None if expected is None else Path(expected))

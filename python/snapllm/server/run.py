@@ -110,13 +110,29 @@ def default_workspaces() -> Iterator[Path]:
     """The user's folders for what outlives a server: the first is a lone server's, the others are
     for those that run beside it."""
     try:
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        data = _data_folder()
     except RuntimeError as error:  # a user without a home
         log.warning("%s", error)
         return
     yield data / "snapllm"
     for number in range(2, MAX_WORKSPACES + 1):
         yield data / f"snapllm-{number}"
+
+
+def _data_folder() -> Path:
+    """The user's folder for data. Relative paths are ignored, as the XDG specification says: what
+    they name is another folder wherever a server is started.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if data.is_absolute():
+        return data
+    home = Path.home()
+    if not home.is_absolute():
+        raise RuntimeError(f"the home folder is not absolute: {home}")
+    return home / ".local" / "share"
 
 
 def _open_engine(config: ServerConfig) -> Engine:
