@@ -17,6 +17,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from snapllm.cli.units import KEY_FORM, is_key
+
 DEFAULT_URL = "http://127.0.0.1:6930"
 # A load takes as long as the file takes to read, an ingest as long as the prefill.
 _TIMEOUT_S = 3600.0
@@ -108,12 +110,7 @@ def _json(response: HTTPResponse, url: str) -> dict[str, Any]:
 def _open(
     url: str, path: str, data: bytes | BinaryIO | None, content_type: str, method: str | None
 ) -> HTTPResponse:
-    try:
-        scheme = urllib.parse.urlsplit(url).scheme
-    except ValueError:
-        scheme = ""
-    if scheme not in ("http", "https"):
-        raise RequestError(f"not an http address: {url}")
+    _check_address(url)
     wanted = urllib.request.Request(url.rstrip("/") + path, data, method=method)
     if content_type:
         wanted.add_header("Content-Type", content_type)
@@ -121,8 +118,9 @@ def _open(
         wanted.add_header("Content-Length", str(os.fstat(data.fileno()).st_size))
     key = os.environ.get("SNAPLLM_API_KEY")
     if key:
-        # A header is sent as Latin-1, and its bytes are to be those of UTF-8.
-        wanted.add_header("Authorization", f"Bearer {key}".encode().decode("latin-1"))
+        if not is_key(key):
+            raise RequestError(f"SNAPLLM_API_KEY: {KEY_FORM}")
+        wanted.add_header("Authorization", f"Bearer {key}")
     try:
         response: HTTPResponse = urllib.request.urlopen(wanted, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -132,6 +130,16 @@ def _open(
     except (OSError, ValueError, HTTPException) as error:
         raise RequestError(f"no answer from {url}: {error}") from None
     return response
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # raises where it is none
+    except ValueError as error:
+        raise RequestError(f"not an http address: {url}: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise RequestError(f"not an http address: {url}")
 
 
 def _explain(error: urllib.error.HTTPError) -> str:

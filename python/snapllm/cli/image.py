@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snapllm.cli.client import DEFAULT_URL, RequestError, request
-from snapllm.cli.units import parse_image_part, parse_path, parse_text
+from snapllm.cli.units import expand_home, parse_image_part, parse_path, parse_text
 from snapllm.errors import SnapLLMError
 
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -116,7 +116,9 @@ def _is_path(model: str | None) -> bool:
     """Whether it names a file, there or not, rather than a server's model."""
     if model is None:
         return False
-    return Path(model).is_file() or os.sep in model or model.lower().endswith(_MODEL_SUFFIXES)
+    return (
+        expand_home(model).is_file() or os.sep in model or model.lower().endswith(_MODEL_SUFFIXES)
+    )
 
 
 def _make_here(
@@ -128,7 +130,7 @@ def _make_here(
 
     with Engine() as engine:
         model = engine.load_diffusion(
-            options.model, lora_dir=options.lora_dir, **dict(options.part)
+            expand_home(options.model), lora_dir=options.lora_dir, **dict(options.part)
         )
         result = model.generate_images(
             options.prompt,

@@ -17,13 +17,15 @@ from snapllm.cli.pull import with_files
 from snapllm.cli.serve_checks import problem_of
 from snapllm.cli.units import (
     USAGE_ERROR,
+    expand_home,
     parse_bytes,
     parse_host,
     parse_image_part,
+    parse_key,
+    parse_listen_host,
     parse_origin,
     parse_path,
     parse_seconds,
-    parse_text,
 )
 from snapllm.engine import MAX_DRAFT_TOKENS, MAX_DRAIN_TIMEOUT_S, MAX_THREADS
 from snapllm.errors import InvalidRequestError, SnapLLMError
@@ -40,7 +42,7 @@ def _model(text: str) -> tuple[str, Path]:
     model_id, separator, path = text.partition("=")
     if not separator or not model_id or not path:
         raise argparse.ArgumentTypeError(f"expected ID=PATH, not {text!r}")
-    return model_id, Path(path)
+    return model_id, expand_home(path)
 
 
 def _part(text: str) -> tuple[str, str, Path]:
@@ -102,7 +104,7 @@ def add_parser(commands: Any) -> None:
     )
     d = _DEFAULTS
     parser.add_argument(
-        "--host", type=parse_text, default=d.host, help="address to listen on (%(default)s)"
+        "--host", type=parse_listen_host, default=d.host, help="address to listen on (%(default)s)"
     )
     parser.add_argument(
         "--port", type=_port, default=d.port, help="port; 0 = any free one (%(default)s)"
@@ -235,6 +237,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--api-key",
+        type=parse_key,
         action="append",
         default=[],
         metavar="KEY",
