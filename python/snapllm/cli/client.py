@@ -59,23 +59,37 @@ def download(url: str, path: str, target: Path) -> int:
         OSError: The file cannot be written.
     """
     with _open(url, path, None, "", None) as response:
-        target = target.resolve()
-        if target.exists() and not target.is_file():
-            return _receive(response, url, target)  # a device or a pipe: nothing to replace
-        scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
-            num_bytes = _receive(response, url, scratch)
-            scratch.replace(target)
-            return num_bytes
-        finally:
-            scratch.unlink(missing_ok=True)
+            return _receive_file(response, url, target.resolve())
+        except OSError as error:  # of a name that nobody gave
+            raise OSError(error.errno, error.strerror, str(target)) from None
 
 
-def _receive(response: HTTPResponse, url: str, target: Path) -> int:
+def download_into(file: BinaryIO, url: str, path: str) -> int:
+    """Writes the answer of a GET to an open file; returns its size in bytes. Raises as
+    `download` does."""
+    with _open(url, path, None, "", None) as response:
+        return _receive(response, url, file)
+
+
+def _receive_file(response: HTTPResponse, url: str, target: Path) -> int:
+    if target.exists() and not target.is_file():  # a device or a pipe: nothing to replace
+        with target.open("wb") as file:
+            return _receive(response, url, file)
+    scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with scratch.open("wb") as file:
+            num_bytes = _receive(response, url, file)
+        scratch.replace(target)
+        return num_bytes
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _receive(response: HTTPResponse, url: str, file: BinaryIO) -> int:
     num_bytes = 0
-    with target.open("wb") as file:
-        while chunk := _read_piece(response, url):
-            num_bytes += file.write(chunk)
+    while chunk := _read_piece(response, url):
+        num_bytes += file.write(chunk)
     if response.length:
         raise RequestError(
             f"the answer from {url} was cut off: {response.length} bytes of it are missing"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, get_args
 
 from snapllm._checks import check_host
 from snapllm.diffusion.parts import EXTRA_PARTS
@@ -47,6 +50,22 @@ def parse_bytes(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """Seconds of ``90s``, ``10m``, ``2h``, ``1d`` or a plain number of seconds."""
     return _parse(text, _SECONDS, "10m")
+
+
+def parse_within(type_: Any) -> Callable[[str], Any]:
+    """Reads a number within the bounds that a type of the API's has."""
+    number, bounds = get_args(type_)
+
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            value = number(text)
+            if bounds.ge <= value <= bounds.le:
+                return value
+        raise argparse.ArgumentTypeError(
+            f"expected a number from {bounds.ge} to {bounds.le}, not {text!r}"
+        )
+
+    return parse
 
 
 def parse_text(text: str) -> str:
