@@ -72,7 +72,7 @@ def _charger(core: _core.Engine) -> Callable[[str, int], None]:
 def _demo_file(name: str) -> Path:
     path = Path(str(resources.files("snapllm") / "demo" / name))
     if not path.is_file():
-        raise ModelFileNotFoundError(f"this installation has no {name}")
+        raise ModelFileNotFoundError(f"this installation has no {name}", filename=str(path))
     return path
 
 
