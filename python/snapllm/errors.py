@@ -91,6 +91,11 @@ class ModelFileNotFoundError(SnapLLMError, FileNotFoundError):
         if filename is not None:
             self.filename, self.errno, self.strerror = filename, number, os.strerror(number)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # `OSError` would send them only as its arguments, of which these are none.
+        own = {name: getattr(self, name) for name in ("filename", "errno", "strerror")}
+        return type(self), self.args, vars(self) | own
+
 
 class InvalidModelError(SnapLLMError, ValueError):
     """The file is not a model that this build can load."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,8 @@ def test_a_missing_file_is_named_as_in_pythons_own_errors(
 ) -> None:
     error = from_status("file_not_found", message)
     assert isinstance(error, FileNotFoundError)
-    assert (str(error), error.filename, error.errno) == (message, filename, number)
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert (str(each), each.filename, each.errno) == (message, filename, number)
 
 
 @pytest.mark.parametrize("load", ["load", "load_diffusion"])
