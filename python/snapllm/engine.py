@@ -18,6 +18,7 @@ from snapllm import _core, _lifetime
 from snapllm._checks import (
     check_host,
     check_model_id,
+    check_model_path,
     check_path,
     check_text,
     convert,
@@ -223,7 +224,7 @@ class Engine(_lifetime.ClosedAtExit):
         unknown = options.keys() - set(LoadOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-        path = check_path(path, "path")
+        path = check_model_path(path)
         model_id = check_model_id(default_id(path) if model_id is None else model_id)
         mmproj_path = options["mmproj_path"] = check_path(
             options.get("mmproj_path", ""), "mmproj_path"
@@ -276,7 +277,7 @@ class Engine(_lifetime.ClosedAtExit):
             InvalidRequestError: An option is wrong, or the id is taken, as by the same file
                 with other options.
         """
-        path = check_path(path, "path")
+        path = check_model_path(path)
         model_id = check_model_id(default_id(path) if model_id is None else model_id)
 
         def texts() -> list[str]:
