@@ -186,7 +186,8 @@ class Engine(_lifetime.ClosedAtExit):
         try:
             self._runner.gate.check_open()
         except EngineClosedError:
-            return "<snapllm.Engine, closed>"
+            is_ours = not self._runner.gate.is_abandoned
+            return f"<snapllm.Engine, {'closed' if is_ours else 'of another process'}>"
         models = [f"{info.id!r} ({info.state})" for info in self._runner.core.models()]
         models += [f"{model.id!r} (images)" for model in self._images.all()]
         return f"<snapllm.Engine of {', '.join(models) or 'no model'}>"
