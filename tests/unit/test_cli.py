@@ -31,6 +31,8 @@ from snapllm.server.run import StartupError, address_of, default_workspaces, ser
         ("serve --drain-timeout=-1", "--drain-timeout: expected something like"),
         ("serve --drain-timeout 1000001", "--drain-timeout: expected at most 1000000 seconds"),
         ("serve --keep-alive 99999d", "--keep-alive: expected at most"),
+        ("models load m m.gguf --keep-alive 99999d", "--keep-alive: expected at most"),
+        ("contexts fork c --ttl 99999d", "--ttl: expected at most 316224000 seconds"),
         ("serve --image-host=", "--image-host: expected a host"),
         ("serve --image-host http://x/", "--image-host: expected a host"),
         ("serve --image-host x:80", "--image-host: expected a host"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -19,7 +20,8 @@ from snapllm.cli.client import (
     upload,
     url_option,
 )
-from snapllm.cli.units import parse_path, parse_seconds
+from snapllm.cli.units import parse_path, parse_seconds_within
+from snapllm.contexts.record import MAX_TTL_SECONDS
 
 _API = "/api/v1/contexts"
 _TEXT_HELP = "a text file in UTF-8; - = what is piped in"
@@ -70,7 +72,11 @@ def _add_life(parser: argparse.ArgumentParser) -> None:
     """Adds what a new context is called, and how long it lives."""
     parser.add_argument("--name")
     parser.add_argument(
-        "--ttl", type=parse_seconds, metavar="TIME", default=86_400.0, help="0 = for ever (1 day)"
+        "--ttl",
+        type=functools.partial(parse_seconds_within, MAX_TTL_SECONDS),
+        metavar="TIME",
+        default=86_400.0,
+        help="0 = for ever (1 day)",
     )
 
 

@@ -25,7 +25,7 @@ from snapllm.cli.units import (
     parse_listen_host,
     parse_origin,
     parse_path,
-    parse_seconds,
+    parse_seconds_within,
 )
 from snapllm.engine import MAX_DRAFT_TOKENS, MAX_DRAIN_TIMEOUT_S, MAX_THREADS
 from snapllm.errors import InvalidRequestError, SnapLLMError
@@ -86,13 +86,6 @@ def _limit(text: str) -> int:
 
 def _layers(text: str) -> int:
     return -1 if text == "-1" else _count(text)
-
-
-def _seconds(most: float, text: str) -> float:
-    seconds = parse_seconds(text)
-    if seconds > most:
-        raise argparse.ArgumentTypeError(f"expected at most {most} seconds, not {text!r}")
-    return seconds
 
 
 def add_parser(commands: Any) -> None:
@@ -214,7 +207,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--keep-alive",
-        type=functools.partial(_seconds, MAX_KEEP_ALIVE_S),
+        type=functools.partial(parse_seconds_within, MAX_KEEP_ALIVE_S),
         default=d.keep_alive_s,
         metavar="TIME",
         help="evict a model that nobody used for so long, as 90s, 10m or 2h, until it is "
@@ -222,7 +215,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--drain-timeout",
-        type=functools.partial(_seconds, MAX_DRAIN_TIMEOUT_S),
+        type=functools.partial(parse_seconds_within, MAX_DRAIN_TIMEOUT_S),
         default=d.drain_timeout_s,
         metavar="TIME",
         help="how long running requests get at shutdown, as 90s or 10m (%(default)s s)",

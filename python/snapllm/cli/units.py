@@ -52,6 +52,14 @@ def parse_seconds(text: str) -> float:
     return _parse(text, _SECONDS, "10m")
 
 
+def parse_seconds_within(most: float, text: str) -> float:
+    """`parse_seconds` of at most so many."""
+    seconds = parse_seconds(text)
+    if seconds > most:
+        raise argparse.ArgumentTypeError(f"expected at most {most} seconds, not {text!r}")
+    return seconds
+
+
 def parse_within(type_: Any) -> Callable[[str], Any]:
     """Reads a number within the bounds that a type of the API's has."""
     number, bounds = get_args(type_)
