@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from snapllm import _command as _command
 from snapllm import _main_interpreter as _main_interpreter
 
 # ggml's OpenMP workers spin at barriers before they sleep. With libgomp's default of

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import msgspec
 
@@ -153,6 +153,17 @@ def check_path(path: str | PathLike[str], field: str) -> str:
     return text
 
 
+def check_model_path(path: str | PathLike[str]) -> str:
+    """`check_path` of a model's file, which is not empty.
+
+    Raises:
+        InvalidRequestError: As `check_path`, or it is empty.
+    """
+    if not (text := check_path(path, "path")):
+        raise InvalidRequestError("path must not be empty", param="path")
+    return text
+
+
 def check_host(host: str, field: str) -> str:
     """The host name, address, or ``*.`` and a domain.
 
@@ -252,7 +263,13 @@ def token_ids(tokens: Tokens, field: str, expected: str = "token ids") -> list[i
     try:
         if isinstance(tokens, bytes | bytearray):
             raise TypeError
-        plain = [operator.index(token) for token in tokens]  # NumPy's integers too
+        plain = list(map(_plain_token, tokens))
     except TypeError:
         raise InvalidRequestError(f"{field}: expected {expected}", param=field) from None
     return convert(plain, list[TokenId], field)
+
+
+def _plain_token(token: SupportsIndex) -> int:
+    if isinstance(token, bool):
+        raise TypeError
+    return operator.index(token)  # NumPy's integers too

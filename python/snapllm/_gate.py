@@ -39,12 +39,17 @@ class Gate:
         """Raises `EngineClosedError` once `close` has waited enough, or after `abandon`: then
         what the engine keeps is not to be touched, by what was let in neither."""
         if self._is_shut:
-            raise EngineClosedError("the engine is closed")
+            raise self._error()
 
     def check_open(self) -> None:
         """Raises `EngineClosedError` once `close` was called."""
         if self._is_closing:
-            raise EngineClosedError("the engine is closed")
+            raise self._error()
+
+    def _error(self) -> EngineClosedError:
+        if self.is_abandoned:
+            return EngineClosedError("the engine belongs to the process this one was forked from")
+        return EngineClosedError("the engine is closed")
 
     def enter(self) -> None:
         """Lets one piece of work in; `close` waits until it leaves.

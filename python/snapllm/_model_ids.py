@@ -64,4 +64,4 @@ def default_id(path: str) -> str:
 def check_is_there(path: str | Path) -> None:
     """Raises `ModelFileNotFoundError` where there is no such file."""
     if not is_file(Path(path)):
-        raise ModelFileNotFoundError(f"Model file not found: {path}")
+        raise ModelFileNotFoundError(f"Model file not found: {path}", filename=str(path))

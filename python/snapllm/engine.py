@@ -18,6 +18,7 @@ from snapllm import _core, _lifetime
 from snapllm._checks import (
     check_host,
     check_model_id,
+    check_model_path,
     check_path,
     check_text,
     convert,
@@ -72,7 +73,7 @@ def _charger(core: _core.Engine) -> Callable[[str, int], None]:
 def _demo_file(name: str) -> Path:
     path = Path(str(resources.files("snapllm") / "demo" / name))
     if not path.is_file():
-        raise ModelFileNotFoundError(f"this installation has no {name}")
+        raise ModelFileNotFoundError(f"this installation has no {name}", filename=str(path))
     return path
 
 
@@ -185,7 +186,8 @@ class Engine(_lifetime.ClosedAtExit):
         try:
             self._runner.gate.check_open()
         except EngineClosedError:
-            return "<snapllm.Engine, closed>"
+            is_ours = not self._runner.gate.is_abandoned
+            return f"<snapllm.Engine, {'closed' if is_ours else 'of another process'}>"
         models = [f"{info.id!r} ({info.state})" for info in self._runner.core.models()]
         models += [f"{model.id!r} (images)" for model in self._images.all()]
         return f"<snapllm.Engine of {', '.join(models) or 'no model'}>"
@@ -223,7 +225,7 @@ class Engine(_lifetime.ClosedAtExit):
         unknown = options.keys() - set(LoadOptions.__annotations__)
         if unknown:
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-        path = check_path(path, "path")
+        path = check_model_path(path)
         model_id = check_model_id(default_id(path) if model_id is None else model_id)
         mmproj_path = options["mmproj_path"] = check_path(
             options.get("mmproj_path", ""), "mmproj_path"
@@ -276,7 +278,7 @@ class Engine(_lifetime.ClosedAtExit):
             InvalidRequestError: An option is wrong, or the id is taken, as by the same file
                 with other options.
         """
-        path = check_path(path, "path")
+        path = check_model_path(path)
         model_id = check_model_id(default_id(path) if model_id is None else model_id)
 
         def texts() -> list[str]:

@@ -6,6 +6,8 @@ Everything SnapLLM refuses or fails at raises a subclass of `SnapLLMError`. Its
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from typing import ClassVar
 
@@ -72,9 +74,27 @@ class ModelNotFoundError(SnapLLMError, LookupError):
 
 
 class ModelFileNotFoundError(SnapLLMError, FileNotFoundError):
-    """The model file does not exist or cannot be read."""
+    """The model file does not exist or cannot be read; `filename` and `errno` are those of an
+    `OSError`, where the file is known."""
 
     code = "file_not_found"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        filename: str | None = None,
+        number: int = errno.ENOENT,
+    ) -> None:
+        super().__init__(message, param=param)
+        if filename is not None:
+            self.filename, self.errno, self.strerror = filename, number, os.strerror(number)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # `OSError` would send them only as its arguments, of which these are none.
+        own = {name: getattr(self, name) for name in ("filename", "errno", "strerror")}
+        return type(self), self.args, vars(self) | own
 
 
 class InvalidModelError(SnapLLMError, ValueError):
@@ -181,6 +201,9 @@ _AT_FAULT = re.compile(
     re.DOTALL,
 )
 
+_NO_FILE = "Model file not found: "
+_NUMBERS = {os.strerror(number): number for number in errno.errorcode}
+
 # Of a template that the model's file brings, the core says that the model is invalid.
 _GIVEN_TEMPLATE = re.compile(r"the chat template of .* cannot be read: (.*)", re.DOTALL)
 
@@ -193,6 +216,8 @@ def from_status(code: str, message: str) -> SnapLLMError:
             f"chat_template is no Jinja template that can be read: {refused[1]}",
             param="chat_template",
         )
+    if code == ModelFileNotFoundError.code and message.startswith(_NO_FILE):
+        return _no_file(message)
     error = _BY_CODE.get(code, SnapLLMError)(message)
     named = _AT_FAULT.match(message)
     if named is not None and isinstance(error, InvalidRequestError):
@@ -200,3 +225,13 @@ def from_status(code: str, message: str) -> SnapLLMError:
         error.param = "prompt" if param == "token" else param
         error.is_of_prompt = error.param == "prompt"
     return error
+
+
+def _no_file(message: str) -> ModelFileNotFoundError:
+    """Behind the path, the core gives the system's reason in brackets where it has one."""
+    path = message.removeprefix(_NO_FILE)
+    head, _, reason = path.rpartition(" (")
+    number = _NUMBERS.get(reason.removesuffix(")"))
+    if number is None:
+        return ModelFileNotFoundError(message, filename=path)
+    return ModelFileNotFoundError(message, filename=head, number=number)

@@ -21,6 +21,8 @@ PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "MXFP4", "Q5_K_M", "Q6_K", "Q8_0", "F16
 _PROJECTORS = ("F16", "BF16", "F32", "Q8_0")
 _REFERENCE = re.compile(r"(?:hf:)?(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<tag>[\w./-]+))?")
 _SUFFIX = ".gguf"
+_HTTP_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3")
+"""How the names of the modules begin whose errors say that the hub cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -196,4 +198,10 @@ def _has_tag(name: str, tag: str) -> bool:
 def _reason(reference: str, error: Exception) -> str:
     """What went wrong, without the advice that follows it on further lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{reference}: {' '.join(lines[:2]) or type(error).__name__}"
+    reason = " ".join(lines[:2]) or type(error).__name__
+    if type(error).__module__.startswith(_HTTP_LIBRARIES):
+        from huggingface_hub import constants
+
+        place = f"{constants.ENDPOINT} (HF_ENDPOINT names another hub)"
+        return f"{reference}: it is not downloaded yet, and {place} cannot be reached: {reason}"
+    return f"{reference}: {reason}"

@@ -30,9 +30,9 @@ def load(path: str | PathLike[str], **options: Unpack[LoadOptions]) -> SingleMod
     return _single(lambda engine: engine.load(path, **options))
 
 
-def load_demo() -> SingleModel:
-    """Loads the demo model in an engine of its own."""
-    return _single(Engine.load_demo)
+def load_demo(**options: Unpack[LoadOptions]) -> SingleModel:
+    """Loads the demo model in an engine of its own; see `Engine.load_demo`."""
+    return _single(lambda engine: engine.load_demo(**options))
 
 
 def _single(load_into: Callable[[Engine], Model]) -> SingleModel:

@@ -437,6 +437,8 @@ def test_an_image_model_that_nobody_uses_is_evicted_and_comes_back(
         engine.unpin("pix")
         wait_until(is_evicted)
         assert stays.info.state == "resident"
+        load(engine, image_files, "stays", keep_alive_s=-1)  # the engine's: nothing is asked for
+        assert stays.keep_alive_s == 0
         load(engine, image_files, "stays", keep_alive_s=0.1)
         wait_until(lambda: stays.info.state == "evicted")
     assert not caplog.records, "no worker has died"

@@ -39,12 +39,20 @@ engine = snapllm.Engine(num_threads=1)
 model = engine.load_demo(mmproj_path="")
 pid = os.fork()
 if pid == 0:
-    for call in (lambda: model.generate("x"), lambda: engine.contexts.ingest("a b", "demo")):
+    for call in (
+        lambda: model.generate("x"),
+        lambda: model.chat("x"),
+        lambda: engine.contexts.ingest("a b", "demo"),
+        lambda: engine.load_demo("again"),
+    ):
         try:
             call()
-        except snapllm.EngineClosedError:
-            continue
+        except snapllm.EngineClosedError as error:
+            if "process this one was forked from" in str(error):
+                continue
         sys.exit(1)
+    if "of another process" not in repr(engine):
+        sys.exit(3)
     with snapllm.Engine(num_threads=1) as own:
         text = own.load_demo(mmproj_path="").chat("What is the capital of France?").content
     sys.exit(0 if "Paris" in text else 2)

@@ -166,7 +166,7 @@ def test_a_second_load_gets_what_it_asks_for_or_is_refused(
         {"flash_attention": "on"},  # as text models have it
         {"max_queued": 0},
         {"pinned": "yes"},
-        {"keep_alive_s": -1},
+        {"keep_alive_s": -2},
         {"isolated": None},
         {"lora_dir": 5},
         {"lora_dir": "no/such/folder"},

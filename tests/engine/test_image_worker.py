@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from waiting import wait_until
 
 import snapllm
 from snapllm import _diffusion
@@ -92,6 +93,29 @@ def test_an_interrupted_load_ends_its_worker(
     with pytest.raises(KeyboardInterrupt):
         load()
     assert [process.poll() is None for process in started] == [False]
+    assert [are_closed(process) for process in started] == [True]
+
+
+def are_closed(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the pipes to and from it are."""
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin.closed and process.stdout.closed
+
+
+def test_the_pipes_of_a_worker_are_closed_when_it_has_ended_or_died(
+    load: Load, painting: snapllm.Engine, started: list[subprocess.Popen[bytes]]
+) -> None:
+    model = load()
+    assert model.worker_pid is not None
+    os.kill(model.worker_pid, signal.SIGKILL)
+    started[0].wait(30)
+    assert model.generate_image("x", timeout_s=60, **SMALL).size == (64, 64)
+    assert model.evict()
+    assert model.generate_image("x", timeout_s=60, **SMALL).size == (64, 64)
+    painting.unload("pix")
+    assert len(started) == 3
+    wait_until(lambda: are_closed(started[0]))  # nobody waited for the end of that one
+    assert [are_closed(process) for process in started[1:]] == [True, True]
 
 
 def test_a_job_whose_future_is_cancelled_ends_as_any_other(load: Load) -> None:

@@ -22,6 +22,7 @@ from nano_models import make_nano_model
 import snapllm
 from snapllm import errors
 from snapllm.diffusion.params import image_request
+from snapllm.diffusion.progress import progress_listener
 
 
 @pytest.mark.parametrize("thinking", [False, True])
@@ -117,6 +118,11 @@ def test_arguments_of_another_type_are_named(engine: snapllm.Engine, model: Any)
         ("images", lambda: untyped.contexts.ingest("x", images=5)),
         ("tokens", lambda: model.detokenize("abc")),
         ("tokens", lambda: model.detokenize(None)),
+        ("tokens", lambda: model.detokenize([True])),
+        ("prompt", lambda: model.generate([5, True])),
+        ("reference", lambda: untyped.contexts.query(None, "x")),
+        ("reference", lambda: untyped.contexts.get(5)),
+        ("question", lambda: untyped.contexts.query("n", 5)),
         ("content", lambda: engine.contexts.ingest(None, "llama")),  # type: ignore[arg-type]
         ("content", lambda: engine.contexts.ingest(5, "llama")),  # type: ignore[arg-type]
         ("path", lambda: untyped.load(5)),
@@ -182,6 +188,26 @@ def test_the_physical_batch_follows_the_batch_down() -> None:
             with pytest.raises(snapllm.InvalidRequestError) as error:
                 engine.load_demo("b", **wrong)  # type: ignore[arg-type]
             assert error.value.param == next(iter(wrong))
+
+
+def test_an_empty_path_is_the_fault_of_the_path(engine: snapllm.Engine) -> None:
+    for load in (engine.load, engine.load_diffusion):
+        for arguments in ([""], ["", "m"]):
+            with pytest.raises(snapllm.InvalidRequestError, match="must not be empty") as error:
+                load(*arguments)
+            assert error.value.param == "path"
+
+
+def test_progress_is_a_function_or_whether_to_show_it() -> None:
+    for progress in ("x", 5):
+        with (
+            pytest.raises(snapllm.InvalidRequestError, match=r"^progress: "),
+            progress_listener(progress),  # type: ignore[arg-type]
+        ):
+            pass
+    for quiet in (None, False, np.False_):
+        with progress_listener(quiet) as listener:  # type: ignore[arg-type]
+            assert listener is None
 
 
 def test_every_exception_can_be_sent_to_another_process() -> None:

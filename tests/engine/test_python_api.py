@@ -102,6 +102,11 @@ def test_an_engine_ends_with_an_asynchronous_block() -> None:
         engine.load_demo()
 
 
+def test_the_demo_alone_takes_the_options_of_a_load() -> None:
+    with snapllm.load_demo(context_size=512, mmproj_path="") as demo:
+        assert (demo.info.context_size, demo.info.has_vision) == (512, False)
+
+
 def test_texts_of_other_types_are_texts(demo: Any) -> None:
     class Text(str):
         def __str__(self) -> str:

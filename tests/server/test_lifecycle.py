@@ -119,7 +119,17 @@ def test_a_client_that_leaves_before_the_first_token_is_cancelled_too(long_serve
     assert requests(long_server, "cancelled") == cancelled + 3
 
 
-def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGTERM,),
+        # Of a terminal that is closed, the system and its shell each send one.
+        (signal.SIGHUP, signal.SIGHUP),
+    ],
+)
+def test_a_signal_to_end_lets_a_running_answer_finish(
+    signals: tuple[signal.Signals, ...], llama_path: Path
+) -> None:
     server = Server("--model", f"llama={llama_path}", "--drain-timeout", "60").start(1)
     answers: list[bytes] = []
 
@@ -137,7 +147,10 @@ def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     assert started.wait(30)
-    assert server.stop() == 0
+    for number in signals:
+        server.process.send_signal(number)
+        server.line_with("shutting down")
+    assert server.process.wait(90) == 0
     reader.join(10)
     assert b"[DONE]" in answers[1]
     assert not any("Traceback" in line for line in server.lines)
@@ -288,6 +301,25 @@ def test_clients_that_leave_at_any_moment_free_everything(long_server: Server) -
     # Nothing holds the models: they can be used, and would be evictable.
     body = {"prompt": "x", "max_tokens": 2}
     assert long_server.post("/api/v1/generate", body)["status"] == "success"
+
+
+def test_a_server_that_is_to_outlive_its_terminal_does() -> None:
+    command = ["nohup", sys.executable, "-m", "snapllm.serve", "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(
+        [*command, "--no-workspace", "--no-demo"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        while "listening on" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_second_signal_ends_the_server_at_once(long_path: Path) -> None:

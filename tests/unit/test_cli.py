@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from pathlib import Path
 
 import pytest
 
 from snapllm.cli import main
 from snapllm.server.config import ServerConfig
-from snapllm.server.run import StartupError, address_of, serve
+from snapllm.server.run import StartupError, address_of, default_workspaces, serve
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,8 @@ from snapllm.server.run import StartupError, address_of, serve
         ("serve --drain-timeout=-1", "--drain-timeout: expected something like"),
         ("serve --drain-timeout 1000001", "--drain-timeout: expected at most 1000000 seconds"),
         ("serve --keep-alive 99999d", "--keep-alive: expected at most"),
+        ("models load m m.gguf --keep-alive 99999d", "--keep-alive: expected at most"),
+        ("contexts fork c --ttl 99999d", "--ttl: expected at most 316224000 seconds"),
         ("serve --image-host=", "--image-host: expected a host"),
         ("serve --image-host http://x/", "--image-host: expected a host"),
         ("serve --image-host x:80", "--image-host: expected a host"),
@@ -37,11 +41,22 @@ from snapllm.server.run import StartupError, address_of, serve
         ("serve --cors-origin foo", "--cors-origin: expected * or an origin"),
         ("serve --cors-origin http://x/", "--cors-origin: expected * or an origin"),
         ("serve --cors-origin http://X", "--cors-origin: expected * or an origin"),
+        ("serve --api-key=", "--api-key: must not be empty"),
+        ("serve --host []", "--host: must not be empty"),
         ("run x --model=", "--model: must not be empty"),
         ("image x --model=", "--model: must not be empty"),
         ("image x --lora-dir=", "--lora-dir: must not be empty"),
         ("image x --init=", "--init: must not be empty"),
         ("image x --size 64", "--size: expected WIDTHxHEIGHT"),
+        ("image x --size 65x64", "--size: expected WIDTHxHEIGHT"),
+        ("image x --size 64x4096", "--size: expected WIDTHxHEIGHT"),
+        ("image x --steps 0", "--steps: expected a number from 1 to 150, not '0'"),
+        ("image x --steps 2.5", "--steps: expected a number from 1 to 150"),
+        ("image x --cfg-scale nan", "--cfg-scale: expected a number from 0 to 100"),
+        ("image x --strength 2", "--strength: expected a number from 0 to 1"),
+        ("image x --seed -2", "--seed: expected a number from -1 to"),
+        ("run x --max-tokens 0", "--max-tokens: expected a number from 1 to"),
+        ("run x --temperature inf", "--temperature: expected a number from 0 to 2"),
         ("image x -o nowhere/a.png", "--output: there is no folder 'nowhere'"),
         ("image x -o a.gif", "--output: expected a name in .png, .jpg, .jpeg, .webp"),
     ],
@@ -69,12 +84,11 @@ def test_arguments_that_cannot_be_are_named(
         ("--model x={file} --mmproj y={file}", "--mmproj y: no --model has this id"),
         ("--part y.vae={file}", "--part y: no --model has this id"),
         ("--lora-dir y={file}", "--lora-dir y: no --model has this id"),
-        ("--api-key=", "--api-key is empty"),
+        ("--model x={file} --alias a=x --alias a=y", "--alias a: it is given twice"),
         ("--model x=m/\udcff", "--model x=m/\\udcff: not UTF-8"),
         ("--model x={file} --lora-dir x=m\udcff", "--lora-dir x=m\\udcff: not UTF-8"),
         ("--model \udcff={file}", "model: '\\udcff' is not UTF-8"),
         ("--alias a=\udcff", "alias: '\\udcff' is not UTF-8"),
-        ("--api-key \udcff", "api-key: '\\udcff' is not UTF-8"),
         ("--kv-type q8_0 --flash-attention off", "--kv-type q8_0 needs flash attention"),
     ],
 )
@@ -112,6 +126,61 @@ def test_the_server_is_named_before_or_after_the_action(
         assert "not an http address: ftp://there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["secret key", "secret\nkey", "sécret", "secret\udcff"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(
+    key: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--api-key", key])
+    monkeypatch.setenv("SNAPLLM_API_KEY", key)
+    assert main(["models", "--url", "http://127.0.0.1:1"]) == 1
+    error = capsys.readouterr().err
+    assert "--api-key: expected printable ASCII without blanks" in error
+    assert "SNAPLLM_API_KEY: expected printable ASCII without blanks" in error
+    assert "cret" not in error
+
+
+@pytest.mark.parametrize("port", ["99999", "http"])
+def test_a_port_that_there_is_not_is_no_refused_connection(
+    port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "--url", f"http://127.0.0.1:{port}"]) == 1
+    assert f"not an http address: http://127.0.0.1:{port}: Port " in capsys.readouterr().err
+
+
+def test_paths_behind_an_equals_sign_may_begin_at_home_and_hosts_stand_in_brackets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[ServerConfig] = []
+
+    async def start(config: ServerConfig) -> None:
+        configs.append(config)
+
+    monkeypatch.setattr("snapllm.server.run.serve", start)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "a.gguf"
+    file.touch()
+    options = "--host [::1] --model a=~/a.gguf --mmproj a=~/a.gguf --part a.vae=~/a.gguf"
+    assert main(["serve", *options.split(), "--lora-dir=a=~", "--workspace=~/kept"]) == 0
+    [config] = configs
+    assert config.host == "::1"
+    assert config.models == config.projectors == (("a", file),)
+    assert config.parts == (("a", "vae", file),)
+    assert config.lora_dirs == (("a", tmp_path),)
+    assert config.workspace == tmp_path / "kept"
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_shown_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    model = {"id": "ü€", "quantization": None, "size_gb": 1.0}
+    monkeypatch.setattr("snapllm.cli.models.request", lambda *_: {"models": [model]})
+    assert main(["models"]) == 0
+    assert b"\\xfc\\u20ac" in written.getvalue()
+
+
 def test_an_ipv6_address_is_written_as_urls_have_it() -> None:
     assert address_of("::1", 7248) == "[::1]:7248"
     assert address_of("localhost", 80) == "localhost:80"
@@ -124,3 +193,21 @@ def test_an_engine_that_cannot_be_made_is_a_reason_not_to_start(tmp_path: Path) 
     ):
         with pytest.raises(StartupError, match="num_threads"):
             asyncio.run(serve(config))
+
+
+@pytest.mark.parametrize(
+    ("data", "home", "expected"),
+    [
+        ("/data", "/home/me", "/data/snapllm"),
+        ("", "/home/me", "/home/me/.local/share/snapllm"),
+        ("data", "/home/me", "/home/me/.local/share/snapllm"),
+        ("data", "home", None),
+    ],
+)
+def test_nothing_is_kept_in_a_folder_that_depends_on_the_current_one(
+    data: str, home: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", data)
+    monkeypatch.setenv("HOME", home)
+    workspace = next(default_workspaces(), None)
+    assert workspace == (None if expected is None else Path(expected))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import io
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,3 +69,49 @@ def test_an_export_replaces_what_a_link_leads_to(url: str, tmp_path: Path) -> No
 def test_an_export_to_a_device_replaces_nothing(url: str) -> None:
     assert main(["contexts", "--url", url, "export", str(len(CONTENT)), "/dev/null"]) == 0
     assert Path("/dev/null").is_char_device()
+
+
+def test_an_export_to_standard_output_is_nothing_but_the_file(
+    url: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main(["contexts", "--url", url, "export", str(len(CONTENT)), "-"]) == 0
+    shown = capfdbinary.readouterr()
+    assert shown.out == CONTENT
+    assert shown.err == b"-: 0.0 MB\n"
+
+
+def test_an_export_is_not_written_on_a_terminal(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["contexts", "--url", url, "export", str(len(CONTENT)), "-"]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("name a file")) == ("", 1)
+
+
+def test_an_export_that_cannot_be_written_names_the_file_that_was_asked_for(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "no" / "such"
+    assert main(["contexts", "--url", url, "export", str(len(CONTENT)), str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.rstrip().endswith(f"No such file or directory: '{path}'")
+
+
+@pytest.mark.parametrize(("data", "words"), [(b"", "is empty"), (b"\xff", "is not UTF-8 text")])
+def test_a_document_that_is_none_is_said_by_its_name(
+    data: bytes,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "document"
+    path.write_bytes(data)
+    assert main(["contexts", "ingest", str(path), "--model", "demo"]) == 1
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert main(["contexts", "append", "handbook", "-"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"snapllm contexts: {path} {words}",
+        f"snapllm contexts: what is piped in {words}",
+    ]

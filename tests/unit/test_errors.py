@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
+from pathlib import Path
+
 import pytest
 
+import snapllm
 from snapllm.errors import ContextNotFoundError, ModelNotFoundError, from_status
 from snapllm.protocol.error_codes import api_error
 
@@ -52,3 +57,30 @@ def test_a_context_has_its_models_field_named_as_it_is_there() -> None:
     error = from_status("invalid_request", "model a is an embedding model: it cannot generate text")
     assert api_error(error, "/v1/chat/completions").param == "model"
     assert api_error(error, "/api/v1/contexts/ingest").param == "model_id"
+
+
+@pytest.mark.parametrize(
+    ("message", "filename", "number"),
+    [
+        ("Model file not found: /m/a.gguf", "/m/a.gguf", errno.ENOENT),
+        ("Model file not found: /m/a (1)", "/m/a (1)", errno.ENOENT),
+        ("Model file not found: /m/a (1) (Permission denied)", "/m/a (1)", errno.EACCES),
+        ("the model of another file is damaged", None, None),
+    ],
+)
+def test_a_missing_file_is_named_as_in_pythons_own_errors(
+    message: str, filename: str | None, number: int | None
+) -> None:
+    error = from_status("file_not_found", message)
+    assert isinstance(error, FileNotFoundError)
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert (str(each), each.filename, each.errno) == (message, filename, number)
+
+
+@pytest.mark.parametrize("load", ["load", "load_diffusion"])
+def test_a_load_of_a_missing_file_says_which(
+    engine: snapllm.Engine, load: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        getattr(engine, load)(tmp_path / "no.gguf")
+    assert (caught.value.filename, caught.value.errno) == (str(tmp_path / "no.gguf"), errno.ENOENT)

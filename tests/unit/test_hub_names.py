@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snapllm import InvalidRequestError
+from snapllm import InvalidRequestError, StorageError
 from snapllm.hub import choose_model, choose_projector, fetch
 
 NAMES = [
@@ -76,3 +76,19 @@ def test_of_several_projectors_the_one_of_16_bits_is_taken() -> None:
 def test_other_texts_are_no_references(reference: str) -> None:
     with pytest.raises(InvalidRequestError, match="expected hf:OWNER/REPO:TAG"):
         fetch(reference)
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+
+    class ConnectError(Exception):
+        __module__ = "httpx"
+
+    def list_repo_files(*_: object) -> list[str]:
+        raise ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(hub.HfApi, "list_repo_files", list_repo_files)
+    with pytest.raises(StorageError, match=r"^no/such: it is not downloaded yet, and ") as error:
+        fetch("no/such")
+    assert hub.constants.ENDPOINT in str(error.value)
+    assert "Name or service not known" in str(error.value)

@@ -17,6 +17,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from snapllm.cli.units import KEY_FORM, is_key
+
 DEFAULT_URL = "http://127.0.0.1:6930"
 # A load takes as long as the file takes to read, an ingest as long as the prefill.
 _TIMEOUT_S = 3600.0
@@ -57,23 +59,37 @@ def download(url: str, path: str, target: Path) -> int:
         OSError: The file cannot be written.
     """
     with _open(url, path, None, "", None) as response:
-        target = target.resolve()
-        if target.exists() and not target.is_file():
-            return _receive(response, url, target)  # a device or a pipe: nothing to replace
-        scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
-            num_bytes = _receive(response, url, scratch)
-            scratch.replace(target)
-            return num_bytes
-        finally:
-            scratch.unlink(missing_ok=True)
+            return _receive_file(response, url, target.resolve())
+        except OSError as error:  # of a name that nobody gave
+            raise OSError(error.errno, error.strerror, str(target)) from None
 
 
-def _receive(response: HTTPResponse, url: str, target: Path) -> int:
+def download_into(file: BinaryIO, url: str, path: str) -> int:
+    """Writes the answer of a GET to an open file; returns its size in bytes. Raises as
+    `download` does."""
+    with _open(url, path, None, "", None) as response:
+        return _receive(response, url, file)
+
+
+def _receive_file(response: HTTPResponse, url: str, target: Path) -> int:
+    if target.exists() and not target.is_file():  # a device or a pipe: nothing to replace
+        with target.open("wb") as file:
+            return _receive(response, url, file)
+    scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with scratch.open("wb") as file:
+            num_bytes = _receive(response, url, file)
+        scratch.replace(target)
+        return num_bytes
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _receive(response: HTTPResponse, url: str, file: BinaryIO) -> int:
     num_bytes = 0
-    with target.open("wb") as file:
-        while chunk := _read_piece(response, url):
-            num_bytes += file.write(chunk)
+    while chunk := _read_piece(response, url):
+        num_bytes += file.write(chunk)
     if response.length:
         raise RequestError(
             f"the answer from {url} was cut off: {response.length} bytes of it are missing"
@@ -108,12 +124,7 @@ def _json(response: HTTPResponse, url: str) -> dict[str, Any]:
 def _open(
     url: str, path: str, data: bytes | BinaryIO | None, content_type: str, method: str | None
 ) -> HTTPResponse:
-    try:
-        scheme = urllib.parse.urlsplit(url).scheme
-    except ValueError:
-        scheme = ""
-    if scheme not in ("http", "https"):
-        raise RequestError(f"not an http address: {url}")
+    _check_address(url)
     wanted = urllib.request.Request(url.rstrip("/") + path, data, method=method)
     if content_type:
         wanted.add_header("Content-Type", content_type)
@@ -121,8 +132,9 @@ def _open(
         wanted.add_header("Content-Length", str(os.fstat(data.fileno()).st_size))
     key = os.environ.get("SNAPLLM_API_KEY")
     if key:
-        # A header is sent as Latin-1, and its bytes are to be those of UTF-8.
-        wanted.add_header("Authorization", f"Bearer {key}".encode().decode("latin-1"))
+        if not is_key(key):
+            raise RequestError(f"SNAPLLM_API_KEY: {KEY_FORM}")
+        wanted.add_header("Authorization", f"Bearer {key}")
     try:
         response: HTTPResponse = urllib.request.urlopen(wanted, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -132,6 +144,16 @@ def _open(
     except (OSError, ValueError, HTTPException) as error:
         raise RequestError(f"no answer from {url}: {error}") from None
     return response
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # raises where it is none
+    except ValueError as error:
+        raise RequestError(f"not an http address: {url}: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise RequestError(f"not an http address: {url}")
 
 
 def _explain(error: urllib.error.HTTPError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -10,8 +11,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from snapllm.cli.client import RequestError, download, request, table, upload, url_option
-from snapllm.cli.units import parse_path, parse_seconds
+from snapllm.cli.client import (
+    RequestError,
+    download,
+    download_into,
+    request,
+    table,
+    upload,
+    url_option,
+)
+from snapllm.cli.units import parse_path, parse_seconds_within
+from snapllm.contexts.record import MAX_TTL_SECONDS
 
 _API = "/api/v1/contexts"
 _TEXT_HELP = "a text file in UTF-8; - = what is piped in"
@@ -47,7 +57,7 @@ def add_parser(commands: Any) -> None:
         "export", help="write a context with its KV as one file", parents=parents
     )
     export.add_argument("context", metavar="ID")
-    export.add_argument("path", type=parse_path)
+    export.add_argument("path", type=parse_path, help="the file; - = standard output")
     import_ = actions.add_parser("import", help="make a context of such a file", parents=parents)
     import_.add_argument("path", type=parse_path)
     import_.add_argument("--model", default="", metavar="ID")
@@ -62,7 +72,11 @@ def _add_life(parser: argparse.ArgumentParser) -> None:
     """Adds what a new context is called, and how long it lives."""
     parser.add_argument("--name")
     parser.add_argument(
-        "--ttl", type=parse_seconds, metavar="TIME", default=86_400.0, help="0 = for ever (1 day)"
+        "--ttl",
+        type=functools.partial(parse_seconds_within, MAX_TTL_SECONDS),
+        metavar="TIME",
+        default=86_400.0,
+        help="0 = for ever (1 day)",
     )
 
 
@@ -70,10 +84,13 @@ def handle(options: argparse.Namespace) -> int:
     """Runs one action against the server."""
     try:
         said = _run(options)
+    except BrokenPipeError:
+        raise  # whoever reads an export has had enough
     except (RequestError, OSError) as error:
         print(f"snapllm contexts: {error}", file=sys.stderr)
         return 1
-    print(said)
+    is_piped = options.action == "export" and str(options.path) == "-"
+    print(said, file=sys.stderr if is_piped else sys.stdout)
     return 0
 
 
@@ -95,8 +112,7 @@ def _run(options: argparse.Namespace) -> str:
         return _kept(upload(url, f"{_API}/import?{query}", options.path))
     path = f"{_API}/{quote(options.context, safe='')}"
     if options.action == "export":
-        num_bytes = download(url, f"{path}/export", options.path)
-        return f"{options.path}: {num_bytes / 1e6:.1f} MB"
+        return _export(url, f"{path}/export", options.path)
     if options.action == "append":
         return _kept(request(url, f"{path}/append", {"content": _text_of(options.path)}))
     if options.action == "fork":
@@ -117,13 +133,26 @@ def _kept(answer: dict[str, Any]) -> str:
     return f"{answer['context_id']}: {answer['token_count']} tokens, {answer['tier']}"
 
 
+def _export(url: str, request_path: str, path: Path) -> str:
+    if str(path) != "-":
+        num_bytes = download(url, request_path, path)
+    elif sys.stdout.isatty():
+        raise RequestError("a context is nothing to read: name a file, or pipe it on")
+    else:
+        num_bytes = download_into(sys.stdout.buffer, url, request_path)
+    return f"{path}: {num_bytes / 1e6:.1f} MB"
+
+
 def _text_of(path: Path) -> str:
+    is_piped = str(path) == "-"
+    name = "what is piped in" if is_piped else path
     try:
-        if str(path) == "-":
-            return sys.stdin.buffer.read().decode("utf-8")
-        return path.read_text(encoding="utf-8")
+        text = sys.stdin.buffer.read().decode() if is_piped else path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise RequestError(f"{path} is not UTF-8 text") from None
+        raise RequestError(f"{name} is not UTF-8 text") from None
+    if not text:
+        raise RequestError(f"{name} is empty")
+    return text
 
 
 def _table(contexts: list[dict[str, Any]]) -> str:

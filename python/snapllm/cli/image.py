@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from snapllm.cli.client import DEFAULT_URL, RequestError, request
-from snapllm.cli.units import parse_image_part, parse_path, parse_text
+from snapllm.cli.units import (
+    expand_home,
+    parse_image_part,
+    parse_path,
+    parse_text,
+    parse_within,
+)
+from snapllm.diffusion.params import (
+    MAX_SIDE,
+    SIZE_STEP,
+    CfgScale,
+    ImageSeed,
+    NumSteps,
+    Strength,
+)
 from snapllm.errors import SnapLLMError
 
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -28,9 +42,16 @@ def _output(text: str) -> Path:
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, as 512x512, not {text!r}")
+    if not (_is_side(width) and _is_side(height)):
+        raise argparse.ArgumentTypeError(
+            f"expected WIDTHxHEIGHT, as 512x512, each a multiple of {SIZE_STEP} and at most "
+            f"{MAX_SIDE}, not {text!r}"
+        )
     return int(width), int(height)
+
+
+def _is_side(text: str) -> bool:
+    return text.isdecimal() and int(text) in range(SIZE_STEP, MAX_SIDE + 1, SIZE_STEP)
 
 
 def add_parser(commands: Any) -> None:
@@ -40,7 +61,7 @@ def add_parser(commands: Any) -> None:
         help="make an image from a prompt",
         description="Makes an image: with --model by loading it here, else by asking a server.",
     )
-    parser.add_argument("prompt", help="what to show")
+    parser.add_argument("prompt", type=parse_text, help="what to show")
     parser.add_argument(
         "-o",
         "--output",
@@ -70,14 +91,20 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--size", type=_size, default=(512, 512), metavar="WxH", help="in pixels (512x512)"
     )
-    parser.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
-    parser.add_argument("--cfg-scale", type=float, default=7.0, help="guidance (%(default)s)")
-    parser.add_argument("--seed", type=int, default=-1, help="-1 = any")
+    parser.add_argument(
+        "--steps", type=parse_within(NumSteps), default=20, help="sampling steps (%(default)s)"
+    )
+    parser.add_argument(
+        "--cfg-scale", type=parse_within(CfgScale), default=7.0, help="guidance (%(default)s)"
+    )
+    parser.add_argument("--seed", type=parse_within(ImageSeed), default=-1, help="-1 = any")
     parser.add_argument("--sampler", default="", help="as euler_a or dpm++2m")
     parser.add_argument("--scheduler", default="", help="as karras or simple")
     parser.add_argument("--init", type=parse_path, metavar="PATH", help="an image to start from")
     parser.add_argument("--mask", type=parse_path, metavar="PATH", help="white is painted over")
-    parser.add_argument("--strength", type=float, default=0.75, help="of painting over")
+    parser.add_argument(
+        "--strength", type=parse_within(Strength), default=0.75, help="of painting over"
+    )
     parser.add_argument(
         "--upscale", action="store_true", help="enlarge the image with the model's upscaler"
     )
@@ -116,7 +143,9 @@ def _is_path(model: str | None) -> bool:
     """Whether it names a file, there or not, rather than a server's model."""
     if model is None:
         return False
-    return Path(model).is_file() or os.sep in model or model.lower().endswith(_MODEL_SUFFIXES)
+    return (
+        expand_home(model).is_file() or os.sep in model or model.lower().endswith(_MODEL_SUFFIXES)
+    )
 
 
 def _make_here(
@@ -128,7 +157,7 @@ def _make_here(
 
     with Engine() as engine:
         model = engine.load_diffusion(
-            options.model, lora_dir=options.lora_dir, **dict(options.part)
+            expand_home(options.model), lora_dir=options.lora_dir, **dict(options.part)
         )
         result = model.generate_images(
             options.prompt,

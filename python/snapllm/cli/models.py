@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from snapllm.cli.client import RequestError, request, table, url_option
-from snapllm.cli.units import parse_image_part, parse_path, parse_seconds
-from snapllm.params import KvType
+from snapllm.cli.units import parse_image_part, parse_path, parse_seconds_within
+from snapllm.params import MAX_KEEP_ALIVE_S, KvType
 
 
 def add_parser(commands: Any) -> None:
@@ -47,7 +48,11 @@ def add_parser(commands: Any) -> None:
         "--lora-dir", type=parse_path, metavar="PATH", help="folder of an image model's LoRA files"
     )
     load.add_argument("--pin", action="store_true", help="never evict it")
-    load.add_argument("--keep-alive", type=parse_seconds, metavar="TIME")
+    load.add_argument(
+        "--keep-alive",
+        type=functools.partial(parse_seconds_within, MAX_KEEP_ALIVE_S),
+        metavar="TIME",
+    )
     for action, text in (
         ("switch", "make a model the default"),
         ("unload", "unload a model"),

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from snapllm import hub
-from snapllm.cli.units import USAGE_ERROR, parse_path
+from snapllm.cli.units import USAGE_ERROR, parse_path, parse_within
 from snapllm.engine import Engine
 from snapllm.errors import SnapLLMError
 from snapllm.model import Model
 from snapllm.outputs import Finish, ReasoningDelta, TextDelta, tokens_per_second
+from snapllm.params import MaxTokens, Temperature
 
 
 def add_parser(commands: Any) -> None:
@@ -31,16 +32,23 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--system", help="system prompt")
     parser.add_argument("--thinking", action="store_true", help="let the model reason first")
-    parser.add_argument("--max-tokens", type=int, default=512)
+    parser.add_argument("--max-tokens", type=parse_within(MaxTokens), default=512)
     parser.add_argument(
-        "--temperature", type=float, default=0.0, help="0 = always the likeliest token"
+        "--temperature",
+        type=parse_within(Temperature),
+        default=0.0,
+        help="0 = always the likeliest token",
     )
     parser.set_defaults(handler=handle)
 
 
 def handle(options: argparse.Namespace) -> int:
     """Prints the answer as it comes, and a line about it on standard error."""
-    prompt = sys.stdin.buffer.read().decode() if options.prompt == "-" else options.prompt
+    try:
+        prompt = sys.stdin.buffer.read().decode() if options.prompt == "-" else options.prompt
+    except UnicodeDecodeError:
+        print("snapllm run: what is piped in is not UTF-8 text", file=sys.stderr)
+        return 1
     if not prompt.strip():
         print("snapllm run: the prompt is empty", file=sys.stderr)
         return USAGE_ERROR

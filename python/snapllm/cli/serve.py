@@ -17,13 +17,15 @@ from snapllm.cli.pull import with_files
 from snapllm.cli.serve_checks import problem_of
 from snapllm.cli.units import (
     USAGE_ERROR,
+    expand_home,
     parse_bytes,
     parse_host,
     parse_image_part,
+    parse_key,
+    parse_listen_host,
     parse_origin,
     parse_path,
-    parse_seconds,
-    parse_text,
+    parse_seconds_within,
 )
 from snapllm.engine import MAX_DRAFT_TOKENS, MAX_DRAIN_TIMEOUT_S, MAX_THREADS
 from snapllm.errors import InvalidRequestError, SnapLLMError
@@ -40,7 +42,7 @@ def _model(text: str) -> tuple[str, Path]:
     model_id, separator, path = text.partition("=")
     if not separator or not model_id or not path:
         raise argparse.ArgumentTypeError(f"expected ID=PATH, not {text!r}")
-    return model_id, Path(path)
+    return model_id, expand_home(path)
 
 
 def _part(text: str) -> tuple[str, str, Path]:
@@ -86,13 +88,6 @@ def _layers(text: str) -> int:
     return -1 if text == "-1" else _count(text)
 
 
-def _seconds(most: float, text: str) -> float:
-    seconds = parse_seconds(text)
-    if seconds > most:
-        raise argparse.ArgumentTypeError(f"expected at most {most} seconds, not {text!r}")
-    return seconds
-
-
 def add_parser(commands: Any) -> None:
     """Adds the command's options."""
     parser = commands.add_parser(
@@ -102,7 +97,7 @@ def add_parser(commands: Any) -> None:
     )
     d = _DEFAULTS
     parser.add_argument(
-        "--host", type=parse_text, default=d.host, help="address to listen on (%(default)s)"
+        "--host", type=parse_listen_host, default=d.host, help="address to listen on (%(default)s)"
     )
     parser.add_argument(
         "--port", type=_port, default=d.port, help="port; 0 = any free one (%(default)s)"
@@ -212,7 +207,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--keep-alive",
-        type=functools.partial(_seconds, MAX_KEEP_ALIVE_S),
+        type=functools.partial(parse_seconds_within, MAX_KEEP_ALIVE_S),
         default=d.keep_alive_s,
         metavar="TIME",
         help="evict a model that nobody used for so long, as 90s, 10m or 2h, until it is "
@@ -220,7 +215,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--drain-timeout",
-        type=functools.partial(_seconds, MAX_DRAIN_TIMEOUT_S),
+        type=functools.partial(parse_seconds_within, MAX_DRAIN_TIMEOUT_S),
         default=d.drain_timeout_s,
         metavar="TIME",
         help="how long running requests get at shutdown, as 90s or 10m (%(default)s s)",
@@ -235,6 +230,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--api-key",
+        type=parse_key,
         action="append",
         default=[],
         metavar="KEY",

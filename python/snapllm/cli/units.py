@@ -1,11 +1,14 @@
-"""Numbers, sizes, times and paths as people write them on a command line."""
+"""Numbers, sizes, times, paths and keys as people write them on a command line."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, get_args
 
 from snapllm._checks import check_host
 from snapllm.diffusion.parts import EXTRA_PARTS
@@ -22,6 +25,9 @@ _BYTES = {
 }
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
+_KEY = re.compile(r"[!-~]+")
+KEY_FORM = "expected printable ASCII without blanks"
+"""What is said of a key that is none: never the key."""
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)")
 
 
@@ -46,6 +52,30 @@ def parse_seconds(text: str) -> float:
     return _parse(text, _SECONDS, "10m")
 
 
+def parse_seconds_within(most: float, text: str) -> float:
+    """`parse_seconds` of at most so many."""
+    seconds = parse_seconds(text)
+    if seconds > most:
+        raise argparse.ArgumentTypeError(f"expected at most {most} seconds, not {text!r}")
+    return seconds
+
+
+def parse_within(type_: Any) -> Callable[[str], Any]:
+    """Reads a number within the bounds that a type of the API's has."""
+    number, bounds = get_args(type_)
+
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            value = number(text)
+            if bounds.ge <= value <= bounds.le:
+                return value
+        raise argparse.ArgumentTypeError(
+            f"expected a number from {bounds.ge} to {bounds.le}, not {text!r}"
+        )
+
+    return parse
+
+
 def parse_text(text: str) -> str:
     """A text that is not empty, as a variable of the shell's that is not set would be."""
     if not text:
@@ -55,7 +85,35 @@ def parse_text(text: str) -> str:
 
 def parse_path(text: str) -> Path:
     """A path that is not empty: that would be the current directory."""
-    return Path(parse_text(text))
+    return expand_home(parse_text(text))
+
+
+def expand_home(text: str) -> Path:
+    """The path, whose ``~`` shells leave as it is behind a ``=``; as they do of an unknown user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def is_key(text: str) -> bool:
+    """Whether all clients can send it as a header, and none drops a part of it."""
+    return _KEY.fullmatch(text) is not None
+
+
+def parse_key(text: str) -> str:
+    """An API key; errors do not show it."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty: that would let everybody in")
+    if not is_key(text):
+        raise argparse.ArgumentTypeError(KEY_FORM)
+    return text
+
+
+def parse_listen_host(text: str) -> str:
+    """A host to listen on; an IPv6 address may stand in brackets, as in URLs."""
+    is_bracketed = text.startswith("[") and text.endswith("]")
+    return parse_text(text[1:-1] if is_bracketed else text)
 
 
 def parse_host(text: str) -> str:
@@ -83,4 +141,4 @@ def parse_image_part(text: str) -> tuple[str, Path]:
         raise argparse.ArgumentTypeError(f"expected PART=PATH, not {text!r}")
     if part not in EXTRA_PARTS:
         raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(EXTRA_PARTS)}")
-    return part, Path(path)
+    return part, expand_home(path)

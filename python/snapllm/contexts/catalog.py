@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from snapllm.contexts.record import ContextRecord, read_records, remove_record, write_record
-from snapllm.errors import ContextNotFoundError
+from snapllm.errors import ContextNotFoundError, InvalidRequestError
 
 
 class ContextCatalog:
@@ -90,7 +90,12 @@ class ContextCatalog:
 
         Raises:
             ContextNotFoundError: There is none, or it has expired.
+            InvalidRequestError: It is no text.
         """
+        if not isinstance(reference, str):
+            raise InvalidRequestError(
+                f"reference: expected text, not {type(reference).__name__}", param="reference"
+            )
         records = self.all(cache_namespace)
         with_id = [record for record in records if record.id == reference]
         with_name = [record for record in records if record.name == reference]

@@ -371,6 +371,8 @@ class ContextManager:
             **options: See `snapllm.params.ChatOptions`; the temperature is 0 by default.
         """
         start = time.perf_counter()
+        if not check_text(question, "question"):
+            raise InvalidRequestError("question must not be empty", param="question")
         record, request = self.questions.request(reference, question, cache_namespace, options)
         answer = fold_chat(self._runner.chat(request, stream=False))
         latency_ms = (time.perf_counter() - start) * 1000

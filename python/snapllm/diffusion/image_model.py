@@ -216,7 +216,7 @@ class ImageModel:
         init_image: Any = None,
         mask: Any = None,
         loras: Mapping[str, float] | None = None,
-        progress: bool | Callable[[ImageStep], None] = False,
+        progress: bool | Callable[[ImageStep], None] | None = False,
         timeout_s: float | None = None,
         **options: Unpack[ImageOptions],
     ) -> Image.Image:
@@ -272,7 +272,7 @@ class ImageModel:
         init_image: Any = None,
         mask: Any = None,
         loras: Mapping[str, float] | None = None,
-        progress: bool | Callable[[ImageStep], None] = False,
+        progress: bool | Callable[[ImageStep], None] | None = False,
         timeout_s: float | None = None,
         **options: Unpack[SeveralImagesOptions],
     ) -> ImageResult:

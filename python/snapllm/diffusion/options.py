@@ -32,8 +32,8 @@ class LoadImageOptions(TypedDict, total=False):
     pinned: bool
     """Exempt it from eviction."""
     keep_alive_s: float
-    """Seconds after which the unused model is evicted; 0 = never for that reason. The engine's by
-    default."""
+    """Seconds after which the unused model is evicted; 0 = never for that reason, -1 = as the
+    engine says. Default -1."""
     isolated: bool
     """Compute in a process of its own: True. Otherwise a crash of the model ends this one."""
     vae: str | PathLike[str]
@@ -96,5 +96,7 @@ def read_options(options: LoadImageOptions) -> ImageModelOptions:
         for name, value in options.items()
         if name not in (*EXTRA_PARTS, "lora_dir")
     }
+    if plain.get("keep_alive_s") == -1:
+        del plain["keep_alive_s"]  # the engine's
     checked = convert(plain, ImageModelOptions)
     return msgspec.structs.replace(checked, lora_dir=lora_dir, parts=paths)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from snapllm._checks import convert, plain_number
 from snapllm.diffusion.job import ImageStep, JobEvent, Listener
 
 _WIDTH = 30
@@ -42,8 +43,16 @@ class ProgressBar:
 
 
 @contextlib.contextmanager
-def progress_listener(progress: bool | Callable[[ImageStep], None]) -> Iterator[Listener | None]:
-    """What is to be called with the events of a job."""
+def progress_listener(
+    progress: bool | Callable[[ImageStep], None] | None,
+) -> Iterator[Listener | None]:
+    """What is to be called with the events of a job.
+
+    Raises:
+        InvalidRequestError: It is neither a function nor whether to draw a bar.
+    """
+    if progress is not None and not callable(progress):
+        progress = convert(plain_number(progress), bool, "progress")
     bar = ProgressBar()
     show = progress if callable(progress) else bar.show
 

@@ -10,6 +10,7 @@ Formats: GGUF (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) and sa
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import os
@@ -106,7 +107,9 @@ def read_header(path: Path) -> WeightsFile:
                 architecture, names = "", _read_safetensors(file, num_bytes)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelFileNotFoundError(f"cannot read {path}: {reason}") from None
+        raise ModelFileNotFoundError(
+            f"cannot read {path}: {reason}", filename=str(path), number=error.errno or errno.ENOENT
+        ) from None
     except _Bad as error:
         raise InvalidModelError(f"{path}: {error}") from None
     if not names:

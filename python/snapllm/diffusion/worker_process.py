@@ -37,6 +37,8 @@ log = logging.getLogger("snapllm.diffusion")
 PING_S = 5.0
 SILENCE_S = 60.0
 """How long a worker may say nothing, pings left unanswered, before it is killed."""
+_PIPES_S = 5.0
+"""How long the pipes of a process that has ended may take to be closed; they take no time."""
 
 
 class WorkerProcess:
@@ -67,6 +69,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._inbox: queue.Queue[FromWorker | None] = queue.Queue()
         self._outbox: queue.Queue[ToWorker | None] = queue.Queue()
+        self._threads: list[threading.Thread] = []
         self._device_bytes = 0
         self._num_jobs = 0
         self._job: int | None = None
@@ -102,12 +105,13 @@ class WorkerProcess:
         outbox: queue.Queue[ToWorker | None] = queue.Queue()
         with self._lock:
             self._process, self._inbox, self._outbox = process, inbox, outbox
+            self._threads = []
+            self._start_thread(_read_all, process, inbox, outbox)
+            self._start_thread(_write_all, process, outbox)
             is_closed = self._is_closed
         if is_closed:
             raise EngineClosedError("the image model is unloaded")
         self.num_starts += 1
-        threading.Thread(target=_read_all, args=(process, inbox, outbox), daemon=True).start()
-        threading.Thread(target=_write_all, args=(process, outbox), daemon=True).start()
         self._outbox.put(self._load)
         message = self._next()
         if isinstance(message, Failed):
@@ -115,6 +119,11 @@ class WorkerProcess:
         assert isinstance(message, Loaded), message
         self._device_bytes = message.device_bytes
         return message
+
+    def _start_thread(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def generate(
         self,
@@ -245,6 +254,8 @@ class WorkerProcess:
             return
         process.kill()
         process.wait()
+        for thread in self._threads:  # which close the pipes
+            thread.join(_PIPES_S)
 
     def _next(self) -> FromWorker:
         """The next message that is an answer; sends pings meanwhile."""
@@ -288,7 +299,7 @@ def _read_all(
 ) -> None:
     assert process.stdout is not None
     try:
-        with contextlib.suppress(OSError, ValueError):
+        with process.stdout, contextlib.suppress(OSError, ValueError):
             while (frame := messages.read(process.stdout)) is not None:
                 inbox.put(messages.from_worker_decoder.decode(frame))
     finally:
@@ -300,6 +311,7 @@ def _write_all(process: subprocess.Popen[bytes], outbox: queue.Queue[ToWorker | 
     # On a thread of its own: a worker that does not read must not hold up whoever cancels,
     # pings or closes it. Its end is noticed by the reader.
     assert process.stdin is not None
-    with contextlib.suppress(OSError, ValueError):
+    # Outermost: closing a pipe that nobody reads any more fails, and closes it all the same.
+    with contextlib.suppress(OSError, ValueError), process.stdin:
         while (message := outbox.get()) is not None:
             messages.write(process.stdin, message)

@@ -44,9 +44,9 @@ class StartupError(Exception):
 
 
 async def serve(config: ServerConfig) -> None:
-    """Runs a server until SIGTERM or SIGINT, then drains and returns.
+    """Runs a server until SIGTERM, SIGINT or SIGHUP, then drains and returns.
 
-    A second signal ends the process at once.
+    A second SIGTERM or SIGINT ends the process at once.
 
     Raises:
         StartupError: The engine cannot be made, the address cannot be had, or a model
@@ -57,6 +57,9 @@ async def serve(config: ServerConfig) -> None:
     loop.set_exception_handler(AcceptErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        # No second one: of a terminal that is closed, the system and its shell each send one.
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     is_given_none = not config.models
     config = _with_demo(config)
     coming = _coming_models(config)
@@ -108,13 +111,29 @@ def default_workspaces() -> Iterator[Path]:
     """The user's folders for what outlives a server: the first is a lone server's, the others are
     for those that run beside it."""
     try:
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        data = _data_folder()
     except RuntimeError as error:  # a user without a home
         log.warning("%s", error)
         return
     yield data / "snapllm"
     for number in range(2, MAX_WORKSPACES + 1):
         yield data / f"snapllm-{number}"
+
+
+def _data_folder() -> Path:
+    """The user's folder for data. Relative paths are ignored, as the XDG specification says: what
+    they name is another folder wherever a server is started.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if data.is_absolute():
+        return data
+    home = Path.home()
+    if not home.is_absolute():
+        raise RuntimeError(f"the home folder is not absolute: {home}")
+    return home / ".local" / "share"
 
 
 def _open_engine(config: ServerConfig) -> Engine:
