@@ -29,6 +29,10 @@ def takes_null(field: dict[str, Any]) -> bool:
     return takes_any or field.get("type") == "null" or null in field.get("anyOf", [])
 
 
+def test_each_type_has_a_plain_name_of_its_own() -> None:
+    assert [name for name in SCHEMAS if not name.isalnum()] == []
+
+
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
 def test_null_is_allowed_where_it_is_taken(body: type[msgspec.Struct]) -> None:
     schema, decoder = SCHEMAS[body.__name__], msgspec.json.Decoder(body)

@@ -14,10 +14,10 @@ from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ToolCall, ToolCallDelta, ToolCallStart
 from snapllm.protocol.custom_tools import TextReader, text_of
 from snapllm.protocol.openai_types import (
-    AllowedTool,
+    ChatAllowedTool,
     ChatCompletionRequest,
-    ToolChoice,
-    ToolDefinition,
+    ChatTool,
+    ChatToolChoice,
 )
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def read_tools(wire: ChatCompletionRequest) -> tuple[list[Tool], ToolMode]:
     forms = [f"tools[{i}].{each.type}" for i, each in enumerate(definitions)]
     fields = [ToolFields(f"{form}.name", f"{form}.parameters") for form in forms]
     choice = wire.tool_choice
-    if not isinstance(choice, ToolChoice):
+    if not isinstance(choice, ChatToolChoice):
         return offer_tools(tools, choice or "auto", fields=fields)
     if choice.type == "allowed_tools":
         allowed = _given(choice.allowed_tools, "tool_choice.allowed_tools")
         where = "tool_choice.allowed_tools.tools"
         names = [_name(each, f"{where}[{i}]") for i, each in enumerate(allowed.tools)]
         return offer_tools(tools, allowed.mode, names, fields)
-    name = _name(AllowedTool(choice.type, choice.function, choice.custom), "tool_choice")
+    name = _name(ChatAllowedTool(choice.type, choice.function, choice.custom), "tool_choice")
     return offer_tools(tools, "one", [name], fields)
 
 
@@ -62,7 +62,7 @@ def _given(value: _T | None, field: str) -> _T:
     return value
 
 
-def _tool(definition: ToolDefinition, where: str) -> Tool:
+def _tool(definition: ChatTool, where: str) -> Tool:
     if definition.type == "function":
         return Tool(_given(definition.function, f"{where}.function"))
     custom = _given(definition.custom, f"{where}.custom")
@@ -74,7 +74,7 @@ def _tool(definition: ToolDefinition, where: str) -> Tool:
     return text_tool(custom.name, custom.description)
 
 
-def _name(choice: AllowedTool, where: str) -> str:
+def _name(choice: ChatAllowedTool, where: str) -> str:
     chosen = choice.custom if choice.type == "custom" else choice.function
     return _given(chosen, f"{where}.{choice.type}").name
 
