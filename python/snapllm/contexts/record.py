@@ -20,7 +20,8 @@ log = logging.getLogger("snapllm.contexts")
 
 ContextName: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 """Empty = none is given."""
-TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 86_400)]
+MAX_TTL_SECONDS = 10 * 366 * 86_400
+TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_SECONDS)]
 
 _NO_NAMES = {".", "..", "stats", "ingest", "import"}
 """In a context's URL clients take the first two for steps of the path, and the server the others

@@ -62,18 +62,37 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], dict[str, Any]]) -
             "default": {"description": "An error", "content": errors},
         },
     }
-    parameters = [(name, "path") for name in _PARAMETER.findall(endpoint.path)]
-    parameters += [(name, "query") for name in endpoint.query]
+    parameters = _path_parameters(endpoint.path) + _query_parameters(endpoint.query)
     if parameters:
-        operation["parameters"] = [
-            {"name": name, "in": place, "schema": {"type": "string"}}
-            | ({"required": True} if place == "path" else {})
-            for name, place in parameters
-        ]
+        operation["parameters"] = parameters
     if endpoint.body is not None:
         content = _content(endpoint.body, schema_of)
         operation["requestBody"] = {"required": endpoint.needs_body, "content": content}
     return operation
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
+
+
+def _query_parameters(query: Any) -> list[dict[str, Any]]:
+    """Those that the fields of a type are read from."""
+    if query is None:
+        return []
+    [fields] = msgspec.json.schema_components([query])[1].values()
+    return [_query_parameter(name, field) for name, field in fields["properties"].items()]
+
+
+def _query_parameter(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    """A parameter, which cannot be null: it is left out instead."""
+    about = {"description": field.pop("description")} if "description" in field else {}
+    if field["default"] is None:
+        del field["default"]
+    [kind] = [each for each in field.pop("anyOf", [{}]) if each.get("type") != "null"]
+    return {"name": name, "in": "query", **about, "schema": kind | field}
 
 
 def _content(kind: Any, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

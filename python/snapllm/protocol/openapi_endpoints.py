@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from snapllm.protocol import (
     anthropic_answer_types,
+    anthropic_models,
     anthropic_types,
     context_answers,
     contexts,
@@ -21,6 +22,7 @@ from snapllm.protocol import (
     openai_images,
     openai_types,
     responses_answer_types,
+    responses_items,
     responses_types,
     server_facts,
     vision,
@@ -40,7 +42,8 @@ class Endpoint(NamedTuple):
     answer: Any = None
     """The type of a JSON answer, or the media type of another."""
     streams: bool = False
-    query: tuple[str, ...] = ()
+    query: Any = None
+    """The type of what stands behind the path, if anything is read there."""
     needs_body: bool = True
     """Whether it refuses an empty body, if it takes one."""
     answer_to_anthropic: Any = None
@@ -66,6 +69,7 @@ ENDPOINTS = (
         "/v1/models",
         "The loaded models, in OpenAI's or Anthropic's form",
         answer=openai_answer_types.OpenAiModelList,
+        query=anthropic_models.ListQuery,
         answer_to_anthropic=anthropic_answer_types.AnthropicModelList,
     ),
     Endpoint(
@@ -118,6 +122,7 @@ ENDPOINTS = (
         "/v1/responses/{response_id}",
         "OpenAI: an answer that is kept",
         answer=responses_answer_types.ResponseAnswer,
+        query=responses_items.RetrieveQuery,
     ),
     Endpoint(
         "delete",
@@ -130,7 +135,7 @@ ENDPOINTS = (
         "/v1/responses/{response_id}/input_items",
         "OpenAI: the input of an answer",
         answer=responses_answer_types.InputItemList,
-        query=("limit", "order", "after"),
+        query=responses_items.ListQuery,
     ),
     Endpoint(
         "post",
@@ -263,7 +268,7 @@ ENDPOINTS = (
         "/api/v1/contexts",
         "The contexts",
         answer=context_answers.ContextList,
-        query=("tier", "model_id"),
+        query=contexts.ContextFilters,
     ),
     Endpoint(
         "get",
@@ -328,7 +333,7 @@ ENDPOINTS = (
         "Makes a context of such a file",
         FILE,
         context_answers.IngestedContext,
-        query=("name", "model_id", "ttl_seconds"),
+        query=contexts.ImportQuery,
     ),
     Endpoint(
         "get",
