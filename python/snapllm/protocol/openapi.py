@@ -6,7 +6,6 @@ Reference: OpenAPI Specification 3.1.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 
 from snapllm import __version__
 from snapllm.protocol.openapi_endpoints import ENDPOINTS, Endpoint
+from snapllm.protocol.openapi_page import page_of
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _JSON = "application/json"
@@ -120,57 +120,4 @@ def _allow_nulls(body: dict[str, Any]) -> None:
 
 def docs_page() -> str:
     """The same as a page to read."""
-    document = openapi_document()
-    schemas = document["components"]["schemas"]
-    rows = []
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            rows.append(
-                f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"
-                f"<p>{html.escape(operation['summary'])}</p>"
-            )
-            body = operation.get("requestBody", {"content": {}})["content"]
-            answer = operation["responses"]["200"]["content"]
-            for title, content in (("Body", body), ("Answer", answer)):
-                reference = content.get(_JSON, {}).get("schema", {})
-                for each in reference.get("anyOf", [reference] if reference else []):
-                    table = _fields_table(schemas[_name_in(each)], is_answer=content is answer)
-                    rows.append(f"<h3>{title}</h3>{table}")
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>SnapLLM API</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0}"
-        "h2{font-size:1rem;margin-top:2rem}h3{font-size:.8rem;margin-bottom:0}</style>"
-        f"<h1>SnapLLM {__version__}</h1><p>As <a href=/openapi.json>OpenAPI document</a>.</p>"
-        + "".join(rows)
-        + "</html>"
-    )
-
-
-def _fields_table(schema: dict[str, Any], *, is_answer: bool) -> str:
-    required = set(schema.get("required", ()))
-
-    def use_of(name: str, field: dict[str, Any]) -> str:
-        if is_answer:
-            return "always" if name in required else "where it applies"
-        return "required" if name in required else html.escape(repr(field.get("default")))
-
-    rows = [
-        f"<tr><td><code>{html.escape(name)}</code><td>{html.escape(_type_of(field))}"
-        f"<td>{use_of(name, field)}"
-        for name, field in schema.get("properties", {}).items()
-    ]
-    head = f"<tr><th>Field<th>Type<th>{'Present' if is_answer else 'Default'}"
-    return f"<table>{head}{''.join(rows)}</table>"
-
-
-def _type_of(field: dict[str, Any]) -> str:
-    if "$ref" in field:
-        return _name_in(field)
-    if "enum" in field:
-        return " | ".join(repr(value) for value in field["enum"])
-    if "anyOf" in field:
-        return " | ".join(dict.fromkeys(_type_of(option) for option in field["anyOf"]))
-    if field.get("type") == "array" and isinstance(field.get("items"), dict):
-        return f"array of {_type_of(field['items'])}"
-    return str(field.get("type", "any"))
+    return page_of(openapi_document())
