@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         CompletionLogprobs,
         CompletionUsage,
     )
+    from snapllm.protocol.stream_types import CompletionPiece, NoUsage
 
 _encode = msgspec.json.encode
 _new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
@@ -268,7 +269,7 @@ class Encoder:
     """
 
     def __init__(self, model: str, *, include_usage: bool = False) -> None:
-        self._no_usage = {"usage": None} if include_usage else {}
+        self._no_usage: NoUsage = {"usage": None} if include_usage else {}
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._model = model
         self._created = int(time.time())
@@ -301,7 +302,8 @@ class Encoder:
 
     def usage_chunk(self, usage: CompletionUsage) -> bytes:
         """The last chunk of a stream whose client asked for usage."""
-        return _encode({**self._head(), "choices": [], "usage": usage})
+        chunk: CompletionPiece = {**self._head(), "choices": [], "usage": usage}
+        return _encode(chunk)
 
     def _head(self) -> _Head:
         return {
@@ -321,7 +323,8 @@ class Encoder:
             "logprobs": logprobs,
             "finish_reason": reason,
         }
-        return _encode({**self._head(), "choices": [choice], **self._no_usage})
+        piece: CompletionPiece = {**self._head(), "choices": [choice], **self._no_usage}
+        return _encode(piece)
 
 
 def add_usage(groups: Sequence[Sequence[Finish | Completion]]) -> CompletionUsage:

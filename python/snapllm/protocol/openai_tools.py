@@ -7,7 +7,7 @@ functions only; a custom tool is a function of one text to it.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from snapllm.conversation import Tool, ToolFields, ToolMode, offer_tools, text_tool
 from snapllm.errors import InvalidRequestError
@@ -22,6 +22,7 @@ from snapllm.protocol.openai_types import (
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import CalledCustomTool, CalledFunction, CalledTool
+    from snapllm.protocol.stream_types import ToolCallPiece
 
 _T = TypeVar("_T")
 
@@ -96,7 +97,7 @@ class CallStream:
         self._readers: dict[int, TextReader] = {}
         self.has_begun = False
 
-    def pieces(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
+    def pieces(self, event: ToolCallStart | ToolCallDelta) -> list[ToolCallPiece]:
         """The entries of `tool_calls` that an event brings."""
         if isinstance(event, ToolCallDelta):
             if event.index not in self._readers:
@@ -104,15 +105,15 @@ class CallStream:
             return _texts(event.index, self._readers[event.index].read(event.arguments))
         self.has_begun = True
         pieces = self.rest()
-        named = {"index": event.index, "id": event.id}
+        begun: ToolCallPiece = {"index": event.index, "id": event.id}
         if event.name in self._custom:
             self._readers[event.index] = TextReader()
-            custom = {"name": event.name, "input": ""}
-            return [*pieces, named | {"type": "custom", "custom": custom}]
-        function = {"name": event.name, "arguments": ""}
-        return [*pieces, named | {"type": "function", "function": function}]
+            begun["type"], begun["custom"] = "custom", {"name": event.name, "input": ""}
+        else:
+            begun["type"], begun["function"] = "function", {"name": event.name, "arguments": ""}
+        return [*pieces, begun]
 
-    def rest(self) -> list[dict[str, Any]]:
+    def rest(self) -> list[ToolCallPiece]:
         """What is left of calls that are over."""
         pieces = [
             piece for i, reader in self._readers.items() for piece in _texts(i, reader.rest())
@@ -121,5 +122,5 @@ class CallStream:
         return pieces
 
 
-def _texts(index: int, text: str) -> list[dict[str, Any]]:
+def _texts(index: int, text: str) -> list[ToolCallPiece]:
     return [{"index": index, "custom": {"input": text}}] if text else []

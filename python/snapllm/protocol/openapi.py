@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from snapllm import __version__
-from snapllm.protocol.openapi_endpoints import ENDPOINTS, Endpoint
+from snapllm.protocol.openapi_endpoints import ENDPOINTS, Endpoint, Stream
 from snapllm.protocol.openapi_page import page_of
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -27,7 +27,10 @@ def openapi_document() -> dict[str, Any]:
     answers = [
         answer
         for each in ENDPOINTS
-        for answer in (each.answer, each.answer_to_anthropic, each.error)
+        for answer in (
+            *(each.answer, each.answer_to_anthropic, each.error),
+            *(each.stream.kinds if each.stream else ()),
+        )
         if isinstance(answer, type)
     ]
     types = list(dict.fromkeys(bodies + answers))
@@ -52,8 +55,8 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], dict[str, Any]]) -
     if endpoint.answer_to_anthropic is not None:
         of_anthropic = schema_of(endpoint.answer_to_anthropic)
         answers = {_JSON: {"schema": {"anyOf": [schema_of(endpoint.answer), of_anthropic]}}}
-    if endpoint.streams:
-        answers["text/event-stream"] = {}
+    if endpoint.stream is not None:
+        answers["text/event-stream"] = {"schema": _event_schema(endpoint.stream, schema_of)}
     errors = _content(endpoint.error, schema_of)
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
@@ -69,6 +72,12 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], dict[str, Any]]) -
         content = _content(endpoint.body, schema_of)
         operation["requestBody"] = {"required": endpoint.needs_body, "content": content}
     return operation
+
+
+def _event_schema(stream: Stream, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """What the data of each event is: there is no other place for it before OpenAPI 3.2."""
+    about, kinds = {"description": stream.about}, list(map(schema_of, stream.kinds))
+    return about | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
