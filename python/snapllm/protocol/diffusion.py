@@ -24,7 +24,7 @@ from snapllm.diffusion.params import (
     Strength,
     parameters_text,
 )
-from snapllm.diffusion.pictures import ImageFormat, encode, read_base64_image
+from snapllm.diffusion.pictures import DEFAULT_QUALITY, ImageFormat, encode, read_base64_image
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ModelNameOrNone
 from snapllm.protocol.decoding import decode_body
@@ -64,7 +64,7 @@ class DiffusionRequest(msgspec.Struct, kw_only=True):
     loras: Annotated[dict[str, LoraWeight], Meta(max_length=MAX_LORAS)] = {}
     upscale: bool = False
     output_format: ImageFormat = "png"
-    quality: Annotated[int, Meta(ge=1, le=100)] = 95
+    quality: Annotated[int, Meta(ge=1, le=100)] = DEFAULT_QUALITY
     stream: bool = False
     preview_interval: PreviewInterval = 0
     """Steps between previews in a stream; 0 = none."""

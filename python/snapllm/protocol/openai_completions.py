@@ -60,7 +60,8 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 _new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
 _MAX_LEAD = 8  # tokens in which a prompt's first character is whole, whatever comes before it
-_DEFAULT_MAX_TOKENS = 16  # OpenAI's own
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's own."""
 MAX_CHOICES = 256
 _OTHER_FORMS = (
     *("json_schema", "structured_outputs"),
@@ -141,7 +142,7 @@ def parse(body: bytes) -> Parsed:
             prompt=prompt,
             suffix=wire.suffix or "",
             sampling=_sampling(wire),
-            max_tokens=_DEFAULT_MAX_TOKENS if wire.max_tokens is None else wire.max_tokens,
+            max_tokens=DEFAULT_COMPLETION_TOKENS if wire.max_tokens is None else wire.max_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             n=wire.n or 1,
             num_prompt_logprobs=wire.logprobs or 0 if has_prompt_logprobs else -1,

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from snapllm.diffusion import ImagePreview, ImageResult
 from snapllm.diffusion.params import MAX_SIDE, CfgScale, ImageSeed, NegativePrompt, NumSteps, Prompt
-from snapllm.diffusion.pictures import ImageFormat, encode
+from snapllm.diffusion.pictures import DEFAULT_QUALITY, ImageFormat, encode
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ModelNameOrNone
 from snapllm.protocol.decoding import decode_body
@@ -71,6 +71,7 @@ def parse_images(body: bytes) -> tuple[ImagesRequest, DiffusionRequest]:
             "background: the models here paint opaque images only", param="background"
         )
     width, height = _size(wire.size)
+    quality = DEFAULT_QUALITY if wire.output_compression is None else wire.output_compression
     interval = wire.steps // ((wire.partial_images or 0) + 1) if wire.partial_images else 0
     return wire, DiffusionRequest(
         prompt=wire.prompt,
@@ -83,7 +84,7 @@ def parse_images(body: bytes) -> tuple[ImagesRequest, DiffusionRequest]:
         seed=wire.seed,
         batch_count=wire.n or 1,
         output_format=wire.output_format or "png",
-        quality=max(1, 95 if wire.output_compression is None else wire.output_compression),
+        quality=max(1, quality),
         stream=bool(wire.stream),
         preview_interval=interval,
     )

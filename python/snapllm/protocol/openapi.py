@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from snapllm import __version__
+from snapllm.protocol.openapi_defaults import APPLIED, NOTES
 from snapllm.protocol.openapi_endpoints import ENDPOINTS, Endpoint, Stream
 from snapllm.protocol.openapi_page import page_of
 
@@ -37,7 +38,12 @@ def openapi_document() -> dict[str, Any]:
     references, components = msgspec.json.schema_components(types, ref_template=_TEMPLATE)
     schemas = dict(zip(types, references, strict=True))
     for body in set(bodies):
-        _allow_nulls(components[_name_in(schemas[body])])
+        described = components[_name_in(schemas[body])]
+        _allow_nulls(described)
+        for name, value in APPLIED.get(body, {}).items():
+            described["properties"][name]["default"] = value
+        for name, note in NOTES.get(body, {}).items():
+            described["properties"][name]["description"] = note
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         operation = _operation(endpoint, schemas.__getitem__)

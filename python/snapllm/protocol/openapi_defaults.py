@@ -1,0 +1,103 @@
+"""What holds where a request leaves a field out that its type has as None, for the description.
+
+The values are those of the code that applies them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snapllm._core import ModelOptions
+from snapllm.diffusion.pictures import DEFAULT_QUALITY
+from snapllm.params import (
+    DEFAULT_MAX_TOKENS,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    SamplingOptions,
+)
+from snapllm.protocol.anthropic_types import CountTokensRequest, MessagesRequest
+from snapllm.protocol.contexts import ForkRequest, IngestRequest
+from snapllm.protocol.native_models import LoadRequest
+from snapllm.protocol.openai_completions import DEFAULT_COMPLETION_TOKENS, CompletionsRequest
+from snapllm.protocol.openai_embeddings import EmbeddingsRequest
+from snapllm.protocol.openai_images import DEFAULT_SIDE, ImagesRequest
+from snapllm.protocol.openai_sampling import SAMPLING_FIELDS
+from snapllm.protocol.openai_types import ChatCompletionRequest
+from snapllm.protocol.responses_types import (
+    DEFAULT_MAX_OUTPUT_TOKENS,
+    InputTokensRequest,
+    ResponsesRequest,
+)
+
+_SAMPLING, _CHAT, _MODEL = SamplingOptions(), ChatRequest(messages=[]), ModelOptions(path="")
+
+
+def _of(applied: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(applied, name) for name in names}
+
+
+_TOOLS = _of(_CHAT, "tool_choice", "parallel_tool_calls")
+
+APPLIED: dict[type, dict[str, Any]] = {
+    ChatCompletionRequest: {
+        **_of(_SAMPLING, *SAMPLING_FIELDS),
+        **_of(_CHAT, "n"),
+        **_TOOLS,
+        "logprobs": False,
+        "top_logprobs": 0,
+        "stream": False,
+    },
+    CompletionsRequest: {
+        **_of(_SAMPLING, *SAMPLING_FIELDS),
+        **_of(CompletionRequest(prompt=""), "n", "suffix"),
+        "max_tokens": DEFAULT_COMPLETION_TOKENS,
+        "echo": False,
+        "stream": False,
+    },
+    EmbeddingsRequest: {**_of(EmbeddingRequest(inputs=[]), "pooling"), "encoding_format": "float"},
+    ImagesRequest: {"output_compression": DEFAULT_QUALITY},
+    InputTokensRequest: _TOOLS,
+    ResponsesRequest: {
+        **_of(_SAMPLING, "temperature", "top_p"),
+        **_TOOLS,
+        "max_output_tokens": DEFAULT_MAX_OUTPUT_TOKENS,
+        "top_logprobs": 0,
+        "stream": False,
+        "store": True,
+        "background": False,
+        "truncation": "disabled",
+    },
+    MessagesRequest: {**_of(_SAMPLING, "temperature", "top_p", "top_k"), "stream": False},
+    # It has one since it is a request that must have one.
+    CountTokensRequest: {"max_tokens": None},
+    LoadRequest: _of(
+        _MODEL, "kv_type", "kv_cells", "max_sequences", "batch_tokens", "ubatch_tokens"
+    ),
+}
+"""By the type of the body."""
+
+_FOR_EVER = "`null` = for ever."
+
+NOTES: dict[type, dict[str, str]] = {
+    ChatCompletionRequest: {
+        "max_tokens": "By default what the server's --default-max-tokens says: "
+        f"{DEFAULT_MAX_TOKENS} without it.",
+        "max_completion_tokens": "`max_tokens` by its newer name, which goes first.",
+        "continue_final_message": "By default what the last message has as `prefix`.",
+    },
+    CompletionsRequest: {"best_of": "By default `n`; no other number is taken."},
+    EmbeddingsRequest: {"dimensions": "By default all that the model has."},
+    ImagesRequest: {"size": f"`auto` is {DEFAULT_SIDE}x{DEFAULT_SIDE}."},
+    CountTokensRequest: {"max_tokens": "Changes nothing: nothing is generated."},
+    IngestRequest: {"ttl_seconds": _FOR_EVER},
+    ForkRequest: {"ttl_seconds": _FOR_EVER},
+    LoadRequest: {
+        "flash_attention": f"By default `{_MODEL.flash_attention}` of a text model, off of an "
+        "image model.",
+        "keep_alive_s": "By default what the server's --keep-alive says; 0 = as long as memory "
+        "allows.",
+        "ubatch_tokens": "At most `batch_tokens`.",
+    },
+}
+"""What is said of a field, where the default is a matter of something else."""
