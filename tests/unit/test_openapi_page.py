@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from snapllm.protocol.openapi import docs_page, openapi_document
@@ -44,3 +45,11 @@ def test_what_clients_send_has_defaults_and_what_they_get_says_when_it_is_there(
     assert "<code>top_k</code><td>integer | null<td><code>40</code>" in sent
     assert "<code>response</code><td>string<td>always" in sent
     assert "<code>reasoning</code><td>string<td>where it applies" in sent
+
+
+def test_what_the_server_decides_is_said_in_place_of_a_default() -> None:
+    chat = part_of("POST /v1/chat/completions")
+    assert "<code>temperature</code><td>number | null<td><code>0.7</code>" in chat
+    assert "<td>By default what the server's --default-max-tokens" in html.unescape(chat)
+    assert "2147483647" not in PAGE
+    assert "`" not in PAGE

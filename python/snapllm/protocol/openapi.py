@@ -7,7 +7,7 @@ Reference: OpenAPI Specification 3.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -38,12 +38,9 @@ def openapi_document() -> dict[str, Any]:
     references, components = msgspec.json.schema_components(types, ref_template=_TEMPLATE)
     schemas = dict(zip(types, references, strict=True))
     for body in set(bodies):
-        described = components[_name_in(schemas[body])]
-        _allow_nulls(described)
-        for name, value in APPLIED.get(body, {}).items():
-            described["properties"][name]["default"] = value
-        for name, note in NOTES.get(body, {}).items():
-            described["properties"][name]["description"] = note
+        _allow_nulls(components[_name_in(schemas[body])])
+    _tell("default", APPLIED, components)
+    _tell("description", NOTES, components)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         operation = _operation(endpoint, schemas.__getitem__)
@@ -131,6 +128,16 @@ def _allow_nulls(body: dict[str, Any]) -> None:
         if null not in options:
             options = [*options, null]
         body["properties"][name] = {"anyOf": options, **default}
+
+
+def _tell(
+    what: str, told: Mapping[type, Mapping[str, Any]], components: dict[str, dict[str, Any]]
+) -> None:
+    """Says more of fields, by the types that have them."""
+    for kind, fields in told.items():
+        properties = components[kind.__name__]["properties"]
+        for name, value in fields.items():
+            properties[name][what] = value
 
 
 def docs_page() -> str:

@@ -16,19 +16,28 @@ from snapllm.params import (
     EmbeddingRequest,
     SamplingOptions,
 )
-from snapllm.protocol.anthropic_types import CountTokensRequest, MessagesRequest
+from snapllm.protocol.anthropic_types import (
+    CountTokensRequest,
+    MessagesRequest,
+    MessagesToolChoice,
+    Thinking,
+)
 from snapllm.protocol.contexts import ForkRequest, IngestRequest
+from snapllm.protocol.diffusion import DiffusionRequest
+from snapllm.protocol.native import BatchRequest, GenerateRequest
 from snapllm.protocol.native_models import LoadRequest
 from snapllm.protocol.openai_completions import DEFAULT_COMPLETION_TOKENS, CompletionsRequest
 from snapllm.protocol.openai_embeddings import EmbeddingsRequest
 from snapllm.protocol.openai_images import DEFAULT_SIDE, ImagesRequest
 from snapllm.protocol.openai_sampling import SAMPLING_FIELDS
-from snapllm.protocol.openai_types import ChatCompletionRequest
+from snapllm.protocol.openai_types import ChatCompletionRequest, StreamOptions
 from snapllm.protocol.responses_types import (
     DEFAULT_MAX_OUTPUT_TOKENS,
     InputTokensRequest,
+    Reasoning,
     ResponsesRequest,
 )
+from snapllm.protocol.vision import VisionRequest
 
 _SAMPLING, _CHAT, _MODEL = SamplingOptions(), ChatRequest(messages=[]), ModelOptions(path="")
 
@@ -68,30 +77,45 @@ APPLIED: dict[type, dict[str, Any]] = {
         "background": False,
         "truncation": "disabled",
     },
+    StreamOptions: {"include_usage": False},
     MessagesRequest: {**_of(_SAMPLING, "temperature", "top_p", "top_k"), "stream": False},
+    MessagesToolChoice: {"disable_parallel_tool_use": not _CHAT.parallel_tool_calls},
     # It has one since it is a request that must have one.
     CountTokensRequest: {"max_tokens": None},
     LoadRequest: _of(
         _MODEL, "kv_type", "kv_cells", "max_sequences", "batch_tokens", "ubatch_tokens"
     ),
 }
-"""By the type of the body."""
+"""By the type of a body, or of a part of one."""
 
-_FOR_EVER = "`null` = for ever."
+_FOR_EVER = {"ttl_seconds": "`null` = for ever."}
+_ACTIVE = {"model": "By default the active model.", "model_id": "Another name of `model`."}
+_NO_THINKING = "By default the model does not think."
 
 NOTES: dict[type, dict[str, str]] = {
     ChatCompletionRequest: {
         "max_tokens": "By default what the server's --default-max-tokens says: "
         f"{DEFAULT_MAX_TOKENS} without it.",
         "max_completion_tokens": "`max_tokens` by its newer name, which goes first.",
+        "reasoning_effort": _NO_THINKING,
         "continue_final_message": "By default what the last message has as `prefix`.",
     },
     CompletionsRequest: {"best_of": "By default `n`; no other number is taken."},
     EmbeddingsRequest: {"dimensions": "By default all that the model has."},
-    ImagesRequest: {"size": f"`auto` is {DEFAULT_SIDE}x{DEFAULT_SIDE}."},
+    ImagesRequest: {
+        "model": "Empty = the active model.",
+        "size": f"`auto` is {DEFAULT_SIDE}x{DEFAULT_SIDE}.",
+    },
+    DiffusionRequest: _ACTIVE,
+    GenerateRequest: _ACTIVE,
+    BatchRequest: _ACTIVE,
+    VisionRequest: _ACTIVE,
+    Reasoning: {"effort": _NO_THINKING},
+    MessagesRequest: {"thinking": _NO_THINKING},
+    Thinking: {"budget_tokens": "By default only `max_tokens` ends it."},
     CountTokensRequest: {"max_tokens": "Changes nothing: nothing is generated."},
-    IngestRequest: {"ttl_seconds": _FOR_EVER},
-    ForkRequest: {"ttl_seconds": _FOR_EVER},
+    IngestRequest: _FOR_EVER,
+    ForkRequest: _FOR_EVER,
     LoadRequest: {
         "flash_attention": f"By default `{_MODEL.flash_attention}` of a text model, off of an "
         "image model.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ Schema = dict[str, Any]
 
 _JSON = "application/json"
 _REFERENCE = "#/components/schemas/"
+_CODE = re.compile("`+([^`]+)`+")
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0}"
@@ -99,7 +101,7 @@ def _names_in(described: Any) -> Iterator[str]:
 
 
 def _endpoint(title: str, operation: dict[str, Any], types: _Types) -> Iterator[str]:
-    yield f"<h2><code>{html.escape(title)}</code></h2><p>{html.escape(operation['summary'])}</p>"
+    yield f"<h2><code>{html.escape(title)}</code></h2><p>{_prose(operation['summary'])}</p>"
     query = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
     if query:
         rows = [_row(each["name"], each["schema"], _default(_told(each))) for each in query]
@@ -116,7 +118,7 @@ def _line(name: str, media_type: str, media: dict[str, Any]) -> str:
     said = "" if media_type == _JSON else f" <code>{html.escape(media_type)}</code>"
     schema = media.get("schema", {})
     kind = f" {_kind(schema)}" if schema else ""
-    about = f". {html.escape(schema['description'])}" if "description" in schema else ""
+    about = f". {_prose(schema['description'])}" if "description" in schema else ""
     return f"{name}:{said}{kind}{about}"
 
 
@@ -132,7 +134,7 @@ def _type(name: str, types: _Types) -> str:
 
     rows = [_row(each, kind, use_of(each, kind)) for each, kind in schema["properties"].items()]
     return (
-        f"<h3 id={name}>{name}</h3>{html.escape(schema.get('description', ''))}"
+        f"<h3 id={name}>{name}</h3>{_prose(schema.get('description', ''))}"
         f"{_table('Field', 'Default' if is_taken else 'Present', rows)}"
     )
 
@@ -148,8 +150,12 @@ def _default(schema: Schema) -> str:
     value, about = schema.get("default"), schema.get("description")
     parts = [] if value is None else [f"<code>{html.escape(json.dumps(value))}</code>"]
     if about is not None:
-        parts.append(html.escape(about))
+        parts.append(_prose(about))
     return "<br>".join(parts) or "none"
+
+
+def _prose(text: str) -> str:
+    return _CODE.sub(r"<code>\1</code>", html.escape(text))
 
 
 def _table(first: str, last: str, rows: Iterable[str]) -> str:
