@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from typing import Any, ClassVar
 
-from described_answers import check_described
+from described_answers import check_described, check_described_stream
 
 START_TIMEOUT_S = 60.0
 LINE_TIMEOUT_S = 20.0
@@ -98,6 +98,8 @@ class Server:
                 status, raw, found = response.status, response.read(), dict(response.headers)
         except urllib.error.HTTPError as error:
             status, raw, found = error.code, error.read(), dict(error.headers)
+        if found.get("Content-Type", "").startswith("text/event-stream"):
+            check_described_stream(method, path, raw.decode())
         if not found.get("Content-Type", "").startswith("application/json"):
             return status, raw.decode(), found
         answer = json.loads(raw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from described_answers import check_described
+from described_answers import check_described, check_described_stream
 
 from fuzzing.client import TIME_LIMIT_S, Answer
 from fuzzing.requests import STREAMED, Request
@@ -72,6 +72,7 @@ def _check_success(request: Request, answer: Answer) -> None:
         assert request.endpoint in STREAMED, "a stream"
         code = check_stream(request.endpoint, answer.events())
         assert code is None or code in _STATUSES, f"the stream ends with {code}"
+        check_described_stream(request.method, request.endpoint, answer.body.decode())
         return
     check = WHOLE.get(f"{request.method} {request.endpoint}")
     if check is None:

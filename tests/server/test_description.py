@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from server_process import Server
+
+FUNCTION = {"name": "note", "parameters": {"type": "object", "properties": {}}}
+MESSAGES = [{"role": "user", "content": "What is 27 + 45?"}]
+CHAT = {"model": "demo", "messages": MESSAGES, "max_tokens": 40, "stream": True}
+NATIVE = {"model": "demo", "prompt": "What is 27 + 45?", "max_tokens": 40, "stream": True}
 
 
 def test_every_described_endpoint_is_there_and_every_endpoint_described(server: Server) -> None:
@@ -74,6 +80,83 @@ def test_the_sizes_of_a_context_are_described_as_they_are_taken(
         assert (status, answer["error"]["param"]) == (400, "context_size")
     server.post("/api/v1/models/load", body | {"context_size": 16})
     server.post("/api/v1/models/unload", {"model_id": "sized"})
+
+
+def test_streams_are_described_by_the_data_of_their_events(server: Server) -> None:
+    document = server.get("/openapi.json")
+    contents = {
+        path: operation["responses"]["200"]["content"]
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    }
+    streams = {path: each for path, each in contents.items() if "text/event-stream" in each}
+    assert len(streams) == 10
+    for path, content in streams.items():
+        schema = content["text/event-stream"]["schema"]
+        assert schema["description"]
+        for name in (each["$ref"].rpartition("/")[2] for each in schema.get("anyOf", [schema])):
+            assert document["components"]["schemas"][name]["properties"], (path, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/chat/completions",
+            CHAT
+            | {"n": 2, "logprobs": True, "top_logprobs": 1}
+            | {"stream_options": {"include_usage": True}, "reasoning_effort": "low"},
+        ),
+        (
+            "/v1/chat/completions",
+            CHAT
+            | {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"},
+        ),
+        (
+            "/v1/chat/completions",
+            CHAT
+            | {"tools": [{"type": "custom", "custom": {"name": "say"}}], "tool_choice": "required"},
+        ),
+        (
+            "/v1/completions",
+            NATIVE | {"echo": True, "logprobs": 1, "stream_options": {"include_usage": True}},
+        ),
+        (
+            "/v1/responses",
+            {"model": "demo", "input": "What is 27 + 45?", "stream": True}
+            | {"max_output_tokens": 200, "reasoning": {"effort": "low"}}
+            | {"include": ["message.output_text.logprobs", "reasoning.encrypted_content"]},
+        ),
+        (
+            "/v1/responses",
+            {"model": "demo", "input": "What is 27 + 45?", "stream": True}
+            | {"max_output_tokens": 200, "reasoning": {"effort": "low", "summary": "auto"}}
+            | {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "required"},
+        ),
+        (
+            "/v1/responses",
+            {"model": "demo", "input": "What is 27 + 45?", "stream": True}
+            | {"tools": [{"type": "custom", "name": "say"}], "tool_choice": "required"},
+        ),
+        (
+            "/v1/messages",
+            CHAT | {"thinking": {"type": "enabled"}, "context_management": {"edits": []}},
+        ),
+        (
+            "/v1/messages",
+            CHAT
+            | {"tools": [{"name": "note", "input_schema": {"type": "object"}}]}
+            | {"tool_choice": {"type": "any"}},
+        ),
+        ("/api/v1/generate", NATIVE | {"thinking": True}),
+        ("/api/v1/contexts/ingest", {"model_id": "demo", "content": "A" * 400, "stream": True}),
+    ],
+)
+def test_the_events_of_streams_are_as_described(
+    demo_server: Server, path: str, body: dict[str, Any]
+) -> None:
+    status, stream, headers = demo_server.request("POST", path, body)  # which checks them
+    assert (status, headers["Content-Type"].split(";")[0]) == (200, "text/event-stream"), stream
 
 
 def test_the_docs_page_lists_the_endpoints(server: Server) -> None:

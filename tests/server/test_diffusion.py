@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from described_answers import check_described_stream
 from nano_image_model import doubling_upscaler, save_safetensors
 from nano_models import make_nano_model
 from PIL import Image
@@ -67,6 +68,7 @@ def stream(server: Server, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     with urllib.request.urlopen(request, timeout=120) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         for line in response:
+            check_described_stream("POST", PATH, line.decode())
             if line == b"data: [DONE]\n":
                 return
             if line.startswith(b"data: "):
@@ -412,6 +414,9 @@ def test_the_openai_client_makes_images(painter: Server) -> None:
     events = list(
         client.images.generate(**options, stream=True, partial_images=1, extra_body=extra)
     )
+    streamed = {**options, **extra, "stream": True, "partial_images": 1}
+    status, _, _ = painter.request("POST", "/v1/images/generations", streamed)
+    assert status == 200, "and its events are as described"
     assert [event.type for event in events] == [
         "image_generation.partial_image",
         "image_generation.completed",

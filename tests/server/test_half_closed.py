@@ -92,12 +92,13 @@ def test_a_client_that_waits_and_then_leaves_is_noticed(server: Server) -> None:
 
 def test_what_came_before_the_end_is_answered_in_turn(server: Server) -> None:
     address = urllib.parse.urlsplit(server.url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=30)
     request = f"GET /health HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n"
-    connection.sendall(request.encode() * 3)
-    connection.shutdown(socket.SHUT_WR)
-    with connection, connection.makefile("rb") as file:
-        assert file.read().count(b'"uptime_s"') == 3
+    for _ in range(100):  # a look at the connection may come between two of them
+        connection = socket.create_connection((address.hostname, address.port), timeout=30)
+        connection.sendall(request.encode() * 3)
+        connection.shutdown(socket.SHUT_WR)
+        with connection, connection.makefile("rb") as file:
+            assert file.read().count(b'"uptime_s"') == 3
 
 
 def test_nobody_waits_for_the_rest_of_a_body_that_will_not_come(server: Server) -> None:

@@ -49,7 +49,7 @@ def test_load_requests_have_every_load_option() -> None:
     for name in set(LoadOptions.__annotations__) - {"mmproj_path", "keep_alive_s"}:
         example = EXAMPLES.get(name, 1)
         body = {"model_id": "m", "file_path": "m.gguf", name: example}
-        options = load_options(parse_load(json.dumps(body).encode()))
+        options = load_options(parse_load(json.dumps(body).encode()), LoadOptions())
         assert options[name] == example, name  # type: ignore[literal-required]
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 ImageFormat: TypeAlias = Literal["png", "jpeg", "webp"]
+DEFAULT_QUALITY = 95
+"""Of JPEG and WebP files."""
 
 
 def to_pillow(picture: Picture) -> Image.Image:
@@ -61,7 +63,7 @@ def read_base64_image(text: str, where: str) -> bytes:
 def encode(
     picture: Picture,
     image_format: ImageFormat = "png",
-    quality: int = 95,
+    quality: int = DEFAULT_QUALITY,
     info: Mapping[str, str] | None = None,
 ) -> bytes:
     """The picture as a file.

@@ -15,7 +15,7 @@ from typing import Any
 
 from snapllm.conversation import FunctionDefinition
 from snapllm.errors import InvalidRequestError
-from snapllm.protocol.anthropic_types import ToolDefinition
+from snapllm.protocol.anthropic_types import MessagesTool
 
 Schema = dict[str, Any]
 
@@ -27,7 +27,7 @@ _COMPUTER_WITH_SCROLLING = 20250124
 _COMPUTER_WITH_ZOOM = 20251124
 
 
-def client_tool(tool: ToolDefinition, where: str) -> FunctionDefinition | None:
+def client_tool(tool: MessagesTool, where: str) -> FunctionDefinition | None:
     """What the model is told of a tool that Anthropic defines and the client runs.
 
     Returns:
@@ -43,7 +43,7 @@ def client_tool(tool: ToolDefinition, where: str) -> FunctionDefinition | None:
     return FunctionDefinition(tool.name, description, schema)
 
 
-def _bash(_tool: ToolDefinition, _version: int, _where: str) -> tuple[str, Schema]:
+def _bash(_tool: MessagesTool, _version: int, _where: str) -> tuple[str, Schema]:
     command = _text("The command to run; empty for a restart")
     restart = {"type": "boolean", "description": "Whether to start the shell anew instead"}
     return (
@@ -52,7 +52,7 @@ def _bash(_tool: ToolDefinition, _version: int, _where: str) -> tuple[str, Schem
     )
 
 
-def _text_editor(_tool: ToolDefinition, version: int, _where: str) -> tuple[str, Schema]:
+def _text_editor(_tool: MessagesTool, version: int, _where: str) -> tuple[str, Schema]:
     commands = ["view", "create", "str_replace", "insert"]
     if version < _EDITOR_WITHOUT_UNDO:
         commands.append("undo_edit")
@@ -70,7 +70,7 @@ def _text_editor(_tool: ToolDefinition, version: int, _where: str) -> tuple[str,
     )
 
 
-def _memory(_tool: ToolDefinition, _version: int, _where: str) -> tuple[str, Schema]:
+def _memory(_tool: MessagesTool, _version: int, _where: str) -> tuple[str, Schema]:
     commands = ["view", "create", "str_replace", "insert", "delete", "rename"]
     properties = {
         "command": _choice("What to do", commands),
@@ -89,7 +89,7 @@ def _memory(_tool: ToolDefinition, _version: int, _where: str) -> tuple[str, Sch
     )
 
 
-def _computer(tool: ToolDefinition, version: int, where: str) -> tuple[str, Schema]:
+def _computer(tool: MessagesTool, version: int, where: str) -> tuple[str, Schema]:
     size = []
     for field in ("display_width_px", "display_height_px"):
         if getattr(tool, field) is None:
@@ -129,7 +129,7 @@ def _computer(tool: ToolDefinition, version: int, where: str) -> tuple[str, Sche
     )
 
 
-_Define = Callable[[ToolDefinition, int, str], tuple[str, Schema]]
+_Define = Callable[[MessagesTool, int, str], tuple[str, Schema]]
 _DEFINITIONS: dict[str, _Define] = {
     "bash": _bash,
     "text_editor": _text_editor,

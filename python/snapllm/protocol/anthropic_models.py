@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import Meta
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
     from snapllm.protocol.anthropic_answer_types import AnthropicModel, AnthropicModelList
 
 _encode = msgspec.json.encode
+_OF_ANTHROPICS = "For Anthropic's clients, which send `anthropic-version`."
 
 
 class ListQuery(msgspec.Struct, frozen=True):
     """Which page of the list is asked for: that after a model or before one, or the first."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
-    after_id: str | None = None
-    before_id: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description=_OF_ANTHROPICS)] = 20
+    after_id: Annotated[str | None, Meta(description=_OF_ANTHROPICS)] = None
+    before_id: Annotated[str | None, Meta(description=_OF_ANTHROPICS)] = None
 
 
 def read_list_query(query: Mapping[str, str]) -> ListQuery:

@@ -10,7 +10,7 @@ import re
 from snapllm.conversation import FunctionDefinition, Tool, ToolFields, ToolMode, offer_tools
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.anthropic_client_tools import client_tool
-from snapllm.protocol.anthropic_types import MessagesRequest, ToolDefinition
+from snapllm.protocol.anthropic_types import MessagesRequest, MessagesTool
 
 # Every tool is shown from the start, deferred ones too: there is nothing to search for.
 _TOOL_SEARCH = "tool_search_tool_"
@@ -43,13 +43,13 @@ def offered(wire: MessagesRequest) -> tuple[list[Tool], ToolMode]:
     return offer_tools(tools, "required" if choice.type == "any" else "none", fields=fields)
 
 
-def _is_hosted(tool: ToolDefinition) -> bool:
+def _is_hosted(tool: MessagesTool) -> bool:
     """Whether it runs on Anthropic's servers, within an answer: beside tools of its own a client
     can do without."""
     return _HOSTED.fullmatch(tool.type or "") is not None
 
 
-def _function(tool: ToolDefinition, where: str) -> FunctionDefinition:
+def _function(tool: MessagesTool, where: str) -> FunctionDefinition:
     if tool.type in (None, "custom"):
         if tool.input_schema is None:
             field = f"{where}.input_schema"

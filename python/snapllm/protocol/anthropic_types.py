@@ -79,7 +79,7 @@ class InputMessage(msgspec.Struct):
     output_config: dict[str, Any] | None = None
 
 
-class ToolDefinition(msgspec.Struct):
+class MessagesTool(msgspec.Struct):
     """A tool; `input_schema` is a JSON schema.
 
     Those with a type of Anthropic's own have no schema, and some no name.
@@ -96,7 +96,7 @@ class ToolDefinition(msgspec.Struct):
     enable_zoom: bool | None = None
 
 
-class ToolChoice(msgspec.Struct):
+class MessagesToolChoice(msgspec.Struct):
     """Whether and which tool is to be called."""
 
     type: Literal["auto", "any", "tool", "none"] = "auto"
@@ -137,8 +137,8 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     max_tokens: MaxTokens
     """0 = the prompt is computed and kept for later requests."""
     system: str | list[Block] | None = None
-    tools: list[ToolDefinition] | None = None
-    tool_choice: ToolChoice | None = None
+    tools: list[MessagesTool] | None = None
+    tool_choice: MessagesToolChoice | None = None
     thinking: Thinking | None = None
     stop_sequences: StopList | None = None
     temperature: Temperature | None = None

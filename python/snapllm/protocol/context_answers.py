@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from typing_extensions import NotRequired, TypedDict
@@ -13,6 +13,9 @@ from snapllm.contexts.record import ContextRecord
 from snapllm.contexts.views import Tier
 from snapllm.outputs import ChatResult, Usage
 from snapllm.protocol.native_listing import megabytes
+
+if TYPE_CHECKING:
+    from snapllm.protocol.stream_types import IngestProgress, IngestResult
 
 _encode = msgspec.json.encode
 
@@ -182,19 +185,19 @@ def ingested_object(view: ContextView) -> IngestedContext:
 
 def progress_object(num_computed: int, num_tokens: int) -> bytes:
     """A step of a streamed ingest."""
-    return _encode(
-        {
-            "type": "progress",
-            "computed_tokens": num_computed,
-            "token_count": num_tokens,
-            "done": False,
-        }
-    )
+    piece: IngestProgress = {
+        "type": "progress",
+        "computed_tokens": num_computed,
+        "token_count": num_tokens,
+        "done": False,
+    }
+    return _encode(piece)
 
 
 def ingested_piece(view: ContextView) -> bytes:
     """The last piece of a streamed ingest."""
-    return _encode({"type": "result", **ingested_object(view), "done": True})
+    piece: IngestResult = {"type": "result", **ingested_object(view), "done": True}
+    return _encode(piece)
 
 
 def usage_object(record: ContextRecord, usage: Usage) -> QueryUsage:

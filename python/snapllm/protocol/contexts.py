@@ -6,17 +6,16 @@ The answers are in `context_answers`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from snapllm._checks import invalid_field
+from snapllm._checks import convert
 from snapllm.contexts.manager import DEFAULT_TTL_SECONDS
-from snapllm.contexts.record import ContextName, TtlSeconds
+from snapllm.contexts.record import MAX_TTL_SECONDS, ContextName, TtlSeconds
 from snapllm.contexts.views import Tier
 from snapllm.conversation import ContentPart
-from snapllm.errors import InvalidRequestError
 from snapllm.params import (
     DEFAULT_MAX_TOKENS,
     ChatOptions,
@@ -34,6 +33,7 @@ from snapllm.params import (
 from snapllm.protocol.decoding import decode_body
 
 _COLDER: dict[str, Tier] = {"hot": "warm", "warm": "cold", "cold": "cold"}
+_TtlOrZero: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_TTL_SECONDS)]
 _WARMER: dict[str, Tier] = {"cold": "warm", "warm": "hot", "hot": "hot"}
 
 
@@ -98,9 +98,20 @@ class ForkRequest(msgspec.Struct, kw_only=True):
 class ImportQuery(msgspec.Struct, kw_only=True):
     """The query of POST /api/v1/contexts/import, whose body is the file."""
 
-    model_id: ModelNameOrNone = ""
-    name: ContextName | None = None
-    ttl_seconds: TtlSeconds | None = DEFAULT_TTL_SECONDS
+    model_id: Annotated[
+        ModelNameOrNone, Meta(description="The model to use it with; empty = as before.")
+    ] = ""
+    name: Annotated[ContextName | None, Meta(description="As before by default.")] = None
+    ttl_seconds: Annotated[_TtlOrZero | None, Meta(description="0 = for ever.")] = (
+        DEFAULT_TTL_SECONDS
+    )
+
+
+class ContextFilters(msgspec.Struct, frozen=True):
+    """The query of GET /api/v1/contexts: which are listed."""
+
+    tier: Annotated[Tier | None, Meta(description="Only those of this tier.")] = None
+    model_id: Annotated[str | None, Meta(description="Only those of this model.")] = None
 
 
 _ingest_decoder = msgspec.json.Decoder(IngestRequest)
@@ -138,18 +149,11 @@ def parse_tier(body: bytes, current: str | None, *, promote: bool) -> Tier:
 
 def parse_import(query: Mapping[str, str]) -> ImportQuery:
     """Reads the query of an import; a ttl_seconds of 0 means for ever."""
-    try:
-        wanted = msgspec.convert(dict(query), ImportQuery, strict=False)
-    except msgspec.ValidationError as error:
-        if query.get("ttl_seconds") == "0":
-            rest = {name: value for name, value in query.items() if name != "ttl_seconds"}
-            return msgspec.structs.replace(parse_import(rest), ttl_seconds=None)
-        raise invalid_field(str(error)) from None
-    return wanted
+    wanted = convert(dict(query), ImportQuery, strict=False)
+    return msgspec.structs.replace(wanted, ttl_seconds=wanted.ttl_seconds or None)
 
 
-def parse_filters(tier: str | None, model_id: str | None) -> tuple[str | None, str | None]:
-    """Checks the filters of the list; empty ones are none."""
-    if tier and tier not in ("hot", "warm", "cold"):
-        raise InvalidRequestError("tier must be hot, warm or cold", param="tier")
-    return tier or None, model_id or None
+def parse_filters(query: Mapping[str, str]) -> ContextFilters:
+    """Reads the query of the list; empty filters are none."""
+    given = {name: value for name, value in query.items() if value}
+    return convert(given, ContextFilters, strict=False)

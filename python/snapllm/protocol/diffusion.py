@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,10 +24,13 @@ from snapllm.diffusion.params import (
     Strength,
     parameters_text,
 )
-from snapllm.diffusion.pictures import ImageFormat, encode, read_base64_image
+from snapllm.diffusion.pictures import DEFAULT_QUALITY, ImageFormat, encode, read_base64_image
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ModelNameOrNone
 from snapllm.protocol.decoding import decode_body
+
+if TYPE_CHECKING:
+    from snapllm.protocol.stream_types import PreviewPiece, QueuedPiece, ResultPiece, StepPiece
 
 _encode = msgspec.json.encode
 MAX_LORAS = 16
@@ -61,7 +64,7 @@ class DiffusionRequest(msgspec.Struct, kw_only=True):
     loras: Annotated[dict[str, LoraWeight], Meta(max_length=MAX_LORAS)] = {}
     upscale: bool = False
     output_format: ImageFormat = "png"
-    quality: Annotated[int, Meta(ge=1, le=100)] = 95
+    quality: Annotated[int, Meta(ge=1, le=100)] = DEFAULT_QUALITY
     stream: bool = False
     preview_interval: PreviewInterval = 0
     """Steps between previews in a stream; 0 = none."""
@@ -217,41 +220,40 @@ def result_body(job_id: str, result: ImageResult, wire: DiffusionRequest) -> byt
 
 def result_piece(job_id: str, result: ImageResult, wire: DiffusionRequest) -> bytes:
     """The last piece of a stream."""
-    return _encode({"type": "result", **result_object(job_id, result, wire), "done": True})
+    piece: ResultPiece = {"type": "result", **result_object(job_id, result, wire), "done": True}
+    return _encode(piece)
 
 
 def queued_piece(job_id: str, position: int) -> bytes:
     """A piece of a stream: how many jobs are before this one."""
-    return _encode({"type": "queued", "job_id": job_id, "position": position, "done": False})
+    piece: QueuedPiece = {"type": "queued", "job_id": job_id, "position": position, "done": False}
+    return _encode(piece)
 
 
 def step_piece(job_id: str, step: ImageStep) -> bytes:
     """A piece of a stream: so many steps are done."""
-    return _encode(
-        {
-            "type": "progress",
-            "job_id": job_id,
-            "step": step.step,
-            "of": step.num_steps,
-            "seconds_per_step": round(step.seconds_per_step, 6),
-            "done": False,
-        }
-    )
+    piece: StepPiece = {
+        "type": "progress",
+        "job_id": job_id,
+        "step": step.step,
+        "of": step.num_steps,
+        "seconds_per_step": round(step.seconds_per_step, 6),
+        "done": False,
+    }
+    return _encode(piece)
 
 
 def preview_piece(job_id: str, preview: ImagePreview) -> bytes:
     """A piece of a stream: a rough picture, as a JPEG in base64."""
-    image = base64.b64encode(encode(preview.picture, "jpeg", 80)).decode()
-    return _encode(
-        {
-            "type": "preview",
-            "job_id": job_id,
-            "step": preview.step,
-            "image": image,
-            "format": "jpeg",
-            "done": False,
-        }
-    )
+    piece: PreviewPiece = {
+        "type": "preview",
+        "job_id": job_id,
+        "step": preview.step,
+        "image": base64.b64encode(encode(preview.picture, "jpeg", 80)).decode(),
+        "format": "jpeg",
+        "done": False,
+    }
+    return _encode(piece)
 
 
 def job_body(facts: JobFacts) -> bytes:

@@ -8,22 +8,28 @@ misses nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from snapllm.outputs import ChatEvent, ReasoningDelta, TextDelta
+
+if TYPE_CHECKING:
+    from snapllm.protocol.stream_types import TextPiece
 
 _encode = msgspec.json.encode
 
 
 def text_piece(event: ChatEvent) -> bytes | None:
     """A piece of the answer, or of the reasoning before it; None for what has no text."""
+    piece: TextPiece
     if isinstance(event, TextDelta):
-        return _encode({"token": event.text, "done": False})
-    if isinstance(event, ReasoningDelta):
-        return _encode({"token": "", "reasoning_token": event.text, "done": False})
-    return None
+        piece = {"token": event.text, "done": False}
+    elif isinstance(event, ReasoningDelta):
+        piece = {"token": "", "reasoning_token": event.text, "done": False}
+    else:
+        return None
+    return _encode(piece)
 
 
 def text_pieces(events: list[ChatEvent]) -> list[bytes]:

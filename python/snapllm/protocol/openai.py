@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+from typing_extensions import TypedDict
 
 from snapllm.conversation import continues
 from snapllm.errors import InvalidRequestError
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         OpenAiModel,
         OpenAiModelList,
     )
+    from snapllm.protocol.stream_types import ChatChunk, ChatChunkChoice, ChatDelta, NoUsage
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _encode = msgspec.json.encode
@@ -205,6 +207,16 @@ def _message(
     return message
 
 
+class _Head(TypedDict):
+    """What chunks begin with."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: None
+
+
 class Encoder:
     """Writes the answer to one request, whole or as chunks.
 
@@ -222,7 +234,7 @@ class Encoder:
     ) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
         self._model = model
-        self._no_usage = {"usage": None} if include_usage else {}
+        self._no_usage: NoUsage = {"usage": None} if include_usage else {}
         self._custom_tools = custom_tools
         self._has_functions = has_functions
         self._has_logprobs = has_logprobs
@@ -271,21 +283,20 @@ class Encoder:
         chunks = [self._chunk(index, delta) for delta in deltas]
         if isinstance(event, Finish):
             is_empty = index not in self._around_content and not calls.has_begun
-            delta = {"content": ""} if is_empty else {}
+            delta: ChatDelta = {"content": ""} if is_empty else {}
             chunks.append(self._chunk(index, delta, reason=self._reason(event.finish_reason)))
         return chunks
 
     def usage_chunk(self, finishes: list[Finish]) -> bytes:
         """The last chunk of a stream whose client asked for usage."""
-        body = self._head()
-        body["choices"] = []
-        body["usage"] = usage_object(*add_usage(finishes))
-        return _encode(body)
+        usage = usage_object(*add_usage(finishes))
+        chunk: ChatChunk = {**self._head(), "choices": [], "usage": usage}
+        return _encode(chunk)
 
     def _reason(self, reason: FinishReason) -> str:
         return "function_call" if reason == "tool_calls" and self._has_functions else reason
 
-    def _head(self) -> dict[str, Any]:
+    def _head(self) -> _Head:
         return {
             "id": self.id,
             "object": "chat.completion.chunk",
@@ -309,16 +320,15 @@ class Encoder:
     def _chunk(
         self,
         index: int,
-        delta: dict[str, Any],
+        delta: ChatDelta,
         logprobs: list[TokenLogprob] | None = None,
         reason: str | None = None,
     ) -> bytes:
-        choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": reason}
+        choice: ChatChunkChoice = {"index": index, "delta": delta, "finish_reason": reason}
         if logprobs:
             choice["logprobs"] = _logprobs_object(logprobs)
-        body = self._head()
-        body["choices"] = [choice]
-        return _encode(body | self._no_usage)
+        chunk: ChatChunk = {**self._head(), "choices": [choice], **self._no_usage}
+        return _encode(chunk)
 
 
 def models_object(models: Sequence[ListedModel]) -> bytes:

@@ -55,11 +55,13 @@ if TYPE_CHECKING:
         CompletionLogprobs,
         CompletionUsage,
     )
+    from snapllm.protocol.stream_types import CompletionPiece, NoUsage
 
 _encode = msgspec.json.encode
 _new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
 _MAX_LEAD = 8  # tokens in which a prompt's first character is whole, whatever comes before it
-_DEFAULT_MAX_TOKENS = 16  # OpenAI's own
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's own."""
 MAX_CHOICES = 256
 _OTHER_FORMS = (
     *("json_schema", "structured_outputs"),
@@ -143,7 +145,7 @@ def parse(body: bytes) -> Parsed:
             prompt=prompt,
             suffix=wire.suffix or "",
             sampling=_sampling(wire, is_compared=num_answers > num_choices),
-            max_tokens=_DEFAULT_MAX_TOKENS if wire.max_tokens is None else wire.max_tokens,
+            max_tokens=DEFAULT_COMPLETION_TOKENS if wire.max_tokens is None else wire.max_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             n=num_answers,
             num_prompt_logprobs=wire.logprobs or 0 if has_prompt_logprobs else -1,
@@ -313,7 +315,7 @@ class Encoder:
     """
 
     def __init__(self, model: str, *, include_usage: bool = False) -> None:
-        self._no_usage = {"usage": None} if include_usage else {}
+        self._no_usage: NoUsage = {"usage": None} if include_usage else {}
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._model = model
         self._created = int(time.time())
@@ -346,7 +348,8 @@ class Encoder:
 
     def usage_chunk(self, usage: CompletionUsage) -> bytes:
         """The last chunk of a stream whose client asked for usage."""
-        return _encode({**self._head(), "choices": [], "usage": usage})
+        chunk: CompletionPiece = {**self._head(), "choices": [], "usage": usage}
+        return _encode(chunk)
 
     def _head(self) -> _Head:
         return {
@@ -366,7 +369,8 @@ class Encoder:
             "logprobs": logprobs,
             "finish_reason": reason,
         }
-        return _encode({**self._head(), "choices": [choice], **self._no_usage})
+        piece: CompletionPiece = {**self._head(), "choices": [choice], **self._no_usage}
+        return _encode(piece)
 
 
 def add_usage(groups: Sequence[Sequence[Finish | Completion]]) -> CompletionUsage:

@@ -8,7 +8,7 @@ answers the last call of its name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,6 +28,7 @@ from snapllm.protocol.openai_types import ChatCompletionRequest, ChatMessage, Na
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import CalledFunction
+    from snapllm.protocol.stream_types import ChatDelta
 
 
 def refuse_mixed(wire: ChatCompletionRequest) -> None:
@@ -110,7 +111,7 @@ class FunctionStream:
     def __init__(self) -> None:
         self.has_begun = False
 
-    def deltas(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
+    def deltas(self, event: ToolCallStart | ToolCallDelta) -> list[ChatDelta]:
         """The deltas that an event brings."""
         if event.index > 0:
             return []
@@ -119,6 +120,6 @@ class FunctionStream:
         self.has_begun = True
         return [{"function_call": {"name": event.name, "arguments": ""}}]
 
-    def rest(self) -> list[dict[str, Any]]:
+    def rest(self) -> list[ChatDelta]:
         """What is left of calls that are over: nothing."""
         return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from snapllm.diffusion import ImagePreview, ImageResult
 from snapllm.diffusion.params import MAX_SIDE, CfgScale, ImageSeed, NegativePrompt, NumSteps, Prompt
-from snapllm.diffusion.pictures import ImageFormat, encode
+from snapllm.diffusion.pictures import DEFAULT_QUALITY, ImageFormat, encode
 from snapllm.errors import InvalidRequestError
 from snapllm.params import ModelNameOrNone
 from snapllm.protocol.decoding import decode_body
@@ -24,6 +24,7 @@ from snapllm.protocol.diffusion import DiffusionRequest, encode_images
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import GeneratedImage, ImagesAnswer
+    from snapllm.protocol.stream_types import CompletedImage, ImageUsage, PartialImage
 
 _encode = msgspec.json.encode
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -70,6 +71,7 @@ def parse_images(body: bytes) -> tuple[ImagesRequest, DiffusionRequest]:
             "background: the models here paint opaque images only", param="background"
         )
     width, height = _size(wire.size)
+    quality = DEFAULT_QUALITY if wire.output_compression is None else wire.output_compression
     interval = wire.steps // ((wire.partial_images or 0) + 1) if wire.partial_images else 0
     return wire, DiffusionRequest(
         prompt=wire.prompt,
@@ -82,7 +84,7 @@ def parse_images(body: bytes) -> tuple[ImagesRequest, DiffusionRequest]:
         seed=wire.seed,
         batch_count=wire.n or 1,
         output_format=wire.output_format or "png",
-        quality=max(1, 95 if wire.output_compression is None else wire.output_compression),
+        quality=max(1, quality),
         stream=bool(wire.stream),
         preview_interval=interval,
     )
@@ -133,38 +135,41 @@ def _facts(native: DiffusionRequest) -> _Facts:
     }
 
 
-def _event(kind: str, body: dict[str, Any]) -> bytes:
-    # A whole answer has no such quality, and an event must have one.
-    event = {"type": kind, "quality": "auto", **body}
-    return f"event: {kind}\ndata: ".encode() + _encode(event) + b"\n\n"
+def _encoded(event: PartialImage | CompletedImage) -> bytes:
+    return f"event: {event['type']}\ndata: ".encode() + _encode(event) + b"\n\n"
 
 
 def partial_event(preview: ImagePreview, index: int, native: DiffusionRequest) -> bytes:
     """A streamed preview."""
     data = encode(preview.picture, native.output_format, native.quality)
-    return _event(
-        "image_generation.partial_image",
-        {
-            "b64_json": base64.b64encode(data).decode(),
-            "partial_image_index": index,
-            "created_at": int(time.time()),
-            **_facts(native),
-        },
-    )
+    event: PartialImage = {
+        "type": "image_generation.partial_image",
+        "quality": "auto",  # a whole answer has none, and an event must have one
+        "b64_json": base64.b64encode(data).decode(),
+        "partial_image_index": index,
+        "created_at": int(time.time()),
+        **_facts(native),
+    }
+    return _encoded(event)
 
 
 def completed_events(result: ImageResult, native: DiffusionRequest) -> bytes:
     """The end of a stream: one event for each image."""
-    usage = {
+    usage: ImageUsage = {
         "input_tokens": 0,
         "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
         "output_tokens": 0,
         "total_tokens": 0,
     }
-    return b"".join(
-        _event(
-            "image_generation.completed",
-            {"b64_json": file, "created_at": int(time.time()), "usage": usage, **_facts(native)},
-        )
+    events: list[CompletedImage] = [
+        {
+            "type": "image_generation.completed",
+            "quality": "auto",
+            "b64_json": file,
+            "created_at": int(time.time()),
+            "usage": usage,
+            **_facts(native),
+        }
         for file in encode_images(result, native.output_format, native.quality)
-    )
+    ]
+    return b"".join(map(_encoded, events))

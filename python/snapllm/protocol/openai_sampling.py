@@ -8,7 +8,7 @@ from snapllm._checks import check_grammar, member
 from snapllm.errors import InvalidRequestError
 from snapllm.params import SamplingOptions
 
-_FIELDS = (
+SAMPLING_FIELDS = (
     "temperature",
     "top_p",
     "top_k",
@@ -31,7 +31,9 @@ def sampling_options(
         num_logprobs: Alternatives to return with each token; None = no log probabilities.
         grammar: What the answer must match, in GBNF; None or empty = anything.
     """
-    chosen = {name: value for name in _FIELDS if (value := getattr(wire, name, None)) is not None}
+    chosen = {
+        name: value for name in SAMPLING_FIELDS if (value := getattr(wire, name, None)) is not None
+    }
     if grammar:
         chosen["grammar"] = check_grammar(grammar)
     if chosen.get("top_k") == -1:

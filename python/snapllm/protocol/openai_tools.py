@@ -7,21 +7,22 @@ functions only; a custom tool is a function of one text to it.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from snapllm.conversation import Tool, ToolFields, ToolMode, offer_tools, text_tool
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ToolCall, ToolCallDelta, ToolCallStart
 from snapllm.protocol.custom_tools import TextReader, text_of
 from snapllm.protocol.openai_types import (
-    AllowedTool,
+    ChatAllowedTool,
     ChatCompletionRequest,
-    ToolChoice,
-    ToolDefinition,
+    ChatTool,
+    ChatToolChoice,
 )
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import CalledCustomTool, CalledFunction, CalledTool
+    from snapllm.protocol.stream_types import ChatDelta, ToolCallPiece
 
 _T = TypeVar("_T")
 
@@ -37,14 +38,14 @@ def read_tools(wire: ChatCompletionRequest) -> tuple[list[Tool], ToolMode]:
     forms = [f"tools[{i}].{each.type}" for i, each in enumerate(definitions)]
     fields = [ToolFields(f"{form}.name", f"{form}.parameters") for form in forms]
     choice = wire.tool_choice
-    if not isinstance(choice, ToolChoice):
+    if not isinstance(choice, ChatToolChoice):
         return offer_tools(tools, choice or "auto", fields=fields)
     if choice.type == "allowed_tools":
         allowed = _given(choice.allowed_tools, "tool_choice.allowed_tools")
         where = "tool_choice.allowed_tools.tools"
         names = [_name(each, f"{where}[{i}]") for i, each in enumerate(allowed.tools)]
         return offer_tools(tools, allowed.mode, names, fields)
-    name = _name(AllowedTool(choice.type, choice.function, choice.custom), "tool_choice")
+    name = _name(ChatAllowedTool(choice.type, choice.function, choice.custom), "tool_choice")
     return offer_tools(tools, "one", [name], fields)
 
 
@@ -62,7 +63,7 @@ def _given(value: _T | None, field: str) -> _T:
     return value
 
 
-def _tool(definition: ToolDefinition, where: str) -> Tool:
+def _tool(definition: ChatTool, where: str) -> Tool:
     if definition.type == "function":
         return Tool(_given(definition.function, f"{where}.function"))
     custom = _given(definition.custom, f"{where}.custom")
@@ -74,7 +75,7 @@ def _tool(definition: ToolDefinition, where: str) -> Tool:
     return text_tool(custom.name, custom.description)
 
 
-def _name(choice: AllowedTool, where: str) -> str:
+def _name(choice: ChatAllowedTool, where: str) -> str:
     chosen = choice.custom if choice.type == "custom" else choice.function
     return _given(chosen, f"{where}.{choice.type}").name
 
@@ -96,30 +97,30 @@ class CallStream:
         self._readers: dict[int, TextReader] = {}
         self.has_begun = False
 
-    def deltas(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
+    def deltas(self, event: ToolCallStart | ToolCallDelta) -> list[ChatDelta]:
         """The deltas that an event brings."""
         return _deltas(self._pieces(event))
 
-    def rest(self) -> list[dict[str, Any]]:
+    def rest(self) -> list[ChatDelta]:
         """The deltas of what is left of calls that are over."""
         return _deltas(self._rest())
 
-    def _pieces(self, event: ToolCallStart | ToolCallDelta) -> list[dict[str, Any]]:
+    def _pieces(self, event: ToolCallStart | ToolCallDelta) -> list[ToolCallPiece]:
         if isinstance(event, ToolCallDelta):
             if event.index not in self._readers:
                 return [{"index": event.index, "function": {"arguments": event.arguments}}]
             return _texts(event.index, self._readers[event.index].read(event.arguments))
         self.has_begun = True
         pieces = self._rest()
-        named = {"index": event.index, "id": event.id}
+        begun: ToolCallPiece = {"index": event.index, "id": event.id}
         if event.name in self._custom:
             self._readers[event.index] = TextReader()
-            custom = {"name": event.name, "input": ""}
-            return [*pieces, named | {"type": "custom", "custom": custom}]
-        function = {"name": event.name, "arguments": ""}
-        return [*pieces, named | {"type": "function", "function": function}]
+            begun["type"], begun["custom"] = "custom", {"name": event.name, "input": ""}
+        else:
+            begun["type"], begun["function"] = "function", {"name": event.name, "arguments": ""}
+        return [*pieces, begun]
 
-    def _rest(self) -> list[dict[str, Any]]:
+    def _rest(self) -> list[ToolCallPiece]:
         pieces = [
             piece for i, reader in self._readers.items() for piece in _texts(i, reader.rest())
         ]
@@ -127,9 +128,9 @@ class CallStream:
         return pieces
 
 
-def _deltas(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _deltas(pieces: list[ToolCallPiece]) -> list[ChatDelta]:
     return [{"tool_calls": [piece]} for piece in pieces]
 
 
-def _texts(index: int, text: str) -> list[dict[str, Any]]:
+def _texts(index: int, text: str) -> list[ToolCallPiece]:
     return [{"index": index, "custom": {"input": text}}] if text else []

@@ -84,7 +84,7 @@ class CustomDefinition(msgspec.Struct):
     format: CustomFormat | None = None
 
 
-class ToolDefinition(msgspec.Struct):
+class ChatTool(msgspec.Struct):
     """A tool: a function, or a custom one."""
 
     type: Literal["function", "custom"] = "function"
@@ -98,7 +98,7 @@ class NamedTool(msgspec.Struct):
     name: str
 
 
-class AllowedTool(msgspec.Struct):
+class ChatAllowedTool(msgspec.Struct):
     """One of the tools that may be called."""
 
     type: Literal["function", "custom"] = "function"
@@ -106,20 +106,20 @@ class AllowedTool(msgspec.Struct):
     custom: NamedTool | None = None
 
 
-class AllowedTools(msgspec.Struct):
+class ChatAllowedTools(msgspec.Struct):
     """The only tools that may be called, and whether one must be."""
 
-    tools: list[AllowedTool]
+    tools: list[ChatAllowedTool]
     mode: Literal["auto", "required"] = "auto"
 
 
-class ToolChoice(msgspec.Struct):
+class ChatToolChoice(msgspec.Struct):
     """A `tool_choice` of one tool, or of several."""
 
     type: Literal["function", "custom", "allowed_tools"] = "function"
     function: NamedTool | None = None
     custom: NamedTool | None = None
-    allowed_tools: AllowedTools | None = None
+    allowed_tools: ChatAllowedTools | None = None
 
 
 class ChatMessage(Message, omit_defaults=True, kw_only=True):
@@ -157,8 +157,8 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     logit_bias: dict[str, LogitBias] | None = None
-    tools: list[ToolDefinition] | None = None
-    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    tools: list[ChatTool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ChatToolChoice | None = None
     parallel_tool_calls: bool | None = None
     continue_final_message: bool | None = None
     response_format: ResponseFormat | None = None

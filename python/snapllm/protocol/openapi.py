@@ -6,15 +6,16 @@ Reference: OpenAPI Specification 3.1.
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from snapllm import __version__
-from snapllm.protocol.openapi_endpoints import ENDPOINTS, Endpoint
+from snapllm.protocol.openapi_defaults import APPLIED, NOTES
+from snapllm.protocol.openapi_endpoints import ENDPOINTS, Endpoint, Stream
+from snapllm.protocol.openapi_page import page_of
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _JSON = "application/json"
@@ -27,7 +28,10 @@ def openapi_document() -> dict[str, Any]:
     answers = [
         answer
         for each in ENDPOINTS
-        for answer in (each.answer, each.answer_to_anthropic, each.error)
+        for answer in (
+            *(each.answer, each.answer_to_anthropic, each.error),
+            *(each.stream.kinds if each.stream else ()),
+        )
         if isinstance(answer, type)
     ]
     types = list(dict.fromkeys(bodies + answers))
@@ -35,6 +39,8 @@ def openapi_document() -> dict[str, Any]:
     schemas = dict(zip(types, references, strict=True))
     for body in set(bodies):
         _allow_nulls(components[_name_in(schemas[body])])
+    _tell("default", APPLIED, components)
+    _tell("description", NOTES, components)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         operation = _operation(endpoint, schemas.__getitem__)
@@ -52,8 +58,8 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], dict[str, Any]]) -
     if endpoint.answer_to_anthropic is not None:
         of_anthropic = schema_of(endpoint.answer_to_anthropic)
         answers = {_JSON: {"schema": {"anyOf": [schema_of(endpoint.answer), of_anthropic]}}}
-    if endpoint.streams:
-        answers["text/event-stream"] = {}
+    if endpoint.stream is not None:
+        answers["text/event-stream"] = {"schema": _event_schema(endpoint.stream, schema_of)}
     errors = _content(endpoint.error, schema_of)
     operation: dict[str, Any] = {
         "summary": endpoint.summary,
@@ -62,18 +68,43 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], dict[str, Any]]) -
             "default": {"description": "An error", "content": errors},
         },
     }
-    parameters = [(name, "path") for name in _PARAMETER.findall(endpoint.path)]
-    parameters += [(name, "query") for name in endpoint.query]
+    parameters = _path_parameters(endpoint.path) + _query_parameters(endpoint.query)
     if parameters:
-        operation["parameters"] = [
-            {"name": name, "in": place, "schema": {"type": "string"}}
-            | ({"required": True} if place == "path" else {})
-            for name, place in parameters
-        ]
+        operation["parameters"] = parameters
     if endpoint.body is not None:
         content = _content(endpoint.body, schema_of)
         operation["requestBody"] = {"required": endpoint.needs_body, "content": content}
     return operation
+
+
+def _event_schema(stream: Stream, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """What the data of each event is: there is no other place for it before OpenAPI 3.2."""
+    about, kinds = {"description": stream.about}, list(map(schema_of, stream.kinds))
+    return about | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
+
+
+def _query_parameters(query: Any) -> list[dict[str, Any]]:
+    """Those that the fields of a type are read from."""
+    if query is None:
+        return []
+    [fields] = msgspec.json.schema_components([query])[1].values()
+    return [_query_parameter(name, field) for name, field in fields["properties"].items()]
+
+
+def _query_parameter(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    """A parameter, which cannot be null: it is left out instead."""
+    about = {"description": field.pop("description")} if "description" in field else {}
+    if field["default"] is None:
+        del field["default"]
+    [kind] = [each for each in field.pop("anyOf", [{}]) if each.get("type") != "null"]
+    return {"name": name, "in": "query", **about, "schema": kind | field}
 
 
 def _content(kind: Any, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -99,59 +130,16 @@ def _allow_nulls(body: dict[str, Any]) -> None:
         body["properties"][name] = {"anyOf": options, **default}
 
 
+def _tell(
+    what: str, told: Mapping[type, Mapping[str, Any]], components: dict[str, dict[str, Any]]
+) -> None:
+    """Says more of fields, by the types that have them."""
+    for kind, fields in told.items():
+        properties = components[kind.__name__]["properties"]
+        for name, value in fields.items():
+            properties[name][what] = value
+
+
 def docs_page() -> str:
     """The same as a page to read."""
-    document = openapi_document()
-    schemas = document["components"]["schemas"]
-    rows = []
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            rows.append(
-                f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"
-                f"<p>{html.escape(operation['summary'])}</p>"
-            )
-            body = operation.get("requestBody", {"content": {}})["content"]
-            answer = operation["responses"]["200"]["content"]
-            for title, content in (("Body", body), ("Answer", answer)):
-                reference = content.get(_JSON, {}).get("schema", {})
-                for each in reference.get("anyOf", [reference] if reference else []):
-                    table = _fields_table(schemas[_name_in(each)], is_answer=content is answer)
-                    rows.append(f"<h3>{title}</h3>{table}")
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>SnapLLM API</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0}"
-        "h2{font-size:1rem;margin-top:2rem}h3{font-size:.8rem;margin-bottom:0}</style>"
-        f"<h1>SnapLLM {__version__}</h1><p>As <a href=/openapi.json>OpenAPI document</a>.</p>"
-        + "".join(rows)
-        + "</html>"
-    )
-
-
-def _fields_table(schema: dict[str, Any], *, is_answer: bool) -> str:
-    required = set(schema.get("required", ()))
-
-    def use_of(name: str, field: dict[str, Any]) -> str:
-        if is_answer:
-            return "always" if name in required else "where it applies"
-        return "required" if name in required else html.escape(repr(field.get("default")))
-
-    rows = [
-        f"<tr><td><code>{html.escape(name)}</code><td>{html.escape(_type_of(field))}"
-        f"<td>{use_of(name, field)}"
-        for name, field in schema.get("properties", {}).items()
-    ]
-    head = f"<tr><th>Field<th>Type<th>{'Present' if is_answer else 'Default'}"
-    return f"<table>{head}{''.join(rows)}</table>"
-
-
-def _type_of(field: dict[str, Any]) -> str:
-    if "$ref" in field:
-        return _name_in(field)
-    if "enum" in field:
-        return " | ".join(repr(value) for value in field["enum"])
-    if "anyOf" in field:
-        return " | ".join(dict.fromkeys(_type_of(option) for option in field["anyOf"]))
-    if field.get("type") == "array" and isinstance(field.get("items"), dict):
-        return f"array of {_type_of(field['items'])}"
-    return str(field.get("type", "any"))
+    return page_of(openapi_document())

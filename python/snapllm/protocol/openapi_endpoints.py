@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from snapllm.protocol import (
     anthropic_answer_types,
+    anthropic_models,
     anthropic_types,
     context_answers,
     contexts,
@@ -21,12 +22,22 @@ from snapllm.protocol import (
     openai_images,
     openai_types,
     responses_answer_types,
+    responses_items,
     responses_types,
     server_facts,
+    stream_types,
     vision,
 )
 
 FILE = "application/octet-stream"
+
+
+class Stream(NamedTuple):
+    """A streamed answer."""
+
+    kinds: tuple[Any, ...]
+    """The types of the data of its events."""
+    about: str
 
 
 class Endpoint(NamedTuple):
@@ -39,8 +50,10 @@ class Endpoint(NamedTuple):
     """The type of a JSON body, or the media type of another."""
     answer: Any = None
     """The type of a JSON answer, or the media type of another."""
-    streams: bool = False
-    query: tuple[str, ...] = ()
+    stream: Stream | None = None
+    """What it answers where the body asks for a stream."""
+    query: Any = None
+    """The type of what stands behind the path, if anything is read there."""
     needs_body: bool = True
     """Whether it refuses an empty body, if it takes one."""
     answer_to_anthropic: Any = None
@@ -51,6 +64,19 @@ class Endpoint(NamedTuple):
         """The type of its errors."""
         is_anthropics = self.path.startswith("/v1/messages")
         return anthropic_answer_types.AnthropicError if is_anthropics else error_codes.ErrorAnswer
+
+
+def _pieces(*kinds: Any) -> Stream:
+    """A stream of data only."""
+    return Stream(
+        (*kinds, error_codes.ErrorAnswer),
+        "The data of a server-sent event. `[DONE]` follows the last one, unless that is an error.",
+    )
+
+
+def _events(*kinds: Any) -> Stream:
+    """A stream of events with names."""
+    return Stream(kinds, "The data of a server-sent event, whose name is its type, or `error`.")
 
 
 ENDPOINTS = (
@@ -66,6 +92,7 @@ ENDPOINTS = (
         "/v1/models",
         "The loaded models, in OpenAI's or Anthropic's form",
         answer=openai_answer_types.OpenAiModelList,
+        query=anthropic_models.ListQuery,
         answer_to_anthropic=anthropic_answer_types.AnthropicModelList,
     ),
     Endpoint(
@@ -81,7 +108,7 @@ ENDPOINTS = (
         "OpenAI: answers a conversation",
         openai_types.ChatCompletionRequest,
         openai_answer_types.ChatCompletionAnswer,
-        streams=True,
+        stream=_pieces(stream_types.ChatChunk),
     ),
     Endpoint(
         "post",
@@ -89,7 +116,7 @@ ENDPOINTS = (
         "OpenAI: continues a prompt",
         openai_completions.CompletionsRequest,
         openai_answer_types.CompletionAnswer,
-        streams=True,
+        stream=_pieces(stream_types.CompletionPiece),
     ),
     Endpoint(
         "post",
@@ -104,7 +131,7 @@ ENDPOINTS = (
         "OpenAI: answers",
         responses_types.ResponsesRequest,
         responses_answer_types.ResponseAnswer,
-        streams=True,
+        stream=_events(stream_types.ResponseEvent),
     ),
     Endpoint(
         "post",
@@ -118,6 +145,7 @@ ENDPOINTS = (
         "/v1/responses/{response_id}",
         "OpenAI: an answer that is kept",
         answer=responses_answer_types.ResponseAnswer,
+        query=responses_items.RetrieveQuery,
     ),
     Endpoint(
         "delete",
@@ -130,7 +158,7 @@ ENDPOINTS = (
         "/v1/responses/{response_id}/input_items",
         "OpenAI: the input of an answer",
         answer=responses_answer_types.InputItemList,
-        query=("limit", "order", "after"),
+        query=responses_items.ListQuery,
     ),
     Endpoint(
         "post",
@@ -138,7 +166,7 @@ ENDPOINTS = (
         "Anthropic: answers a conversation",
         anthropic_types.MessagesRequest,
         anthropic_answer_types.MessageAnswer,
-        streams=True,
+        stream=_events(stream_types.MessageEvent, anthropic_answer_types.AnthropicError),
     ),
     Endpoint(
         "post",
@@ -153,7 +181,7 @@ ENDPOINTS = (
         "Answers one prompt",
         native.GenerateRequest,
         native.GenerateAnswer,
-        streams=True,
+        stream=_pieces(stream_types.TextPiece, stream_types.LastTextPiece),
     ),
     Endpoint(
         "post",
@@ -168,7 +196,7 @@ ENDPOINTS = (
         "Answers a question about images",
         vision.VisionRequest,
         native.GenerateAnswer,
-        streams=True,
+        stream=_pieces(stream_types.TextPiece, stream_types.LastTextPiece),
     ),
     Endpoint(
         "post",
@@ -176,7 +204,12 @@ ENDPOINTS = (
         "Makes images",
         diffusion.DiffusionRequest,
         diffusion.DiffusionAnswer,
-        streams=True,
+        stream=_pieces(
+            stream_types.QueuedPiece,
+            stream_types.StepPiece,
+            stream_types.PreviewPiece,
+            stream_types.ResultPiece,
+        ),
     ),
     Endpoint(
         "get",
@@ -202,7 +235,9 @@ ENDPOINTS = (
         "OpenAI: makes images",
         openai_images.ImagesRequest,
         openai_answer_types.ImagesAnswer,
-        streams=True,
+        stream=_events(
+            stream_types.PartialImage, stream_types.CompletedImage, error_codes.ErrorAnswer
+        ),
     ),
     Endpoint(
         "get",
@@ -256,14 +291,14 @@ ENDPOINTS = (
         "Computes and keeps a document",
         contexts.IngestRequest,
         context_answers.IngestedContext,
-        streams=True,
+        stream=_pieces(stream_types.IngestProgress, stream_types.IngestResult),
     ),
     Endpoint(
         "get",
         "/api/v1/contexts",
         "The contexts",
         answer=context_answers.ContextList,
-        query=("tier", "model_id"),
+        query=contexts.ContextFilters,
     ),
     Endpoint(
         "get",
@@ -289,7 +324,7 @@ ENDPOINTS = (
         "Answers a question about a context",
         contexts.QueryRequest,
         context_answers.QueryAnswer,
-        streams=True,
+        stream=_pieces(stream_types.TextPiece, stream_types.LastQueryPiece),
     ),
     Endpoint(
         "post",
@@ -328,7 +363,7 @@ ENDPOINTS = (
         "Makes a context of such a file",
         FILE,
         context_answers.IngestedContext,
-        query=("name", "model_id", "ttl_seconds"),
+        query=contexts.ImportQuery,
     ),
     Endpoint(
         "get",

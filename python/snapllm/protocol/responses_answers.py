@@ -31,9 +31,9 @@ from snapllm.protocol.responses_tools import ClientTool, echo
 from snapllm.protocol.responses_types import (
     Reasoning,
     ResponsesRequest,
+    ResponsesToolChoice,
     TextFormat,
     TextOptions,
-    ToolChoice,
 )
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def _text_options(given: TextOptions | None) -> dict[str, Any]:
     return {"format": _given(options.format or TextFormat())} | told
 
 
-def _tool_choice(given: str | ToolChoice | None) -> str | dict[str, Any]:
+def _tool_choice(given: str | ResponsesToolChoice | None) -> str | dict[str, Any]:
     """Which tools may be called; where these are several, with a mode in any case."""
-    if not isinstance(given, ToolChoice):
+    if not isinstance(given, ResponsesToolChoice):
         return given or "auto"
     choice: dict[str, Any] = _given(given)
     return {"mode": "auto"} | choice if given.type == "allowed_tools" else choice

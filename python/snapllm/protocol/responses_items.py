@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError, NotFoundError, PreviousResponseNotFoundError
@@ -141,12 +142,32 @@ def _listed(item: InputItem, position: int) -> KeptItem:
     return KeptItem(full.id or "", _encode(full))
 
 
+class RetrieveQuery(msgspec.Struct, frozen=True):
+    """The query of GET /v1/responses/{id}."""
+
+    stream: Annotated[bool, Meta(description="`true` is refused: what is kept comes whole.")] = (
+        False
+    )
+
+
+def read_retrieve_query(query: Mapping[str, str]) -> RetrieveQuery:
+    """Reads the query of GET /v1/responses/{id}.
+
+    Raises:
+        InvalidRequestError: A parameter does not fit; `param` names it.
+    """
+    read = convert(dict(query), RetrieveQuery, strict=False)
+    if read.stream:
+        raise InvalidRequestError("stream: an answer that is kept comes whole", param="stream")
+    return read
+
+
 class ListQuery(msgspec.Struct, frozen=True):
     """What of a list of items is asked for."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
+    limit: Annotated[int, Meta(ge=1, le=100, description="Items of the page at most.")] = 20
     order: Literal["asc", "desc"] = "desc"
-    after: str | None = None
+    after: Annotated[str | None, Meta(description="The item that the page follows.")] = None
 
 
 def read_list_query(query: Mapping[str, str]) -> ListQuery:

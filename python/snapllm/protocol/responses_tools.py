@@ -23,7 +23,11 @@ from snapllm.conversation import (
     text_tool,
 )
 from snapllm.errors import InvalidRequestError
-from snapllm.protocol.responses_types import AllowedTool, ToolChoice, ToolDefinition
+from snapllm.protocol.responses_types import (
+    ResponsesAllowedTool,
+    ResponsesTool,
+    ResponsesToolChoice,
+)
 
 # Tools that run on OpenAI's servers, within an answer: no request can be without what it
 # would do with them, and clients list them by habit.
@@ -62,7 +66,7 @@ def read_tools(forms: Sequence[Mapping[str, Any]]) -> list[ClientTool]:
     tools: list[ClientTool] = []
     for i, form in enumerate(forms):
         where = f"tools[{i}]"
-        definition = convert(form, ToolDefinition, where)
+        definition = convert(form, ResponsesTool, where)
         if definition.type == "namespace":
             tools += _of_namespace(definition, where)
         elif not _HOSTED.fullmatch(definition.type):
@@ -70,15 +74,15 @@ def read_tools(forms: Sequence[Mapping[str, Any]]) -> list[ClientTool]:
     return tools
 
 
-def _of_namespace(namespace: ToolDefinition, where: str) -> Iterator[ClientTool]:
+def _of_namespace(namespace: ResponsesTool, where: str) -> Iterator[ClientTool]:
     if not namespace.name:
         raise InvalidRequestError(f"{where}.name is required", param=f"{where}.name")
     for i, form in enumerate(namespace.tools or ()):
         inner = f"{where}.tools[{i}]"
-        yield _tool(convert(form, ToolDefinition, inner), namespace.name, inner)
+        yield _tool(convert(form, ResponsesTool, inner), namespace.name, inner)
 
 
-def _tool(definition: ToolDefinition, namespace: str | None, where: str) -> ClientTool:
+def _tool(definition: ResponsesTool, namespace: str | None, where: str) -> ClientTool:
     name = definition.name or ""
     if definition.type == "function":
         shown = shown_name(name, namespace) if name else ""
@@ -98,7 +102,8 @@ def _tool(definition: ToolDefinition, namespace: str | None, where: str) -> Clie
 
 
 def offer(
-    tools: Sequence[ClientTool], choice: Literal["auto", "none", "required"] | ToolChoice | None
+    tools: Sequence[ClientTool],
+    choice: Literal["auto", "none", "required"] | ResponsesToolChoice | None,
 ) -> tuple[list[Tool], ToolMode]:
     """Decides which tools are offered and whether one must be called.
 
@@ -107,7 +112,7 @@ def offer(
     """
     mode: ToolMode = "one"
     names: list[str] | None
-    if not isinstance(choice, ToolChoice):
+    if not isinstance(choice, ResponsesToolChoice):
         mode, names = choice or "auto", None
     elif choice.type == "allowed_tools":
         if choice.tools is None:
@@ -120,14 +125,14 @@ def offer(
             for name in _chosen(tools, allowed, f"tool_choice.tools[{i}]")
         ]
     else:
-        one = AllowedTool(choice.type, choice.name, choice.namespace)
+        one = ResponsesAllowedTool(choice.type, choice.name, choice.namespace)
         names = _chosen(tools, one, "tool_choice")
     shown = [each.tool for each in tools]
     fields = [ToolFields(f"{each.where}.name", f"{each.where}.parameters") for each in tools]
     return offer_tools(shown, mode, names, fields)
 
 
-def _chosen(tools: Sequence[ClientTool], choice: AllowedTool, where: str) -> list[str]:
+def _chosen(tools: Sequence[ClientTool], choice: ResponsesAllowedTool, where: str) -> list[str]:
     """The names that the model knows the tools by that are meant."""
     if choice.type not in ("function", "custom", "namespace"):
         raise InvalidRequestError(

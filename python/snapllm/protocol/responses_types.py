@@ -49,7 +49,7 @@ class ToolFormat(msgspec.Struct):
     type: str = "text"
 
 
-class ToolDefinition(msgspec.Struct):
+class ResponsesTool(msgspec.Struct):
     """A tool: a function, a custom tool, a namespace of both, or one that OpenAI runs."""
 
     type: str
@@ -60,7 +60,7 @@ class ToolDefinition(msgspec.Struct):
     tools: list[dict[str, Any]] | None = None
 
 
-class AllowedTool(msgspec.Struct):
+class ResponsesAllowedTool(msgspec.Struct):
     """One of the tools that may be called."""
 
     type: str = "function"
@@ -68,14 +68,14 @@ class AllowedTool(msgspec.Struct):
     namespace: str | None = None
 
 
-class ToolChoice(msgspec.Struct):
+class ResponsesToolChoice(msgspec.Struct):
     """A `tool_choice` of one tool, or of several."""
 
     type: str = "function"
     name: str | None = None
     namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
-    tools: list[AllowedTool] | None = None
+    tools: list[ResponsesAllowedTool] | None = None
 
 
 class ReasoningPart(msgspec.Struct):
@@ -134,7 +134,7 @@ class InputTokensRequest(msgspec.Struct, kw_only=True):
     input: str | InputItems | None = None
     instructions: str | list[InputItem] | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    tool_choice: Literal["auto", "none", "required"] | ResponsesToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None

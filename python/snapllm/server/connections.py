@@ -38,13 +38,14 @@ class Connection(web.RequestHandler):
     HTTP has for that, a 100 (RFC 9110, section 15.2: there may be more than one).
     """
 
-    __slots__ = ("_look", "client_ended")
+    __slots__ = ("_look", "_num_answered", "client_ended")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.client_ended = asyncio.Event()
         """Set once the client will send no more and may have left: a stream is to write then."""
         self._look: asyncio.TimerHandle | None = None
+        self._num_answered = 0
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """Whether the connection stays open: while a request is without its answer."""
@@ -57,6 +58,15 @@ class Connection(web.RequestHandler):
             self._look = self._loop.call_later(_LOOK_S[0], self._look_again, 1, -_ASK_S)
         return True
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """As aiohttp has it, and counts."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._num_answered += 1
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """As aiohttp has it; nobody is looked for any more."""
         if self._look is not None:
@@ -68,8 +78,8 @@ class Connection(web.RequestHandler):
         if transport is None or transport.is_closing():
             return
         if not self._messages:
-            if not self._request_in_progress:
-                transport.close()  # all is answered; nobody waits for the rest of a body
+            if self._num_answered == self._request_count:
+                transport.close()  # nobody waits for the rest of a body
                 return
             self.close()  # after this answer
         if request is not None:

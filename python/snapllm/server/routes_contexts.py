@@ -184,12 +184,11 @@ async def query(request: web.Request) -> web.StreamResponse:
 
 async def list_contexts(request: web.Request) -> web.Response:
     """GET /api/v1/contexts"""
-    tier, model_id = wire.parse_filters(request.query.get("tier"), request.query.get("model_id"))
-    if model_id is not None:
-        model_id = resolve_model(request, model_id)
+    wanted = wire.parse_filters(request.query)
+    model_id = wanted.model_id and resolve_model(request, wanted.model_id)
     views = await threads_of(request).files.run(
         _manager(request).list,
-        tier=tier,
+        tier=wanted.tier,
         model_id=model_id,
         cache_namespace=cache_namespace_of(request),
     )

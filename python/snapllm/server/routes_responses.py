@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from snapllm.errors import InvalidRequestError, NotFoundError, SnapLLMError
+from snapllm.errors import NotFoundError, SnapLLMError
 from snapllm.outputs import ChatEvent, Finish
 from snapllm.protocol.error_codes import ApiError, api_error
 from snapllm.protocol.responses import Parsed, count_object, parse, parse_count
@@ -19,6 +19,7 @@ from snapllm.protocol.responses_items import (
     list_object,
     output_to_keep,
     read_list_query,
+    read_retrieve_query,
 )
 from snapllm.server.answers import answering, collect
 from snapllm.server.bodies import read_body
@@ -117,8 +118,7 @@ def _not_found(response_id: str) -> NotFoundError:
 
 async def retrieve(request: web.Request) -> web.Response:
     """GET /v1/responses/{response_id}"""
-    if request.query.get("stream") == "true":
-        raise InvalidRequestError("stream: an answer that is kept comes whole", param="stream")
+    read_retrieve_query(request.query)
     response_id = request.match_info["response_id"]
     body = _kept(request).body(response_id)
     if body is None:
