@@ -63,6 +63,7 @@ void bind_request(py::module_& module) {
       .def_readwrite("penalty_last_n", &SamplingParams::penalty_last_n)
       .def_readwrite("seed", &SamplingParams::seed)
       .def_readwrite("ignore_eos", &SamplingParams::ignore_eos)
+      .def_readwrite("min_tokens", &SamplingParams::min_tokens)
       .def_readwrite("num_logprobs", &SamplingParams::num_logprobs)
       .def_readwrite("logit_bias", &SamplingParams::logit_bias)
       .def_readwrite("grammar", &SamplingParams::grammar);

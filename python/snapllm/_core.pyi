@@ -49,6 +49,7 @@ class SamplingParams:
     penalty_last_n: int
     seed: int
     ignore_eos: bool
+    min_tokens: int
     num_logprobs: int
     logit_bias: list[tuple[int, float]]
     grammar: str

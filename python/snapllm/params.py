@@ -22,6 +22,7 @@ MAX_KEEP_ALIVE_S = 1_000_000_000
 
 Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
 TopP: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+MinTokens: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 TopK: TypeAlias = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 MinP: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 TypicalP: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
@@ -62,6 +63,7 @@ class SamplingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     penalty_last_n: PenaltyWindow = 64
     seed: Seed = -1
     ignore_eos: bool = False
+    min_tokens: MinTokens = 0
     num_logprobs: NumLogprobs = -1
     logit_bias: LogitBiases = ()
     grammar: str = ""
@@ -161,6 +163,8 @@ class GenerateOptions(TypedDict, total=False):
         stop: A string or several; the answer ends before the first that comes up.
         ignore_eos: Go on when the model says it is done, up to where a grammar or schema
             allows nothing more. Default False.
+        min_tokens: As `ignore_eos`, for so many tokens from the beginning on, `max_tokens` at
+            most. Default 0.
         num_logprobs: Alternatives returned with each token's log probability, 0 to
             20; -1 = no log probabilities. Default -1.
         logit_bias: Added to the logits of tokens: token id to bias; -inf = never.
@@ -182,6 +186,7 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str] | None
     ignore_eos: bool | None
+    min_tokens: int | None
     num_logprobs: int | None
     logit_bias: Mapping[int, float] | None
     grammar: str | None

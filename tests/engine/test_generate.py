@@ -286,3 +286,17 @@ def test_a_prompt_that_is_far_too_long_is_refused_with_about_as_many_tokens_as_i
             counted = re.search(r"too long: (\d+) tokens > 255 maximum", str(error.value))
             assert counted is not None
             assert int(counted[1]) == pytest.approx(20000 * tokens_of_unit, rel=0.02)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("grammar", ["", 'root ::= "a"* '])
+def test_an_answer_does_not_end_before_its_least_number_of_tokens(
+    model: snapllm.Model, temperature: float, grammar: str
+) -> None:
+    end = dict.fromkeys(model.tokenize("<|im_end|>", parse_special=True), 100.0)
+    options: dict[str, Any] = {"temperature": temperature, "seed": 1, "grammar": grammar}
+    options |= {"max_tokens": 40, "logit_bias": end}
+    assert len(model.generate("Hello", **options).tokens) < 10
+    answer = model.generate("Hello", min_tokens=20, num_logprobs=1, **options)
+    assert 20 <= len(answer.tokens) < 30
+    assert answer.finish_reason == "stop"

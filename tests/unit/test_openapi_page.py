@@ -24,7 +24,9 @@ def test_each_type_is_defined_once_and_each_link_leads_to_one() -> None:
 
 def test_a_nested_type_is_a_link() -> None:
     chat = part_of("POST /v1/chat/completions")
-    assert "<code>messages</code><td>array of <a href=#ChatMessage>ChatMessage</a><td>required" in chat
+    assert (
+        "<code>messages</code><td>array of <a href=#ChatMessage>ChatMessage</a><td>required" in chat
+    )
 
 
 def test_the_parameters_of_a_query_are_shown() -> None:

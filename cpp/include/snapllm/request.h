@@ -25,6 +25,7 @@ struct SamplingParams {
   int32_t penalty_last_n = 64;  // tokens the penalties look back on; -1 = all of the context
   int64_t seed = -1;            // -1 = random
   bool ignore_eos = false;      // up to where a grammar allows nothing more
+  int32_t min_tokens = 0;       // ignore_eos for the first so many; as far as max_tokens goes
   // Alternatives whose log probabilities are returned with each token; -1 = none.
   int32_t num_logprobs = -1;
   std::vector<std::pair<Token, float>> logit_bias;

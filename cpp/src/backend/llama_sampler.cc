@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <span>
 #include <utility>
 
 #include "backend/llama_runtime.h"
@@ -33,6 +34,7 @@ Status check_params(const SamplingParams& params, int32_t vocab_size) {
         check_range("presence_penalty", params.presence_penalty, -100.0f, 100.0f)}) {
     if (!status.ok()) return status;
   }
+  if (params.min_tokens < 0) return invalid("min_tokens must not be negative");
   if (params.top_k < 0) return invalid("top_k must not be negative");
   if (params.penalty_last_n < -1) return invalid("penalty_last_n must be -1 or more");
   if (params.num_logprobs > vocab_size) return invalid("num_logprobs exceeds the vocabulary");
@@ -103,13 +105,39 @@ common_params_sampling to_common(const SamplingParams& params, int32_t context_s
   return common;
 }
 
-// Where there is a grammar the end is not banned: it may be all that the grammar allows.
-void make_endless(common_params_sampling& common, const llama_vocab* vocab) {
+// What keeps an answer from its end. Where there is a grammar that is not banned: it may be all that
+// the grammar allows.
+std::vector<llama_logit_bias> end_biases(const common_params_sampling& common,
+                                         const llama_vocab* vocab) {
   const float bias = common.grammar.grammar.empty() ? -INFINITY : -1e9f;
+  std::vector<llama_logit_bias> biases;
   for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
-    if (llama_vocab_is_eog(vocab, token)) common.logit_bias.push_back({token, bias});
+    if (llama_vocab_is_eog(vocab, token)) biases.push_back({token, bias});
   }
+  return biases;
 }
+
+// Logits with biases while it lives; they are used for log probabilities, too.
+class BiasedLogits {
+ public:
+  BiasedLogits(float* logits, std::span<const llama_logit_bias> biases)
+      : logits_(logits), biases_(biases) {
+    for (const auto& [token, bias] : biases_) {
+      kept_.push_back(logits_[token]);
+      logits_[token] += bias;
+    }
+  }
+  ~BiasedLogits() {
+    for (size_t i = kept_.size(); i-- > 0;) logits_[biases_[i].token] = kept_[i];
+  }
+  BiasedLogits(const BiasedLogits&) = delete;
+  BiasedLogits& operator=(const BiasedLogits&) = delete;
+
+ private:
+  float* const logits_;
+  const std::span<const llama_logit_bias> biases_;
+  std::vector<float> kept_;
+};
 
 // Whether the chain does no more than choose the likeliest token. `common` copies
 // and orders the whole vocabulary for that, which takes longer than a small model's
@@ -130,31 +158,39 @@ LlamaSampler::LlamaSampler(common_sampler_ptr sampler, const common_params_sampl
       seed_(params.seed),
       num_logprobs_(num_logprobs) {}
 
+void LlamaSampler::bias_beginning(int32_t num_tokens, std::vector<llama_logit_bias> biases) {
+  num_of_beginning_ = num_tokens;
+  beginning_bias_ = std::move(biases);
+}
+
 Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
   Token token = -1;
-  if (is_greedy_) {
-    const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
-    token = most_likely(llama_get_logits_ith(context, batch_index), llama_vocab_n_tokens(vocab));
+  if (num_of_beginning_ > 0) {
+    --num_of_beginning_;
+    const BiasedLogits biased(llama_get_logits_ith(context, batch_index), beginning_bias_);
+    token = choose(context, batch_index);
   } else {
-    token = common_sampler_sample(sampler_.get(), context, batch_index);
-    const auto* candidates = common_sampler_get_candidates(sampler_.get(), /*do_sort=*/false);
-    // Where everything is banned, what was chosen is too.
-    if (candidates->data[candidates->selected].logit == -INFINITY) token = -1;
+    token = choose(context, batch_index);
   }
   if (token >= 0) common_sampler_accept(sampler_.get(), token, /*is_generated=*/true);
   return token;
 }
 
-Token LlamaSampler::most_likely(float* logits, int32_t vocab_size) const {
-  std::vector<float> kept;  // the biased ones: the logits are used for logprobs, too
-  for (const auto& [token, bias] : logit_bias_) {
-    kept.push_back(logits[token]);
-    logits[token] += bias;
+Token LlamaSampler::choose(llama_context* context, int32_t batch_index) {
+  if (is_greedy_) {
+    const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
+    return most_likely(llama_get_logits_ith(context, batch_index), llama_vocab_n_tokens(vocab));
   }
+  const Token token = common_sampler_sample(sampler_.get(), context, batch_index);
+  const auto* candidates = common_sampler_get_candidates(sampler_.get(), /*do_sort=*/false);
+  // Where everything is banned, what was chosen is too.
+  return candidates->data[candidates->selected].logit == -INFINITY ? -1 : token;
+}
+
+Token LlamaSampler::most_likely(float* logits, int32_t vocab_size) const {
+  const BiasedLogits biased(logits, logit_bias_);
   const float* const best = std::max_element(logits, logits + vocab_size);
-  const auto token = std::isfinite(*best) ? static_cast<Token>(best - logits) : -1;
-  for (size_t i = kept.size(); i-- > 0;) logits[logit_bias_[i].token] = kept[i];
-  return token;
+  return std::isfinite(*best) ? static_cast<Token>(best - logits) : -1;
 }
 
 Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
@@ -172,7 +208,12 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
       format->constrain(common, vocab);
     }
-    if (params.ignore_eos) make_endless(common, vocab);
+    const auto at_end = params.ignore_eos || params.min_tokens > 0
+                            ? end_biases(common, vocab)
+                            : std::vector<llama_logit_bias>();
+    if (params.ignore_eos) {
+      common.logit_bias.insert(common.logit_bias.end(), at_end.begin(), at_end.end());
+    }
     common_sampler_ptr sampler(common_sampler_init(model, common));
     if (!sampler) return invalid("the sampling parameters cannot be used with this model");
     if (has_penalties(params)) {
@@ -180,8 +221,9 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
         if (token >= 0) common_sampler_accept(sampler.get(), token, false);
       }
     }
-    return std::unique_ptr<Sampler>(
-        std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs));
+    auto made = std::make_unique<LlamaSampler>(std::move(sampler), common, params.num_logprobs);
+    if (!params.ignore_eos) made->bias_beginning(params.min_tokens, at_end);
+    return std::unique_ptr<Sampler>(std::move(made));
   });
 }
 

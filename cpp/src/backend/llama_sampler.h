@@ -22,6 +22,9 @@ class LlamaSampler : public Sampler {
                                                  const std::vector<Token>& prompt,
                                                  int32_t context_size);
 
+  // For the first so many tokens these come on top of the other biases.
+  void bias_beginning(int32_t num_tokens, std::vector<llama_logit_bias> biases);
+
   int64_t seed() const override { return seed_; }
   int32_t num_logprobs() const { return num_logprobs_; }
 
@@ -30,6 +33,7 @@ class LlamaSampler : public Sampler {
   Token sample(llama_context* context, int32_t batch_index);
 
  private:
+  Token choose(llama_context* context, int32_t batch_index);
   Token most_likely(float* logits, int32_t vocab_size) const;
 
   const common_sampler_ptr sampler_;
@@ -37,6 +41,8 @@ class LlamaSampler : public Sampler {
   const std::vector<llama_logit_bias> logit_bias_;
   const int64_t seed_;
   const int32_t num_logprobs_;
+  int32_t num_of_beginning_ = 0;  // tokens of the beginning that are still to come
+  std::vector<llama_logit_bias> beginning_bias_;
 };
 
 }  // namespace snapllm

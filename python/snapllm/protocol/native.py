@@ -21,6 +21,7 @@ from snapllm.params import (
     CompletionRequest,
     MaxTokens,
     MinP,
+    MinTokens,
     ModelNameOrNone,
     Penalty,
     RepeatPenalty,
@@ -57,6 +58,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty = 0.0
     seed: Seed = -1
     ignore_eos: bool = False
+    min_tokens: MinTokens = 0
     stop: StopSequence | StopList = []
     thinking: bool = False
 
@@ -176,6 +178,7 @@ def _sampling(wire: SamplingFields) -> SamplingOptions:
         presence_penalty=wire.presence_penalty,
         seed=wire.seed,
         ignore_eos=wire.ignore_eos,
+        min_tokens=wire.min_tokens,
     )
 
 

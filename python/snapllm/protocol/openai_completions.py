@@ -32,6 +32,7 @@ from snapllm.outputs import (
 from snapllm.params import (
     CompletionRequest,
     MinP,
+    MinTokens,
     ModelName,
     Penalty,
     RepeatPenalty,
@@ -85,6 +86,7 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
     ignore_eos: bool | None = None
+    min_tokens: MinTokens | None = None
     stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -18,6 +18,7 @@ SAMPLING_FIELDS = (
     "presence_penalty",
     "seed",
     "ignore_eos",
+    "min_tokens",
 )
 
 

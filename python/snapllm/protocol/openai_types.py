@@ -17,6 +17,7 @@ from snapllm.conversation import FunctionCall, FunctionDefinition, Message, Role
 from snapllm.params import (
     MaxTokens,
     MinP,
+    MinTokens,
     ModelName,
     Penalty,
     RepeatPenalty,
@@ -150,6 +151,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
     ignore_eos: bool | None = None
+    min_tokens: MinTokens | None = None
     stop: StopSequence | StopList | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
