@@ -35,6 +35,8 @@ _LIMITS = (
 )
 """Keywords of which the first must not be more than the second."""
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+_MAX_COUNTED_ITEMS = 2000
+"""As many items llama.cpp's grammars cannot count, and refuse; of more it leaves the bound out."""
 _LEAST = ("minimum", "exclusiveMinimum")
 _MOST = ("maximum", "exclusiveMaximum")
 _NUMBERS = frozenset((*_COUNTS, "minProperties", "maxProperties", *_LEAST, *_MOST))
@@ -129,6 +131,9 @@ def _bound_numbers(schema: dict[str, Any]) -> None:
     for keyword in _COUNTS:
         if _is_number(schema.get(keyword)):
             schema[keyword] = min(schema[keyword], INT32_MAX)
+    most = schema.get("maxItems")
+    if _is_number(most) and most >= _MAX_COUNTED_ITEMS:
+        del schema["maxItems"]
     for keyword in (*_LEAST, *_MOST):
         bound = schema.get(keyword)
         if not _is_number(bound):

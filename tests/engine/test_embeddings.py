@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 import pytest
 from nano_models import Architecture, make_embedding_model, make_nano_model
+from nano_projectors import make_nano_projector
 from ties import decided_tokens
 
 import snapllm
@@ -266,3 +267,12 @@ def test_the_end_of_a_model_ends_its_embeddings(tmp_path: Path, end: str) -> Non
     thread.join()
     engine.close()
     assert [type(each) for each in failures] == [snapllm.EngineClosedError]
+
+
+def test_a_model_that_only_embeds_takes_no_projector(tmp_path: Path) -> None:
+    path = make_embedding_model(tmp_path / "bert.gguf")
+    projector = make_nano_projector(tmp_path / "mmproj.gguf", "mlp")
+    with snapllm.Engine(num_threads=1) as engine:
+        with pytest.raises(snapllm.InvalidRequestError, match="only embeds"):
+            engine.load(path, mmproj_path=projector)
+        assert engine.models() == []

@@ -134,6 +134,11 @@ def test_large_schemas_that_people_write_are_held(model: snapllm.Model) -> None:
         {"anyOf": [{"type": "object", "properties": {"t": {"const": i}}} for i in range(50)]},
         {"$ref": "#/$defs/choice", "$defs": {"choice": choice}},
         {"type": "string", "maxLength": 2000},
+        {"type": "string", "maxLength": 100_000},
+        *(
+            {"type": "array", "items": {"type": "integer"}, "maxItems": n}
+            for n in range(1998, 2004)
+        ),
         {"type": "object", "properties": texts},
         {"type": "array", "items": {"enum": hanzi}},
     ):

@@ -367,6 +367,10 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     // llama.cpp aborts where such a prompt is longer than a physical batch.
     info.supports_generation = llama_get_memory(context.value().get()) != nullptr &&
                                llama_get_causal_attn(context.value().get());
+    if (!info.supports_generation && projector != nullptr) {
+      return Status(StatusCode::kInvalidRequest,
+                    "mmproj_path must be empty for a model that only embeds: it is shown nothing");
+    }
     auto model =
         std::make_shared<const LlamaTextModel>(std::move(weights).value(),
                                                std::move(chat_format).value(),
