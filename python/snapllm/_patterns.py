@@ -1,8 +1,8 @@
-"""Regular expressions of JSON schemas, rewritten into what grammars are made of.
+"""Regular expressions, of JSON schemas and of answers, rewritten into what grammars are made of.
 
-llama.cpp matches a pattern with the JSON text of a string, from quote to quote, and knows neither
-`\\d` nor patterns that may match anywhere. What comes out here is anchored, has sets of characters
-only, and says of quotes, backslashes and control characters how JSON writes them.
+llama.cpp matches a schema's pattern with the JSON text of a string, from quote to quote, and knows
+neither `\\d` nor patterns that may match anywhere. What comes out here is anchored, has sets of
+characters only, and says of quotes, backslashes and control characters how JSON writes them.
 
 Reference: ECMA-262, "Patterns" and its Annex B; JSON Schema, "Regular Expressions".
 """
@@ -50,7 +50,7 @@ def anchored(pattern: str) -> str:
 
 
 def _anchored(pattern: str) -> str:
-    alternatives = list(_flat(_Parser(pattern).whole()))
+    alternatives = list(_flat(_Parser(pattern, _written).whole()))
     anything = _repeated(_written([(0, _LAST)]), 0, None)
     texts = []
     for terms in alternatives:
@@ -63,6 +63,23 @@ def _anchored(pattern: str) -> str:
 # Agents send the same tools with every turn. A character can become 140 (`\S` is 280): only
 # short patterns are remembered, so that all of them take 20 MB at most.
 _remembered = functools.lru_cache(maxsize=256)(_anchored)
+
+
+def grammar_of(pattern: str) -> str:
+    """A grammar (GBNF) of the texts that the pattern matches from their beginning to their end.
+
+    REQUIRES: as of `anchored`.
+
+    Raises:
+        ValueError: It is no regular expression.
+        UnsupportedPatternError: It cannot be said so.
+    """
+    ways = []
+    for terms in _flat(_Parser(pattern, _plain_set).whole()):
+        starts, ends = terms[:1] == [_START], terms[-1:] == [_END]
+        ways.append(_sequence(terms[starts : len(terms) - ends]) or '""')
+    # All characters are in sets here, and in none of these a ? comes before a colon.
+    return f"root ::= {' | '.join(ways)}".replace("(?:", "(")
 
 
 def _flat(group: Group) -> Iterator[list[str | Group]]:
@@ -85,10 +102,11 @@ def _grouped(group: Group) -> str:
 
 
 class _Parser:
-    """Reads one pattern."""
+    """Reads one pattern; sets of characters become what `write` makes of them."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, write: Callable[[Ranges], str]) -> None:
         self._text = pattern
+        self._write = write
         self._at = 0
 
     def whole(self) -> Group:
@@ -130,12 +148,12 @@ class _Parser:
         if char == "(":
             return self._group()
         if char == "[":
-            return _written(self._set())
+            return self._write(self._set())
         if char == ".":
-            return _written(_without([(10, 10), (13, 13), (0x2028, 0x2029)]))
+            return self._write(_without([(10, 10), (13, 13), (0x2028, 0x2029)]))
         if char == "\\":
-            return _written(self._escape(in_set=False))
-        return _written([(ord(char), ord(char))])
+            return self._write(self._escape(in_set=False))
+        return self._write([(ord(char), ord(char))])
 
     def _group(self) -> Group:
         named = _NAMED_GROUP.match(self._text, self._at)
@@ -271,6 +289,8 @@ _CLASSES: dict[str, Ranges] = {"d": [(0x30, 0x39)], "w": _WORD, "s": _SPACE}
 _ESCAPED: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0xD800, 0xDFFF)]
 """What no JSON string holds as it is, nor UTF-8. A set is never written as all but some: to
 llama.cpp that has what is no character, too."""
+_NOT_IN_TEXT: Ranges = [(0, 0), (0xD800, 0xDFFF)]
+"""What no answer holds: a grammar would end at the one, and UTF-8 has no other."""
 
 
 def _written(ranges: Ranges) -> str:
@@ -293,9 +313,19 @@ def _written_set(ranges: tuple[tuple[int, int], ...]) -> str:
     return texts[0] if len(texts) == 1 else f"(?:{'|'.join(texts)})"
 
 
+def _plain_set(ranges: Ranges) -> str:
+    """One character of a set, as a grammar writes it."""
+    plain = _without([*_without(ranges), *_NOT_IN_TEXT])
+    if not plain:
+        raise UnsupportedPatternError("a set without characters")
+    return _set(plain)
+
+
 def _one_of(ranges: Ranges) -> str:
-    if _is_one(ranges):
-        return _escaped(ranges[0][0], lambda char: char in _SPECIAL)
+    return _escaped(ranges[0][0], _SPECIAL.__contains__) if _is_one(ranges) else _set(ranges)
+
+
+def _set(ranges: Ranges) -> str:
     members = "".join(
         _member(low) if low == high else f"{_member(low)}-{_member(high)}" for low, high in ranges
     )

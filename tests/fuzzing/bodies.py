@@ -102,6 +102,15 @@ _CHATS: list[Body] = [
     },
     {"messages": [_USER], "max_tokens": 4, "guided_json": _ANSWER_SCHEMA, "top_k": -1},
     {"messages": [_USER], "max_tokens": 4, "grammar": 'root ::= [a-z ]+ "."'},
+    {
+        "messages": [_USER],
+        "n_predict": 4,
+        "stop": ["a", "e"],
+        "include_stop_str_in_output": True,
+        "repetition_penalty": 1.1,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "guided_regex": "^[a-z ]{2,9}[.!]?$",
+    },
 ]
 _RESPONSES: list[Body] = [
     {
@@ -120,6 +129,7 @@ _RESPONSES: list[Body] = [
         "input": [
             {"role": "user", "content": [{"type": "input_text", "text": _QUESTION}]},
             {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"},
+            {"type": "function_call_output", "name": "goal", "output": "tests pass"},
             {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
             {
                 "role": "user",
@@ -215,6 +225,13 @@ WITH_MODEL: dict[str, list[Body]] = {
             "stop": "zzz",
         },
         {"prompt": "Once upon", "max_tokens": 6, "echo": True, "logit_bias": {"7": 1}},
+        {
+            "prompt": "Once upon",
+            "n_predict": 4,
+            "structured_outputs": {"regex": "a time(?:,|\\s)"},
+            "response_format": {"type": "text"},
+            "stream_options": {"continuous_usage_stats": True},
+        },
     ],
     "/v1/embeddings": [
         {"input": ["a cat", "a dog"], "encoding_format": "float", "dimensions": 4},
@@ -222,8 +239,22 @@ WITH_MODEL: dict[str, list[Body]] = {
     ],
     "/v1/responses": _RESPONSES,
     "/v1/responses/input_tokens": [
-        {name: value for name, value in body.items() if name in ("input", "tools", "text")}
-        for body in _RESPONSES
+        *(
+            {name: value for name, value in body.items() if name in ("input", "tools", "text")}
+            for body in _RESPONSES
+        ),
+        # Not to be kept: the SDK's types of listed items do not have all that is taken.
+        {
+            "input": [
+                {"type": "additional_tools", "tools": [{"type": "custom", "name": "note"}]},
+                {
+                    "type": "agent_message",
+                    "author": "a",
+                    "recipient": "b",
+                    "content": [{"type": "input_text", "text": "Look."}],
+                },
+            ]
+        },
     ],
     "/v1/messages": _MESSAGES,
     "/v1/messages/count_tokens": _COUNTED,

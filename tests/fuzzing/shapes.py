@@ -60,6 +60,7 @@ _CACHE = "total_models_loaded gpu_memory_used_mb cpu_memory_used_mb cache_hits c
 
 WHOLE: dict[str, Check] = {
     "GET /health": _with("status version models_loaded models_loading active_model uptime_s"),
+    "GET /api/hello": _with("message"),
     "GET /v1/models": _with("data"),
     "GET /v1/models/{model_id}": _with("id"),
     "POST /v1/chat/completions": _of(ChatCompletion),

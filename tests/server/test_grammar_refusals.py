@@ -43,6 +43,20 @@ def test_an_ambiguous_schema_is_named_by_its_field(demo_client: openai.OpenAI) -
     assert param == "tools"
 
 
+@pytest.mark.parametrize("field", ["guided_regex", "structured_outputs.regex", "guided_grammar"])
+def test_an_ambiguous_pattern_is_named_by_its_field(demo_client: openai.OpenAI, field: str) -> None:
+    given = "root ::= (" if field == "guided_grammar" else "((a?){60}){60}"
+    name, _, inner = field.partition(".")
+    options: Any = {"model": "demo", "extra_body": {name: {inner: given} if inner else given}}
+    for call in (
+        lambda: demo_client.chat.completions.create(messages=MESSAGES, **options),
+        lambda: demo_client.completions.create(prompt="Go", **options),
+    ):
+        param, message = refused(call)
+        assert param == field
+        assert message.startswith(f"{field} must be one that can be used")
+
+
 def test_messages_name_the_field_too(demo_server: Server) -> None:
     client = anthropic.Anthropic(base_url=demo_server.url, api_key="x", max_retries=0)
     config = {"format": {"type": "json_schema", "schema": AMBIGUOUS}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +71,26 @@ def test_grammars_hold_for_chats_and_completions(demo_client: openai.OpenAI) -> 
     assert error.value.param == "grammar"
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [r"\d{4}-\d{2}", r"(?:|no )way\.?", r"[^\W\d_]{3}-[\]^-]", r"\"\x41{2}\\\n\"", r"\S|", r"é"],
+)
+def test_patterns_hold_for_chats_and_completions(demo_client: openai.OpenAI, pattern: str) -> None:
+    for form in ({"guided_regex": pattern}, {"structured_outputs": {"regex": pattern}}):
+        options: Any = {"model": "demo", "extra_body": form, "max_tokens": 40}
+        chat = demo_client.chat.completions.create(messages=QUESTION, **options)
+        said = demo_client.completions.create(prompt="Hello", **options).choices[0].text
+        for text in (chat.choices[0].message.content or "", said):
+            assert re.fullmatch(pattern, text), text
+
+
+def test_a_completion_is_one_of_the_texts_to_choose_from(demo_client: openai.OpenAI) -> None:
+    said = demo_client.completions.create(
+        model="demo", prompt="Hello", extra_body={"guided_choice": ["yes", "no"]}
+    )
+    assert said.choices[0].text in ("yes", "no")
+
+
 def test_a_file_of_text_is_read_as_a_text(demo_client: openai.OpenAI) -> None:
     text = "The secret word is banana."
     data = "data:text/plain;base64," + base64.b64encode(text.encode()).decode()
@@ -127,3 +149,83 @@ def test_how_long_an_answer_gets_without_a_limit_is_an_option(generous: openai.O
         model="demo", messages=QUESTION, extra_body={"ignore_eos": True}
     )
     assert answer.usage is not None and answer.usage.completion_tokens == 300
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_so_many_tokens_are_predicted(demo_server: Server, path: str) -> None:
+    asked = {"messages": QUESTION} if "chat" in path else {"prompt": "One two"}
+    body = {"model": "demo", "temperature": 0, "ignore_eos": True, **asked}
+    for number in (0, 3):
+        answer = demo_server.post(path, body | {"n_predict": number})
+        assert answer["usage"]["completion_tokens"] == number
+        assert answer["choices"][0]["finish_reason"] == "length"
+    unlimited = body | {"n_predict": -1, "grammar": 'root ::= "One"'}
+    assert demo_server.post(path, unlimited)["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_chat_begins_with_the_first_output_and_not_before_it(
+    demo_server: Server, number: int
+) -> None:
+    body = {"model": "demo", "messages": QUESTION, "stream": True, "max_tokens": 8, "n": number}
+    request = urllib.request.Request(
+        f"{demo_server.url}/v1/chat/completions", json.dumps(body | {"ignore_eos": True}).encode()
+    )
+    written: list[str] = []
+    with urllib.request.urlopen(request, timeout=30) as response:
+        while piece := response.read1():
+            written.append(piece.decode())
+    for index in range(number):
+        first = next(piece for piece in written if f'"index":{index}' in piece)
+        role, said, *_ = (part for part in first.split("\n\n") if f'"index":{index}' in part)
+        assert '"delta":{"role":"assistant"}' in role
+        assert '"delta":{"content":' in said
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_each_chunk_says_how_many_tokens_there_are_so_far(demo_server: Server, path: str) -> None:
+    asked = {"messages": QUESTION} if "chat" in path else {"prompt": ["One", "Two"], "echo": True}
+    body = {"model": "demo", "max_tokens": 200, "n": 2, "ignore_eos": True, "stream": True, **asked}
+
+    def usages(**options: Any) -> list[Any]:
+        _, text, _ = demo_server.request("POST", path, body | {"stream_options": options})
+        events = [block for block in text.split("\n\n") if block]
+        return [json.loads(event[6:]).get("usage") for event in events[:-1]]
+
+    *running, before, last = usages(include_usage=True, continuous_usage_stats=True)
+    counts = [usage["completion_tokens"] for usage in (*running, before)]
+    assert counts == sorted(counts) and counts[0] < counts[-1]
+    assert {usage["prompt_tokens"] for usage in running} == {last["prompt_tokens"]}
+    assert before.items() <= last.items() and before["completion_tokens"] > 0
+    assert all(usages(continuous_usage_stats=True))
+    assert not any(usages(include_usage=True)[:-1])
+    assert not any(usages())
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_stop_string_is_part_of_the_answer_where_that_is_asked_for(
+    demo_server: Server, path: str, stream: bool
+) -> None:
+    is_chat = "chat" in path
+    asked = {"messages": QUESTION} if is_chat else {"prompt": "What is the capital of France?"}
+    body = {"model": "demo", "temperature": 0, "max_tokens": 20, "ignore_eos": True, **asked}
+
+    def said(**options: Any) -> str:
+        _, answer, _ = demo_server.request("POST", path, body | options)
+        if not options.get("stream"):
+            return text_of(answer["choices"][0])
+        events = [block for block in answer.split("\n\n") if block]
+        return "".join(text_of(json.loads(event[6:])["choices"][0]) for event in events[:-1])
+
+    def text_of(choice: dict[str, Any]) -> str:
+        message = choice.get("message") or choice.get("delta") or {}
+        return str(message.get("content", "") if is_chat else choice["text"])
+
+    whole = said()
+    stop = whole[8:11]
+    end = whole.index(stop)
+    assert said(stop=stop, stream=stream) == whole[:end]
+    shown: Any = {"stop": ["\0no", stop], "include_stop_str_in_output": True, "stream": stream}
+    assert said(**shown) == whole[:end] + stop
+    assert said(**shown | {"stop": None}) == whole

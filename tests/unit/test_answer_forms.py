@@ -66,9 +66,13 @@ def test_texts_that_begin_with_each_other_are_not_nested_without_end() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"guided_regex": "a+"}, "guided_regex"),
-        ({"guided_grammar": "x"}, "guided_grammar"),
-        ({"structured_outputs": {"regex": "a+"}}, "structured_outputs.regex"),
+        ({"guided_regex": "(a"}, "guided_regex"),
+        ({"guided_regex": "a" * 4097}, "guided_regex"),
+        ({"guided_regex": ["a"]}, "guided_regex"),
+        ({"guided_grammar": "start: x"}, "guided_grammar"),
+        ({"structured_outputs": {"regex": "(?=a)b"}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"grammar": "?start: x"}}, "structured_outputs.grammar"),
         ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
         ({"guided_choice": []}, "guided_choice"),
         ({"guided_choice": [""]}, "guided_choice[0]"),
@@ -91,24 +95,46 @@ def test_what_cannot_be_held_to_is_refused(fields: dict[str, Any], param: str) -
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "param"),
     [
-        {"response_format": {"type": "json_object"}},
-        {"json_schema": OBJECT},
-        {"guided_choice": ["a"]},
-        {"guided_regex": "a"},
-        {"structured_outputs": {"choice": ["a"]}},
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+        ({"json_schema": OBJECT}, "json_schema"),
+        ({"guided_json": OBJECT}, "guided_json"),
+        ({"structured_outputs": {"json": OBJECT}}, "structured_outputs.json"),
+        ({"guided_choice": [""]}, "guided_choice[0]"),
+        ({"guided_choice": ["a"], "guided_regex": "a"}, "guided_regex"),
     ],
 )
-def test_plain_completions_know_grammars_only(fields: dict[str, Any]) -> None:
-    def parsed(**fields: Any) -> openai_completions.Parsed:
-        return openai_completions.parse(json.dumps({"model": "m", "prompt": "x"} | fields).encode())
-
+def test_plain_completions_know_no_schemas(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as error:
-        parsed(**fields)
-    assert error.value.param == next(iter(fields))
-    assert parsed(response_format={"type": "text"})
-    assert parsed(grammar='root ::= "a"').requests[0].sampling.grammar == 'root ::= "a"'
+        completed(**fields)
+    assert error.value.param == param
+
+
+def completed(**fields: Any) -> str:
+    """The grammar of a completion."""
+    body = json.dumps({"model": "m", "prompt": "x"} | fields).encode()
+    return openai_completions.parse(body).requests[0].sampling.grammar
+
+
+@pytest.mark.parametrize(
+    ("fields", "grammar"),
+    [
+        ({"response_format": {"type": "text"}, "structured_outputs": {}}, ""),
+        ({"grammar": 'root ::= "a"'}, 'root ::= "a"'),
+        ({"guided_grammar": 'root ::= "a"'}, 'root ::= "a"'),
+        ({"structured_outputs": {"grammar": 'root ::= "a"'}}, 'root ::= "a"'),
+        ({"guided_choice": ["a", "b"]}, 'root ::= ("a" | "b")'),
+        ({"structured_outputs": {"choice": ["a"]}}, 'root ::= ("a")'),
+        ({"guided_regex": r"^yes|no\.$"}, r"root ::= [y][e][s] | [n][o][.]"),
+        ({"structured_outputs": {"regex": "(?:a|b)+"}}, "root ::= ([a]|[b])+"),
+    ],
+)
+def test_grammars_texts_and_patterns_are_forms_of_chats_and_of_completions(
+    fields: dict[str, Any], grammar: str
+) -> None:
+    assert completed(**fields) == parse(**fields).sampling.grammar == grammar
 
 
 def test_what_a_grammar_holds_is_said_without_thinking() -> None:

@@ -123,3 +123,35 @@ def test_a_thought_without_text_is_named() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         of_items(broken)
     assert caught.value.param == "input[1].content[0].text"
+
+
+GOAL = {"type": "function_call_output", "id": "fco_1", "name": "goal_objective"}
+
+
+@pytest.mark.parametrize("kind", ["function_call_output", "custom_tool_call_output"])
+def test_what_a_tool_says_without_a_call_is_told_behind_the_outputs_of_calls(kind: str) -> None:
+    goal = GOAL | {"type": kind, "namespace": "agent", "output": "tests pass"}
+    turns = of_items(call(1), goal, call(2), output(1), goal, output(2), said())
+    assert [turn["role"] for turn in turns] == [
+        *("assistant", "tool", "tool", "user", "user", "assistant")
+    ]
+    assert [turn["content"] for turn in turns[3:5]] == ["agent__goal_objective:\ntests pass"] * 2
+    parts = [{"type": "input_text", "text": text} for text in ("a", "b")]
+    [turn] = of_items(GOAL | {"output": parts})
+    assert turn == {"role": "user", "content": "goal_objective:\na\nb"}
+    with pytest.raises(InvalidRequestError) as caught:
+        of_items(GOAL)
+    assert caught.value.param == "input[1].output"
+
+
+def test_a_message_of_another_agent_is_told_as_far_as_it_can_be_read() -> None:
+    told = {"type": "input_text", "text": "Look at the tests."}
+    sealed = {"type": "encrypted_content", "encrypted_content": "x"}
+    message = {"type": "agent_message", "author": "/root", "recipient": "/root/looker"}
+    [turn] = of_items(message | {"content": [told, sealed]})
+    assert turn == {"role": "user", "content": "/root to /root/looker:\nLook at the tests."}
+    assert of_items(message | {"content": [sealed]}) == []
+    for broken, param in (({}, "content"), ({"content": [{"type": "odd"}]}, "content[0].type")):
+        with pytest.raises(InvalidRequestError) as caught:
+            of_items(message | broken)
+        assert caught.value.param == f"input[1].{param}"

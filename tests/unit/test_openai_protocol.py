@@ -216,6 +216,22 @@ def test_chunks_before_the_usage_say_that_they_have_none() -> None:
         assert ['"usage":null' in chunk.decode() for chunk in chunks] == [include_usage] * 2
 
 
+def test_each_chunk_says_how_many_tokens_were_counted_before_it() -> None:
+    encoder = openai.Encoder("m", include_usage=True)
+    chunks = []
+    for number, event in enumerate(
+        [TextDelta("He"), TextDelta("llo"), Finish(finish_reason="stop")]
+    ):
+        encoder.count(Usage(num_prompt_tokens=5, num_generated_tokens=number))
+        chunks += [json.loads(chunk) for chunk in encoder.chunks(0, event)]
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [0, 1, 2]
+    assert (chunks[2]["usage"]["prompt_tokens"], chunks[2]["usage"]["total_tokens"]) == (5, 7)
+    assert "tokens_per_second" not in chunks[2]["usage"]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        *({"content": "He"}, {"content": "llo"}, {})
+    ]
+
+
 @pytest.mark.parametrize(
     "events",
     [

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from snapllm import _patterns
-from snapllm._patterns import UnsupportedPatternError, anchored
+from snapllm._patterns import UnsupportedPatternError, anchored, grammar_of
 
 TEXTS = [
     *("", "a", "b", "ab", "aab", "abb", "x1", "12", "2024-05-01", "12-34", "a.b", "a..", "^", "]"),
@@ -115,3 +115,29 @@ def test_what_is_remembered_is_bounded_in_characters() -> None:
             longest = max(longest, len(written))
     assert longest > 0
     assert longest * (_patterns._remembered.cache_info().maxsize or 1 << 30) < 20 << 20
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(r"\d{4}-\d{2}-\d{2}", r"^a+b?$", r"(?:a|b)*", r"(a|)b", r"", r"a|", r"^", r"\W", r"[^a]"),
+        *(
+            r"\S+",
+            r".{2,3}",
+            r"a{2}",
+            r"[\]^-]",
+            r"(?P<user>\w+)@(\w+)\.com",
+            r"say \"\w+\"",
+            r"[(?:]",
+        ),
+        *(r"\n", r"\x41|\u00e9", r"(?:a(?:b|bb)){1,}", r"back\\slash", r"\/a", r"a*?"),
+    ],
+)
+def test_a_grammar_of_a_pattern_has_the_texts_that_it_matches_as_a_whole(pattern: str) -> None:
+    root, expression = grammar_of(pattern).split(" ::= ", 1)
+    assert root == "root"
+    read = re.compile(expression.replace(" | ", "|").replace('""', ""))
+    # Of those two, Python and ECMAScript think differently.
+    for text in set(TEXTS) - {"\xa0", "\u2028"}:
+        expected = re.fullmatch(pattern, text, re.ASCII) is not None
+        assert (read.fullmatch(text) is not None) is expected, text

@@ -12,6 +12,7 @@ from snapllm.errors import InvalidRequestError
 from snapllm.outputs import Finish, ToolCallDelta, ToolCallStart
 from snapllm.protocol import responses
 from snapllm.protocol.responses_answers import ResponseStream
+from snapllm.protocol.responses_items import input_to_keep
 
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}
 AGENTS = {
@@ -112,3 +113,24 @@ def test_the_answer_repeats_the_tools_as_they_were_given() -> None:
     said = ResponseStream(parsed.wire, parsed.tools).response["tools"]
     assert said[0] == {"description": None, "strict": None, **LOOK}
     assert said[1:] == [AGENTS, SEARCH]
+
+
+def test_items_of_the_conversation_offer_more_tools() -> None:
+    added = {"type": "additional_tools", "role": "developer", "tools": [AGENTS, SEARCH]}
+    hello = {"role": "user", "content": "Hi"}
+    parsed = parse(tools=[LOOK], input=[added, hello, added])
+    assert [tool.shown_name for tool in parsed.tools] == ["look", "agents__look", "agents__tell"]
+    assert len(parsed.request.messages) == 1
+    assert ResponseStream(parsed.wire, parsed.tools).response["tools"][0]["name"] == "look"
+    changed = {"type": "additional_tools", "tools": [LOOK | {"description": "Anew"}]}
+    [tool] = parse(tools=[LOOK], input=[hello, changed]).request.tools
+    assert tool.function.description == "Anew"
+    unnamed = parse(input=[changed]).conversation
+    for conversation, tools in (
+        (parsed.conversation, [AGENTS, SEARCH]),
+        (unnamed, changed["tools"]),
+    ):
+        kept = json.loads(input_to_keep(conversation)[0].data)
+        assert (kept["role"], kept["tools"]) == ("developer", tools)
+    broken = {"type": "additional_tools", "tools": [{"type": "local_shell"}]}
+    assert refused(input=[hello, broken]).param == "input[1].tools[0].type"

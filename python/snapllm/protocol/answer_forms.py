@@ -2,7 +2,7 @@
 
 References: OpenAI API, "Create chat completion" (`response_format`); llama-server, "POST
 /v1/chat/completions" (`json_schema`, `grammar`); vLLM, "Structured Outputs" (`structured_outputs`,
-and before it `guided_json` and `guided_choice`).
+and before it `guided_json`, `guided_choice`, `guided_regex` and `guided_grammar`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from snapllm._patterns import MAX_PATTERN, UnsupportedPatternError, grammar_of
 from snapllm._schemas import schema_text
 from snapllm.errors import InvalidRequestError
-from snapllm.protocol.openai_types import ChatCompletionRequest, Choices, ResponseFormat
+from snapllm.protocol.openai_types import Choices, ResponseFormat
 
 MAX_LETTERS = 65_536
 """Of all texts that an answer may be one of."""
 _MAX_LEVELS = 50
 """Of the expressions in each other that these become."""
 _PLAIN = " _-.,"
-_REFUSED = (
-    *("guided_regex", "guided_grammar"),
-    *(f"structured_outputs.{kind}" for kind in ("regex", "grammar", "structural_tag")),
-)
-"""Of vLLM's, those that are in forms of its own."""
 
 
 class AnswerForm(NamedTuple):
@@ -38,13 +34,15 @@ class AnswerForm(NamedTuple):
     """In GBNF."""
 
 
-def answer_form(wire: ChatCompletionRequest) -> AnswerForm:
+def answer_form(wire: Any) -> AnswerForm:
     """The form that a request asks for.
+
+    Args:
+        wire: The request; it has the fields of chat completions that ask for one.
 
     Raises:
         InvalidRequestError: It asks for several, or for one that cannot be held to.
     """
-    refuse_forms(wire, *_REFUSED)
     asked = _asked(wire)
     if len(asked) > 1:
         first, second = list(asked)[:2]
@@ -52,34 +50,38 @@ def answer_form(wire: ChatCompletionRequest) -> AnswerForm:
     return next(iter(asked.values()), AnswerForm())
 
 
-def refuse_forms(wire: object, *fields: str) -> None:
-    """Refuses forms that an answer cannot be held to: it would be taken for one that was.
-
-    Args:
-        wire: What may ask for them.
-        fields: Where; a field of a field after a dot.
+def grammar_form(wire: Any) -> AnswerForm:
+    """The same of a request whose answers schemas cannot be held to: only chats can.
 
     Raises:
-        InvalidRequestError: There is such a field; `param` names it.
+        InvalidRequestError: As of `answer_form`, or it asks for one.
     """
-    for field in fields:
-        value: object = wire
-        for name in field.split("."):
-            value = getattr(value, name, None)
-        if value is not None:
-            message = f"{field} is not supported here; grammar (GBNF) is"
-            raise InvalidRequestError(message, param=field)
+    form = answer_form(wire)
+    if form.json_schema:
+        raise _unsupported(form.field.removesuffix(".schema").removesuffix(".json_schema"))
+    return form
 
 
-def _asked(wire: ChatCompletionRequest) -> dict[str, AnswerForm]:
+def _unsupported(field: str) -> InvalidRequestError:
+    message = f"{field} is not supported here; grammar (GBNF) is"
+    return InvalidRequestError(message, param=field)
+
+
+def _asked(wire: Any) -> dict[str, AnswerForm]:
     asked: dict[str, AnswerForm] = {}
     if wire.response_format is not None and wire.response_format.type != "text":
         asked["response_format"] = _openai_form(wire.response_format)
     schemas = {"json_schema": wire.json_schema, "guided_json": wire.guided_json}
     choices = {"guided_choice": wire.guided_choice}
+    patterns = {"guided_regex": wire.guided_regex}
+    grammars = {"grammar": wire.grammar or None, "guided_grammar": wire.guided_grammar}
     if (of_vllm := wire.structured_outputs) is not None:
         schemas["structured_outputs.json"] = of_vllm.json
+        if of_vllm.structural_tag is not None:
+            raise _unsupported("structured_outputs.structural_tag")
         choices["structured_outputs.choice"] = of_vllm.choice
+        patterns["structured_outputs.regex"] = of_vllm.regex
+        grammars["structured_outputs.grammar"] = of_vllm.grammar
         if of_vllm.json_object:
             schemas["structured_outputs.json_object"] = {"type": "object"}
     asked |= {
@@ -92,8 +94,16 @@ def _asked(wire: ChatCompletionRequest) -> dict[str, AnswerForm]:
         for field, texts in choices.items()
         if texts is not None
     }
-    if wire.grammar:
-        asked["grammar"] = AnswerForm("grammar", grammar=wire.grammar)
+    asked |= {
+        field: AnswerForm(field, grammar=_grammar_of_pattern(pattern, field))
+        for field, pattern in patterns.items()
+        if pattern is not None
+    }
+    asked |= {
+        field: AnswerForm(field, grammar=_gbnf(grammar, field))
+        for field, grammar in grammars.items()
+        if grammar is not None
+    }
     return asked
 
 
@@ -115,6 +125,26 @@ def _schema(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
         return msgspec.json.decode(given, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequestError(f"{field} is no JSON schema: {error}", param=field) from None
+
+
+def _gbnf(grammar: str, field: str) -> str:
+    """The grammar, where it is in GBNF, which vLLM takes beside forms of its own."""
+    if field != "grammar" and "::=" not in grammar:
+        raise _unsupported(field)
+    return grammar
+
+
+def _grammar_of_pattern(pattern: str, field: str) -> str:
+    if len(pattern) > MAX_PATTERN:
+        message = f"{field} has {len(pattern)} characters, at most {MAX_PATTERN} are allowed"
+        raise InvalidRequestError(message, param=field)
+    try:
+        return grammar_of(pattern)
+    except UnsupportedPatternError as error:
+        fault = f"no grammar can be made of {error}"
+    except (ValueError, RecursionError) as error:
+        fault = f"{pattern!r} is no regular expression: {error}"
+    raise InvalidRequestError(f"{field}: {fault}", param=field)
 
 
 def _grammar_of(texts: Choices, field: str) -> str:

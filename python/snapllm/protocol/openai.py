@@ -19,6 +19,7 @@ from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     ChatEvent,
     ChatResult,
+    Completion,
     Finish,
     FinishReason,
     ReasoningDelta,
@@ -39,11 +40,12 @@ from snapllm.protocol.openai_functions import (
     refuse_mixed,
 )
 from snapllm.protocol.openai_logprobs import ChatLogprobs, logprob_objects
-from snapllm.protocol.openai_sampling import sampling_options
+from snapllm.protocol.openai_sampling import sampling_options, token_limit
 from snapllm.protocol.openai_tools import CallStream, call_object, custom_names, read_tools
 from snapllm.protocol.openai_types import (
     ChatCompletionRequest,
     ReasoningEffort,
+    StreamOptions,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
         OpenAiModel,
         OpenAiModelList,
     )
-    from snapllm.protocol.stream_types import ChatChunk, ChatChunkChoice, ChatDelta, NoUsage
+    from snapllm.protocol.stream_types import ChatChunk, ChatChunkChoice, ChatDelta, PieceUsage
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _encode = msgspec.json.encode
@@ -71,6 +73,12 @@ class Parsed(msgspec.Struct, frozen=True):
     """The names of those of its tools that are no functions."""
     has_functions: bool = False
     """Whether its tools are `functions`, and a call is a `function_call`."""
+    has_running_usage: bool = False
+    """Whether each chunk brings the usage so far."""
+    shown_stops: tuple[str, ...] = ()
+    """The stop strings that belong to the answer that they end."""
+    grammar_field: str = ""
+    """Where the grammar stands that it must match."""
 
 
 def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> Parsed:
@@ -109,12 +117,21 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
         json_schema_field=form.field if form.json_schema else "",
         template_kwargs=template_kwargs,
         sampling=sampling_options(wire, num_logprobs, form.grammar),
-        max_tokens=wire.max_completion_tokens or wire.max_tokens or default_max_tokens,
+        max_tokens=token_limit(wire, default_max_tokens),
         stop=_stop(wire),
         n=wire.n or 1,
     )
-    include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
-    return Parsed(request, bool(wire.stream), include_usage, custom_names(wire), has_functions)
+    options = wire.stream_options or StreamOptions()
+    return Parsed(
+        request,
+        bool(wire.stream),
+        bool(options.include_usage),
+        custom_names(wire),
+        has_functions,
+        bool(options.continuous_usage_stats),
+        request.stop if wire.include_stop_str_in_output else (),
+        form.field,
+    )
 
 
 def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
@@ -158,9 +175,15 @@ def _stop(wire: ChatCompletionRequest) -> tuple[str, ...]:
     return (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop)
 
 
-def usage_object(usage: Usage, speed: float) -> CompletionUsage:
-    """The `usage` of an answer."""
-    return {
+def stop_text(end: Finish | ChatResult | Completion, shown_stops: Collection[str]) -> str:
+    """What follows an answer's text: the stop string that ended it, where it is one to show."""
+    stop = end.stop_sequence
+    return stop if stop is not None and stop in shown_stops else ""
+
+
+def usage_object(usage: Usage, speed: float | None = None) -> CompletionUsage:
+    """The `usage` of an answer; without a speed, of an answer so far."""
+    counts: CompletionUsage = {
         "prompt_tokens": usage.num_prompt_tokens,
         "completion_tokens": usage.num_generated_tokens,
         "total_tokens": usage.num_prompt_tokens + usage.num_generated_tokens,
@@ -171,8 +194,10 @@ def usage_object(usage: Usage, speed: float) -> CompletionUsage:
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
-        "tokens_per_second": round(speed, 2),
     }
+    if speed is not None:
+        counts["tokens_per_second"] = round(speed, 2)
+    return counts
 
 
 def add_usage(answers: Sequence[Finish | ChatResult]) -> tuple[Usage, float]:
@@ -191,11 +216,16 @@ def _logprobs_object(entries: list[TokenLogprob]) -> ChatLogprobs:
 
 
 def _message(
-    result: ChatResult, custom_tools: Collection[str], *, has_functions: bool
+    result: ChatResult,
+    custom_tools: Collection[str],
+    shown_stops: Collection[str],
+    *,
+    has_functions: bool,
 ) -> AnswerMessage:
+    content = result.content + stop_text(result, shown_stops)
     message: AnswerMessage = {
         "role": "assistant",
-        "content": None if result.tool_calls and not result.content else result.content,
+        "content": None if result.tool_calls and not content else content,
         "refusal": None,
     }
     if result.reasoning:
@@ -220,7 +250,7 @@ class _Head(TypedDict):
 class Encoder:
     """Writes the answer to one request, whole or as chunks.
 
-    Where the last chunk brings the usage, all others say that they do not.
+    Where the last chunk brings the usage, all others say that they do not, or what it is so far.
     """
 
     def __init__(
@@ -231,15 +261,18 @@ class Encoder:
         has_functions: bool = False,
         include_usage: bool = False,
         has_logprobs: bool = False,
+        shown_stops: Collection[str] = (),
     ) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
         self._model = model
-        self._no_usage: NoUsage = {"usage": None} if include_usage else {}
+        self._usage: PieceUsage = {"usage": None} if include_usage else {}
         self._custom_tools = custom_tools
         self._has_functions = has_functions
         self._has_logprobs = has_logprobs
+        self._shown_stops = shown_stops
         self._calls: dict[int, CallStream | FunctionStream] = {}
         self._around_content: dict[int, tuple[bytes, bytes]] = {}
+        self._have_content: set[int] = set()
         self._created = int(time.time())
 
     def response(self, results: list[ChatResult]) -> bytes:
@@ -247,7 +280,12 @@ class Encoder:
         choices: list[ChatChoice] = [
             {
                 "index": index,
-                "message": _message(result, self._custom_tools, has_functions=self._has_functions),
+                "message": _message(
+                    result,
+                    self._custom_tools,
+                    self._shown_stops,
+                    has_functions=self._has_functions,
+                ),
                 "logprobs": _logprobs_object(result.logprobs) if self._has_logprobs else None,
                 "finish_reason": self._reason(result.finish_reason),
             }
@@ -263,6 +301,11 @@ class Encoder:
             "usage": usage_object(*add_usage(results)),
         }
         return _encode(body)
+
+    def count(self, usage: Usage) -> None:
+        """Makes the next chunks say how many tokens there are so far."""
+        self._usage = {"usage": usage_object(usage)}
+        self._around_content.clear()
 
     def first_chunk(self, index: int) -> bytes:
         """The chunk that opens a choice: without a content, which calls leave empty."""
@@ -282,7 +325,9 @@ class Encoder:
         deltas = calls.rest() if isinstance(event, Finish) else calls.deltas(event)
         chunks = [self._chunk(index, delta) for delta in deltas]
         if isinstance(event, Finish):
-            is_empty = index not in self._around_content and not calls.has_begun
+            if stop := stop_text(event, self._shown_stops):
+                chunks.append(self._text_chunk(index, TextDelta(stop)))
+            is_empty = index not in self._have_content and not calls.has_begun
             delta: ChatDelta = {"content": ""} if is_empty else {}
             chunks.append(self._chunk(index, delta, reason=self._reason(event.finish_reason)))
         return chunks
@@ -308,6 +353,7 @@ class Encoder:
     def _text_chunk(self, index: int, event: TextDelta) -> bytes:
         """The chunk of a piece of content. Those of one choice differ in nothing else: most are
         not encoded anew."""
+        self._have_content.add(index)
         around = self._around_content.get(index)
         if around is None:
             mark = b'"content":""'  # not in a string, whose quotes are escaped
@@ -327,7 +373,7 @@ class Encoder:
         choice: ChatChunkChoice = {"index": index, "delta": delta, "finish_reason": reason}
         if logprobs:
             choice["logprobs"] = _logprobs_object(logprobs)
-        chunk: ChatChunk = {**self._head(), "choices": [choice], **self._no_usage}
+        chunk: ChatChunk = {**self._head(), "choices": [choice], **self._usage}
         return _encode(chunk)
 
 

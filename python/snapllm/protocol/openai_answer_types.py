@@ -38,7 +38,8 @@ class CompletionUsage(TypedDict):
     total_tokens: int
     prompt_tokens_details: PromptTokens
     completion_tokens_details: CompletionTokens
-    tokens_per_second: float
+    tokens_per_second: NotRequired[float]
+    """Not of an answer that goes on."""
 
 
 class CalledFunction(TypedDict):

@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,18 +36,26 @@ from snapllm.params import (
     ModelName,
     Penalty,
     RepeatPenalty,
-    SamplingOptions,
     Seed,
     StopList,
     StopSequence,
     Temperature,
     TopP,
 )
-from snapllm.protocol.answer_forms import refuse_forms
+from snapllm.protocol.answer_forms import grammar_form
 from snapllm.protocol.decoding import decode_body
-from snapllm.protocol.openai import usage_object
-from snapllm.protocol.openai_sampling import sampling_options
-from snapllm.protocol.openai_types import LogitBias, NumChoices, StreamOptions, TopKOrAll
+from snapllm.protocol.openai import stop_text, usage_object
+from snapllm.protocol.openai_sampling import sampling_options, token_limit
+from snapllm.protocol.openai_types import (
+    Choices,
+    LogitBias,
+    NumChoices,
+    NumPredicted,
+    ResponseFormat,
+    StreamOptions,
+    StructuredOutputs,
+    TopKOrAll,
+)
 
 if TYPE_CHECKING:
     from snapllm.protocol.openai_answer_types import (
@@ -56,7 +64,7 @@ if TYPE_CHECKING:
         CompletionLogprobs,
         CompletionUsage,
     )
-    from snapllm.protocol.stream_types import CompletionPiece, NoUsage
+    from snapllm.protocol.stream_types import CompletionPiece, PieceUsage
 
 _encode = msgspec.json.encode
 _new_decoder = partial(codecs.getincrementaldecoder("utf-8"), "replace")
@@ -64,10 +72,6 @@ _MAX_LEAD = 8  # tokens in which a prompt's first character is whole, whatever c
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own."""
 MAX_CHOICES = 256
-_OTHER_FORMS = (
-    *("json_schema", "structured_outputs"),
-    *("guided_json", "guided_choice", "guided_regex", "guided_grammar"),
-)
 
 
 class CompletionsRequest(msgspec.Struct, kw_only=True):
@@ -77,17 +81,20 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     prompt: str | list[str | TokenId | list[TokenId]]
     max_tokens: Annotated[int, Meta(ge=0, le=INT32_MAX)] | None = None
     """0 = nothing is generated: for the log probabilities of the prompt, with `echo`."""
+    n_predict: NumPredicted | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopKOrAll | None = None
     min_p: MinP | None = None
     repeat_penalty: RepeatPenalty | None = None
+    repetition_penalty: RepeatPenalty | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
     ignore_eos: bool | None = None
     min_tokens: MinTokens | None = None
     stop: StopSequence | StopList | None = None
+    include_stop_str_in_output: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: NumChoices | None = None
@@ -97,13 +104,13 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
     echo: bool | None = None
     suffix: str | None = None
     grammar: str | None = None
-    response_format: Any = None
-    json_schema: Any = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_choice: Any = None
-    guided_regex: Any = None
-    guided_grammar: Any = None
+    response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_choice: Choices | None = None
+    guided_regex: str | None = None
+    guided_grammar: str | None = None
 
 
 _decoder = msgspec.json.Decoder(CompletionsRequest)
@@ -120,6 +127,12 @@ class Parsed(msgspec.Struct, frozen=True):
     num_choices: int = 1
     """Answers to each prompt that are returned, the best of all that there are."""
     has_logprobs: bool = False
+    has_running_usage: bool = False
+    """Whether each chunk brings the usage so far."""
+    shown_stops: tuple[str, ...] = ()
+    """The stop strings that belong to the answer that they end."""
+    grammar_field: str = ""
+    """Where the grammar stands that it must match."""
 
 
 def parse(body: bytes) -> Parsed:
@@ -129,9 +142,6 @@ def parse(body: bytes) -> Parsed:
         InvalidRequestError: The body does not fit; `param` names the field at fault.
     """
     wire = decode_body(body, _decoder)
-    if wire.response_format != {"type": "text"}:
-        refuse_forms(wire, "response_format")
-    refuse_forms(wire, *_OTHER_FORMS)
     num_choices = wire.n or 1
     num_answers = _num_answers(wire, num_choices)
     prompts = _prompts(wire.prompt)
@@ -140,28 +150,35 @@ def parse(body: bytes) -> Parsed:
     if wire.echo and wire.suffix:
         raise InvalidRequestError("echo does not go with a suffix", param="echo")
     has_prompt_logprobs = wire.echo and wire.logprobs is not None
-    stop = wire.stop if wire.stop is not None else ()
+    stop = (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ())
+    form = grammar_form(wire)
+    is_compared = num_answers > num_choices
+    num_logprobs = 0 if wire.logprobs is None and is_compared else wire.logprobs
+    sampling = sampling_options(wire, num_logprobs, form.grammar)
     requests = [
         CompletionRequest(
             model=wire.model,
             prompt=prompt,
             suffix=wire.suffix or "",
-            sampling=_sampling(wire, is_compared=num_answers > num_choices),
-            max_tokens=DEFAULT_COMPLETION_TOKENS if wire.max_tokens is None else wire.max_tokens,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            sampling=sampling,
+            max_tokens=token_limit(wire, DEFAULT_COMPLETION_TOKENS),
+            stop=stop,
             n=num_answers,
             num_prompt_logprobs=wire.logprobs or 0 if has_prompt_logprobs else -1,
         )
         for prompt in prompts
     ]
-    include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
+    options = wire.stream_options or StreamOptions()
     return Parsed(
         requests,
         bool(wire.echo),
         bool(wire.stream),
-        include_usage,
+        bool(options.include_usage),
         num_choices,
         wire.logprobs is not None,
+        bool(options.continuous_usage_stats),
+        stop if wire.include_stop_str_in_output else (),
+        form.field,
     )
 
 
@@ -193,11 +210,6 @@ def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]
     if tokens:
         raise InvalidRequestError("prompt mixes tokens and texts", param="prompt")
     return [part for part in prompt if not isinstance(part, int)]
-
-
-def _sampling(wire: CompletionsRequest, *, is_compared: bool) -> SamplingOptions:
-    num_logprobs = 0 if wire.logprobs is None and is_compared else wire.logprobs
-    return sampling_options(wire, num_logprobs, wire.grammar)
 
 
 def choose(answers: Sequence[Completion], parsed: Parsed) -> list[Completion]:
@@ -313,11 +325,14 @@ class _Head(TypedDict):
 class Encoder:
     """Writes the answer to one request, whole or as chunks.
 
-    Where the last chunk brings the usage, all others say that they do not.
+    Where the last chunk brings the usage, all others say that they do not, or what it is so far.
     """
 
-    def __init__(self, model: str, *, include_usage: bool = False) -> None:
-        self._no_usage: NoUsage = {"usage": None} if include_usage else {}
+    def __init__(
+        self, model: str, *, include_usage: bool = False, shown_stops: Collection[str] = ()
+    ) -> None:
+        self._shown_stops = shown_stops
+        self._usage: PieceUsage = {"usage": None} if include_usage else {}
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._model = model
         self._created = int(time.time())
@@ -328,7 +343,7 @@ class Encoder:
         choices: list[CompletionChoice] = [
             {
                 "index": index,
-                "text": echo + result.text,
+                "text": echo + result.text + stop_text(result, self._shown_stops),
                 "logprobs": _logprobs_object(result.prompt_logprobs, result.logprobs, _Place(echo)),
                 "finish_reason": result.finish_reason,
             }
@@ -336,6 +351,10 @@ class Encoder:
         ]
         body: CompletionAnswer = {**self._head(), "choices": choices, "usage": usage}
         return _encode(body)
+
+    def count(self, usage: Usage) -> None:
+        """Makes the next chunks say how many tokens there are so far."""
+        self._usage = {"usage": usage_object(usage)}
 
     def echo(self, index: int, text: str) -> bytes:
         """The chunk that repeats the prompt; the first of its choice."""
@@ -346,7 +365,10 @@ class Encoder:
         """A chunk of one choice."""
         # The tokens' own texts: a stop string may begin within the last.
         logprobs = _logprobs_object(chunk.prompt_logprobs, chunk.logprobs, self._places[index])
-        return self._chunk(index, chunk.text, logprobs, chunk.finish_reason)
+        text = chunk.text
+        if chunk.finish is not None:
+            text += stop_text(chunk.finish, self._shown_stops)
+        return self._chunk(index, text, logprobs, chunk.finish_reason)
 
     def usage_chunk(self, usage: CompletionUsage) -> bytes:
         """The last chunk of a stream whose client asked for usage."""
@@ -371,7 +393,7 @@ class Encoder:
             "logprobs": logprobs,
             "finish_reason": reason,
         }
-        piece: CompletionPiece = {**self._head(), "choices": [choice], **self._no_usage}
+        piece: CompletionPiece = {**self._head(), "choices": [choice], **self._usage}
         return _encode(piece)
 
 

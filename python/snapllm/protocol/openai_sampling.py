@@ -35,6 +35,10 @@ def sampling_options(
     chosen = {
         name: value for name in SAMPLING_FIELDS if (value := getattr(wire, name, None)) is not None
     }
+    penalty = getattr(wire, "repetition_penalty", None)
+    if penalty is not None and chosen.setdefault("repeat_penalty", penalty) != penalty:
+        message = "repetition_penalty is another name of repeat_penalty, which differs"
+        raise InvalidRequestError(message, param="repetition_penalty")
     if grammar:
         chosen["grammar"] = check_grammar(grammar)
     if chosen.get("top_k") == -1:
@@ -46,6 +50,19 @@ def sampling_options(
             (_token_id(token), bias) for token, bias in wire.logit_bias.items()
         )
     return SamplingOptions(**chosen)
+
+
+def token_limit(wire: Any, default: int) -> int:
+    """How long an answer gets at most: what a request says by the first name that it has for it,
+    of OpenAI's and llama-server's.
+
+    Args:
+        wire: The request.
+        default: What it gets where the request does not say.
+    """
+    names = ("max_completion_tokens", "max_tokens", "n_predict")
+    given = (getattr(wire, name, None) for name in names)
+    return next((limit for limit in given if limit is not None), default)
 
 
 def _token_id(text: str) -> int:

@@ -1,8 +1,8 @@
 """The fields of OpenAI's chat completions API that SnapLLM reads.
 
 Reference: OpenAI API, "Create chat completion". Fields not listed are ignored; `min_p`, `top_k`,
-`repeat_penalty`, `ignore_eos`, `chat_template_kwargs` and what `answer_forms` reads beside
-`response_format` are extensions that llama-server and vLLM have, too.
+`repeat_penalty`, `n_predict`, `ignore_eos`, `chat_template_kwargs` and what `answer_forms` reads
+beside `response_format` are extensions that llama-server and vLLM have, too.
 """
 
 from __future__ import annotations
@@ -36,11 +36,16 @@ NumChoices = Annotated[int, Meta(ge=1, le=128)]
 TopKOrAll = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """Of the likeliest tokens; 0, and -1 as vLLM has it, = all."""
 
+NumPredicted = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
+"""llama-server's name of `max_tokens`; 0 = none, -1 = as many as the context holds."""
+
 
 class StreamOptions(msgspec.Struct):
     """Options of a streamed answer."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """Whether each chunk says how many tokens there are so far, as vLLM has it."""
 
 
 class JsonSchema(msgspec.Struct):
@@ -66,8 +71,8 @@ class StructuredOutputs(msgspec.Struct):
     json: dict[str, Any] | str | None = None
     choice: Choices | None = None
     json_object: bool | None = None
-    regex: Any = None
-    grammar: Any = None
+    regex: str | None = None
+    grammar: str | None = None
     structural_tag: Any = None
 
 
@@ -142,17 +147,20 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
+    n_predict: NumPredicted | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopKOrAll | None = None
     min_p: MinP | None = None
     repeat_penalty: RepeatPenalty | None = None
+    repetition_penalty: RepeatPenalty | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
     ignore_eos: bool | None = None
     min_tokens: MinTokens | None = None
     stop: StopSequence | StopList | None = None
+    include_stop_str_in_output: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: NumChoices | None = None
@@ -169,8 +177,8 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_choice: Choices | None = None
-    guided_regex: Any = None
-    guided_grammar: Any = None
+    guided_regex: str | None = None
+    guided_grammar: str | None = None
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None

@@ -55,12 +55,14 @@ APPLIED: dict[type, dict[str, Any]] = {
         **_TOOLS,
         "logprobs": False,
         "top_logprobs": 0,
+        "include_stop_str_in_output": False,
         "stream": False,
     },
     CompletionsRequest: {
         **_of(_SAMPLING, *SAMPLING_FIELDS),
         **_of(CompletionRequest(prompt=""), "n", "suffix"),
         "max_tokens": DEFAULT_COMPLETION_TOKENS,
+        "include_stop_str_in_output": False,
         "echo": False,
         "stream": False,
     },
@@ -77,7 +79,7 @@ APPLIED: dict[type, dict[str, Any]] = {
         "background": False,
         "truncation": "disabled",
     },
-    StreamOptions: {"include_usage": False},
+    StreamOptions: {"include_usage": False, "continuous_usage_stats": False},
     MessagesRequest: {**_of(_SAMPLING, "temperature", "top_p", "top_k"), "stream": False},
     MessagesToolChoice: {"disable_parallel_tool_use": not _CHAT.parallel_tool_calls},
     # It has one since it is a request that must have one.
@@ -88,6 +90,11 @@ APPLIED: dict[type, dict[str, Any]] = {
 
 _FOR_EVER = {"ttl_seconds": "`null` = for ever."}
 _ACTIVE = {"model": "By default the active model.", "model_id": "Another name of `model`."}
+_OTHER_NAMES = {
+    "n_predict": "`max_tokens` by llama-server's name, which goes last; -1 = as many as the "
+    "context holds, 0 = none.",
+    "repetition_penalty": "`repeat_penalty` by vLLM's name.",
+}
 _NO_THINKING = "By default the model does not think."
 
 NOTES: dict[type, dict[str, str]] = {
@@ -95,10 +102,11 @@ NOTES: dict[type, dict[str, str]] = {
         "max_tokens": "By default what the server's --default-max-tokens says: "
         f"{DEFAULT_MAX_TOKENS} without it.",
         "max_completion_tokens": "`max_tokens` by its newer name, which goes first.",
+        **_OTHER_NAMES,
         "reasoning_effort": _NO_THINKING,
         "continue_final_message": "By default what the last message has as `prefix`.",
     },
-    CompletionsRequest: {"best_of": "By default `n`."},
+    CompletionsRequest: {"best_of": "By default `n`.", **_OTHER_NAMES},
     EmbeddingsRequest: {"dimensions": "By default all that the model has."},
     ImagesRequest: {
         "model": "Empty = the active model.",

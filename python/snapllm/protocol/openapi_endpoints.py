@@ -86,6 +86,12 @@ ENDPOINTS = (
         "Whether the server answers, and which models it has",
         answer=server_facts.HealthAnswer,
     ),
+    Endpoint(
+        "get",
+        "/api/hello",
+        "Anthropic: whether the server answers",
+        answer=server_facts.HelloAnswer,
+    ),
     Endpoint("get", "/metrics", "Counters in Prometheus' text format", answer="text/plain"),
     Endpoint(
         "get",

@@ -18,8 +18,14 @@ from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import thinking_options
 from snapllm.protocol.openai_sampling import sampling_options
 from snapllm.protocol.responses_input import messages_of
-from snapllm.protocol.responses_items import Conversation, KeptResponses, NothingKept, resolve
-from snapllm.protocol.responses_tools import ClientTool, offer, read_tools
+from snapllm.protocol.responses_items import (
+    Conversation,
+    KeptResponses,
+    NothingKept,
+    placed_items,
+    resolve,
+)
+from snapllm.protocol.responses_tools import ClientTool, offer, read_tools, with_additional
 from snapllm.protocol.responses_types import (
     DEFAULT_MAX_OUTPUT_TOKENS,
     InputTokensRequest,
@@ -90,7 +96,9 @@ def _prompt(
     if wire.conversation:
         raise InvalidRequestError("conversation is not supported", param="conversation")
     conversation = resolve(wire, kept or NothingKept())
-    tools = read_tools(wire.tools or ())
+    tools = with_additional(
+        read_tools(wire.tools or ()), placed_items(wire.instructions, conversation)
+    )
     offered, mode = offer(tools, wire.tool_choice)
     thinking, template_kwargs = thinking_options(wire.reasoning.effort if wire.reasoning else None)
     request = ChatRequest(

@@ -6,7 +6,6 @@ Reference: OpenAI API, "Create a model response", `input` and `instructions`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from snapllm._checks import convert
@@ -23,11 +22,17 @@ from snapllm.conversation import (
 )
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.carried_reasoning import decode_reasoning
-from snapllm.protocol.responses_items import Conversation
+from snapllm.protocol.responses_items import Conversation, placed_items
 from snapllm.protocol.responses_tools import shown_name
-from snapllm.protocol.responses_types import InputItem, InputPart, ReasoningPart
+from snapllm.protocol.responses_types import (
+    ADDITIONAL_TOOLS,
+    InputItem,
+    InputPart,
+    ReasoningPart,
+)
 
 _CALLS = ("function_call", "custom_tool_call")
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 # What tools left behind that OpenAI runs within an answer; the answer says what they found.
 _HOSTED = re.compile(
     r"(?:web_search|file_search|code_interpreter|image_generation|mcp)_call"
@@ -46,10 +51,8 @@ def messages_of(
     turns = _Turns()
     if isinstance(instructions, str) and instructions:
         turns.add(Message("system", instructions))
-    elif instructions:
-        _add_items(turns, instructions, "instructions")
-    _add_items(turns, conversation.before, "previous_response_id")
-    _add_items(turns, conversation.own, "input")
+    for where, item in placed_items(instructions, conversation):
+        _add_item(turns, item, where)
     return turns.messages()
 
 
@@ -59,11 +62,24 @@ class _Turns:
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._thoughts: list[str] = []  # of the last one
+        self._remarks: list[Message] = []  # that follow it and the outputs of its calls
 
     def add(self, message: Message) -> None:
         """Begins another turn."""
         self._end_thoughts()
+        if message.role != "tool":
+            self._end_remarks()
         self._messages.append(message)
+
+    def remark(self, content: str | list[ContentPart]) -> None:
+        """Adds a turn that tells the model something which it did not ask for. It never stands
+        between calls and their outputs: templates expect these to follow each other."""
+        message = Message("user", content)
+        last = self._messages[-1] if self._messages else None
+        if last is not None and (last.tool_calls or last.role == "tool"):
+            self._remarks.append(message)
+        else:
+            self.add(message)
 
     def going_on(self, item: InputItem) -> Message:
         """The assistant's turn that the item is part of; a new one where it begins another answer.
@@ -87,6 +103,7 @@ class _Turns:
     def messages(self) -> list[Message]:
         """All of them."""
         self._end_thoughts()
+        self._end_remarks()
         return self._messages
 
     def _end_thoughts(self) -> None:
@@ -94,10 +111,9 @@ class _Turns:
             self._messages[-1].reasoning_content = "\n".join(self._thoughts)
             self._thoughts = []
 
-
-def _add_items(turns: _Turns, items: Sequence[InputItem], field: str) -> None:
-    for i, item in enumerate(items):
-        _add_item(turns, item, f"{field}[{i}]")
+    def _end_remarks(self) -> None:
+        self._messages += self._remarks
+        self._remarks = []
 
 
 def _add_item(turns: _Turns, item: InputItem, where: str) -> None:
@@ -123,16 +139,46 @@ def _add_item(turns: _Turns, item: InputItem, where: str) -> None:
         turn = turns.going_on(item)
         turn.tool_calls = turn.tool_calls or []
         turn.tool_calls.append(_call(item, where))
-    elif item.kind in ("function_call_output", "custom_tool_call_output"):
-        for field in ("call_id", "output"):
-            if getattr(item, field) is None:
-                raise InvalidRequestError(f"{where}.{field} is required", param=f"{where}.{field}")
-        output = _content(item.output or "", f"{where}.output")
-        turns.add(Message("tool", output, tool_call_id=item.call_id))
-    elif not _HOSTED.fullmatch(item.kind):
+    elif item.kind in _OUTPUTS:
+        _add_output(turns, item, where)
+    elif item.kind == "agent_message":
+        if said := _of_agent(item, f"{where}.content"):
+            turns.remark(_named(" to ".join(filter(None, (item.author, item.recipient))), said))
+    elif item.kind != ADDITIONAL_TOOLS and not _HOSTED.fullmatch(item.kind):
         raise InvalidRequestError(
             f"{where}: items of type {item.kind!r} are not supported", param=f"{where}.type"
         )
+
+
+def _add_output(turns: _Turns, item: InputItem, where: str) -> None:
+    """Adds the output of a call, or what a client's tool says without one: Codex tells the model
+    so what its user changed."""
+    is_asked_for = item.call_id is not None or not item.name
+    for field in ("call_id", "output") if is_asked_for else ("output",):
+        if getattr(item, field) is None:
+            raise InvalidRequestError(f"{where}.{field} is required", param=f"{where}.{field}")
+    output = _content(item.output or "", f"{where}.output")
+    if is_asked_for:
+        turns.add(Message("tool", output, tool_call_id=item.call_id))
+    else:
+        turns.remark(_named(shown_name(item.name or "", item.namespace), output))
+
+
+def _of_agent(item: InputItem, where: str) -> str | list[ContentPart]:
+    """What another agent says, but for what only OpenAI's servers can read of it."""
+    if item.content is None:
+        raise InvalidRequestError(f"{where} is required", param=where)
+    if isinstance(item.content, str):
+        return item.content
+    parts = enumerate(item.content)
+    return [
+        _part(part, f"{where}[{i}]") for i, part in parts if part.get("type") != "encrypted_content"
+    ]
+
+
+def _named(name: str, content: str | list[ContentPart]) -> list[ContentPart]:
+    """A content under the name of whom it comes from."""
+    return [ContentPart("text", f"{name}:"), *_parts(content)]
 
 
 def _call(item: InputItem, where: str) -> MessageToolCall:

@@ -7,7 +7,7 @@ and "List input items".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -15,7 +15,12 @@ from msgspec import Meta
 
 from snapllm._checks import convert
 from snapllm.errors import InvalidRequestError, NotFoundError, PreviousResponseNotFoundError
-from snapllm.protocol.responses_types import MAX_ITEMS, InputItem, InputTokensRequest
+from snapllm.protocol.responses_types import (
+    ADDITIONAL_TOOLS,
+    MAX_ITEMS,
+    InputItem,
+    InputTokensRequest,
+)
 
 if TYPE_CHECKING:
     from snapllm.protocol.responses_answer_types import DeletedResponse
@@ -112,6 +117,19 @@ def _resolved(item: InputItem, kept: KeptResponses, where: str) -> InputItem:
     return _decoder.decode(found.data)
 
 
+def placed_items(
+    instructions: str | list[InputItem] | None, conversation: Conversation
+) -> Iterator[tuple[str, InputItem]]:
+    """All items that the model is to know of, each with its place, for errors."""
+    for field, items in (
+        ("instructions", instructions if isinstance(instructions, list) else ()),
+        ("previous_response_id", conversation.before),
+        ("input", conversation.own),
+    ):
+        for i, item in enumerate(items):
+            yield f"{field}[{i}]", item
+
+
 def input_to_keep(conversation: Conversation) -> list[KeptItem]:
     """All items of a request's input, as they are listed later."""
     items = list(conversation.kept_before)
@@ -133,7 +151,8 @@ def _listed(item: InputItem, position: int) -> KeptItem:
         is_output = item.role == "assistant"
         part = {"type": "output_text" if is_output else "input_text", "text": content}
         content = [part | ({"annotations": []} if is_output else {})]
-    full = msgspec.structs.replace(item, type=item.kind, status=status, content=content)
+    role = item.role or ("developer" if item.kind == ADDITIONAL_TOOLS else None)
+    full = msgspec.structs.replace(item, type=item.kind, status=status, content=content, role=role)
     if full.id is None:
         # Of what it holds and where it stands: a history that is sent again is kept once.
         digest = hashlib.sha256(b"%d %s" % (position, _encode(full))).hexdigest()[:48]

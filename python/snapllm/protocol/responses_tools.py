@@ -8,7 +8,7 @@ function of one text. Their calls are written as calls of what the client define
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +24,8 @@ from snapllm.conversation import (
 )
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.responses_types import (
+    ADDITIONAL_TOOLS,
+    InputItem,
     ResponsesAllowedTool,
     ResponsesTool,
     ResponsesToolChoice,
@@ -57,21 +59,43 @@ def shown_name(name: str, namespace: str | None) -> str:
     return f"{namespace}__{name}" if namespace else name
 
 
-def read_tools(forms: Sequence[Mapping[str, Any]]) -> list[ClientTool]:
+def read_tools(forms: Sequence[Mapping[str, Any]], field: str = "tools") -> list[ClientTool]:
     """The tools that the model can have; those that only OpenAI runs are left out.
+
+    Args:
+        forms: The tools as the client gave them.
+        field: Where.
 
     Raises:
         InvalidRequestError: A tool is of another type, or incomplete.
     """
     tools: list[ClientTool] = []
     for i, form in enumerate(forms):
-        where = f"tools[{i}]"
+        where = f"{field}[{i}]"
         definition = convert(form, ResponsesTool, where)
         if definition.type == "namespace":
             tools += _of_namespace(definition, where)
         elif not _HOSTED.fullmatch(definition.type):
             tools.append(_tool(definition, None, where))
     return tools
+
+
+def with_additional(
+    tools: Sequence[ClientTool], items: Iterable[tuple[str, InputItem]]
+) -> list[ClientTool]:
+    """The tools and those that items of the conversation add, each with its place in the request.
+    Of several with one name the last counts: what a history holds may come again, changed.
+
+    Raises:
+        InvalidRequestError: As of `read_tools`.
+    """
+    added = {
+        tool.shown_name: tool
+        for where, item in items
+        if item.kind == ADDITIONAL_TOOLS
+        for tool in read_tools(item.tools or (), f"{where}.tools")
+    }
+    return [*(tool for tool in tools if tool.shown_name not in added), *added.values()]
 
 
 def _of_namespace(namespace: ResponsesTool, where: str) -> Iterator[ClientTool]:

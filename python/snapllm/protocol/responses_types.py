@@ -99,6 +99,9 @@ class InputItem(msgspec.Struct, omit_defaults=True):
     """A text, but in a `tool_search_call`."""
     input: str | None = None
     output: str | list[dict[str, Any]] | None = None
+    author: str | None = None
+    recipient: str | None = None
+    tools: list[dict[str, Any]] | None = None
     summary: list[dict[str, Any]] | None = None
     encrypted_content: str | None = None
 
@@ -117,6 +120,8 @@ class InputPart(ContentPart):
     detail: ImageDetail | None = None
 
 
+ADDITIONAL_TOOLS = "additional_tools"
+"""The type of items that offer more tools."""
 MAX_ITEMS = 10_000
 """Of a conversation."""
 InputItems: TypeAlias = Annotated[list[InputItem], Meta(max_length=MAX_ITEMS)]

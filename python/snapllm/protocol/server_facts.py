@@ -29,6 +29,12 @@ class HealthAnswer(TypedDict):
     uptime_s: float
 
 
+class HelloAnswer(TypedDict):
+    """The body of GET /api/hello."""
+
+    message: Literal["hello"]
+
+
 class CacheReport(TypedDict):
     """Where the tokens of an answer's prompt came from."""
 

@@ -70,10 +70,11 @@ class ChatChunkChoice(TypedDict):
     logprobs: NotRequired[ChatLogprobs]
 
 
-class NoUsage(TypedDict, total=False):
-    """What an event says of a usage that a later one has, if it is asked for."""
+class PieceUsage(TypedDict, total=False):
+    """What an event says of the usage: None where a later one has it, or how much there is so far,
+    if it is asked for."""
 
-    usage: None
+    usage: CompletionUsage | None
 
 
 class ChatChunk(TypedDict):
@@ -86,7 +87,7 @@ class ChatChunk(TypedDict):
     system_fingerprint: None
     choices: list[ChatChunkChoice]
     usage: NotRequired[CompletionUsage | None]
-    """Of the last one, if it is asked for; None: of those before it."""
+    """Of the last one, if it is asked for; None, or what it is so far: of those before it."""
 
 
 class CompletionPiece(TypedDict):

@@ -18,7 +18,7 @@ from snapllm.server.request_facts import facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EXPOSED = "request-id, retry-after, x-request-id, x-should-retry, x-snapllm-cache"
-_OPEN_PATHS = {"/", "/health"}
+_OPEN_PATHS = {"/", "/health", "/api/hello"}
 # What a page may send to any server without asking that server first (Fetch, "CORS-safelisted
 # request-header"; a request without a type is one of them, too).
 _UNASKED_TYPES = {"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"}

@@ -10,9 +10,22 @@ from typing import TypeVar
 from aiohttp import web
 
 from snapllm._runner import Answer
+from snapllm.errors import InvalidRequestError
+from snapllm.outputs import Usage
 from snapllm.server.log_lines import note_started
 
 _Event = TypeVar("_Event")
+
+
+@contextlib.contextmanager
+def naming_grammar(field: str) -> Iterator[None]:
+    """Names the field that a grammar was made of where it is one that cannot be used."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        if error.param == "grammar" and field:
+            error.param, error.message = field, error.message.replace("grammar", field, 1)
+        raise
 
 
 @contextlib.contextmanager
@@ -47,6 +60,15 @@ async def collect_all(answers: Sequence[Answer[_Event]]) -> list[list[_Event]]:
     finally:
         for task in tasks:  # those that are left where one fails
             task.cancel()
+
+
+def usage_so_far(groups: Sequence[Sequence[Answer[_Event]]]) -> Usage:
+    """The tokens of the answers to each prompt so far; each prompt counts once."""
+    return Usage(
+        num_prompt_tokens=sum(group[0].num_prompt_tokens for group in groups),
+        num_cached_tokens=sum(group[0].num_cached_tokens for group in groups),
+        num_generated_tokens=sum(each.num_generated_tokens for group in groups for each in group),
+    )
 
 
 async def merge(answers: Sequence[Answer[_Event]]) -> AsyncIterator[tuple[int, list[_Event]]]:

@@ -18,6 +18,7 @@ from snapllm.protocol.native_listing import is_in_memory
 from snapllm.protocol.server_facts import (
     AnswerCacheReport,
     HealthAnswer,
+    HelloAnswer,
     IndexAnswer,
     RequestCacheAnswer,
 )
@@ -59,6 +60,12 @@ async def health(request: web.Request) -> web.Response:
         "active_model": known.active,
         "uptime_s": round(time.time() - state.started_at, 3),
     }
+    return json_response(msgspec.json.encode(body))
+
+
+async def hello(_request: web.Request) -> web.Response:
+    """GET /api/hello, by which Claude Code looks for the server when it starts"""
+    body: HelloAnswer = {"message": "hello"}
     return json_response(msgspec.json.encode(body))
 
 
@@ -116,6 +123,7 @@ def add_routes(app: web.Application) -> None:
     app[REGISTRY] = registry
     app.router.add_get("/", index)
     app.router.add_get("/health", health)
+    app.router.add_get("/api/hello", hello)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/openapi.json", openapi)
     app.router.add_get("/docs", docs)

@@ -16,7 +16,7 @@ from snapllm.outputs import Completion, CompletionChunk, Finish
 from snapllm.params import CompletionRequest
 from snapllm.protocol import openai_completions as completions_protocol
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import answering, collect_all, merge
+from snapllm.server.answers import answering, collect_all, merge, naming_grammar, usage_so_far
 from snapllm.server.bodies import read_body
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
@@ -36,13 +36,16 @@ async def completions(request: web.Request) -> web.StreamResponse:
     runner = engine_of(request).runner
     wanted = [await prepare(request, each) for each in parsed.requests]
     encoder = completions_protocol.Encoder(
-        parsed.requests[0].model, include_usage=parsed.include_usage
+        parsed.requests[0].model,
+        include_usage=parsed.include_usage,
+        shown_stops=parsed.shown_stops,
     )
     with ExitStack() as stack:
         groups: list[list[Answer[CompletionChunk]]] = []
         for index, each in enumerate(wanted):
             try:
-                groups.append(await runner.start_completion(each, stream=parsed.stream))
+                with naming_grammar(parsed.grammar_field):
+                    groups.append(await runner.start_completion(each, stream=parsed.stream))
             except SnapLLMError as error:
                 if error.is_of_prompt and len(wanted) > 1:
                     error.param, error.is_of_prompt = f"prompt[{index}]", False
@@ -67,12 +70,16 @@ async def completions(request: web.Request) -> web.StreamResponse:
             return json_response(write() if is_quick else await runner.threads.parsing.run(write))
         echoes = [text for text, group in zip(texts, groups, strict=True) for _ in group]
         async with event_stream(request) as stream:
+            if parsed.has_running_usage:
+                encoder.count(usage_so_far(groups))
             await stream.send(encoder.echo(i, echo) for i, echo in enumerate(echoes) if echo)
             finishes: dict[int, Finish] = {}
             try:
                 async for index, chunks in merge(answers):
                     if (finish := chunks[-1].finish) is not None:
                         finishes[index] = finish
+                    if parsed.has_running_usage:
+                        encoder.count(usage_so_far(groups))
                     await stream.send(encoder.chunk(index, chunk) for chunk in chunks)
                 ordered = [finishes[i] for i in range(len(answers))]
                 note_answers(request, wanted[0].model, ordered)

@@ -13,7 +13,7 @@ from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic_models, openai
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import answering, collect_all, merge
+from snapllm.server.answers import answering, collect_all, merge, naming_grammar, usage_so_far
 from snapllm.server.bodies import read_body
 from snapllm.server.keys import (
     OPTIONS,
@@ -39,15 +39,17 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         has_functions=parsed.has_functions,
         include_usage=parsed.include_usage,
         has_logprobs=parsed.request.sampling.num_logprobs >= 0,
+        shown_stops=parsed.shown_stops,
     )
-    answers = await engine_of(request).runner.start_chat(chat, stream=parsed.stream)
+    with naming_grammar(parsed.grammar_field):
+        answers = await engine_of(request).runner.start_chat(chat, stream=parsed.stream)
     with answering(request, chat.model, answers):
         if not parsed.stream:
             results = [fold_chat(events) for events in await collect_all(answers)]
             note_answers(request, chat.model, results)
             return json_response(encoder.response(results))
         async with event_stream(request) as stream:
-            finishes = await _send_answers(stream, answers, encoder, parsed.include_usage)
+            finishes = await _send_answers(stream, answers, encoder, parsed)
             note_answers(request, chat.model, finishes)
         return stream_response(request)
 
@@ -56,19 +58,24 @@ async def _send_answers(
     stream: EventStream,
     answers: list[Answer[ChatEvent]],
     encoder: openai.Encoder,
-    include_usage: bool,
+    parsed: openai.Parsed,
 ) -> list[Finish]:
     """Sends the answers as they come; returns the ends of those that came to one, in order."""
-    await stream.send(encoder.first_chunk(index) for index in range(len(answers)))
+    begun: set[int] = set()
     finishes: dict[int, Finish] = {}
     try:
         async for index, events in merge(answers):
             if isinstance(events[-1], Finish):
                 finishes[index] = events[-1]
-            chunks = [chunk for event in events for chunk in encoder.chunks(index, event)]
+            if parsed.has_running_usage:
+                encoder.count(usage_so_far([answers]))
+            # Not before the prompt is computed: clients take the first chunk for the first token.
+            chunks = [] if index in begun else [encoder.first_chunk(index)]
+            begun.add(index)
+            chunks += [chunk for event in events for chunk in encoder.chunks(index, event)]
             if len(finishes) == len(answers):
                 # The end goes out with the last chunk: one write, one packet.
-                if include_usage:
+                if parsed.include_usage:
                     chunks.append(encoder.usage_chunk(_in_order(finishes)))
                 chunks.append(DONE)
             await stream.send(chunks)
