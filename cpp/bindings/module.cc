@@ -2,6 +2,7 @@
 #include "base/machine.h"
 #include "bindings.h"
 #include "chat/json_depth.h"
+#include "chat/schema_grammar.h"
 #include "snapllm/build.h"
 #include "snapllm/probe.h"
 
@@ -19,6 +20,13 @@ PYBIND11_MODULE(_core, module) {
         return without_gil([&] { return snapllm::json_depth(text); });
       },
       pybind11::arg("json"), "Deepest nesting of brackets and braces outside string literals.");
+  module.def(
+      "schema_grammar",
+      [](const std::string& json_schema) {
+        return snapllm::bindings::unwrap(
+            without_gil([&] { return snapllm::schema_grammar(json_schema); }));
+      },
+      pybind11::arg("json_schema"), "What a JSON schema allows, in GBNF.");
   module.def(
       "probe_projector",
       [](const std::string& model_path, const std::string& mmproj_path) {

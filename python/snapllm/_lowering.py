@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import msgspec
@@ -151,14 +152,8 @@ def _format(
     )
     if request.sampling.grammar and request.json_schema:
         raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")
-    try:
+    with _naming_schema(request.json_schema_field):
         prompt = core.format_chat(request.model, format_request, may_wait)
-    except InvalidRequestError as error:
-        if error.param != "json_schema":
-            raise
-        field = request.json_schema_field
-        message = error.message.replace("json_schema", field, 1)
-        raise InvalidRequestError(message, param=field) from None
     return Lowered(
         model=request.model,
         tokens=prompt.tokens,
@@ -181,9 +176,11 @@ def is_quick(request: ChatRequest | CompletionRequest) -> bool:
     event loop may do it itself: a short text, and nothing to compile."""
     if request.sampling.grammar or request.n > 1:
         return False
+    if request.json_schema:
+        return False
     if isinstance(request, CompletionRequest):
         return len(request.prompt) + len(request.suffix) <= QUICK_CHARS
-    if request.tools or request.json_schema or request.template_kwargs:
+    if request.tools or request.template_kwargs:
         return False
     if MESSAGE_CHARS * len(request.messages) > QUICK_CHARS or has_media(request.messages):
         return False
@@ -218,7 +215,7 @@ def lower_completion(
     return Lowered(
         model=request.model,
         tokens=_completion_tokens(core, request, may_wait),
-        sampling=request.sampling,
+        sampling=_held_to_schema(request),
         max_tokens=request.max_tokens,
         stop=request.stop,
         n=request.n,
@@ -226,6 +223,28 @@ def lower_completion(
         reuse_prefix=request.reuse_prefix,
         cache_namespace=request.cache_namespace,
     )
+
+
+def _held_to_schema(request: CompletionRequest) -> SamplingOptions:
+    if not request.json_schema:
+        return request.sampling
+    if request.sampling.grammar:
+        raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")
+    with _naming_schema(request.json_schema_field):
+        grammar = _core.schema_grammar(request.json_schema)
+    return msgspec.structs.replace(request.sampling, grammar=grammar)
+
+
+@contextlib.contextmanager
+def _naming_schema(field: str) -> Iterator[None]:
+    """Names the field of the request that a refused schema stands in."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        if error.param != "json_schema":
+            raise
+        message = error.message.replace("json_schema", field, 1)
+        raise InvalidRequestError(message, param=field) from None
 
 
 def _completion_tokens(core: _core.Engine, request: CompletionRequest, may_wait: bool) -> list[int]:

@@ -65,6 +65,7 @@ def completion_request(model: str, prompt: Prompt, options: Mapping[str, Any]) -
         num_prompt_logprobs=convert(
             plain_number(rest.pop("num_prompt_logprobs", -1)), NumLogprobs, "num_prompt_logprobs"
         ),
+        json_schema=_json_schema(rest.pop("json_schema", "")),
         sampling=_sampling(rest),
         **common,
     )

@@ -220,8 +220,10 @@ def continues(
     Raises:
         InvalidRequestError: It is wanted, and cannot be.
     """
+    field = "continue_final_message"
     if wanted is None:
         wanted = bool(messages and messages[-1].prefix)
+        field = f"messages[{len(messages) - 1}].prefix"
     if not wanted:
         return False
     fault = ""
@@ -230,7 +232,6 @@ def continues(
     elif json_schema or mode in ("required", "one"):
         fault = "an answer that must be a call, or match a schema, has its own beginning"
     if fault:
-        field = "continue_final_message"
         raise InvalidRequestError(f"{field}: {fault}", param=field)
     return True
 

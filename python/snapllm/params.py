@@ -88,6 +88,10 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop: StopSequences = ()
     n: int = 1
     num_prompt_logprobs: NumLogprobs = -1
+    json_schema: str = ""
+    """JSON text of a schema that the answer must match; empty = any text."""
+    json_schema_field: str = "json_schema"
+    """Where the caller gave it."""
     reuse_prefix: bool = True
     cache_namespace: str = ""
 
@@ -169,6 +173,7 @@ class GenerateOptions(TypedDict, total=False):
             20; -1 = no log probabilities. Default -1.
         logit_bias: Added to the logits of tokens: token id to bias; -inf = never.
         grammar: A GBNF grammar that the whole answer must match.
+        json_schema: A JSON schema (an object, or JSON text) that the answer must match.
         reuse_prefix: Whether the KV of earlier prompts with the same beginning is used,
             and this one's kept; the answer is the same either way. Default True.
     """
@@ -190,6 +195,7 @@ class GenerateOptions(TypedDict, total=False):
     num_logprobs: int | None
     logit_bias: Mapping[int, float] | None
     grammar: str | None
+    json_schema: Mapping[str, Any] | str | None
     reuse_prefix: bool | None
 
 
@@ -229,7 +235,6 @@ class ChatOptions(GenerateOptions, total=False):
         thinking: Whether the model reasons first; a number is the most tokens it may
             reason for. Models whose template has no such switch ignore it.
             Default False.
-        json_schema: A JSON schema (an object, or JSON text) the answer must match.
         template_kwargs: Further variables for the chat template.
     """
 
@@ -239,7 +244,6 @@ class ChatOptions(GenerateOptions, total=False):
     parallel_tool_calls: bool | None
     continue_final_message: bool | None
     thinking: bool | int | None
-    json_schema: Mapping[str, Any] | str | None
     template_kwargs: Mapping[str, Any] | None
 
 

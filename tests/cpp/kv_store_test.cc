@@ -310,6 +310,22 @@ TEST(kv_store, on_a_full_disk_what_is_not_pinned_makes_way_for_a_context) {
   CHECK(!f.store->persist(scope_of(), another).ok());  // the other one is pinned
 }
 
+TEST(kv_store, on_a_full_disk_a_context_that_ram_cannot_hold_finds_room_too) {
+  Fixture f(/*ram=*/6000);  // of the 9,600 bytes that it takes
+  const Tokens context = tokens_of(1, 600);
+  f.store->pin(scope_of(), context);
+  for (int seed = 2; seed < 5; ++seed) f.save(tokens_of(seed, 256));
+  f.store->flush();
+  f.disk->free_bytes = 100;
+  for (const TokenRange range : f.store->missing(scope_of(), context)) {
+    f.store->put(scope_of(), context, range, testing::state_of(context, range));
+    f.store->flush();
+    f.store->flush();
+  }
+  CHECK(f.store->persist(scope_of(), context).ok());
+  CHECK_EQ(f.store->usage(scope_of(), context).num_disk_tokens, 600);
+}
+
 TEST(kv_store, ram_gives_way_to_a_lower_bound_and_nothing_on_disk_is_lost) {
   constexpr uint64_t kRam = 1 << 20;
   Fixture f(kRam);

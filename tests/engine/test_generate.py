@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -300,3 +301,12 @@ def test_an_answer_does_not_end_before_its_least_number_of_tokens(
     answer = model.generate("Hello", min_tokens=20, num_logprobs=1, **options)
     assert 20 <= len(answer.tokens) < 30
     assert answer.finish_reason == "stop"
+
+
+def test_a_plain_prompt_is_completed_by_a_schema(model: snapllm.Model) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    answer = model.generate("Go", json_schema=schema, max_tokens=200, temperature=0)
+    assert isinstance(json.loads(answer.text)["n"], int)
+    with pytest.raises(InvalidRequestError) as error:
+        model.generate("Go", json_schema=schema, grammar='root ::= "a"')
+    assert error.value.param == "grammar"

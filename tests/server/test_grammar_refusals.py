@@ -35,6 +35,11 @@ def test_an_ambiguous_schema_is_named_by_its_field(demo_client: openai.OpenAI) -
     )
     assert param == "response_format.json_schema.schema"
     assert message.startswith(param)
+    completions = demo_client.completions
+    body = {"response_format": form}
+    param, message = refused(lambda: completions.create(model=model, prompt="Go", extra_body=body))
+    assert param == "response_format.json_schema.schema"
+    assert message.startswith(param)
     text: Any = {"format": {"type": "json_schema", "name": "n", "schema": AMBIGUOUS}}
     param, _ = refused(lambda: demo_client.responses.create(model=model, input="Go", text=text))
     assert param == "text.format.schema"

@@ -312,8 +312,11 @@ def test_what_the_command_line_says_of_models_holds_for_those_loaded_later(
         server.post(
             "/api/v1/models/load", plain | {"model_id": "own", "context_size": 0, "kv_type": "f16"}
         )
+        server.post("/api/v1/models/load", plain | {"model_id": "own"})  # says nothing else
+        server.post("/api/v1/models/load", plain | {"model_id": "small", "kv_cells": 256})
         models = {m["id"]: m for m in server.get("/api/v1/models")["models"]}
         assert (models["plain"]["context_size"], models["own"]["context_size"]) == (512, 2048)
+        assert models["small"]["context_size"] <= 256
         assert models["plain"]["draft_tokens"] == models["own"]["draft_tokens"] == 3
         per_cell = {each: model["kv_mb"] / model["kv_cells"] for each, model in models.items()}
         assert per_cell["plain"] > 1.5 * per_cell["own"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snapllm.errors import InvalidRequestError
-from snapllm.params import ChatRequest
+from snapllm.params import ChatRequest, CompletionRequest
 from snapllm.protocol import openai, openai_completions
 
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -95,27 +95,46 @@ def test_what_cannot_be_held_to_is_refused(fields: dict[str, Any], param: str) -
 
 
 @pytest.mark.parametrize(
-    ("fields", "param"),
+    ("fields", "where"),
     [
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+        ({"response_format": {"type": "json_object"}}, "response_format.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": OBJECT}}},
+            "response_format.json_schema.schema",
+        ),
         ({"json_schema": OBJECT}, "json_schema"),
         ({"guided_json": OBJECT}, "guided_json"),
         ({"structured_outputs": {"json": OBJECT}}, "structured_outputs.json"),
-        ({"guided_choice": [""]}, "guided_choice[0]"),
-        ({"guided_choice": ["a"], "guided_regex": "a"}, "guided_regex"),
     ],
 )
-def test_plain_completions_know_no_schemas(fields: dict[str, Any], param: str) -> None:
+def test_schemas_are_forms_of_completions(fields: dict[str, Any], where: str) -> None:
+    request = completion(**fields)
+    assert json.loads(request.json_schema)["type"] == "object"
+    assert request.json_schema_field == where
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_choice": [""]}, "guided_choice[0]"),
+        ({"guided_choice": ["a"], "guided_regex": "a"}, "guided_regex"),
+        ({"guided_json": OBJECT, "grammar": 'root ::= "a"'}, "grammar"),
+    ],
+)
+def test_plain_completions_refuse_what_chats_do(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as error:
         completed(**fields)
     assert error.value.param == param
 
 
+def completion(**fields: Any) -> CompletionRequest:
+    body = json.dumps({"model": "m", "prompt": "x"} | fields).encode()
+    return openai_completions.parse(body).requests[0]
+
+
 def completed(**fields: Any) -> str:
     """The grammar of a completion."""
-    body = json.dumps({"model": "m", "prompt": "x"} | fields).encode()
-    return openai_completions.parse(body).requests[0].sampling.grammar
+    return completion(**fields).sampling.grammar
 
 
 @pytest.mark.parametrize(

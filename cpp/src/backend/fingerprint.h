@@ -19,8 +19,8 @@ Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent 
 // lanes has another order, and so other last bits.
 std::string_view cpu_vectors();
 
-// Of the model's files (see file_fingerprint), the KV types, what computes attention, by which vectors, whether a
-// GPU computes, and the state format of this build.
+// Of the model's files (see file_fingerprint), the KV types, what computes attention, by which
+// vectors, whether a GPU computes, and the state format of this build.
 Result<Hash128> kv_fingerprint(const std::vector<std::string>& paths, const ModelOptions& options,
                                std::string_view attention,
                                std::string_view vectors = cpu_vectors());

@@ -105,15 +105,13 @@ common_params_sampling to_common(const SamplingParams& params, int32_t context_s
   return common;
 }
 
-// What keeps an answer from its end. Where there is a grammar that is not banned: it may be all that
-// the grammar allows.
+// What keeps an answer from its end. Where there is a grammar that is not banned: it may be all
+// that the grammar allows.
 std::vector<llama_logit_bias> end_biases(const common_params_sampling& common,
-                                         const llama_vocab* vocab) {
+                                         const std::vector<Token>& end_tokens) {
   const float bias = common.grammar.grammar.empty() ? -INFINITY : -1e9f;
   std::vector<llama_logit_bias> biases;
-  for (llama_token token = 0; token < llama_vocab_n_tokens(vocab); ++token) {
-    if (llama_vocab_is_eog(vocab, token)) biases.push_back({token, bias});
-  }
+  for (const Token token : end_tokens) biases.push_back({token, bias});
   return biases;
 }
 
@@ -197,6 +195,7 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
                                                       const SamplingParams& params,
                                                       const ChatPrompt* chat,
                                                       const std::vector<Token>& prompt,
+                                                      const std::vector<Token>& end_tokens,
                                                       int32_t context_size) {
   const llama_vocab* vocab = llama_model_get_vocab(model);
   if (Status status = check_params(params, llama_vocab_n_tokens(vocab)); !status.ok()) {
@@ -208,9 +207,7 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {
       format->constrain(common, vocab);
     }
-    const auto at_end = params.ignore_eos || params.min_tokens > 0
-                            ? end_biases(common, vocab)
-                            : std::vector<llama_logit_bias>();
+    const auto at_end = end_biases(common, end_tokens);
     if (params.ignore_eos) {
       common.logit_bias.insert(common.logit_bias.end(), at_end.begin(), at_end.end());
     }

@@ -15,11 +15,13 @@ class LlamaSampler : public Sampler {
   LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,
                int32_t num_logprobs);
 
-  // Refuses what `common` would abort on or could not sample with.
+  // Refuses what `common` would abort on or could not sample with. The end tokens are all that end
+  // an answer of the model's.
   static Result<std::unique_ptr<Sampler>> create(const llama_model* model,
                                                  const SamplingParams& params,
                                                  const ChatPrompt* chat,
                                                  const std::vector<Token>& prompt,
+                                                 const std::vector<Token>& end_tokens,
                                                  int32_t context_size);
 
   // For the first so many tokens these come on top of the other biases.

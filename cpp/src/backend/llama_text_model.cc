@@ -49,6 +49,7 @@ LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
   for (llama_token token = 0; token < llama_vocab_n_tokens(vocab_); ++token) {
     const char* text = llama_vocab_get_text(vocab_, token);
     longest_token_bytes_ = std::max(longest_token_bytes_, std::string_view(text).size());
+    if (llama_vocab_is_eog(vocab_, token)) end_tokens_.push_back(token);
   }
 }
 
@@ -118,7 +119,8 @@ bool LlamaTextModel::is_preserved(const ChatPrompt* chat, Token token) const {
 
 Result<std::unique_ptr<Sampler>> LlamaTextModel::create_sampler(
     const SamplingParams& params, const ChatPrompt* chat, const std::vector<Token>& prompt) const {
-  return LlamaSampler::create(model_.get(), params, chat, prompt, info_.context_size);
+  return LlamaSampler::create(model_.get(), params, chat, prompt, end_tokens_,
+                              info_.context_size);
 }
 
 }  // namespace snapllm

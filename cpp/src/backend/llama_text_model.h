@@ -75,6 +75,7 @@ class LlamaTextModel : public TextModel {
   const int32_t embedding_tokens_;
   const Hash128 fingerprint_;
   size_t longest_token_bytes_ = 1;
+  std::vector<Token> end_tokens_;
   ModelInfo info_;
 };
 

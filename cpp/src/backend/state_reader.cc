@@ -159,7 +159,8 @@ void StateReader::put(CellOrders& orders) const {
   for (const Keys& keys : keys_) {
     // The layers of one memory have the same rows. Another memory may take the same cells, too,
     // and lie in another order in the state; its layers have cells of their own before them.
-    const bool is_next_layer = before != nullptr && keys.num_numbers - before->num_numbers == kNumbersBeforeKeys;
+    const bool is_next_layer =
+        before != nullptr && keys.num_numbers - before->num_numbers == kNumbersBeforeKeys;
     if (!is_next_layer) rows = rows_by_position(keys);
     before = &keys;
     std::vector<int64_t> ordered;

@@ -11,6 +11,13 @@ int json_depth(std::string_view json) {
   return nesting.deepest();
 }
 
+Status check_json_depth(std::string_view json, const std::string& field) {
+  constexpr int kMaxDepth = 100;
+  if (json_depth(json) <= kMaxDepth) return {};
+  return {StatusCode::kInvalidRequest, field + " must not be nested so deeply (at most " +
+                                           std::to_string(kMaxDepth) + " levels)"};
+}
+
 void JsonNesting::push(std::string_view piece) {
   lowest_ = depth_;
   for (const char c : piece) {

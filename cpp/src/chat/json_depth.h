@@ -2,12 +2,19 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <string_view>
+
+#include "snapllm/status.h"
 
 namespace snapllm {
 
 // Deepest nesting of brackets and braces outside string literals.
 int json_depth(std::string_view json);
+
+// Refuses JSON that is nested far deeper than any real schema: readers of JSON and of schemas in
+// llama.cpp recurse, and would overflow the stack.
+Status check_json_depth(std::string_view json, const std::string& field);
 
 // The nesting of JSON that comes in pieces.
 class JsonNesting {

@@ -21,23 +21,14 @@
 namespace snapllm {
 namespace {
 
-// Readers of JSON and of schemas in llama.cpp recurse; far deeper inputs than any
-// real schema overflow the stack.
-constexpr int kMaxJsonDepth = 100;
-
-Status too_deep(const std::string& field) {
-  return {StatusCode::kInvalidRequest, field + " must not be nested so deeply (at most " +
-                                           std::to_string(kMaxJsonDepth) + " levels)"};
-}
-
 Status check_depths(const ChatFormatRequest& request) {
-  if (json_depth(request.messages_json) > kMaxJsonDepth) return too_deep("messages");
-  if (json_depth(request.tools_json) > kMaxJsonDepth) return too_deep("tools");
-  if (json_depth(request.json_schema) > kMaxJsonDepth) return too_deep("json_schema");
+  Status status = check_json_depth(request.messages_json, "messages");
+  if (status.ok()) status = check_json_depth(request.tools_json, "tools");
+  if (status.ok()) status = check_json_depth(request.json_schema, "json_schema");
   for (const auto& [name, value] : request.template_kwargs) {
-    if (json_depth(value) > kMaxJsonDepth) return too_deep("template_kwargs." + name);
+    if (status.ok()) status = check_json_depth(value, "template_kwargs." + name);
   }
-  return {};
+  return status;
 }
 
 common_chat_tool_choice to_common(ToolChoice choice) {

@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 
 Status failed(const std::string& what, const std::string& path, int error) {
   const bool is_full = error == ENOSPC || error == EDQUOT;
-  return {is_full ? StatusCode::kDiskFull : StatusCode::kStorageFailed, "cannot " + what + " " + path + ": " + std::strerror(error)};
+  return {is_full ? StatusCode::kDiskFull : StatusCode::kStorageFailed,
+          "cannot " + what + " " + path + ": " + std::strerror(error)};
 }
 
 Status damaged(const std::string& path, const char* what) {

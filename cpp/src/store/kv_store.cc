@@ -4,13 +4,9 @@
 #include <map>
 #include <utility>
 
-#include "store/piece_file.h"
-
 namespace snapllm {
 namespace {
 
-// Of the file that says what a context is, and then some.
-constexpr uint64_t kRecordBytes = 64 << 10;
 // More waits for the writer at no time: what comes then is kept in RAM only.
 constexpr uint64_t kMaxPendingWriteBytes = uint64_t{512} << 20;
 // The share of the warm tier's bound that it always has.
@@ -216,23 +212,6 @@ void KvStore::put(const StoreScope& scope, std::span<const Token> tokens, TokenR
 }
 
 Status KvStore::persist(const StoreScope& scope, std::span<const Token> tokens) {
-  Status status = write_all(scope, tokens);
-  if (status.code() != StatusCode::kDiskFull) return status;
-  // Full of what others wrote, maybe: what is not pinned makes way, whatever the bound.
-  make_room_for(scope, tokens);
-  return write_all(scope, tokens);
-}
-
-void KvStore::make_room_for(const StoreScope& scope, std::span<const Token> tokens) {
-  std::lock_guard lock(mutex_);
-  uint64_t num_bytes = kRecordBytes;
-  for (const StoredPiece* piece : index_.chain(scope, tokens)) {
-    num_bytes += piece->on_disk ? 0 : piece_file_bytes(piece->id, piece->state_bytes);
-  }
-  evict_from_disk(num_bytes);
-}
-
-Status KvStore::write_all(const StoreScope& scope, std::span<const Token> tokens) {
   const size_t num_pieces = cut_into_pieces(scope.kind, static_cast<int32_t>(tokens.size())).size();
   const Status lost(StatusCode::kStorageFailed, "the KV of the context does not fit the store");
   uint64_t num_failures_before = 0;
@@ -251,13 +230,15 @@ Status KvStore::write_all(const StoreScope& scope, std::span<const Token> tokens
     }
   }
   io_.flush();
+  io_.flush();  // of those that are written again, once there is room
   std::lock_guard lock(mutex_);
   const auto pieces = index_.chain(scope, tokens);
-  if (pieces.size() < num_pieces) return lost;
+  const bool has_failed = stats_.num_write_failures > num_failures_before;
+  const Status failure(last_write_failure_.code(),
+                       "the workspace cannot be written: " + last_write_failure_.message());
+  if (pieces.size() < num_pieces) return has_failed ? failure : lost;
   if (std::all_of(pieces.begin(), pieces.end(), [](auto* p) { return p->on_disk; })) return {};
-  if (stats_.num_write_failures == num_failures_before) return lost;  // evicted
-  return {last_write_failure_.code(),
-          "the workspace cannot be written: " + last_write_failure_.message()};
+  return has_failed ? failure : lost;  // evicted
 }
 
 void KvStore::pin(const StoreScope& scope, std::span<const Token> tokens) {

@@ -103,8 +103,8 @@ class KvStore {
   void put(const StoreScope& scope, std::span<const Token> tokens, TokenRange range,
            StateBytes state);
 
-  // Waits until all pieces of the tokens are on disk; on a full one files that are not pinned make
-  // way. Fails when one cannot be written or is not there. Without a disk tier: checks that they are in RAM.
+  // Waits until all pieces of the tokens are on disk. Fails when one cannot be written or is not
+  // there. Without a disk tier: checks that they are in RAM.
   Status persist(const StoreScope& scope, std::span<const Token> tokens);
   // Exempts the pieces from eviction, also those that are put later, until as many calls of
   // unpin. They may still leave RAM for the disk, and may be more than the disk's bound.
@@ -194,6 +194,15 @@ class KvStore {
   // Whether its file would not be the first to be evicted for want of room.
   bool has_disk_room(const StoredPiece& piece) const;
   void write_behind(StoredPiece& piece);
+  struct Write {
+    PieceId id;
+    Hash128 fingerprint;
+    uint64_t number;
+    StatePtr state;
+    std::string path;
+  };
+  // On a full disk what is not pinned makes way for what is, and it is tried again.
+  void run_write(const Write& write, bool may_make_room);
   void note_write_failure(const Status& status);
   // Means nothing for a piece that was forgotten since, even if it was put again: then its
   // present write has another number.
@@ -208,9 +217,6 @@ class KvStore {
   void trim_disk();
   // Removes files that are not pinned, of so many bytes at least, if there are.
   void evict_from_disk(uint64_t num_bytes);
-  // As persist() does, once.
-  Status write_all(const StoreScope& scope, std::span<const Token> tokens);
-  void make_room_for(const StoreScope& scope, std::span<const Token> tokens);
   // Of the files that are pinned, those of models that nobody has opened among them.
   uint64_t staying_disk_bytes() const;
 

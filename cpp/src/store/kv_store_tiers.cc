@@ -15,6 +15,9 @@
 namespace snapllm {
 namespace {
 
+// Of the file that says what a context is, and then some.
+constexpr uint64_t kRecordBytes = 64 << 10;
+
 // A tier that is full is emptied by this share more than needed, so that the order of
 // all pieces is not looked at for each new one.
 constexpr uint64_t kHeadroomDivisor = 16;
@@ -247,17 +250,31 @@ uint64_t KvStore::staying_disk_bytes() const {
 void KvStore::write_behind(StoredPiece& piece) {
   piece.write = ++last_write_;
   pending_write_bytes_ += piece.state_bytes;
-  io_.push([this, id = piece.id, write = piece.write, state = piece.state,
-            fingerprint = piece.fingerprint, path = path_of(piece)] {
-    Status status = write_piece_file(*env_, path, fingerprint, id, *state);
-    // Somebody may have removed the folder.
-    if (!status.ok() && env_->make_folder(folder_of(fingerprint)).ok()) {
-      status = write_piece_file(*env_, path, fingerprint, id, *state);
-    }
-    std::lock_guard lock(mutex_);
-    pending_write_bytes_ -= state->size();
-    finish_write(id.key, write, status, piece_file_bytes(id, state->size()));
-  });
+  io_.push([this, write = Write{piece.id, piece.fingerprint, piece.write, piece.state,
+                                path_of(piece)}] { run_write(write, /*may_make_room=*/true); });
+}
+
+void KvStore::run_write(const Write& write, bool may_make_room) {
+  const auto once = [&] {
+    return write_piece_file(*env_, write.path, write.fingerprint, write.id, *write.state);
+  };
+  Status status = once();
+  // Somebody may have removed the folder.
+  if (!status.ok() && env_->make_folder(folder_of(write.fingerprint)).ok()) status = once();
+  const uint64_t file_bytes = piece_file_bytes(write.id, write.state->size());
+  std::lock_guard lock(mutex_);
+  const StoredPiece* piece = index_.find(write.id.key);
+  const bool is_wanted = piece != nullptr && piece->write == write.number &&
+                         index_.is_pinned(write.id.key);
+  if (status.code() == StatusCode::kDiskFull && may_make_room && is_wanted) {
+    // Others may have filled it. What makes way, whatever the bound, is removed before this is
+    // written again.
+    evict_from_disk(file_bytes + kRecordBytes);
+    io_.push([this, write] { run_write(write, /*may_make_room=*/false); });
+    return;
+  }
+  pending_write_bytes_ -= write.state->size();
+  finish_write(write.id.key, write.number, status, file_bytes);
 }
 
 void KvStore::note_write_failure(const Status& status) {

@@ -100,7 +100,7 @@ def _receive(response: HTTPResponse, url: str, file: BinaryIO) -> int:
 def _read_piece(response: HTTPResponse, url: str) -> bytes:
     try:
         return response.read(1 << 20)
-    except (ConnectionError, TimeoutError, HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise RequestError(f"the answer from {url} was cut off: {error}") from None
 
 

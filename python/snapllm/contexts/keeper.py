@@ -170,19 +170,18 @@ class KvKeeper:
         # Asked before: on its way through RAM it would drive out what others have there.
         if tier == "warm" and info.disk_bytes > self._core.stats().kv_store.max_ram_bytes:
             raise not_in_ram(self._core, info.disk_bytes)
-        self._limits.raise_to(record.id, tier)
-        staying = self._limits.staying(record, tier, self._neighbours(record))
-        self._core.move_prefix(record.prefix(), tier, staying)
-        if tier == "warm" and self._is_cold(record):
-            # Once more: another one's move may have taken it along that began before.
+        with self._limits.moving(record.id, tier):
+            staying = self._limits.staying(record, tier, self._neighbours(record))
             self._core.move_prefix(record.prefix(), tier, staying)
-        if tier == "warm" and self._is_cold(record):
-            if info.tier == "hot":
-                with contextlib.suppress(SnapLLMError):
-                    self._core.move_prefix(record.prefix(), "hot", [])
-            raise not_in_ram(self._core, info.disk_bytes)
-        self._check_kept(record)
-        self._limits.set(record.id, tier)
+            if tier == "warm" and self._is_cold(record):
+                # Once more: another one's move may have taken it along that began before.
+                self._core.move_prefix(record.prefix(), tier, staying)
+            if tier == "warm" and self._is_cold(record):
+                if info.tier == "hot":
+                    with contextlib.suppress(SnapLLMError):
+                        self._core.move_prefix(record.prefix(), "hot", [])
+                raise not_in_ram(self._core, info.disk_bytes)
+            self._check_kept(record)
 
     def _is_cold(self, record: ContextRecord) -> bool:
         return self._core.prefix_info(record.prefix()).tier == "cold"

@@ -335,9 +335,12 @@ class ContextManager:
                 self._keeper.move(record, tier)
                 break
             except StorageError as error:
-                if is_last or isinstance(error, ContextTooLargeError):
+                if is_last or isinstance(error, ContextTooLargeError) or self._is_stored(record):
                     raise
         return record
+
+    def _is_stored(self, record: ContextRecord) -> bool:
+        return self._core.prefix_info(record.prefix()).tier is not None
 
     def delete(self, reference: str, *, cache_namespace: str = "") -> ContextRecord:
         """Removes a context and what of its KV no other needs.
@@ -369,6 +372,10 @@ class ContextManager:
             question: What to ask.
             cache_namespace: The context's namespace.
             **options: See `snapllm.params.ChatOptions`; the temperature is 0 by default.
+
+        Raises:
+            ContextNotFoundError: There is no such context.
+            InvalidRequestError: The question is empty, or an option is wrong.
         """
         start = time.perf_counter()
         if not check_text(question, "question"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from snapllm import _core
 from snapllm.contexts.record import ContextRecord
 from snapllm.contexts.views import Tier
+from snapllm.errors import ContextNotFoundError
 
 _WARMTH: dict[Tier | None, int] = {None: 0, "cold": 1, "warm": 2, "hot": 3}
 _BLOCK_TOKENS = 256  # of the store: what differs within the first shares no stored piece
@@ -29,11 +31,20 @@ class TierLimits:
         with self._lock:
             self._limits[context_id] = tier
 
-    def raise_to(self, context_id: str, tier: Tier) -> None:
-        """Says that a context is on its way to a warmer tier: others leave it what they share."""
+    @contextlib.contextmanager
+    def moving(self, context_id: str, tier: Tier) -> Iterator[None]:
+        """While a context moves: if to a warmer tier, others leave it what they share from now on.
+        It is left in the tier then, or as it was before where the move fails."""
         with self._lock:
-            limit = self._limits.get(context_id, "hot")
-            self._limits[context_id] = max(tier, limit, key=_WARMTH.__getitem__)
+            before = self._limits.get(context_id)
+            self._limits[context_id] = max(tier, before or "hot", key=_WARMTH.__getitem__)
+        try:
+            yield
+        except BaseException as error:
+            is_gone = isinstance(error, ContextNotFoundError)
+            self.lift(context_id) if before is None or is_gone else self.set(context_id, before)
+            raise
+        self.set(context_id, tier)
 
     def lift(self, context_id: str) -> None:
         """Says that a context is in use, or gone: it is as warm as its KV."""

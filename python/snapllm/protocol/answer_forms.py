@@ -38,7 +38,7 @@ def answer_form(wire: Any) -> AnswerForm:
     """The form that a request asks for.
 
     Args:
-        wire: The request; it has the fields of chat completions that ask for one.
+        wire: The request; it has the fields of `ChatCompletionRequest` that ask for one.
 
     Raises:
         InvalidRequestError: It asks for several, or for one that cannot be held to.
@@ -48,18 +48,6 @@ def answer_form(wire: Any) -> AnswerForm:
         first, second = list(asked)[:2]
         raise InvalidRequestError(f"{second} cannot be used with {first}", param=second)
     return next(iter(asked.values()), AnswerForm())
-
-
-def grammar_form(wire: Any) -> AnswerForm:
-    """The same of a request whose answers schemas cannot be held to: only chats can.
-
-    Raises:
-        InvalidRequestError: As of `answer_form`, or it asks for one.
-    """
-    form = answer_form(wire)
-    if form.json_schema:
-        raise _unsupported(form.field.removesuffix(".schema").removesuffix(".json_schema"))
-    return form
 
 
 def _unsupported(field: str) -> InvalidRequestError:
@@ -73,8 +61,8 @@ def _asked(wire: Any) -> dict[str, AnswerForm]:
         asked["response_format"] = _openai_form(wire.response_format)
     schemas = {"json_schema": wire.json_schema, "guided_json": wire.guided_json}
     choices = {"guided_choice": wire.guided_choice}
-    patterns = {"guided_regex": wire.guided_regex}
-    grammars = {"grammar": wire.grammar or None, "guided_grammar": wire.guided_grammar}
+    patterns = {"guided_regex": wire.guided_regex or None}
+    grammars = {"grammar": wire.grammar or None, "guided_grammar": wire.guided_grammar or None}
     if (of_vllm := wire.structured_outputs) is not None:
         schemas["structured_outputs.json"] = of_vllm.json
         if of_vllm.structural_tag is not None:

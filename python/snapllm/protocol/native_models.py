@@ -149,6 +149,12 @@ def load_options(request: LoadRequest, defaults: LoadOptions) -> LoadOptions:
         defaults: Those of what it does not say.
     """
     options = LoadOptions(**defaults)
+    # What is given goes with what is given: a default that might not go with it is none.
+    if request.kv_cells is not None:
+        options.pop("context_size", None)
+    if request.kv_type is not None or request.flash_attention is not None:
+        options.pop("kv_type", None)
+        options.pop("flash_attention", None)
     options["num_threads"] = request.num_threads
     options["pinned"] = request.pinned
     options["mmproj_path"] = request.mmproj_path or ""

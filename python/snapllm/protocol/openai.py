@@ -128,7 +128,7 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
         bool(options.include_usage),
         custom_names(wire),
         has_functions,
-        bool(options.continuous_usage_stats),
+        bool(options.include_usage and options.continuous_usage_stats),
         request.stop if wire.include_stop_str_in_output else (),
         form.field,
     )

@@ -42,7 +42,7 @@ from snapllm.params import (
     Temperature,
     TopP,
 )
-from snapllm.protocol.answer_forms import grammar_form
+from snapllm.protocol.answer_forms import answer_form
 from snapllm.protocol.decoding import decode_body
 from snapllm.protocol.openai import stop_text, usage_object
 from snapllm.protocol.openai_sampling import sampling_options, token_limit
@@ -151,7 +151,7 @@ def parse(body: bytes) -> Parsed:
         raise InvalidRequestError("echo does not go with a suffix", param="echo")
     has_prompt_logprobs = wire.echo and wire.logprobs is not None
     stop = (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ())
-    form = grammar_form(wire)
+    form = answer_form(wire)
     is_compared = num_answers > num_choices
     num_logprobs = 0 if wire.logprobs is None and is_compared else wire.logprobs
     sampling = sampling_options(wire, num_logprobs, form.grammar)
@@ -165,6 +165,8 @@ def parse(body: bytes) -> Parsed:
             stop=stop,
             n=num_answers,
             num_prompt_logprobs=wire.logprobs or 0 if has_prompt_logprobs else -1,
+            json_schema=form.json_schema,
+            json_schema_field=form.field,
         )
         for prompt in prompts
     ]
@@ -176,7 +178,7 @@ def parse(body: bytes) -> Parsed:
         bool(options.include_usage),
         num_choices,
         wire.logprobs is not None,
-        bool(options.continuous_usage_stats),
+        bool(options.include_usage and options.continuous_usage_stats),
         stop if wire.include_stop_str_in_output else (),
         form.field,
     )

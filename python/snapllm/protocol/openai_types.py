@@ -1,8 +1,10 @@
 """The fields of OpenAI's chat completions API that SnapLLM reads.
 
 Reference: OpenAI API, "Create chat completion". Fields not listed are ignored; `min_p`, `top_k`,
-`repeat_penalty`, `n_predict`, `ignore_eos`, `chat_template_kwargs` and what `answer_forms` reads
-beside `response_format` are extensions that llama-server and vLLM have, too.
+`repeat_penalty`, `repetition_penalty`, `n_predict`, `min_tokens`, `ignore_eos`,
+`include_stop_str_in_output`, `continue_final_message`, `continuous_usage_stats`,
+`chat_template_kwargs` and what `answer_forms` reads beside `response_format` are extensions that
+llama-server and vLLM have, too.
 """
 
 from __future__ import annotations

@@ -143,7 +143,8 @@ def _add_item(turns: _Turns, item: InputItem, where: str) -> None:
         _add_output(turns, item, where)
     elif item.kind == "agent_message":
         if said := _of_agent(item, f"{where}.content"):
-            turns.remark(_named(" to ".join(filter(None, (item.author, item.recipient))), said))
+            name = " to ".join(filter(None, (item.author, item.recipient)))
+            turns.remark(_named(name, said) if name else said)
     elif item.kind != ADDITIONAL_TOOLS and not _HOSTED.fullmatch(item.kind):
         raise InvalidRequestError(
             f"{where}: items of type {item.kind!r} are not supported", param=f"{where}.type"

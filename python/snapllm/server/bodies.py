@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 QUICK_BYTES = 1 << 17
 """A thread would take longer to wake than reading so much takes."""
-_PATTERN = b'"pattern"'
+_PATTERNS = (b'"pattern"', b'regex"')
 """Regular expressions are rewritten as they are read."""
 
 
@@ -25,6 +25,6 @@ async def read_body(request: web.Request, parse: Callable[[bytes], _T]) -> _T:
         parse: Reads the body, on any thread; what it raises is raised.
     """
     body = await request.read()
-    if len(body) <= QUICK_BYTES and _PATTERN not in body:
+    if len(body) <= QUICK_BYTES and not any(name in body for name in _PATTERNS):
         return parse(body)
     return await threads_of(request).parsing.run(parse, body)

@@ -54,7 +54,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
 
     def load_options(self) -> LoadOptions:
-        """Of text models, from the command line or over HTTP."""
+        """The options of text models, of the command line's and of those loaded over HTTP."""
         return LoadOptions(
             context_size=self.context_size,
             gpu_layers=self.gpu_layers,

@@ -29,8 +29,9 @@ class AppOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of text models that are loaded over HTTP."""
 
     def alias_of(self, name: str) -> str:
-        """What a name is the alias of, whichever models there are; "" = it is none."""
-        return dict(reversed(self.aliases)).get(name, "")
+        """What else a name is the alias of, whichever models there are; "" = nothing."""
+        model_id = dict(reversed(self.aliases)).get(name, "")
+        return "" if model_id == name else model_id
 
     def resolve(self, name: str, model_ids: Container[str] = ()) -> str:
         """The model, or ``model@context``, that a client's name means.

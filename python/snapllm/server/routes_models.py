@@ -81,7 +81,8 @@ async def _load_listed(
     """
     is_known, threads = coming.id in loaded_ids(engine), engine.runner.threads
     with contextlib.nullcontext() if is_known else app[STATE].loads.loading(coming):
-        defaults = app[OPTIONS].load_defaults
+        # Of one that is loaded, what is not said is left open.
+        defaults = LoadOptions() if is_known else app[OPTIONS].load_defaults
         model = await threads.loading.run(_load, engine, wanted, coming.is_image_model, defaults)
     try:
         info = model.info
