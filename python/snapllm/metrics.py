@@ -56,6 +56,14 @@ _HISTOGRAMS = (
         "From one token of a request to the next",
     ),
 )
+# Metric name, field of `ImageCounts`, help.
+_IMAGE_COUNTERS = (
+    ("snapllm_image_requests", "num_requests", "Image requests accepted"),
+    ("snapllm_image_requests_finished", "num_finished", "Image requests that ended, however"),
+    ("snapllm_image_requests_cancelled", "num_cancelled", "Image requests that were cancelled"),
+    ("snapllm_image_requests_failed", "num_failed", "Image requests that ended in an error"),
+    ("snapllm_images", "num_images", "Images made"),
+)
 # Metric name, field of `MemoryStats`, help.
 _MEMORY = (
     ("snapllm_memory_budget_bytes", "budget_bytes", "Memory that may be taken"),
@@ -104,6 +112,7 @@ class EngineCollector(Collector):
                 *in_bucket, sum_ms = counts[field]
                 family.add_metric([model_id], _buckets(in_bucket), sum_ms / 1000)
             yield family
+        yield from self._of_images()
         for name, field, text in _MEMORY:
             yield GaugeMetricFamily(name, text, value=getattr(stats.memory, field))
         for name, field, text in _KV_STORE:
@@ -121,3 +130,20 @@ class EngineCollector(Collector):
         yield CounterMetricFamily(
             "snapllm_model_switches", "Switches of the active model", value=stats.num_switches
         )
+
+    def _of_images(self) -> Iterator[Metric]:
+        infos = [model.info for model in self._engine.image_models()]
+        for name, field, text in _IMAGE_COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=["model"])
+            for info in infos:
+                counter.add_metric([info.id], getattr(info.counts, field))
+            yield counter
+        values = (
+            ("waiting", "Image requests that wait", [info.num_waiting for info in infos]),
+            ("running", "Image requests being computed", [info.num_running for info in infos]),
+        )
+        for name, text, numbers in values:
+            gauge = GaugeMetricFamily(f"snapllm_image_requests_{name}", text, labels=["model"])
+            for info, number in zip(infos, numbers, strict=True):
+                gauge.add_metric([info.id], number)
+            yield gauge

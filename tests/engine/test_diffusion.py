@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 from nano_image_model import doubling_upscaler, save_safetensors
 from nano_models import make_nano_model
+from prometheus_client import CollectorRegistry
 from waiting import wait_until
 
 import snapllm
 from snapllm import _diffusion
 from snapllm.diffusion import image_model
+from snapllm.diffusion.counts import ImageCounts
 from snapllm.diffusion.image_model import ImageModel
 from snapllm.diffusion.job import ImageStep
 from snapllm.diffusion.params import SAMPLERS, SCHEDULERS
+from snapllm.metrics import EngineCollector
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_steps": 3}
 ROUNDS = int(os.environ.get("SNAPLLM_MIXED_ROUNDS", "6"))
@@ -322,6 +325,24 @@ def test_a_killed_worker_costs_one_request(model: ImageModel) -> None:
     with pytest.raises(snapllm.GenerationFailedError, match="SIGKILL"):
         job.result(30)
     assert np.array_equal(pixels(model), expected)
+
+
+def test_requests_and_images_are_counted(image_files: dict[str, Path]) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = load(engine, image_files)
+        model.generate_images("A lighthouse", num_images=2, **SMALL)
+        job = model.submit(model.request("A lighthouse", **SMALL | {"num_steps": 150}))
+        job.cancel()
+        with pytest.raises(snapllm.JobCancelled):
+            job.result()
+        wait_until(lambda: model.info.counts.num_finished == 2)
+        assert model.info.counts == ImageCounts(
+            num_requests=2, num_finished=2, num_cancelled=1, num_images=2
+        )
+        registry = CollectorRegistry()
+        registry.register(EngineCollector(engine))
+        assert registry.get_sample_value("snapllm_images_total", {"model": "pix"}) == 2
+        assert registry.get_sample_value("snapllm_image_requests_running", {"model": "pix"}) == 0
 
 
 def test_unloading_gives_all_memory_back(

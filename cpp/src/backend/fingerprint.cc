@@ -1,5 +1,6 @@
 #include "backend/fingerprint.h"
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -15,7 +16,11 @@ namespace {
 // Norms, biases and the like: what tells models apart that have the large matrices in common.
 constexpr uint64_t kWholeBytes = 64 << 10;
 constexpr uint64_t kSampleBytes = 4096;
-constexpr uint64_t kNumSamples = 8;  // of a larger tensor, the first at its beginning
+// Of a larger tensor, from its beginning to its end. Each may be a seek of a disk: where there are
+// many tensors they are fewer.
+constexpr uint64_t kMaxSamples = 8;
+constexpr uint64_t kMinSamples = 2;
+constexpr uint64_t kSamplesInAll = 1024;
 
 }  // namespace
 
@@ -33,14 +38,19 @@ Result<Hash128> file_fingerprint(const std::string& path, const Hash128& parent)
     hash = hash128(buffer.data(), buffer.size(), hash);
   };
   add(0, gguf.value().head().size);
-  for (const auto [offset, num_bytes] : gguf.value().tensors()) {
+  const auto tensors = gguf.value().tensors();
+  const auto num_large = static_cast<uint64_t>(
+      std::ranges::count_if(tensors, [](const auto& each) { return each.size > kWholeBytes; }));
+  const uint64_t num_samples =
+      std::clamp(kSamplesInAll / std::max<uint64_t>(num_large, 1), kMinSamples, kMaxSamples);
+  for (const auto [offset, num_bytes] : tensors) {
     if (num_bytes <= kWholeBytes) {
       add(offset, num_bytes);
       continue;
     }
     const uint64_t last = num_bytes - kSampleBytes;
-    for (uint64_t i = 0; i < kNumSamples; ++i) {
-      add(offset + last * i / (kNumSamples - 1), kSampleBytes);
+    for (uint64_t i = 0; i < num_samples; ++i) {
+      add(offset + last * i / (num_samples - 1), kSampleBytes);
     }
   }
   if (!file) return Status(StatusCode::kFileNotFound, "Model file cannot be read: " + path);

@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 
 from snapllm._checks import as_dict, check_text, convert, plain_number
 from snapllm._gate import Gate
+from snapllm.diffusion.counts import ImageCounter, ImageCounts
 from snapllm.diffusion.job import (
     ImageJob,
     ImagePreview,
@@ -102,6 +103,7 @@ class ImageModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How often its worker was started; more than once = it has died, or was evicted."""
     state: Literal["resident", "evicted"]
     pinned: bool
+    counts: ImageCounts
 
 
 class ImageModel:
@@ -141,7 +143,7 @@ class ImageModel:
         self._load_ms, self._upscale_factor = loaded.load_ms, loaded.upscale_factor
         self._loaded_at_ms = int(time.time() * 1000)
         self.used_at = time.monotonic()
-
+        self._counter = ImageCounter()
         self._changed = threading.Condition()
         self._queue: deque[tuple[ImageJob, float]] = deque()
         self._running: ImageJob | None = None
@@ -172,6 +174,7 @@ class ImageModel:
                 num_starts=self._worker.num_starts,
                 state="evicted" if self._is_evicted else "resident",
                 pinned=self.pinned,
+                counts=self._counter.read(),
             )
 
     @property
@@ -355,6 +358,7 @@ class ImageModel:
                 )
             self._gate.enter()  # the engine's end waits for the job's
             job.future.add_done_callback(lambda _: self._gate.leave())
+            self._counter.note(job)
             self._queue.append((job, time.monotonic()))
             self._changed.notify()
         return job
