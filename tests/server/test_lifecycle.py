@@ -130,7 +130,11 @@ def test_a_client_that_leaves_before_the_first_token_is_cancelled_too(long_serve
 def test_a_signal_to_end_lets_a_running_answer_finish(
     signals: tuple[signal.Signals, ...], llama_path: Path
 ) -> None:
-    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "60").start(1)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
+    try:
+        server = Server("--model", f"llama={llama_path}", "--drain-timeout", "60").start(1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     answers: list[bytes] = []
 
     def read() -> None:
