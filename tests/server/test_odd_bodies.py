@@ -7,6 +7,7 @@ import http.client
 import json
 import random
 import socket
+import time
 import urllib.parse
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_a_body_that_nobody_reads_and_nobody_could_leaves_no_traceback(
     assert status == 200
     server.line_with("after-it")
     assert not any("Traceback" in line or "Unhandled" in line for line in server.lines)
+
+
+def test_a_body_that_cannot_be_read_and_comes_late_is_refused(server: Server) -> None:
+    address = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Encoding: deflate\r\n"
+        client.sendall(head.encode() + b"Content-Length: 2\r\n\r\n")
+        time.sleep(0.1)  # the request is waiting for it
+        client.sendall(b"{}")
+        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_connection_ends_with_a_body_that_cannot_be_read(server: Server) -> None:

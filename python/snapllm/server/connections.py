@@ -47,6 +47,19 @@ class Connection(web.RequestHandler):
         self._look: asyncio.TimerHandle | None = None
         self._num_answered = 0
 
+    def data_received(self, data: bytes) -> None:
+        """As aiohttp has it, which tells nobody that the rest of a body cannot be read: whoever
+        reads it would wait for ever."""
+        super().data_received(data)
+        request = self._current_request
+        if request is None or not self._messages or request.content.is_eof():
+            return
+        fault = getattr(self._messages[-1][0], "exc", None)
+        if isinstance(fault, HttpProcessingError):
+            error = web.RequestPayloadError(str(fault))
+            error.__cause__ = fault
+            request.content.set_exception(error)
+
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """Whether the connection stays open: while a request is without its answer."""
         waits_for_request = self._waiter is not None and not self._waiter.done()
