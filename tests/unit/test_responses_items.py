@@ -134,3 +134,26 @@ def test_a_query_that_does_not_fit_is_named(query: dict[str, str], param: str) -
     with pytest.raises(InvalidRequestError) as caught:
         list_object([], read_list_query(query))
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA=="}],
+        },
+        {
+            "type": "function_call_output",
+            "call_id": "a",
+            "output": [{"type": "input_image", "image_url": "data:image/png;base64,AA=="}],
+        },
+    ],
+)
+def test_a_listed_image_says_how_it_was_looked_at(fields: dict[str, Any]) -> None:
+    call = {"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"}
+    *_, kept = input_to_keep(parse(None, input=[call, fields]).conversation)
+    listed = json.loads(kept.data)
+    [part] = listed.get("content") or listed["output"]
+    assert part["detail"] == "auto"

@@ -151,14 +151,30 @@ def _listed(item: InputItem, position: int) -> KeptItem:
         is_output = item.role == "assistant"
         part = {"type": "output_text" if is_output else "input_text", "text": content}
         content = [part | ({"annotations": []} if is_output else {})]
+    content = _with_details(content)
     role = item.role or ("developer" if item.kind == ADDITIONAL_TOOLS else None)
-    full = msgspec.structs.replace(item, type=item.kind, status=status, content=content, role=role)
+    output = _with_details(item.output)
+    full = msgspec.structs.replace(
+        item, type=item.kind, status=status, content=content, role=role, output=output
+    )
     if full.id is None:
         # Of what it holds and where it stands: a history that is sent again is kept once.
         digest = hashlib.sha256(b"%d %s" % (position, _encode(full))).hexdigest()[:48]
         prefix = ID_PREFIXES.get(item.kind, "item")  # of tools that run elsewhere
         full = msgspec.structs.replace(full, id=f"{prefix}_{digest}")
     return KeptItem(full.id or "", _encode(full))
+
+
+def _with_details(content: Any) -> Any:
+    """The content, whose images say how they were looked at, as clients' types want it."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {**part, "detail": part.get("detail") or "auto"}
+        if part.get("type") == "input_image"
+        else part
+        for part in content
+    ]
 
 
 class RetrieveQuery(msgspec.Struct, frozen=True):
