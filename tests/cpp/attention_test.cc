@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/helpers.h"
 #include "kernels/query_tiles.h"
 #include "check.h"
 #include "test_team.h"
@@ -86,7 +87,8 @@ AttentionTensor tensor(const void* data, int32_t size, int32_t num_heads, size_t
   return {static_cast<const std::byte*>(data), head * static_cast<size_t>(num_heads), head, 0};
 }
 
-std::vector<float> attend_with(const Problem& problem, int num_threads) {
+std::vector<float> attend_with(const Problem& problem, int num_threads,
+                               Helpers* helpers = nullptr) {
   const AttentionShape& shape = problem.shape;
   std::vector<float> out(problem.at(shape.num_queries, 0, shape.num_heads, shape.value_size), NAN);
   AttentionArgs args;
@@ -105,6 +107,13 @@ std::vector<float> attend_with(const Problem& problem, int num_threads) {
   args.out = out.data();
   std::vector<std::byte> scratch(attention_scratch_bytes(shape, num_threads));
   TestTeam together(num_threads);
+  if (helpers != nullptr) {
+    const Helpers::Scope scope(*helpers);
+    Team team = together.of_thread(0);
+    team.helpers = helpers;
+    attend(args, team, scratch.data());
+    return out;
+  }
   std::vector<std::jthread> threads;
   for (int thread = 0; thread < num_threads; ++thread) {
     threads.emplace_back(
@@ -274,6 +283,28 @@ TEST(attention, much_work_that_threads_take_in_parts_has_the_same_bits) {
   for (const Problem& problem : {many, long_one}) {
     const auto expected = attend_with(problem, 1);
     for (const int num_threads : {2, 3, 5}) CHECK(attend_with(problem, num_threads) == expected);
+  }
+}
+
+TEST(attention, with_helpers_it_has_the_same_bits) {
+  Problem prompt = make_problem({64, 64, 96, 8, 4, 700}, 6);
+  make_causal(prompt, 0);
+  Problem biased = make_problem({32, 32, 40, 4, 2, 300}, 8);
+  make_causal(biased, 0);
+  biased.max_bias = 8.0F;
+  Problem streams = make_problem({64, 64, 16, 4, 2, 1600}, 9);
+  for (int32_t query = 0; query < 16; ++query) {
+    for (int32_t cell = query; cell < 1600; cell += 16) mask_at(streams, query, cell) = kPlainCell;
+  }
+  Problem questions = make_problem({64, 64, 8, 4, 2, 800}, 10);
+  for (int32_t query = 0; query < 8; ++query) {
+    for (int32_t cell = 0; cell < 600; ++cell) mask_at(questions, query, cell) = kPlainCell;
+    for (int32_t i = 0; i < 20; ++i) mask_at(questions, query, 600 + 25 * query + i) = kPlainCell;
+  }
+  Helpers helpers(2);
+  for (const Problem& problem : {prompt, biased, streams, questions}) {
+    const auto alone = attend_with(problem, 1);
+    for (int i = 0; i < 20; ++i) CHECK(attend_with(problem, 1, &helpers) == alone);
   }
 }
 

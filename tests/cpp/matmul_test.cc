@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "check.h"
+#include "kernels/column_work.h"
 
 namespace snapllm {
 namespace {
@@ -47,7 +48,12 @@ uint16_t to_half(float x) {
                                (bits >> 13 & 0x3ff));
 }
 
-std::vector<float> multiply_with(const Problem& problem, NumberType type, int num_threads) {
+void multiply_share(const MatmulArgs& args, int share, int num_shares, std::byte*) {
+  multiply(args, share, num_shares);
+}
+
+std::vector<float> multiply_with(const Problem& problem, NumberType type, int num_threads,
+                                 Helpers* helpers = nullptr) {
   std::vector<uint16_t> halves;
   for (const float x : problem.weights) {
     halves.push_back(type == NumberType::kHalf ? to_half(x) : to_bfloat16(x));
@@ -68,6 +74,11 @@ std::vector<float> multiply_with(const Problem& problem, NumberType type, int nu
   std::vector<float> out(static_cast<size_t>(problem.num_rows) * width, 7.0F);
   args.out = out.data();
   args.out_stride = width * sizeof(float);
+  if (helpers != nullptr) {
+    const Helpers::Scope scope(*helpers);
+    helpers->run(ColumnWork<MatmulArgs, &multiply_share, 16>{args, 3}, 3);
+    return out;
+  }
   for (int thread = 0; thread < num_threads; ++thread) multiply(args, thread, num_threads);
   return out;
 }
@@ -112,6 +123,23 @@ TEST(matmul, a_row_alone_has_the_same_bits_as_in_a_batch_on_any_number_of_thread
     CHECK(multiply_with(one, NumberType::kHalf, 1) ==
           std::vector<float>(begin, begin + problem.num_columns + 1));
   }
+}
+
+TEST(matmul, with_helpers_it_has_the_same_bits) {
+  const Problem problem = make_problem(71, 45);
+  const auto all = multiply_with(problem, NumberType::kHalf, 1);
+  Helpers helpers(2);
+  for (int i = 0; i < 200; ++i) {
+    CHECK(multiply_with(problem, NumberType::kHalf, 1, &helpers) == all);
+  }
+}
+
+TEST(matmul, little_work_is_not_shared_with_helpers_and_no_share_is_without_columns) {
+  using Work = ColumnWork<MatmulArgs, &multiply_share, 16>;
+  CHECK_EQ(Work::shares_for(1e5, 4096, 1), 1);
+  CHECK_EQ(Work::shares_for(1e9, 40, 1), 3);
+  CHECK(Work::shares_for(1e12, 1 << 20, 3) <= Helpers::kMaxShares);
+  CHECK(Work::shares_for(1e12, 1 << 20, 3) > Work::shares_for(1e12, 1 << 20, 1));
 }
 
 TEST(matmul, sizes_that_are_no_vectors_are_not_taken) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "check.h"
+#include "kernels/column_work.h"
 #include "kernels/simd.h"
 
 namespace snapllm {
@@ -74,7 +75,8 @@ struct alignas(64) Line {
 };
 
 std::vector<float> multiply_rows(const std::vector<std::byte>& weights, const std::byte* x,
-                                 int32_t num_rows, int num_threads) {
+                                 int32_t num_rows, int num_threads,
+                                 Helpers* helpers = nullptr) {
   std::vector<float> out(static_cast<size_t>(num_rows * kNumColumns), NAN);
   std::vector<Line> rows(static_cast<size_t>(num_rows) * q40_row_bytes(kNumBlocks) / sizeof(Line));
   std::vector<Line> scratch(q40_scratch_bytes(kNumBlocks) / sizeof(Line));
@@ -91,6 +93,12 @@ std::vector<float> multiply_rows(const std::vector<std::byte>& weights, const st
   args.num_blocks = kNumBlocks;
   args.num_rows = num_rows;
   args.num_columns = kNumColumns;
+  if (helpers != nullptr) {
+    using Work = ColumnWork<Q40Args, &multiply_q40, 32>;
+    const Helpers::Scope scope(*helpers);
+    helpers->run(Work{args, 3, q40_scratch_bytes(kNumBlocks), scratch.data()->bytes}, 3);
+    return out;
+  }
   for (int thread = 0; thread < num_threads; ++thread) {
     multiply_q40(args, thread, num_threads, scratch.data()->bytes);
   }
@@ -135,6 +143,17 @@ TEST(q4_0, the_largest_numbers_do_not_overflow) {
         CHECK(std::abs(static_cast<double>(out[0]) - expected) < 1e-5 * size);
       }
     }
+  }
+}
+
+TEST(q4_0, with_helpers_it_has_the_same_bits) {
+  if (!has_q40_kernel()) SKIP("the kernel needs AVX2");
+  const auto weights = make_blocks(kNumColumns * kNumBlocks, kWeightBytes);
+  const auto x = make_activations(131);
+  const auto all = multiply_rows(weights, x.data(), 131, 1);
+  Helpers helpers(2);
+  for (int i = 0; i < 200; ++i) {
+    CHECK(multiply_rows(weights, x.data(), 131, 1, &helpers) == all);
   }
 }
 

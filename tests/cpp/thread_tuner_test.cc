@@ -20,7 +20,7 @@ struct Run {
 Run run(ThreadTuner& tuner, int32_t num_tokens, int num_steps, const Machine& machine) {
   Run done;
   for (int step = 0; step < num_steps; ++step) {
-    const int32_t threads = tuner.choose(num_tokens);
+    const int32_t threads = tuner.choose(num_tokens).num_threads;
     const double us = machine(threads, step);
     tuner.note(us);
     ++done.num_steps[threads];
@@ -151,10 +151,46 @@ TEST(thread_tuner, sizes_of_steps_are_learned_apart) {
 TEST(thread_tuner, it_begins_with_what_was_measured_before) {
   ThreadTuner tuner(8);
   tuner.begin_with(2);
-  CHECK_EQ(tuner.choose(1), 2);
-  CHECK_EQ(tuner.choose(2), 8);
+  CHECK_EQ(tuner.choose(1).num_threads, 2);
+  CHECK_EQ(tuner.choose(2).num_threads, 8);
   tuner.begin_with(3);  // what is not tried is the next lower number
-  CHECK_EQ(tuner.choose(1), 2);
+  CHECK_EQ(tuner.choose(1).num_threads, 2);
+}
+
+TEST(thread_tuner, one_thread_with_helpers_lies_between_one_and_more) {
+  ThreadTuner tuner(2, 512);
+  const auto cost = [](const StepThreads& threads) {
+    return threads.num_helpers > 0 ? 200.0 : threads.num_threads == 2 ? 300.0 : 320.0;
+  };
+  std::map<int32_t, int> num_helped;
+  for (int step = 0; step < 2000; ++step) {
+    const StepThreads threads = tuner.choose(16);
+    CHECK(threads.num_helpers == 0 || threads.num_threads == 1);
+    tuner.note(cost(threads));
+    if (step >= 1000) ++num_helped[threads.num_helpers];
+  }
+  CHECK(num_helped[1] > 900);
+}
+
+TEST(thread_tuner, long_steps_have_no_helpers_and_few_threads_many) {
+  ThreadTuner tuner(8, 512);
+  bool was_helped = false;
+  for (int step = 0; step < 5000; ++step) {
+    CHECK_EQ(tuner.choose(513).num_helpers, 0);
+    tuner.note(100.0);
+    const StepThreads threads = tuner.choose(512);
+    tuner.note(threads.num_threads == 1 ? 50.0 : 50.0 * threads.num_threads);
+    was_helped = was_helped || threads == StepThreads{1, 3};
+  }
+  CHECK(was_helped);
+}
+
+TEST(thread_tuner, what_was_measured_of_one_thread_is_without_helpers) {
+  ThreadTuner tuner(2, 512);
+  tuner.begin_with(1);
+  CHECK(tuner.choose(1) == (StepThreads{1, 0}));
+  tuner.begin_with(2);
+  CHECK(tuner.choose(1) == (StepThreads{2, 0}));
 }
 
 TEST(thread_tuner, one_thread_is_never_more) {

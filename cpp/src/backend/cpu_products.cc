@@ -7,6 +7,7 @@
 #include "backend/ggml_team.h"
 #include "backend/product_rows.h"
 #include "ggml-cpu.h"
+#include "kernels/column_work.h"
 #include "kernels/matmul.h"
 #include "kernels/q4_0.h"
 
@@ -40,6 +41,35 @@ class ProductShares {
     }
   }
 
+  // Computes this thread's shares of the matrices with `kMultiply(args, share, num_shares, scratch)`,
+  // or, with help, all of them. `args` has everything but where the weights and the results are;
+  // `set_rows(args, row)` sets where the rows from that one on are. The thread has `scratch` for
+  // itself, each helper as much.
+  template <auto kMultiply, int32_t kBlockColumns, typename Args, typename SetRows>
+  void multiply(const Args& args, SetRows&& set_rows, std::byte* scratch = nullptr,
+                size_t scratch_bytes = 0) const {
+    const auto args_of = [&](size_t first_row, const std::byte* weights, float* out) {
+      Args of_matrix = args;
+      of_matrix.weights = weights;
+      of_matrix.out = out;
+      set_rows(of_matrix, first_row);
+      return of_matrix;
+    };
+    if (team_.helpers != nullptr && num_matrices() == 1) {
+      using Work = ColumnWork<Args, kMultiply, kBlockColumns>;
+      const int shares = Work::shares_for(cost(), args.num_columns, team_.helpers->num_threads());
+      if (shares > 1) {
+        const Args all = args_of(0, matrix_of(op_->src[0], 0, 0),
+                                 reinterpret_cast<float*>(matrix_of(op_, 0, 0)));
+        return team_.helpers->run(Work{all, shares, scratch_bytes, scratch}, shares);
+      }
+    }
+    for_each([&](size_t first_row, const std::byte* weights, float* out, int share, int shares) {
+      kMultiply(args_of(first_row, weights, out), share, shares, scratch);
+    });
+  }
+
+ private:
   // Calls `compute(first_row, weights, out, share, num_shares)` for shares of the matrices.
   template <typename Compute>
   void for_each(Compute&& compute) const {
@@ -55,7 +85,6 @@ class ProductShares {
     }
   }
 
- private:
   int num_matrices() const { return static_cast<int>(op_->src[1]->ne[2] * op_->src[1]->ne[3]); }
 
   double cost() const {
@@ -112,14 +141,15 @@ class FloatProduct final : public ggml::cpu::tensor_traits {
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
     const ProductShares shares(params, op);
     if (shares.are_taken()) shares.wait_for_all();
-    shares.for_each(
-        [&](size_t first_row, const std::byte* matrix, float* out, int share, int num_shares) {
-          args.weights = matrix;
-          args.x = reinterpret_cast<const std::byte*>(row_of(x, static_cast<int64_t>(first_row)));
-          args.out = out;
-          multiply(args, share, num_shares);
-        });
+    shares.multiply<&multiply_floats, 16>(args, [&](MatmulArgs& of_matrix, size_t first_row) {
+      of_matrix.x = reinterpret_cast<const std::byte*>(row_of(x, static_cast<int64_t>(first_row)));
+    });
     return true;
+  }
+
+ private:
+  static void multiply_floats(const MatmulArgs& args, int share, int num_shares, std::byte*) {
+    snapllm::multiply(args, share, num_shares);
   }
 };
 
@@ -149,14 +179,15 @@ class KQuantProduct final : public ggml::cpu::tensor_traits {
     args.num_blocks = num_blocks_of(weights);
     args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    shares.for_each(
-        [&](size_t first_row, const std::byte* matrix, float* out, int share, int num_shares) {
-          args.weights = matrix;
-          args.x = static_cast<const std::byte*>(params->wdata) + args.x_stride * first_row;
-          args.out = out;
-          multiply_kquant(args, share, num_shares);
-        });
+    shares.multiply<&multiply_blocks, 16>(args, [&](KQuantArgs& of_matrix, size_t first_row) {
+      of_matrix.x = static_cast<const std::byte*>(params->wdata) + args.x_stride * first_row;
+    });
     return true;
+  }
+
+ private:
+  static void multiply_blocks(const KQuantArgs& args, int share, int num_shares, std::byte*) {
+    multiply_kquant(args, share, num_shares);
   }
 };
 
@@ -182,13 +213,10 @@ class Q40Product final : public ggml::cpu::tensor_traits {
     args.num_blocks = num_blocks_of(weights);
     args.num_rows = static_cast<int32_t>(op->src[1]->ne[1]);
     args.num_columns = static_cast<int32_t>(weights->ne[1]);
-    shares.for_each(
-        [&](size_t first_row, const std::byte* matrix, float* out, int share, int num_shares) {
-          args.weights = matrix;
-          args.x = rows + q40_row_bytes(args.num_blocks) * first_row;
-          args.out = out;
-          multiply_q40(args, share, num_shares, scratch);
-        });
+    const auto set_rows = [&](Q40Args& of_matrix, size_t first_row) {
+      of_matrix.x = rows + q40_row_bytes(args.num_blocks) * first_row;
+    };
+    shares.multiply<&multiply_q40, 32>(args, set_rows, scratch, q40_scratch_bytes(args.num_blocks));
     return true;
   }
 

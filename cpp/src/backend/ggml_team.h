@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ggml-cpu.h"
+#include "kernels/helpers.h"
 #include "kernels/team.h"
 #include "traits.h"
 
@@ -19,6 +20,7 @@ inline Team team_of(const ggml_compute_params* params) {
   team.take = [](void* pool) {
     return ggml_threadpool_chunk_add(static_cast<ggml_threadpool*>(pool), 1);
   };
+  if (params->nth == 1) team.helpers = Helpers::current();
   return team;
 }
 

@@ -32,7 +32,12 @@ LlamaTextContext::LlamaTextContext(std::shared_ptr<const LlamaTextModel> model,
       max_threads_(max_threads),
       num_threads_(max_threads),
       batch_(llama_batch_init(model_->batch_tokens(), /*embd=*/0, /*n_seq_max=*/1)) {
-  if (tunes && max_threads > 1) tuner_.emplace(max_threads);
+  // What helpers read must stay memory while they may: what llama.cpp computes as one graph does. It
+  // may cut other models' batches into more.
+  const bool can_help = model_->kv_kind() == KvKind::kBlocks;
+  if (tunes && max_threads > 1) {
+    tuner_.emplace(max_threads, can_help ? model_->ubatch_tokens() : 0);
+  }
   llama_set_n_threads(context_.get(), max_threads_, max_threads_);
   llama_set_abort_callback(context_.get(), &is_stopped, this);
 }
@@ -56,16 +61,17 @@ Result<DecodeOutcome> LlamaTextContext::decode(const std::vector<BatchEntry>& ba
 
 Result<DecodeOutcome> LlamaTextContext::compute_tuned(const std::vector<BatchEntry>& batch) {
   if (!tuner_ || batch.empty()) return compute(batch);
-  const int32_t num_threads = tuner_->choose(static_cast<int32_t>(batch.size()));
-  llama_set_n_threads(context_.get(), num_threads, num_threads);
+  const StepThreads threads = tuner_->choose(static_cast<int32_t>(batch.size()));
+  llama_set_n_threads(context_.get(), threads.num_threads, threads.num_threads);
   const auto start = Clock::now();
-  auto outcome = compute(batch);
+  auto outcome = compute(batch, threads.num_helpers);
   const bool is_done = outcome.ok() && outcome.value() == DecodeOutcome::kDone;
   if (is_done) tuner_->note(microseconds_since(start));
   return outcome;
 }
 
-Result<DecodeOutcome> LlamaTextContext::compute(const std::vector<BatchEntry>& batch) {
+Result<DecodeOutcome> LlamaTextContext::compute(const std::vector<BatchEntry>& batch,
+                                                int32_t num_helpers) {
   if (batch.empty() || batch.size() > static_cast<size_t>(model_->batch_tokens())) {
     return Status(StatusCode::kGenerationFailed, "a batch is empty or too large");
   }
@@ -80,6 +86,11 @@ Result<DecodeOutcome> LlamaTextContext::compute(const std::vector<BatchEntry>& b
   return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<DecodeOutcome> {
     LlamaLogCapture log;
     const CellOrders::Scope scope(orders_);
+    std::optional<Helpers::Scope> helping;
+    if (num_helpers > 0) {
+      if (!helpers_) helpers_.emplace(num_helpers);
+      helping.emplace(*helpers_);
+    }
     const int32_t result = llama_decode(context_.get(), batch_);
     if (result == 0) return DecodeOutcome::kDone;
     if (result == 1) return DecodeOutcome::kCellsFull;

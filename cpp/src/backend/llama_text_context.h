@@ -10,6 +10,7 @@
 #include "backend/llama_text_model.h"
 #include "backend/text_backend.h"
 #include "backend/thread_tuner.h"
+#include "kernels/helpers.h"
 #include "llama.h"
 
 namespace snapllm {
@@ -56,7 +57,7 @@ class LlamaTextContext : public TextContext {
  private:
   // Computes with as many threads as the tuner chooses, or with those that are set.
   Result<DecodeOutcome> compute_tuned(const std::vector<BatchEntry>& batch);
-  Result<DecodeOutcome> compute(const std::vector<BatchEntry>& batch);
+  Result<DecodeOutcome> compute(const std::vector<BatchEntry>& batch, int32_t num_helpers = 0);
   // Whether what is being computed is to be left; llama.cpp asks after each operation of the CPU.
   static bool is_stopped(void* context);
   // Sets the sequence to the states, which go on from each other, instead of what it holds, and
@@ -73,6 +74,7 @@ class LlamaTextContext : public TextContext {
   const int32_t max_threads_;
   int32_t num_threads_;  // of steps of one token, or what the tuner begins with there
   std::optional<ThreadTuner> tuner_;
+  std::optional<Helpers> helpers_;  // once there was a step for them
   llama_batch batch_;
   CellOrders orders_;
   const std::atomic<bool>* stop_ = nullptr;  // of the decode that runs; null = it goes on to its end

@@ -27,6 +27,8 @@ constexpr double kMaxHold = 8.0;
 // Where even the shortest step takes longer, a trial is short and all of it counts.
 constexpr double kSlowStepUs = 10'000.0;
 constexpr int kSlowTrialSteps = 2;
+// What one thread does by itself would be most of a step with more.
+constexpr int32_t kMaxHelpers = 3;
 
 }  // namespace
 
@@ -43,26 +45,33 @@ void ThreadTuner::Cost::add(double us, int32_t num_tokens) {
   ++count_;
 }
 
-ThreadTuner::ThreadTuner(int32_t max_threads) {
+ThreadTuner::ThreadTuner(int32_t max_threads, int32_t max_helped_tokens)
+    : max_helped_tokens_(max_helped_tokens) {
+  const StepThreads helped = {1, std::min(max_threads - 1, kMaxHelpers)};
   for (Class& steps : classes_) {
-    for (int32_t threads = max_threads; threads >= 1; threads /= 2) {
-      steps.levels.push_back({.num_threads = threads});
+    for (int32_t threads = max_threads; threads > 1; threads /= 2) {
+      steps.levels.push_back({.threads = {threads, 0}});
     }
+    const bool has_helpers = max_helped_tokens > 0 && &steps != &classes_.back();
+    if (has_helpers && helped.num_helpers > 0) steps.levels.push_back({.threads = helped});
+    steps.levels.push_back({.threads = {1, 0}});
     steps.num_steps_left = kStepsBeforeFirstTrial;
   }
 }
 
 void ThreadTuner::begin_with(int32_t num_threads) {
   Class& steps = classes_.front();
-  const auto found = std::ranges::find_if(
-      steps.levels, [&](const Level& level) { return level.num_threads <= num_threads; });
+  const auto found = std::ranges::find_if(steps.levels, [&](const Level& level) {
+    return level.threads.num_threads + level.threads.num_helpers <= num_threads;
+  });
   steps.best = std::min<size_t>(found - steps.levels.begin(), steps.levels.size() - 1);
   steps.tried = steps.best;
 }
 
-int32_t ThreadTuner::choose(int32_t num_tokens) {
+StepThreads ThreadTuner::choose(int32_t num_tokens) {
   const auto index = static_cast<size_t>(std::bit_width(static_cast<uint32_t>(num_tokens)) - 1);
-  current_ = &classes_[std::min(index, kNumClasses - 1)];
+  const bool is_too_long = max_helped_tokens_ > 0 && num_tokens > max_helped_tokens_;
+  current_ = is_too_long ? &classes_.back() : &classes_[std::min(index, kNumClasses - 2)];
   num_tokens_ = num_tokens;
   Class& steps = *current_;
   if (steps.num_steps_left == 0) {
@@ -72,7 +81,7 @@ int32_t ThreadTuner::choose(int32_t num_tokens) {
       end_trial(steps);
     }
   }
-  return steps.levels[steps.tried].num_threads;
+  return steps.levels[steps.tried].threads;
 }
 
 void ThreadTuner::note(double us) {

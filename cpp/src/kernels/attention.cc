@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/attention_scratch.h"
+#include "kernels/helpers.h"
 #include "kernels/query_tiles.h"
 #include "kernels/span_kernel.h"
 #include "kernels/visible_cells.h"
@@ -30,8 +31,18 @@ class Worker {
         group_(shape_.num_heads / shape_.num_kv_heads),
         scratch_(shape_, team.thread, team.num_threads, scratch) {}
 
+  // A thread that computes beside the team's only one.
+  Worker(const AttentionArgs& args, std::byte* scratch, const Helpers::Claim* claim)
+      : args_(args),
+        shape_(args.shape),
+        team_(),
+        group_(shape_.num_heads / shape_.num_kv_heads),
+        scratch_(shape_, 0, 1, scratch),
+        claim_(claim) {}
+
   void run() {
     find_tiles();
+    if (team_.helpers != nullptr && run_helped()) return;
     if (scratch_.has_partials()) {
       compute_spans();
       team_.wait_for_all(team_.context);
@@ -111,16 +122,97 @@ class Worker {
            (shape_.key_size + shape_.value_size);
   }
 
-  // In at least `shares` parts, if there are heads for so many.
-  void take_tiles(int shares) {
-    const int32_t parts = std::min((shares + num_tiles_ - 1) / num_tiles_, shape_.num_kv_heads);
-    begin_taking(team_);
-    take_shares(team_, num_tiles_ * parts, [&](int share) {
-      const int32_t part = share % parts;
-      compute_heads(share / parts, shape_.num_kv_heads * part / parts,
-                    shape_.num_kv_heads * (part + 1) / parts);
-    });
+  // Parts of each tile, so that there are at least so many shares, if there are heads for them.
+  int32_t num_parts(int shares) const {
+    return std::min((shares + num_tiles_ - 1) / num_tiles_, shape_.num_kv_heads);
   }
+
+  // A share's heads of its tile.
+  struct Part {
+    int32_t tile;
+    int32_t first_head;
+    int32_t end_head;
+  };
+  Part part_of(int share, int32_t parts) const {
+    const int32_t part = share % parts;
+    return {share / parts, shape_.num_kv_heads * part / parts,
+            shape_.num_kv_heads * (part + 1) / parts};
+  }
+
+  void compute_part(int share, int32_t parts) {
+    const Part part = part_of(share, parts);
+    compute_heads(part.tile, part.first_head, part.end_head);
+  }
+
+  void take_tiles(int shares) {
+    const int32_t parts = num_parts(shares);
+    begin_taking(team_);
+    take_shares(team_, num_tiles_ * parts, [&](int share) { compute_part(share, parts); });
+  }
+
+  // Returns false where help is of no use.
+  bool run_helped() {
+    constexpr double kMinCost = 1 << 16;  // of a share, in multiply-adds, next to which taking it is nothing
+    constexpr int kSharesPerThread = 8;
+    const int shares = static_cast<int>(
+        std::min(cost() / kMinCost, 1.0 * kSharesPerThread * (1 + team_.helpers->num_threads())));
+    if (shares < 2) return false;
+    const int32_t parts = num_parts(shares);
+    if (num_tiles_ * parts > Helpers::kMaxShares) return false;
+    team_.helpers->run(SharedParts{args_, this, scratch_.tiles(), scratch_.order(),
+                                   scratch_.counts(), num_tiles_, parts},
+                       num_tiles_ * parts);
+    return true;
+  }
+
+  // Parts of tiles as work that helpers take shares of.
+  struct SharedParts {
+    AttentionArgs args;
+    Worker* worker;  // of the thread that is helped, and what it found:
+    const QueryTile* tiles;
+    const int32_t* order;
+    const int32_t* counts;
+    int32_t num_tiles;
+    int32_t parts;
+
+    void compute(int share) const { worker->compute_part(share, parts); }
+
+    size_t apart_bytes(int) const {
+      return out_begin() + sizeof(float) * num_queries() *
+                               static_cast<size_t>(args.shape.num_heads * args.shape.value_size);
+    }
+
+    void compute_apart(int share, std::byte* out, const Helpers::Claim& claim) const {
+      AttentionArgs apart = args;
+      apart.out = reinterpret_cast<float*>(out + out_begin());
+      Worker own(apart, out, &claim);
+      std::copy_n(tiles, num_tiles, own.scratch_.tiles());
+      std::copy_n(order, num_queries(), own.scratch_.order());
+      std::copy_n(counts, num_queries(), own.scratch_.counts());
+      if (claim.holds()) own.compute_part(share, parts);
+    }
+
+    void put(int share, std::byte* out) const {
+      const Worker own(args, out, nullptr);
+      const Part part = own.part_of(share, parts);
+      const QueryTile& tile = own.scratch_.tiles()[part.tile];
+      const auto size = static_cast<size_t>(own.group_ * args.shape.value_size);
+      const auto num_heads = static_cast<size_t>(args.shape.num_kv_heads);
+      const auto* from = reinterpret_cast<const float*>(out + out_begin());
+      for (int32_t i = 0; i < tile.num_queries; ++i) {
+        const auto query = static_cast<size_t>(tile.batch * args.shape.num_queries + own.query_of(tile, i));
+        const size_t at = (query * num_heads + static_cast<size_t>(part.first_head)) * size;
+        std::copy_n(from + at, static_cast<size_t>(part.end_head - part.first_head) * size, args.out + at);
+      }
+    }
+
+   private:
+    size_t num_queries() const {
+      return static_cast<size_t>(args.shape.num_queries) * static_cast<size_t>(args.shape.num_batches);
+    }
+    // Behind the scratch.
+    size_t out_begin() const { return (attention_scratch_bytes(args.shape, 1) + 63) / 64 * 64; }
+  };
 
   void compute_tiles() {
     const int64_t total = total_weight();
@@ -160,7 +252,7 @@ class Worker {
       const TileRun run = this->run(tile, r);
       const int32_t first_row = run.first * group_;
       for (int32_t first = run.begin; first < run.end; first += kSpanCells) {
-        enter(index, r);
+        if (!enter(index, r)) return;
         read_ahead(tile, run, first_head, end_head, first);
         for (int32_t head = first_head; head < end_head; ++head) {
           compute_span(tile, run, head, first,
@@ -252,11 +344,17 @@ class Worker {
     }
   }
 
-  // Lists the cells of a run, once while the thread works on it.
-  void enter(int32_t index, int32_t run_index) {
-    if (current_tile_ == index && current_run_ == run_index) return;
+  // Lists the cells of a run, once while the thread works on it. Returns false where the claim was
+  // lost, and the list may be of anything.
+  bool enter(int32_t index, int32_t run_index) {
+    if (current_tile_ == index && current_run_ == run_index) return true;
     current_tile_ = index;
     current_run_ = run_index;
+    list_cells(index, run_index);
+    return claim_ == nullptr || claim_->holds();
+  }
+
+  void list_cells(int32_t index, int32_t run_index) {
     const QueryTile& tile = scratch_.tiles()[index];
     const TileRun run = this->run(tile, run_index);
     int32_t* cells = scratch_.cells();
@@ -270,7 +368,9 @@ class Worker {
     if (args_.order.stamps != nullptr) sort_cells({cells, count}, args_.order.stamps);
     if (!tile.has_bias) return;
     biases_ = scratch_.biases();
-    for (int32_t i = 0; i < tile.num_cells; ++i) biases_[i] = simd::half_to_float(row[cells[i]]);
+    for (size_t i = 0; i < count; ++i) {
+      biases_[i] = simd::half_to_float(row[static_cast<size_t>(cells[i])]);
+    }
   }
 
   int32_t head_of(int32_t kv_head, int32_t row) const { return kv_head * group_ + row % group_; }
@@ -365,9 +465,10 @@ class Worker {
 
   const AttentionArgs& args_;
   const AttentionShape& shape_;
-  const Team& team_;
+  const Team team_;
   const int32_t group_;  // heads that share a KV head
   AttentionScratch scratch_;
+  const Helpers::Claim* const claim_ = nullptr;  // of a helper
   int32_t num_tiles_ = 0;
   int32_t current_tile_ = -1;
   int32_t current_run_ = -1;

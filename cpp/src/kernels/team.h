@@ -7,6 +7,8 @@
 
 namespace snapllm {
 
+class Helpers;
+
 struct Team {
   int thread = 0;  // the caller's, of num_threads
   int num_threads = 1;
@@ -17,6 +19,7 @@ struct Team {
   // once. For one thread to call, while none takes any.
   void (*hand_out)(void* context, int first) = nullptr;
   int (*take)(void* context) = nullptr;
+  Helpers* helpers = nullptr;  // of a team of one thread
 };
 
 // How many shares work is cut into that is worth `cost` multiply-adds. A thread that is done takes
