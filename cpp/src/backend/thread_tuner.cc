@@ -12,7 +12,7 @@ namespace {
 constexpr double kTie = 0.05;  // of a logarithm of costs, so 5 %
 constexpr int kTrialSteps = 8;
 constexpr int kMinStepsBetweenTrials = 128;
-constexpr int kStepsBeforeFirstTrial = 32;
+constexpr int kStepsBeforeFirstTrial = 16;
 // So many times what a trial cost is computed until the next.
 constexpr double kTimesTrialCost = 50.0;
 // The weight of what the last trial found and took; the rest is of those before.
