@@ -19,7 +19,7 @@ from benchmarks.peers import (
 )
 from benchmarks.report import Better, Row, in_turn, ratio_row, row
 
-REQUESTS_PER_STREAM = 2
+REQUESTS_PER_STREAM = 4
 LEAST_REQUESTS = 16
 MAX_CACHED = 32
 """Tokens that a prompt may have in common with another: the template's beginning."""

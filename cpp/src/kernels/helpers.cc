@@ -4,6 +4,8 @@
 #include <cassert>
 #include <chrono>
 #include <cstring>
+#include <system_error>
+#include <utility>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -60,10 +62,15 @@ Helpers::Scope::~Scope() {
 Helpers* Helpers::current() { return current_helpers; }
 
 Helpers::Helpers(int num_threads) {
+  threads_.reserve(static_cast<size_t>(num_threads));
   for (int i = 0; i < num_threads; ++i) {
-    threads_.push_back(std::make_unique<Thread>());
-    Thread& self = *threads_.back();
-    self.thread = std::thread([this, &self] { help(self); });
+    auto self = std::make_unique<Thread>();
+    try {
+      self->thread = std::thread([this, at = self.get()] { help(*at); });
+    } catch (const std::system_error&) {
+      return;  // the system has no more threads: fewer help
+    }
+    threads_.push_back(std::move(self));
   }
 }
 
@@ -181,9 +188,10 @@ void Helpers::compute_share(Thread& self, const Calls& calls, const void* work, 
   const size_t num_bytes = calls.apart_bytes(work, share);
   if (self.apart_bytes < num_bytes) {
     self.apart.reset();
-    self.apart.reset(
-        static_cast<std::byte*>(::operator new(num_bytes, std::align_val_t{kAlignment})));
-    self.apart_bytes = num_bytes;
+    self.apart.reset(static_cast<std::byte*>(
+        ::operator new(num_bytes, std::align_val_t{kAlignment}, std::nothrow)));
+    self.apart_bytes = self.apart == nullptr ? 0 : num_bytes;
+    if (self.apart == nullptr) return;  // the share is taken back
   }
   calls.compute_apart(work, share, self.apart.get(), claim);
   const auto run_number = static_cast<uint32_t>(claim.open_ >> 32);

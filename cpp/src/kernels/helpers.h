@@ -23,6 +23,7 @@ class Helpers {
  public:
   static constexpr int kMaxShares = 256;
 
+  // So many threads, or as many as the system has.
   explicit Helpers(int num_threads);
   ~Helpers();
   Helpers(const Helpers&) = delete;
