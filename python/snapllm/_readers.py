@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from snapllm import _core
@@ -105,6 +105,34 @@ def _mended_place(text: str, data: bytes) -> tuple[int, int]:
     return ends[start - 1] if start > 0 else 0, ends[start + len(text) - 1]
 
 
+def _meet(some: bytes, others: bytes) -> bool:
+    """Whether both begin alike, as far as the shorter one goes, and neither is empty."""
+    length = min(len(some), len(others))
+    return length > 0 and some[:length] == others[:length]
+
+
+def _follow(text: bytes, pieces: Sequence[bytes], start: int) -> list[int] | None:
+    """The pieces from `start` on that the text is made of, others between them left out."""
+    found: list[int] = []
+    place = 0
+    for i in range(start, len(pieces)):
+        if place == len(text):
+            break
+        if _meet(pieces[i], text[place : place + len(pieces[i])]):
+            found.append(i)
+            place = min(place + len(pieces[i]), len(text))
+    return found if place == len(text) else None
+
+
+def _pieces_of(text: bytes, pieces: Sequence[bytes]) -> list[int] | None:
+    """The pieces that a text is made of, where others lie between them; the last of them may be
+    more than the text's end."""
+    max_starts = 16
+    starts = [i for i, piece in enumerate(pieces) if _meet(piece, text)]
+    followed = (_follow(text, pieces, start) for start in starts[:max_starts])
+    return next((found for found in followed if found is not None), None)
+
+
 class _LogprobMatcher:
     """Finds the tokens that a piece of content was made of, by their bytes.
 
@@ -125,8 +153,13 @@ class _LogprobMatcher:
         if not self._entries:
             return ()
         wanted = text.encode()
-        data = self._rest + b"".join(entry.bytes for entry in self._entries)
+        pieces = [self._rest, *(entry.bytes for entry in self._entries)]
+        data = b"".join(pieces)
         start = self._find(wanted, data)
+        if start < 0 and not with_skipped:
+            found = _pieces_of(wanted, pieces)  # control tokens among them are no text
+            if found is not None:
+                return self._take_pieces(found, len(wanted) - sum(len(pieces[i]) for i in found))
         first, last = (start, start + len(wanted)) if start >= 0 else _mended_place(text, data)
         self._rest = b""
         taken: list[TokenLogprob] = []
@@ -141,6 +174,15 @@ class _LogprobMatcher:
                 self._rest = data[last:offset]
         self._entries = left
         return tuple(taken)
+
+    def _take_pieces(self, found: list[int], overhang: int) -> tuple[TokenLogprob, ...]:
+        """Takes these pieces, the rest of the token before being number 0; the last of them is
+        more than what was wanted by -overhang."""
+        taken = tuple(self._entries[i - 1] for i in found if i > 0)
+        last = taken[-1].bytes if taken else self._rest
+        self._rest = last[len(last) + overhang :]
+        self._entries = self._entries[found[-1] :]
+        return taken
 
     def take_all(self) -> tuple[TokenLogprob, ...]:
         """The tokens that are left."""

@@ -84,3 +84,12 @@ def test_a_schema_that_leads_to_itself_ends_no_server(demo_server: Server) -> No
     assert param == "tools[0].input_schema"
     assert "includes itself" in message
     assert client.messages.create(model="demo", max_tokens=2, messages=MESSAGES).content
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<[99999]>"])
+def test_a_grammar_of_tokens_that_cannot_be_sampled_is_at_fault(
+    demo_client: openai.OpenAI, token: str
+) -> None:
+    grammar = {"grammar": f'root ::= "a" {token}'}
+    with pytest.raises(openai.BadRequestError, match="no token is left to sample"):
+        demo_client.completions.create(model="demo", prompt="Go", extra_body=grammar)

@@ -33,6 +33,10 @@ from snapllm.outputs import TokenLogprob
             [["\udcf0\udc9f", "\udcff", "the"]],
         ),
         (["<a>", "\udcff", "i"], ["\ufffdi"], [["\udcff", "i"]]),
+        # Control tokens are no text, wherever they come.
+        (["</t>", "A", " b", "<|x|>", " c", "d"], ["A b c", "d"], [["A", " b", " c"], ["d"]]),
+        (["A", "<|x|>", "bc", "d"], ["Ab", "cd"], [["A", "bc"], ["d"]]),
+        (["A", "A", "<|x|>", "b"], ["AAb"], [["A", "A", "b"]]),
     ],
 )
 def test_a_piece_has_the_tokens_that_it_was_made_of(

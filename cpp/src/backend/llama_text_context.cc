@@ -128,7 +128,11 @@ Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_in
   return guard_llama(StatusCode::kGenerationFailed, [&]() -> Result<SampledToken> {
     SampledToken sampled;
     sampled.token = llama_sampler.sample(context_.get(), batch_index);
-    if (sampled.token < 0) return Status(StatusCode::kGenerationFailed, "no token to sample");
+    if (sampled.token < 0) {
+      return Status(StatusCode::kInvalidRequest,
+                    "no token is left to sample: a grammar that names tokens ends in none, and may "
+                    "name only those that the model has");
+    }
     if (llama_sampler.num_logprobs() >= 0) {
       sampled.logprobs = logprobs_of(sampled.token, batch_index, llama_sampler.num_logprobs());
     }
