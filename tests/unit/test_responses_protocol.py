@@ -45,6 +45,9 @@ def answer(*events: ChatEvent, **fields: Any) -> dict[str, Any]:
 def test_an_answer_has_a_bound_by_default_and_tells_the_one_it_was_given() -> None:
     assert parse()[0].max_tokens == DEFAULT_MAX_OUTPUT_TOKENS
     assert answer()["max_output_tokens"] is None
+    body = b'{"model": "m", "input": "x"}'
+    assert responses.parse(body, default_max_tokens=256).request.max_tokens == 4096
+    assert responses.parse(body, default_max_tokens=9000).request.max_tokens == 9000
     assert parse(max_output_tokens=5)[0].max_tokens == 5
     assert answer(max_output_tokens=5)["max_output_tokens"] == 5
 

@@ -249,7 +249,8 @@ def add_parser(commands: Any) -> None:
         type=_limit,
         default=d.app.default_max_tokens,
         metavar="N",
-        help="tokens of a chat completion whose request sets no limit (default: %(default)s)",
+        help="tokens of a chat completion whose request sets no limit (default: %(default)s), and "
+        "of a response, which has 4096 at least",
     )
     parser.add_argument(
         "--keep-billing-header",

@@ -51,12 +51,16 @@ class Parsed(NamedTuple):
     conversation: Conversation
 
 
-def parse(body: bytes, kept: KeptResponses | None = None) -> Parsed:
+def parse(
+    body: bytes, kept: KeptResponses | None = None, *, default_max_tokens: int = 0
+) -> Parsed:
     """Reads the body of POST /v1/responses.
 
     Args:
         body: The body.
         kept: What of earlier answers it may refer to.
+        default_max_tokens: How long an answer gets at most where the request does not say, if that
+            is more than `DEFAULT_MAX_OUTPUT_TOKENS`.
 
     Raises:
         InvalidRequestError: The body does not fit; `param` names the field at fault.
@@ -73,7 +77,7 @@ def parse(body: bytes, kept: KeptResponses | None = None) -> Parsed:
     request = msgspec.structs.replace(
         prompt,
         sampling=sampling_options(wire, num_logprobs),
-        max_tokens=wire.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS,
+        max_tokens=wire.max_output_tokens or max(DEFAULT_MAX_OUTPUT_TOKENS, default_max_tokens),
     )
     return Parsed(request, wire, tools, conversation)
 

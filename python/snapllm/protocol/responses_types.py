@@ -177,4 +177,5 @@ class ResponsesRequest(InputTokensRequest, kw_only=True):
 
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
-"""Tokens of an answer whose request has no `max_output_tokens`."""
+"""Tokens of an answer whose request has no `max_output_tokens`, or the server's default where that
+is more: a model that repeats itself ends."""

@@ -24,7 +24,7 @@ from snapllm.protocol.responses_items import (
 from snapllm.server.answers import answering, collect
 from snapllm.server.bodies import read_body
 from snapllm.server.kept_responses import OwnResponses
-from snapllm.server.keys import STATE, cache_namespace_of, engine_of, prepare
+from snapllm.server.keys import OPTIONS, STATE, cache_namespace_of, engine_of, prepare
 from snapllm.server.log_lines import note_prompt
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.sse import event_stream, stream_response
@@ -84,7 +84,10 @@ def _encoded(events: Iterator[dict[str, Any]]) -> bytes:
 
 async def create(request: web.Request) -> web.StreamResponse:
     """POST /v1/responses"""
-    parsed = await read_body(request, partial(parse, kept=_kept(request)))
+    default = request.app[OPTIONS].default_max_tokens
+    parsed = await read_body(
+        request, partial(parse, kept=_kept(request), default_max_tokens=default)
+    )
     chat = await prepare(request, parsed.request)
     is_streamed = bool(parsed.wire.stream)
     answer = _Answer(request, parsed, chat.model)
