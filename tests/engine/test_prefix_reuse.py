@@ -373,6 +373,26 @@ def test_a_chat_reuses_the_turns_before(demo: snapllm.Model) -> None:
     assert second.content == alone.content
 
 
+@pytest.mark.parametrize("budget", [8, 1000])
+def test_the_turn_after_a_reasoning_reuses_it_also_where_its_budget_ended_it(
+    demo: snapllm.Model, budget: int
+) -> None:
+    question = {"role": "user", "content": "Tom has 3 apples and buys 4 more. How many apples?"}
+    first = demo.chat([question], thinking=budget, max_tokens=300, temperature=0)
+    assert (first.usage.num_reasoning_tokens == budget) == (budget == 8)
+    answer = {
+        "role": "assistant",
+        "content": first.content,
+        "reasoning_content": first.reasoning,
+    }
+    more = {"role": "user", "content": "Thanks."}
+    second = demo.chat([question, answer, more], thinking=budget, max_tokens=1)
+    usage = first.usage
+    assert (
+        second.usage.num_cached_tokens >= usage.num_prompt_tokens + usage.num_generated_tokens - 1
+    )
+
+
 def test_a_workspace_in_use_is_refused_and_its_user_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "w"
     (tmp_path / "link").symlink_to(folder)

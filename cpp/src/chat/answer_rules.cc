@@ -59,9 +59,10 @@ Markup find_markup(const common_peg_arena& arena) {
 
 AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
                          std::vector<llama_token> banned_tokens, bool is_call_forced,
-                         bool is_json, std::string continued_text)
+                         bool is_json, std::string continued_text, std::string end_when_forced)
     : params(std::move(chat_params)),
       banned(std::move(banned_tokens)),
+      forced_end(std::move(end_when_forced)),
       must_call(is_call_forced),
       continued(std::move(continued_text)),
       parser_params(params),

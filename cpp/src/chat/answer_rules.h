@@ -19,11 +19,12 @@ struct AnswerRules {
   // May throw what llama.cpp's parsers and tokeniser throw.
   AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
               std::vector<llama_token> banned, bool must_call, bool is_json,
-              std::string continued = {});
+              std::string continued = {}, std::string forced_end = {});
 
   common_chat_params params;  // without the prompt
   std::set<llama_token> preserved;
   std::vector<llama_token> banned;  // never to be generated
+  std::string forced_end;           // of a reasoning that has reached its budget
   bool must_call;                   // the answer says nothing
   std::string continued;            // text that the answer goes on from; the prompt ends with it
   common_chat_parser_params parser_params;

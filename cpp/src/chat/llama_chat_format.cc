@@ -111,6 +111,27 @@ struct Prefill {
   std::string skipped;
 };
 
+// What the template puts between an earlier answer's reasoning and what it said; empty where it leaves
+// the reasoning out, or takes no such chat.
+std::string text_after_reasoning(const common_chat_templates* templates) {
+  common_chat_templates_inputs inputs;
+  inputs.messages = common_chat_msgs_parse_oaicompat(common_json::parse(
+      R"([{"role": "user", "content": "x"},
+          {"role": "assistant", "reasoning_content": "<-thought->", "content": "<-said->"}])"));
+  inputs.add_generation_prompt = false;
+  inputs.force_pure_content = true;
+  try {
+    const std::string text = common_chat_templates_apply(templates, inputs).prompt;
+    const size_t begin = text.find("<-thought->");
+    const size_t end = text.find("<-said->");
+    if (begin == std::string::npos || end == std::string::npos || end < begin) return {};
+    const size_t after = begin + std::string_view("<-thought->").size();
+    return text.substr(after, end - after);
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
 // What the rules follow from where they are cacheable.
 std::string rules_key(const ChatFormatRequest& request, const std::string& generation_prompt) {
   std::string key;
@@ -194,7 +215,12 @@ void LlamaChatPrompt::constrain(common_params_sampling& sampling, const llama_vo
     if (!tag.empty()) sampling.reasoning_budget_end.push_back(common_tokenize(vocab, tag, false, true));
   }
   if (!sampling.reasoning_budget_end.empty()) {
-    sampling.reasoning_budget_forced = sampling.reasoning_budget_end.front();
+    sampling.reasoning_budget_forced = common_tokenize(vocab, rules_->forced_end, false, true);
+    // Some vocabularies put a blank of their own before a text.
+    const auto& forced = sampling.reasoning_budget_forced;
+    if (common_detokenize(vocab, forced, /*special=*/true) != rules_->forced_end) {
+      sampling.reasoning_budget_forced = sampling.reasoning_budget_end.front();
+    }
   }
 }
 
@@ -210,6 +236,7 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
   const auto caps = common_chat_templates_get_caps(templates_.get());
   const auto tools = caps.find("supports_tools");
   supports_tools_ = tools != caps.end() && tools->second;
+  if (supports_thinking_) after_reasoning_ = text_after_reasoning(templates_.get());
   has_cacheable_rules_ =
       is_generic(templates_.get(), "") && is_generic(templates_.get(), "tool_use");
 }
@@ -277,6 +304,15 @@ Result<std::shared_ptr<const ChatPrompt>> LlamaChatFormat::format(const ChatForm
         unmarked(rendered.text, rendered.mark), std::move(rendered.rules),
         request.thinking_budget_tokens, std::move(prompt).value()));
   });
+}
+
+std::string LlamaChatFormat::forced_end(const common_chat_params& params) const {
+  const auto found = std::ranges::find_if_not(params.thinking_end_tags, &std::string::empty);
+  if (found == params.thinking_end_tags.end()) return {};
+  const std::string& tag = *found;
+  const size_t at = after_reasoning_.find(string_strip(tag));
+  const bool is_blank = at != std::string::npos && string_strip(after_reasoning_.substr(0, at)).empty();
+  return is_blank && !begins_with_blank(tag) ? after_reasoning_.substr(0, at) + tag : tag;
 }
 
 std::vector<llama_token> LlamaChatFormat::call_tokens() const {
@@ -420,9 +456,10 @@ Result<LlamaChatFormat::Rendered> LlamaChatFormat::render(const ChatFormatReques
   if (request.tool_choice == ToolChoice::kNone) banned = call_tokens();
   const bool must_call = !request.tools_json.empty() && request.tool_choice == ToolChoice::kRequired;
   const bool is_cacheable = has_cacheable_rules_ && continued.empty();
+  std::string end = forced_end(params);
   auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_, std::move(banned),
                                                    must_call, !request.json_schema.empty(),
-                                                   continued);
+                                                   continued, std::move(end));
   if (!continued.empty() && !(string_ends_with(text, continued) && reads_on(rules))) {
     throw std::invalid_argument("messages: this model's template cannot continue an answer");
   }

@@ -92,6 +92,9 @@ class LlamaChatFormat {
   void drop_skipped(common_chat_params& params) const;
   // Whether something that the grammar allows begins with the text.
   bool reads(const std::string& grammar, const std::string& text) const;
+  // What ends a reasoning in an answer that comes back as a message: the tag with the blanks that the
+  // template puts before it, so that the next turn's prompt begins as this one ends.
+  std::string forced_end(const common_chat_params& params) const;
   // The special tokens that begin tool calls; none where a call begins with plain text.
   std::vector<llama_token> call_tokens() const;
 
@@ -107,6 +110,7 @@ class LlamaChatFormat {
   bool has_template_ = false;
   bool supports_thinking_ = false;
   bool supports_tools_ = false;
+  std::string after_reasoning_;  // what the template puts between a reasoning and what is said
 };
 
 }  // namespace snapllm

@@ -51,9 +51,7 @@ class Parsed(NamedTuple):
     conversation: Conversation
 
 
-def parse(
-    body: bytes, kept: KeptResponses | None = None, *, default_max_tokens: int = 0
-) -> Parsed:
+def parse(body: bytes, kept: KeptResponses | None = None, *, default_max_tokens: int = 0) -> Parsed:
     """Reads the body of POST /v1/responses.
 
     Args:
