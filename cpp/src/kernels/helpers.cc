@@ -36,6 +36,20 @@ void pause() {
 #endif
 }
 
+// Waits for a helper that may have lost its core: not for long before it gives its own away, to which
+// the system then moves the helper, however busy all others are.
+class Wait {
+ public:
+  void once() {
+    constexpr int64_t kSpinNs = 50'000;
+    if (nanoseconds_since(start_) < kSpinNs) return pause();
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+
+ private:
+  const Clock::time_point start_ = Clock::now();
+};
+
 // To the lowest priority, which any thread may. Linux takes a core that runs nothing else for an
 // idle one when it looks for where to wake a thread.
 void give_way() {
@@ -83,8 +97,9 @@ Helpers::~Helpers() {
 
 // All shares are taken by now, so who is not busy, or becomes so later, takes none.
 void Helpers::wait_until_idle() const {
+  Wait wait;
   for (const auto& each : threads_) {
-    while (each->is_busy.load()) std::this_thread::yield();
+    while (each->is_busy.load()) wait.once();
   }
 }
 
@@ -135,6 +150,7 @@ void Helpers::finish(const Calls& calls, const void* work, int share, int64_t pa
   const uint64_t open = state_of(run_number_, ShareState::kOpen);
   const uint64_t done = state_of(run_number_, ShareState::kDone);
   const auto start = Clock::now();
+  Wait wait;
   while (true) {
     uint64_t found = state.load(std::memory_order_acquire);
     if (found == done) return;
@@ -142,7 +158,7 @@ void Helpers::finish(const Calls& calls, const void* work, int share, int64_t pa
         state.compare_exchange_strong(found, state_of(run_number_, ShareState::kTakenBack))) {
       return calls.compute(work, share);
     }
-    pause();
+    wait.once();
   }
 }
 
