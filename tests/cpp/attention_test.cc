@@ -301,8 +301,18 @@ TEST(attention, with_helpers_it_has_the_same_bits) {
     for (int32_t cell = 0; cell < 600; ++cell) mask_at(questions, query, cell) = kPlainCell;
     for (int32_t i = 0; i < 20; ++i) mask_at(questions, query, 600 + 25 * query + i) = kPlainCell;
   }
+  Problem capped = make_problem({32, 32, 64, 8, 2, 500}, 11);
+  make_causal(capped, 4);
+  capped.softcap = 0.7F;
+  capped.sinks = {0.5F, -3.0F, 2.0F, 9.0F, 0.0F, 1.0F, -8.0F, 4.0F};
+  // More heads than are computed side by side, and cells in another order than they lie in.
+  Problem heads = make_problem({32, 32, 64, 32, 8, 300}, 12);
+  make_causal(heads, 0);
+  for (uint64_t cell = 0; cell < 300; ++cell) heads.stamps.push_back(cell % 7);
+  heads.new_cells.assign(64, 0);
+  for (size_t query = 0; query < 64; ++query) heads.new_cells[query] = static_cast<int64_t>(236 + query);
   Helpers helpers(2);
-  for (const Problem& problem : {prompt, biased, streams, questions}) {
+  for (const Problem& problem : {prompt, biased, streams, questions, capped, heads}) {
     const auto alone = attend_with(problem, 1);
     for (int i = 0; i < 20; ++i) CHECK(attend_with(problem, 1, &helpers) == alone);
   }

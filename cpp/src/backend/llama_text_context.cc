@@ -12,6 +12,7 @@
 #include "backend/llama_runtime.h"
 #include "backend/llama_sampler.h"
 #include "backend/state_reader.h"
+#include "ggml-backend.h"
 #include "llama-ext.h"
 
 namespace snapllm {
@@ -23,6 +24,14 @@ double microseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
 }
 
+// Not with a GPU, though nothing be put there, nor with a library for products of matrices.
+bool has_cpu_alone() {
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    if (ggml_backend_dev_type(ggml_backend_dev_get(i)) != GGML_BACKEND_DEVICE_TYPE_CPU) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 LlamaTextContext::LlamaTextContext(std::shared_ptr<const LlamaTextModel> model,
@@ -32,9 +41,9 @@ LlamaTextContext::LlamaTextContext(std::shared_ptr<const LlamaTextModel> model,
       max_threads_(max_threads),
       num_threads_(max_threads),
       batch_(llama_batch_init(model_->batch_tokens(), /*embd=*/0, /*n_seq_max=*/1)) {
-  // What helpers read must stay memory while they may: what llama.cpp computes as one graph does. It
-  // may cut other models' batches into more.
-  const bool can_help = model_->kv_kind() == KvKind::kBlocks;
+  // What helpers read must stay memory while they may. What one graph computes does, where no other
+  // device takes a part of it; llama.cpp may cut other models' batches into several graphs.
+  const bool can_help = model_->kv_kind() == KvKind::kBlocks && has_cpu_alone();
   if (tunes && max_threads > 1) {
     tuner_.emplace(max_threads, can_help ? model_->ubatch_tokens() : 0);
   }

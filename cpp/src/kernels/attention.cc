@@ -158,7 +158,7 @@ class Worker {
         std::min(cost() / kMinCost, 1.0 * kSharesPerThread * (1 + team_.helpers->num_threads())));
     if (shares < 2) return false;
     const int32_t parts = num_parts(shares);
-    if (num_tiles_ * parts > Helpers::kMaxShares) return false;
+    if (num_tiles_ * parts < 2 || num_tiles_ * parts > Helpers::kMaxShares) return false;
     team_.helpers->run(SharedParts{args_, this, scratch_.tiles(), scratch_.order(),
                                    scratch_.counts(), num_tiles_, parts},
                        num_tiles_ * parts);
@@ -232,12 +232,13 @@ class Worker {
   void compute_heads(int32_t index, int32_t first_head, int32_t end_head) {
     const int32_t most = max_heads_together(scratch_.tiles()[index].num_queries * group_);
     for (int32_t head = first_head; head < end_head; head += most) {
-      compute_together(index, head, std::min(head + most, end_head));
+      if (!compute_together(index, head, std::min(head + most, end_head))) return;
     }
   }
 
   // Each span of the memory is read once for all the heads, one beside the other as they lie.
-  void compute_together(int32_t index, int32_t first_head, int32_t end_head) {
+  // Returns false where the claim was lost.
+  bool compute_together(int32_t index, int32_t first_head, int32_t end_head) {
     const QueryTile& tile = scratch_.tiles()[index];
     const int32_t rows = tile.num_queries * group_;
     const int32_t size = shape_.value_size;
@@ -252,7 +253,7 @@ class Worker {
       const TileRun run = this->run(tile, r);
       const int32_t first_row = run.first * group_;
       for (int32_t first = run.begin; first < run.end; first += kSpanCells) {
-        if (!enter(index, r)) return;
+        if (!enter(index, r)) return false;
         read_ahead(tile, run, first_head, end_head, first);
         for (int32_t head = first_head; head < end_head; ++head) {
           compute_span(tile, run, head, first,
@@ -272,6 +273,7 @@ class Worker {
                scratch_.total_values() + (at(head) + row) * size);
       }
     }
+    return true;
   }
 
   static int32_t num_spans_of(const TileRun& run) { return num_spans(run.end - run.begin); }
@@ -291,7 +293,7 @@ class Worker {
           const int32_t head = unit % shape_.num_kv_heads;
           const int32_t first = run.begin + unit / shape_.num_kv_heads * kSpanCells;
           const size_t at = partial + static_cast<size_t>(unit * rows);
-          enter(i, r);
+          enter(i, r);  // of a team's thread, which has no claim to lose
           if (ahead != first) read_ahead(tile, run, head, shape_.num_kv_heads, first);
           ahead = first;
           load_queries(tile, run, head, scratch_.queries());
@@ -345,12 +347,13 @@ class Worker {
   }
 
   // Lists the cells of a run, once while the thread works on it. Returns false where the claim was
-  // lost, and the list may be of anything.
+  // lost, and the list may be of anything: it is asked for each span, before that is computed.
   bool enter(int32_t index, int32_t run_index) {
-    if (current_tile_ == index && current_run_ == run_index) return true;
-    current_tile_ = index;
-    current_run_ = run_index;
-    list_cells(index, run_index);
+    if (current_tile_ != index || current_run_ != run_index) {
+      current_tile_ = index;
+      current_run_ = run_index;
+      list_cells(index, run_index);
+    }
     return claim_ == nullptr || claim_->holds();
   }
 

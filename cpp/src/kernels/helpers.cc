@@ -4,7 +4,7 @@
 #include <cassert>
 #include <chrono>
 #include <cstring>
-#include <system_error>
+#include <exception>
 #include <utility>
 
 #if defined(__linux__)
@@ -61,15 +61,16 @@ void give_way() {
 
 }  // namespace
 
-Helpers::Scope::Scope(Helpers& helpers) {
-  current_helpers = &helpers;
-  helpers.is_awake_.store(1);
-  helpers.is_awake_.notify_all();
+Helpers::Scope::Scope(Helpers& helpers) : helpers_(helpers) {
+  assert(current_helpers == nullptr);
+  current_helpers = &helpers_;
+  helpers_.is_awake_.store(1);
+  helpers_.is_awake_.notify_all();
 }
 
 Helpers::Scope::~Scope() {
-  current_helpers->is_awake_.store(0);
-  current_helpers->wait_until_idle();
+  helpers_.is_awake_.store(0);
+  helpers_.wait_until_idle();
   current_helpers = nullptr;
 }
 
@@ -78,13 +79,13 @@ Helpers* Helpers::current() { return current_helpers; }
 Helpers::Helpers(int num_threads) {
   threads_.reserve(static_cast<size_t>(num_threads));
   for (int i = 0; i < num_threads; ++i) {
-    auto self = std::make_unique<Thread>();
     try {
+      auto self = std::make_unique<Thread>();
       self->thread = std::thread([this, at = self.get()] { help(*at); });
-    } catch (const std::system_error&) {
-      return;  // the system has no more threads: fewer help
+      threads_.push_back(std::move(self));
+    } catch (const std::exception&) {
+      return;  // the system has no more threads, or no memory for them: fewer help
     }
-    threads_.push_back(std::move(self));
   }
 }
 
@@ -139,7 +140,9 @@ void Helpers::run(const Calls& calls, const void* work, size_t num_bytes, int nu
   }
   if (num_own == num_shares) return;
   constexpr int kPatience = 2;  // times what a share takes this thread
-  const int64_t patience_ns = kPatience * nanoseconds_since(start) / std::max(num_own, 1);
+  constexpr int64_t kMinPatienceNs = 20'000;
+  const int64_t patience_ns = std::max(
+      kMinPatienceNs, kPatience * nanoseconds_since(start) / std::max(num_own, 1));
   for (int share = 0; share < num_shares; ++share) {
     if (!is_own[static_cast<size_t>(share)]) finish(calls, work, share, patience_ns);
   }

@@ -37,6 +37,9 @@ class Helpers {
     ~Scope();
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
+
+   private:
+    Helpers& helpers_;
   };
   // Those that help this thread; null = none do.
   static Helpers* current();
