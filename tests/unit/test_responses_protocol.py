@@ -249,6 +249,20 @@ def test_instructions_may_be_items() -> None:
     ]
 
 
+def test_instructions_and_a_developers_first_item_are_one_turn_of_the_system() -> None:
+    texts = [{"type": "input_text", "text": text} for text in ("Be kind.", "Be just.")]
+    developer = {"role": "developer", "content": texts}
+    user = {"role": "user", "content": "Hi"}
+    later = {"role": "developer", "content": "Be quick."}
+    messages = parse(instructions="Be brief.", input=[developer, user, later])[0].messages
+    rendered = json.loads(render_messages(messages, lambda part, where: ""))
+    assert [(m["role"], m["content"]) for m in rendered] == [
+        ("system", "Be brief.\n\nBe kind.\nBe just."),
+        ("user", "Hi"),
+        ("system", "Be quick."),
+    ]
+
+
 def test_refusals_and_broken_arguments_of_the_history_are_shown_to_the_model() -> None:
     refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}
     call = {"type": "function_call", "call_id": "1", "name": "look", "arguments": '{"at": '}

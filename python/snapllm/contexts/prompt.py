@@ -11,6 +11,7 @@ from snapllm import _core
 from snapllm._checks import as_images, check_text, convert
 from snapllm._lowering import lower_chat
 from snapllm._media import image_data_url
+from snapllm._system_turn import content_parts, join_system, split_system, with_text_before
 from snapllm.conversation import (
     MEDIA_TYPES,
     ContentPart,
@@ -95,15 +96,17 @@ def document_messages(document: Document, messages: list[Message]) -> list[Messa
     """The messages with the document before all else.
 
     A text is the system turn. A document with pictures begins the user's turn, where every
-    template can show them. What a system message said follows the document.
+    template can show them. What the first messages of the system, or a developer, said follows
+    the document in the same turn.
+
+    Raises:
+        InvalidRequestError: One of those has a part that is not supported.
     """
-    rest = list(messages)
-    own = _text_of(rest.pop(0)) if rest and rest[0].role == "system" else ""
+    first, rest = split_system(messages)
+    own = join_system(first)
     if isinstance(document, str):
-        return [Message("system", f"{document}\n\n{own}" if own else document), *rest]
-    parts = _named(document)
-    if own:
-        parts.append(ContentPart("text", own))
+        return [Message("system", with_text_before(document, own)), *rest]
+    parts = [*_named(document), *content_parts(own)]
     if rest and rest[0].role == "user":
         asked = rest.pop(0).content or ""
         parts += [ContentPart("text", asked)] if isinstance(asked, str) else asked
@@ -150,10 +153,3 @@ def _named(document: list[ContentPart]) -> list[ContentPart]:
         else part
         for i, part in enumerate(document)
     ]
-
-
-def _text_of(message: Message) -> str:
-    content = message.content
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text or "" for part in content)

@@ -10,6 +10,7 @@ from typing import Any
 
 from snapllm._checks import convert
 from snapllm._files import InputFile, file_text
+from snapllm._system_turn import join_system, split_system
 from snapllm.conversation import (
     ContentPart,
     FunctionCall,
@@ -43,7 +44,8 @@ _HOSTED = re.compile(
 def messages_of(
     instructions: str | list[InputItem] | None, conversation: Conversation
 ) -> list[Message]:
-    """The turns that the model is shown.
+    """The turns that the model is shown. What instructions and the first items say for the system,
+    or a developer, is one turn: many templates take no second.
 
     Raises:
         InvalidRequestError: An item does not fit; `param` names it.
@@ -53,7 +55,10 @@ def messages_of(
         turns.add(Message("system", instructions))
     for where, item in placed_items(instructions, conversation):
         _add_item(turns, item, where)
-    return turns.messages()
+    first, rest = split_system(turns.messages())
+    if len(first) > 1:
+        first = [Message("system", join_system(first))]
+    return [*first, *rest]
 
 
 class _Turns:
