@@ -44,6 +44,40 @@ def test_a_context_whose_file_proves_damaged_is_computed_anew_as_it_is_moved(
         assert engine.contexts.query("doc", "Which color?", max_tokens=2).cache_hit
 
 
+@pytest.mark.parametrize("loss", ["damaged", "missing"])
+def test_a_context_whose_file_is_lost_is_computed_anew_as_it_is_exported(
+    tmp_path: Path, path: Path, loss: str
+) -> None:
+    with open_engine(path, tmp_path / "w") as engine:
+        engine.contexts.ingest(DOCUMENT * 10, name="doc")
+        engine.contexts.export_file("doc", tmp_path / "before")
+    with open_engine(path, tmp_path / "w") as engine:
+        file = next((tmp_path / "w" / "kv").rglob("*.kv"))
+        if loss == "missing":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:-8] + bytes(8))
+        engine.contexts.export_file("doc", tmp_path / "after")
+        assert engine.contexts.get("doc").is_on_disk
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "before").read_bytes()
+
+
+def test_an_export_that_a_deletion_cuts_off_finds_no_context(tmp_path: Path, path: Path) -> None:
+    with open_engine(path, None) as engine:
+        context_id = engine.contexts.ingest(DOCUMENT).record.id
+
+        def read(_: object) -> None:
+            engine.contexts.delete(context_id)
+            raise StorageError("the context's KV is no longer stored")
+
+        core = mock.Mock(wraps=engine.contexts._core, read_prefix=read)
+        with (
+            mock.patch.object(engine.contexts, "_core", core),
+            pytest.raises(ContextNotFoundError),
+        ):
+            engine.contexts.export_file(context_id, tmp_path / "c")
+
+
 def test_one_of_two_callers_deletes_a_context(path: Path) -> None:
     with open_engine(path, None) as engine, ThreadPoolExecutor(2) as threads:
         for _ in range(20):

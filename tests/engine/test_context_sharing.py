@@ -163,6 +163,31 @@ def test_an_id_means_its_context_whatever_others_are_named(engine: snapllm.Engin
     assert contexts.get(first).record.id == first
 
 
+def test_a_name_means_the_newest_of_the_model_that_is_named(
+    tmp_path: Path, llama_path: Path
+) -> None:
+    question = [{"role": "user", "content": "What?"}]
+    with snapllm.Engine(num_threads=1) as engine:
+        for model_id in "ab":
+            engine.load(llama_path, model_id)
+        for model_id, content in (("a", "One."), ("a", "One and two."), ("b", "One, two, three.")):
+            engine.contexts.ingest(content, model_id, name="hb")
+
+        def num_tokens(name: str) -> int:
+            return engine.model(name).chat(question, max_tokens=1).usage.num_prompt_tokens
+
+        of_a, of_b = (
+            num_tokens(f"{view.record.model_id}@{view.record.id}")
+            for view in engine.contexts.list()[1:]
+        )
+        assert of_a < of_b
+        assert (num_tokens("a@hb"), num_tokens("b@hb"), num_tokens("@hb")) == (of_a, of_b, of_b)
+        engine.contexts.delete("hb")
+        with pytest.raises(snapllm.ContextNotFoundError, match="hb is of model a"):
+            num_tokens("b@hb")
+        assert num_tokens("@hb") == num_tokens("a@hb") == of_a
+
+
 def test_an_answer_is_given_also_where_the_kv_cannot_be_kept(
     engine: snapllm.Engine, tmp_path: Path
 ) -> None:

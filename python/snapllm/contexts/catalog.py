@@ -85,8 +85,9 @@ class ContextCatalog:
             with self._lock:
                 return self._records.pop(context_id, None)
 
-    def find(self, reference: str, cache_namespace: str = "") -> ContextRecord:
-        """The context of that id, or else the newest of that name.
+    def find(self, reference: str, cache_namespace: str = "", model_id: str = "") -> ContextRecord:
+        """The context of that id, or else the newest of that name; of one model only where that
+        is given.
 
         Raises:
             ContextNotFoundError: There is none, or it has expired.
@@ -96,7 +97,9 @@ class ContextCatalog:
             raise InvalidRequestError(
                 f"reference: expected text, not {type(reference).__name__}", param="reference"
             )
-        records = self.all(cache_namespace)
+        records = [
+            record for record in self.all(cache_namespace) if model_id in ("", record.model_id)
+        ]
         with_id = [record for record in records if record.id == reference]
         with_name = [record for record in records if record.name == reference]
         for record in (*with_id, *reversed(with_name)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 from typing_extensions import Unpack
@@ -36,6 +36,8 @@ from snapllm.errors import (
 )
 from snapllm.params import ChatOptions
 
+_T = TypeVar("_T")
+
 DEFAULT_TTL_SECONDS = 86_400
 MAX_RETURNS = 3
 """How often a model is brought back for a context that is to be hot, where others evict it."""
@@ -61,7 +63,7 @@ class ContextManager:
         self._gate = runner.gate
         self._catalog = ContextCatalog(folder, self._gate.check_not_shut)
         self._keeper = KvKeeper(self._core, self._catalog)
-        self.questions = Questions(runner, self._keeper, self._catalog.find)
+        self.questions = Questions(runner, self._keeper, self._catalog)
         """Makes chats of questions; for the server."""
         self.transfers = TransferFolder(folder)
         """For the files that a server takes in and gives out."""
@@ -205,12 +207,11 @@ class ContextManager:
         file = path_text(path, "path")
         context_id = self._find(reference, cache_namespace).id
         with self._gate.working(), self._keeper.lock_of(context_id):
-            record = self._keeper.with_kv(self._find(context_id, cache_namespace))
-            try:
-                states = self._core.read_prefix(record.prefix())
-            except StorageError:
-                self._find(context_id, cache_namespace)  # removed meanwhile: that is the reason
-                raise
+            record = self._find(context_id, cache_namespace)
+            with self._not_removed(record):
+                record, states = self._with_kv(
+                    record, lambda kept: self._core.read_prefix(kept.prefix())
+                )
             return write_archive(Path(file), record, states)
 
     def import_file(
@@ -321,23 +322,41 @@ class ContextManager:
     def _move(self, record: ContextRecord, tier: Tier) -> ContextView:
         if tier == "hot":
             self._core.ensure_resident(record.model_id)
+        with self._not_removed(record):
+            moved, _ = self._with_kv(
+                record,
+                lambda kept: self._keeper.move(kept, tier),
+                of_loaded_model=tier == "hot",
+            )
+            return self._keeper.view(moved)
+
+    @contextlib.contextmanager
+    def _not_removed(self, record: ContextRecord) -> Iterator[None]:
+        """Says of what the store refuses in the block that the context was removed meanwhile, where
+        that is the reason."""
         try:
-            return self._keeper.view(self._moved(record, tier))
+            yield
         except StorageError:
-            self._find(record.id, record.cache_namespace)  # removed meanwhile: that is the reason
+            self._find(record.id, record.cache_namespace)
             raise
 
-    def _moved(self, record: ContextRecord, tier: Tier) -> ContextRecord:
-        """The context, computed anew where its file proves damaged as it is read."""
-        for is_last in (False, True):
-            record = self._keeper.with_kv(record, of_loaded_model=tier == "hot")
-            try:
-                self._keeper.move(record, tier)
-                break
-            except StorageError as error:
-                if is_last or isinstance(error, ContextTooLargeError) or self._is_stored(record):
-                    raise
-        return record
+    def _with_kv(
+        self,
+        record: ContextRecord,
+        use: Callable[[ContextRecord], _T],
+        *,
+        of_loaded_model: bool = False,
+    ) -> tuple[ContextRecord, _T]:
+        """What `use` makes of a context's KV, and the context: computed anew where the KV was lost,
+        or its file proves damaged only as it is read."""
+        record = self._keeper.with_kv(record, of_loaded_model=of_loaded_model)
+        try:
+            return record, use(record)
+        except StorageError as error:
+            if isinstance(error, ContextTooLargeError) or self._is_stored(record):
+                raise
+        record = self._keeper.with_kv(record, of_loaded_model=of_loaded_model)
+        return record, use(record)
 
     def _is_stored(self, record: ContextRecord) -> bool:
         return self._core.prefix_info(record.prefix()).tier is not None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import msgspec
 
 from snapllm._requests import chat_request
 from snapllm._runner import Runner
+from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.counts import QueryCounts
 from snapllm.contexts.keeper import KvKeeper
 from snapllm.contexts.prompt import document_messages
@@ -31,14 +31,12 @@ class Questions:
     Args:
         runner: The engine's runner.
         keeper: Keeps the contexts' KV.
-        find: The context of an id or name and a namespace, see `ContextCatalog.find`.
+        catalog: Where contexts are found.
     """
 
-    def __init__(
-        self, runner: Runner, keeper: KvKeeper, find: Callable[[str, str], ContextRecord]
-    ) -> None:
+    def __init__(self, runner: Runner, keeper: KvKeeper, catalog: ContextCatalog) -> None:
         self._core, self._gate = runner.core, runner.gate
-        self._keeper, self._find = keeper, find
+        self._keeper, self._catalog = keeper, catalog
         self.counts = QueryCounts()
         """Of the questions that were answered."""
 
@@ -51,7 +49,7 @@ class Questions:
             ContextNotFoundError: There is no such context.
             InvalidRequestError: The question is empty, or an option is wrong.
         """
-        record = self._find(reference, cache_namespace)
+        record = self._catalog.find(reference, cache_namespace)
         if not question:
             raise InvalidRequestError("query must not be empty", param="query")
         self._keeper.note_use(record)
@@ -91,7 +89,8 @@ class Questions:
     def resolve(self, request: ChatRequest) -> ChatRequest:
         """Turns the model name ``model@context`` into the model and the document.
 
-        A model that was loaded under such an id goes first.
+        A model that was loaded under such an id goes first. Of contexts of one name the newest of
+        that model is meant, and of ``@context`` the newest of all.
 
         Raises:
             ModelNotFoundError: No such model is loaded.
@@ -108,12 +107,19 @@ class Questions:
         reference = request.model[len(model_id) + 1 :]
         if not reference:
             return request
-        record = self._find(reference, request.cache_namespace)
+        record = self._find_of(model_id, reference, request.cache_namespace)
         self._keeper.note_use(record)
-        if model_id and model_id != record.model_id:
-            raise ContextNotFoundError(f"Context {reference} is of model {record.model_id}")
         return msgspec.structs.replace(
             request,
             model=record.model_id,
             messages=document_messages(record.content, request.messages),
         )
+
+    def _find_of(self, model_id: str, reference: str, cache_namespace: str) -> ContextRecord:
+        """The context of that id or name of a model; "" = of any."""
+        try:
+            return self._catalog.find(reference, cache_namespace, model_id)
+        except ContextNotFoundError:
+            other = self._catalog.find(reference, cache_namespace)  # raises where there is none
+            message = f"Context {reference} is of model {other.model_id}"
+            raise ContextNotFoundError(message) from None
