@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,6 +53,20 @@ def test_a_context_that_cannot_be_removed_from_the_disk_is_there_as_before(
     assert names(engine) == ["a"] and engine.contexts.get("a").tier == "hot"
     engine.contexts.delete("a")
     assert names(engine) == [] and not list((tmp_path / "contexts").iterdir())
+
+
+def test_contexts_end_though_their_folder_is_not_there(
+    engine: snapllm.Engine, tmp_path: Path
+) -> None:
+    engine.contexts.ingest(DOCUMENT, name="a")
+    engine.contexts.ingest(DOCUMENT, name="over", ttl_seconds=1)
+    shutil.rmtree(tmp_path / "contexts")
+    time.sleep(1.1)
+    assert engine.contexts.remove_expired() == 1
+    engine.contexts.delete("a")
+    assert names(engine) == []
+    engine.contexts.ingest(DOCUMENT, name="next")
+    assert len(list((tmp_path / "contexts").iterdir())) == 1
 
 
 def test_one_that_cannot_be_removed_keeps_no_other_from_expiring(

@@ -48,13 +48,14 @@ class ContextCatalog:
             self._put(record)
 
     def replace(self, old: ContextRecord, new: ContextRecord) -> bool:
-        """Puts a record in the place of another; False when that is not the current one.
+        """Puts a record in the place of another; False when that is not the current one, or has
+        expired meanwhile.
 
         Raises:
             StorageError: The workspace cannot be written.
         """
         with self._changing():
-            if self._records.get(old.id) is not old:
+            if self._records.get(old.id) is not old or old.has_expired(time.time()):
                 return False
             self._put(new)
             return True
@@ -119,8 +120,7 @@ class ContextCatalog:
             (
                 record
                 for record in self.records()
-                if (record.expires_at is None or record.expires_at > now)
-                and cache_namespace in (None, record.cache_namespace)
+                if not record.has_expired(now) and cache_namespace in (None, record.cache_namespace)
             ),
             key=lambda record: record.created_at,
         )
@@ -128,4 +128,4 @@ class ContextCatalog:
     def expired(self) -> list[ContextRecord]:
         """The contexts whose time is over and that are still to be removed."""
         now = time.time()
-        return [r for r in self.records() if r.expires_at is not None and r.expires_at <= now]
+        return [record for record in self.records() if record.has_expired(now)]

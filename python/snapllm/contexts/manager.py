@@ -100,7 +100,7 @@ class ContextManager:
             images: Pictures to show before the text: paths, bytes, Pillow images or arrays, or
                 one of these.
             name: To find it by, besides its id; made from the id by default.
-            ttl_seconds: Seconds until it expires; None = never.
+            ttl_seconds: Seconds until it expires, from when it is kept; None = never.
             cache_namespace: Only questions of the same namespace find it.
             progress: Called as the prefill goes on.
             cancellation: Ends it before the context is kept.
@@ -138,7 +138,7 @@ class ContextManager:
             tokens=prompt.tokens,
             fingerprint=info.fingerprint,
             kv_kind=info.kv_kind,
-            created_at=time.time(),
+            created_at=time.time(),  # until it is kept
             ttl_seconds=ttl_seconds,
             cache_namespace=cache_namespace,
         )
@@ -153,7 +153,7 @@ class ContextManager:
         cancellation: Cancellation | None = None,
     ) -> ContextView:
         """Adds text to the end of a context's document, on a line of its own; computes only what
-        is new. `cancellation` leaves the context as it was."""
+        is new. Its time to live begins again. `cancellation` leaves the context as it was."""
         if not isinstance(content, str) or not content:
             raise InvalidRequestError("content must be text, and not empty", param="content")
         check_text(content, "content")
@@ -187,7 +187,6 @@ class ContextManager:
                 old.computed_by(info, prompt.tokens),
                 id=context_id,
                 name=name or context_id,
-                created_at=time.time(),
                 ttl_seconds=ttl_seconds,
             )
             return self._add(record, prompt, cancellation=cancellation)
@@ -258,7 +257,6 @@ class ContextManager:
                 id=f"ctx_{secrets.token_hex(6)}",
                 name=name or old.name,
                 model_id=info.id,
-                created_at=time.time(),
                 ttl_seconds=ttl_seconds,
                 cache_namespace=cache_namespace,
             )
@@ -459,6 +457,12 @@ class ContextManager:
         with contextlib.suppress(StorageError):  # whether there is room is seen later
             self.remove_expired()
         num_cached = self._keeper.compute(record, prompt, progress, states, cancellation)
+        # Its time counts from now on: the prefill may have taken longer than all of it.
+        now = time.time()
+        if replaces is None:
+            record = msgspec.structs.replace(record, created_at=now, appended_at=None)
+        else:
+            record = msgspec.structs.replace(record, appended_at=now)
         self._keeper.store(record, replaces)
         self._keeper.note_use(record)
         self._keeper.make_hot(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -42,7 +43,7 @@ def check_fields(
     check_text(cache_namespace, "cache_namespace")
 
 
-class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ContextRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A context as the catalog keeps it; its KV is in the core's store."""
 
     id: str
@@ -56,10 +57,12 @@ class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of the model that the KV belongs to (`ModelInfo.fingerprint`)."""
     kv_kind: str
     created_at: float
-    """Unix time in seconds."""
+    """When it was kept first, in Unix time."""
     ttl_seconds: int | None = None
-    """Seconds it lives from `created_at` on; None = until it is deleted."""
+    """Seconds it lives from when it was kept on; None = until it is deleted."""
     cache_namespace: str = ""
+    appended_at: float | None = None
+    """When it was kept with what was appended last; None = it is as it was."""
 
     def __repr__(self) -> str:
         # The document and its tokens would fill the screen.
@@ -69,7 +72,14 @@ class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def expires_at(self) -> float | None:
         """When it expires, in Unix time; None = never."""
-        return None if self.ttl_seconds is None else self.created_at + self.ttl_seconds
+        if self.ttl_seconds is None:
+            return None
+        kept_at = self.created_at if self.appended_at is None else self.appended_at
+        return kept_at + self.ttl_seconds
+
+    def has_expired(self, now: float) -> bool:
+        """Whether its time is over at `now`, in Unix time."""
+        return self.expires_at is not None and self.expires_at <= now
 
     def computed_by(self, info: _core.ModelInfo, tokens: list[int]) -> ContextRecord:
         """The context with the tokens, and the KV, that a loaded model makes of its document."""
@@ -79,6 +89,11 @@ class ContextRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def prefix(self) -> _core.PrefixRef:
         """What the core's store knows it by."""
+        return self._prefix
+
+    @functools.cached_property
+    def _prefix(self) -> _core.PrefixRef:
+        # Made once: a removal shows the core all contexts that begin alike, with all their tokens.
         return _core.PrefixRef(
             model_id=self.model_id,
             fingerprint=self.fingerprint,
@@ -124,7 +139,8 @@ def write_record(folder: Path, record: ContextRecord) -> None:
 
 
 def remove_record(folder: Path, record: ContextRecord) -> None:
-    """Removes the record's file, also for after a crash; it may be gone already.
+    """Removes the record's file, also for after a crash; it may be gone already, and so may the
+    folder.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -132,7 +148,8 @@ def remove_record(folder: Path, record: ContextRecord) -> None:
     path = folder / f"{record.id}.json"
     try:
         path.unlink(missing_ok=True)
-        _sync(folder)
+        with contextlib.suppress(FileNotFoundError):
+            _sync(folder)
     except OSError as error:
         raise StorageError(f"cannot remove {path}: {error.strerror}") from None
 
