@@ -419,5 +419,6 @@ class Engine(_lifetime.ClosedAtExit):
         deadline = time.monotonic() + drain_timeout_s
         with contextlib.closing(self._runner.core) as core:
             with contextlib.closing(self._images):
+                self.contexts.stop_expiry()
                 self._runner.gate.close(drain_timeout_s)
             core.drain(int(max(0.0, deadline - time.monotonic()) * 1000))

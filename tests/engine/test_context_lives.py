@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 import snapllm
-from snapllm.contexts import ContextView
+from snapllm.contexts import ContextView, expiry
 
 DOCUMENT = "The vacation policy is 20 days of paid vacation. "
 
@@ -105,3 +106,47 @@ def test_a_context_whose_time_is_over_as_it_is_appended_to_is_not_found(
     with pytest.raises(snapllm.ContextNotFoundError):
         engine.contexts.append("doc", "More.")
     assert engine.contexts.list() == []
+
+
+def test_what_has_expired_is_removed_though_nobody_asks_for_anything(
+    tmp_path: Path, llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "DELAY_S", 0.05)
+    folder = tmp_path / "w" / "contexts"
+    with snapllm.Engine(num_threads=1, workspace=tmp_path / "w") as engine:
+        engine.load(llama_path, "m")
+        engine.contexts.ingest(DOCUMENT, name="stays", ttl_seconds=None)
+        for i in range(3):
+            engine.contexts.ingest(f"{DOCUMENT}{i}", ttl_seconds=1)
+        engine.contexts.ingest(DOCUMENT, name="later", ttl_seconds=2)
+        wait_until(lambda: len(list(folder.iterdir())) == 2)
+        wait_until(lambda: len(list(folder.iterdir())) == 1)
+        engine.contexts.ingest(DOCUMENT, name="after the end", ttl_seconds=1)
+    time.sleep(1)
+    with snapllm.Engine(num_threads=1, workspace=tmp_path / "w") as engine:
+        wait_until(lambda: len(list(folder.iterdir())) == 1)
+        assert [view.record.name for view in engine.contexts.list()] == ["stays"]
+
+
+def test_neither_a_list_nor_an_ingest_waits_for_removals(
+    engine: snapllm.Engine, clock: Clock, tmp_path: Path
+) -> None:
+    engine.contexts.ingest(DOCUMENT, ttl_seconds=50)
+    clock.forward(100)
+    assert engine.contexts.list() == []
+    engine.contexts.ingest(DOCUMENT, name="next")
+    assert [view.record.name for view in engine.contexts.list()] == ["next"]
+    assert len(list((tmp_path / "w" / "contexts").iterdir())) == 2
+
+
+def test_what_has_expired_makes_room_for_an_ingest_that_needs_it(
+    llama_path: Path, clock: Clock
+) -> None:
+    with snapllm.Engine(num_threads=1, kv_ram_bytes=100_000) as engine:
+        engine.load(llama_path, "m", context_size=1024)
+        engine.contexts.ingest("a " + DOCUMENT * 4, ttl_seconds=50)
+        with pytest.raises(snapllm.ContextTooLargeError):
+            engine.contexts.ingest("b " + DOCUMENT * 4)
+        clock.forward(100)
+        assert engine.contexts.ingest("b " + DOCUMENT * 4, name="b").tier is not None
+        assert [view.record.name for view in engine.contexts.list()] == ["b"]

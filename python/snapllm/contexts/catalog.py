@@ -129,3 +129,8 @@ class ContextCatalog:
         """The contexts whose time is over and that are still to be removed."""
         now = time.time()
         return [record for record in self.records() if record.has_expired(now)]
+
+    def next_expiry(self) -> float | None:
+        """When the next context's time is over, or was, in Unix time; None = none ends."""
+        ends = (record.expires_at for record in self.records())
+        return min((end for end in ends if end is not None), default=None)

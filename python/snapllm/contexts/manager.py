@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,7 @@ from snapllm._runner import Runner
 from snapllm.contexts.archive import read_archive, write_archive
 from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
+from snapllm.contexts.expiry import ExpiryTimer
 from snapllm.contexts.keeper import KvKeeper, Progress
 from snapllm.contexts.prompt import DocumentPrompt, appended, document_prompt, make_document
 from snapllm.contexts.questions import Questions
@@ -68,6 +70,10 @@ class ContextManager:
         self.transfers = TransferFolder(folder)
         """For the files that a server takes in and gives out."""
         self._keeper.pin_all()
+        self._timer = ExpiryTimer(self._expire)
+        self._timer.set(self._catalog.next_expiry())
+        # One that is dropped leaves no thread behind that sleeps for it.
+        weakref.finalize(self, self._timer.stop).atexit = False
         # It does not know the runner in its turn: an engine that is dropped ends at once.
         runner.resolve = self.questions.resolve
 
@@ -75,6 +81,10 @@ class ContextManager:
     def num_damaged(self) -> int:
         """Contexts of earlier runs that are lost, since their files are damaged."""
         return self._catalog.num_damaged
+
+    def stop_expiry(self) -> None:
+        """Has no context removed by itself any more; for the engine's end."""
+        self._timer.stop()
 
     def _find(self, reference: str, cache_namespace: str) -> ContextRecord:
         return self._catalog.find(reference, cache_namespace)
@@ -278,8 +288,6 @@ class ContextManager:
         """The contexts, oldest first; of one tier or model only where that is given."""
         if tier is not None:
             _check_tier(tier)
-        with contextlib.suppress(StorageError):  # those are not listed all the same
-            self.remove_expired()
         views = [
             self._keeper.view(record)
             for record in self._catalog.all(cache_namespace)
@@ -426,7 +434,8 @@ class ContextManager:
         )
 
     def remove_expired(self) -> int:
-        """Removes the contexts whose time is over; returns their number.
+        """Removes the contexts whose time is over; returns their number. That is done by itself
+        some seconds after it.
 
         Raises:
             StorageError: One cannot be removed from the disk; all others are, and nobody
@@ -443,6 +452,11 @@ class ContextManager:
             raise failures[0]
         return len(expired)
 
+    def _expire(self) -> float | None:
+        """Removes what has expired; returns when the next one does."""
+        self.remove_expired()
+        return self._catalog.next_expiry()
+
     def _add(
         self,
         record: ContextRecord,
@@ -454,9 +468,15 @@ class ContextManager:
         cancellation: Cancellation | None = None,
     ) -> ContextView:
         start = time.perf_counter() if start is None else start
-        with contextlib.suppress(StorageError):  # whether there is room is seen later
-            self.remove_expired()
-        num_cached = self._keeper.compute(record, prompt, progress, states, cancellation)
+        try:
+            num_cached = self._keeper.compute(record, prompt, progress, states, cancellation)
+        except StorageError:
+            if not self._catalog.expired():
+                raise
+            # They are removed later by themselves: what has room needs not wait for that.
+            with contextlib.suppress(StorageError):
+                self.remove_expired()
+            num_cached = self._keeper.compute(record, prompt, progress, states, cancellation)
         # Its time counts from now on: the prefill may have taken longer than all of it.
         now = time.time()
         if replaces is None:
@@ -464,6 +484,7 @@ class ContextManager:
         else:
             record = msgspec.structs.replace(record, appended_at=now)
         self._keeper.store(record, replaces)
+        self._timer.set(record.expires_at)
         self._keeper.note_use(record)
         self._keeper.make_hot(record)
         ingest_ms = (time.perf_counter() - start) * 1000

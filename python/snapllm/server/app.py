@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator
-
 from aiohttp import web
 
 from snapllm.engine import Engine
-from snapllm.errors import EngineClosedError, SnapLLMError
 from snapllm.server import (
     routes_admin,
     routes_anthropic,
@@ -30,35 +24,6 @@ from snapllm.server.middleware import errors
 from snapllm.server.model_events import RESIDENCY_LOG, ResidencyLog
 from snapllm.server.options import AppOptions
 from snapllm.server.watch import watch_engine
-
-log = logging.getLogger("snapllm.server")
-
-
-EXPIRY_INTERVAL_S = 5.0
-
-
-async def _expire_contexts(app: web.Application) -> AsyncIterator[None]:
-    """Removes contexts whose time is over, while the application runs."""
-
-    engine = app[ENGINE]
-
-    async def loop() -> None:
-        while True:
-            await asyncio.sleep(EXPIRY_INTERVAL_S)
-            try:
-                await engine.runner.threads.files.run(engine.contexts.remove_expired)
-            except EngineClosedError:
-                return
-            except SnapLLMError as error:
-                log.warning("expired contexts cannot be removed: %s", error)
-            except Exception:  # without expiry the disk would fill up
-                log.exception("expired contexts cannot be removed")
-
-    task = asyncio.create_task(loop())
-    yield
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def create_app(engine: Engine, options: AppOptions | None = None) -> web.Application:
@@ -83,6 +48,5 @@ def create_app(engine: Engine, options: AppOptions | None = None) -> web.Applica
     routes_diffusion.add_routes(app)
     routes_contexts.add_routes(app)
     app.on_response_prepare.append(add_headers)
-    app.cleanup_ctx.append(_expire_contexts)
     app.cleanup_ctx.append(watch_engine)
     return app
