@@ -117,6 +117,23 @@ def test_a_question_counts_the_tokens_of_the_model_file_that_answers(path: Path)
         assert again.cache_hit and again.record == first.record
 
 
+def test_what_the_loaded_model_cannot_use_is_not_stored_and_computed_anew_to_be_warm(
+    tmp_path: Path, path: Path
+) -> None:
+    with open_engine(path, tmp_path / "w") as engine:
+        old = engine.contexts.ingest(DOCUMENT * 5, name="doc").record
+    make_nano_model(path, seed=2)
+    with snapllm.Engine(num_threads=1, workspace=tmp_path / "w") as engine:
+        assert engine.contexts.get("doc").is_on_disk  # whose use nobody knows
+        engine.load(path, "m", context_size=2048, kv_cells=2048)
+        assert not engine.contexts.get("doc").is_on_disk
+        assert engine.contexts.move("doc", "cold").record == old
+        view = engine.contexts.move("doc", "warm")
+        assert (view.tier, view.is_on_disk) == ("warm", True)
+        assert view.record.fingerprint != old.fingerprint
+        assert hits(engine, "doc")
+
+
 def test_a_demotion_that_fails_changes_nothing(path: Path) -> None:
     with open_engine(path, None) as engine:
         before = engine.contexts.ingest(DOCUMENT, name="doc")

@@ -420,7 +420,12 @@ def test_a_context_is_shipped_as_a_file(
     subprocess.run([*command, "import", str(path), "--name", "copy"], check=True, timeout=60)
     answer = query(demo_server, "copy", "What is the vacation policy?")
     assert answer["response"] == expected and answer["cache_hit"] is True
-    demo_server.request("DELETE", f"{API}/copy")
+    data = path.read_bytes()
+    _, kept, _ = demo_server.request("POST", f"{API}/import?ttl_seconds=&name=&model_id=", data)
+    found = demo_server.get(f"{API}/{kept['context_id']}")
+    assert (found["ttl_seconds"], found["model_id"]) == (86_400, "demo")
+    for name in ("copy", kept["context_id"]):
+        demo_server.request("DELETE", f"{API}/{name}")
     status, body, _ = demo_server.request("POST", f"{API}/import", b"no such file")
     assert (status, body["error"]["code"]) == (400, "invalid_request")
     status, body, _ = demo_server.request("POST", f"{API}/import?ttl_seconds=soon", b"")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import io
+import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +32,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT[: int(wanted)])
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = {"context_id": "c", "token_count": len(body), "tier": "hot"}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -115,3 +124,27 @@ def test_a_document_that_is_none_is_said_by_its_name(
         f"snapllm contexts: {path} {words}",
         f"snapllm contexts: what is piped in {words}",
     ]
+
+
+@pytest.mark.parametrize("kind", ["file", "piped", "redirected", "half read", "pipe"])
+def test_an_import_sends_a_file_or_what_is_piped_in(
+    url: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path, source = tmp_path / "handbook.snapctx", "-"
+    path.write_bytes(CONTENT)
+    if kind in ("piped", "pipe"):
+        reading, writing = os.pipe()
+        os.write(writing, CONTENT)
+        os.close(writing)
+    else:
+        reading = os.open(path, os.O_RDONLY)
+    with os.fdopen(reading, "rb", buffering=0 if kind == "half read" else -1) as given:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given))  # type: ignore[type-var]
+        if kind == "half read":
+            given.read(1000)
+        if kind in ("file", "pipe"):
+            source = str(path) if kind == "file" else f"/dev/fd/{reading}"
+        assert main(["contexts", "--url", url, "import", source]) == 0
+    num_bytes = len(CONTENT) - 1000 * (kind == "half read")
+    assert capsys.readouterr().out == f"c: {num_bytes} tokens, hot\n"

@@ -6,13 +6,18 @@ Environment: SNAPLLM_API_KEY is the key of a server that asks for one (`--api-ke
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import shutil
+import stat
+import sys
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,12 +110,32 @@ def _read_piece(response: HTTPResponse, url: str) -> bytes:
 
 
 def upload(url: str, path: str, source: Path) -> dict[str, Any]:
-    """The answer of a POST whose body is a file."""
+    """The answer of a POST whose body is a file; "-" is what is piped in.
+
+    Raises:
+        RequestError: The server refused, or cannot be reached.
+        OSError: The file cannot be read.
+    """
+    is_piped = str(source) == "-"
     with (
-        source.open("rb") as file,
+        contextlib.nullcontext(sys.stdin.buffer) if is_piped else source.open("rb") as given,
+        _sized(given) as file,
         _open(url, path, file, "application/octet-stream", "POST") as response,
     ):
         return _json(response, url)
+
+
+@contextlib.contextmanager
+def _sized(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The file, or one of what comes through a pipe: a body's length goes before it, and the server
+    does not wait for one that comes slowly."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.tell() == 0:
+        yield file
+        return
+    with tempfile.TemporaryFile() as whole:
+        shutil.copyfileobj(file, whole)
+        whole.seek(0)
+        yield whole
 
 
 def _json(response: HTTPResponse, url: str) -> dict[str, Any]:

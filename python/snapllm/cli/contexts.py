@@ -59,7 +59,7 @@ def add_parser(commands: Any) -> None:
     export.add_argument("context", metavar="ID")
     export.add_argument("path", type=parse_path, help="the file; - = standard output")
     import_ = actions.add_parser("import", help="make a context of such a file", parents=parents)
-    import_.add_argument("path", type=parse_path)
+    import_.add_argument("path", type=parse_path, help="the file; - = what is piped in")
     import_.add_argument("--model", default="", metavar="ID")
     _add_life(import_)
     delete = actions.add_parser("delete", help="delete a context", parents=parents)

@@ -248,7 +248,7 @@ class KvKeeper:
             hot_bytes=info.hot_bytes if tier == "hot" else 0,
             ram_bytes=info.ram_bytes if tier in ("hot", "warm") else 0,
             disk_bytes=info.disk_bytes,
-            is_on_disk=info.is_on_disk,
+            is_on_disk=info.is_on_disk and not self.is_outdated(record),
         )
 
     def _neighbours(self, record: ContextRecord) -> list[ContextRecord]:

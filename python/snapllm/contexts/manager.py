@@ -299,7 +299,8 @@ class ContextManager:
         """Moves a context's KV to a tier: into the KV memory, to RAM, or to disk only.
 
         What it shares with a context that is warmer stays for that one. An evicted model
-        comes back for a context that is to be hot.
+        comes back for a context that is to be hot. KV of another model file than the one that is
+        loaded under the id is computed anew, but for a context that is to be cold.
 
         Raises:
             OutOfMemoryError: The model's KV memory has no room for it.
@@ -332,7 +333,8 @@ class ContextManager:
             moved, _ = self._with_kv(
                 record,
                 lambda kept: self._keeper.move(kept, tier),
-                of_loaded_model=tier == "hot",
+                # In no memory is there any use of what the loaded model cannot read.
+                of_loaded_model=tier != "cold",
             )
             return self._keeper.view(moved)
 

@@ -22,7 +22,8 @@ class ContextView(msgspec.Struct, frozen=True, kw_only=True):
     ram_bytes: int
     disk_bytes: int
     is_on_disk: bool
-    """Whether all of its KV is, wherever else it is."""
+    """Whether all of its KV is, wherever else it is; not where that is of no use to the model that
+    is loaded under its id."""
     ingest_ms: float = 0.0
     num_cached_tokens: int = 0
     """At ingest: tokens that had been computed before."""

@@ -148,12 +148,16 @@ def parse_tier(body: bytes, current: str | None, *, promote: bool) -> Tier:
 
 
 def parse_import(query: Mapping[str, str]) -> ImportQuery:
-    """Reads the query of an import; a ttl_seconds of 0 means for ever."""
-    wanted = convert(dict(query), ImportQuery, strict=False)
+    """Reads the query of an import; what is empty is not given, and a ttl_seconds of 0 means for
+    ever."""
+    wanted = convert(_given(query), ImportQuery, strict=False)
     return msgspec.structs.replace(wanted, ttl_seconds=wanted.ttl_seconds or None)
 
 
 def parse_filters(query: Mapping[str, str]) -> ContextFilters:
     """Reads the query of the list; empty filters are none."""
-    given = {name: value for name, value in query.items() if value}
-    return convert(given, ContextFilters, strict=False)
+    return convert(_given(query), ContextFilters, strict=False)
+
+
+def _given(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in query.items() if value}
