@@ -75,6 +75,7 @@ class Threads:
     """
 
     def __init__(self, max_waiting: int) -> None:
+        self.max_waiting = max_waiting
         self.formatting = Pool("text", min(32, _core.available_cpus() + 4))
         """Makes prompts of texts: milliseconds."""
         self.parsing = Pool("parsing", 2)

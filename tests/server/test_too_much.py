@@ -28,6 +28,7 @@ from snapllm.server.bodies import QUICK_BYTES, read_body
 from snapllm.server.keys import STATE
 from snapllm.server.log_lines import quoted
 from snapllm.server.model_events import RESIDENCY_LOG
+from snapllm.server.places import Places
 
 CHAT = {"model": "llama", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
 PROMPT = {"model": "llama", "prompt": "x", "max_tokens": 1}
@@ -167,10 +168,11 @@ def test_a_file_of_which_nothing_more_comes_gives_its_place_to_another(
     engine: snapllm.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context_files, "SILENCE_S", 0.5)
-    monkeypatch.setattr(context_files, "MAX_RECEIVING", 1)
 
     async def run() -> None:
         app = create_app(engine)
+        receiving = app[STATE].receiving = Places(1)
+        monkeypatch.setattr(engine.runner.threads, "max_waiting", 1)
         async with TestClient(TestServer(app)) as client:
 
             async def slow() -> AsyncIterator[bytes]:
@@ -179,13 +181,16 @@ def test_a_file_of_which_nothing_more_comes_gives_its_place_to_another(
 
             path = "/api/v1/contexts/import"
             stuck = asyncio.ensure_future(client.post(path, data=slow()))
-            while app[STATE].num_receiving == 0:
+            while receiving.num_in == 0:
+                await asyncio.sleep(0.01)
+            waiting = asyncio.ensure_future(client.post(path, data=b"x"))
+            while receiving.num_waiting == 0:
                 await asyncio.sleep(0.01)
             refused = await client.post(path, data=b"x")
             assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
             answer = await (await stuck).json()
             assert "nothing of the file came" in answer["error"]["message"]
-            read = await client.post(path, data=b"x")
+            read = await waiting
             assert read.status == 400
             assert "not an exported context" in (await read.json())["error"]["message"]
 
@@ -196,7 +201,6 @@ def test_a_file_that_nobody_takes_gives_its_place_to_another(
     engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context_files, "SILENCE_S", 0.5)
-    monkeypatch.setattr(context_files, "MAX_SENDING", 1)
     large = 64 << 20  # more than a connection's buffers hold
 
     def export(_context: str, path: Path, **_options: Any) -> int:
@@ -208,14 +212,17 @@ def test_a_file_that_nobody_takes_gives_its_place_to_another(
 
     async def run() -> None:
         app = create_app(engine)
+        sending = app[STATE].sending = Places(1)
+        monkeypatch.setattr(engine.runner.threads, "max_waiting", 1)
         async with TestClient(TestServer(app)) as client:
             path = f"/api/v1/contexts/{view.record.id}/export"
             untaken = await client.get(path)  # its head; nothing more is read
+            waiting = asyncio.ensure_future(client.get(path))
+            while sending.num_waiting == 0:
+                await asyncio.sleep(0.01)
             refused = await client.get(path)
             assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
-            while app[STATE].num_sending > 0:
-                await asyncio.sleep(0.05)
-            taken = await client.get(path)
+            taken = await waiting
             assert taken.status == 200 and len(await taken.read()) == large
             with pytest.raises(ClientError):
                 await untaken.read()

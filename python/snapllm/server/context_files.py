@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from aiohttp import web
 
 from snapllm.contexts.transfer import append_to
-from snapllm.errors import InvalidRequestError, QueueFullError
+from snapllm.errors import InvalidRequestError
 from snapllm.server.keys import STATE, engine_of, threads_of
 from snapllm.server.request_facts import facts_of
 
 CHUNK_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 16
 MAX_IMPORT_BYTES = 64 << 30
-MAX_RECEIVING = MAX_SENDING = 16
 SILENCE_S = 60.0
 """In which something of a file must come, or be taken, or its place is another's."""
 
@@ -38,25 +38,20 @@ async def transfer_path(request: web.Request) -> AsyncIterator[Path]:
 
 
 async def receive_file(request: web.Request, path: Path) -> None:
-    """Writes a request's body to a file; it may be longer than other bodies.
+    """Writes a request's body to a file; it may be longer than other bodies. Waits while as many as
+    may be are being received.
 
     Raises:
         InvalidRequestError: It is compressed: what a little of that becomes can be anything. Or
             nothing of it comes for a minute.
-        QueueFullError: As many as may be are being received.
+        QueueFullError: As many as may wait do.
         HTTPRequestEntityTooLarge: It is longer than any context.
         StorageError: The disk cannot be written.
     """
     if "Content-Encoding" in request.headers:
         raise InvalidRequestError("an exported context is sent as it is, without Content-Encoding")
-    state = request.app[STATE]
-    if state.num_receiving >= MAX_RECEIVING:
-        raise QueueFullError("too many contexts are being received; try again later")
-    state.num_receiving += 1
-    try:
+    async with request.app[STATE].receiving.place(threads_of(request).max_waiting):
         await _receive(request, path)
-    finally:
-        state.num_receiving -= 1
 
 
 async def _receive(request: web.Request, path: Path) -> None:
@@ -78,21 +73,13 @@ async def _next_chunk(request: web.Request) -> bytes:
         raise InvalidRequestError(f"nothing of the file came for {SILENCE_S:g} s") from None
 
 
-@contextlib.contextmanager
-def sending(request: web.Request) -> Iterator[None]:
-    """A place among the files that are being sent, while the block runs.
+def sending(request: web.Request) -> AbstractAsyncContextManager[None]:
+    """A place among the files that are being sent, while the block runs; waits for it.
 
     Raises:
-        QueueFullError: As many as may be are being sent.
+        QueueFullError: As many as may wait do.
     """
-    state = request.app[STATE]
-    if state.num_sending >= MAX_SENDING:
-        raise QueueFullError("too many contexts are being exported; try again later")
-    state.num_sending += 1
-    try:
-        yield
-    finally:
-        state.num_sending -= 1
+    return request.app[STATE].sending.place(threads_of(request).max_waiting)
 
 
 async def _write(request: web.Request, response: web.StreamResponse, chunk: bytes) -> None:

@@ -18,7 +18,11 @@ from snapllm.server.cache_reports import CacheReports
 from snapllm.server.coming import ComingModels, model_of
 from snapllm.server.kept_responses import KeptResponses
 from snapllm.server.options import AppOptions
+from snapllm.server.places import Places
 from snapllm.server.request_facts import facts_of
+
+NUM_TRANSFERS = 16
+"""Context files that come in at once, and that go out."""
 
 
 class ServerState:
@@ -33,8 +37,8 @@ class ServerState:
         """Those of the command line: the server ends where one cannot be loaded."""
         self.loads = ComingModels()
         """Those that clients asked for."""
-        self.num_receiving = self.num_sending = 0
-        """Context files that are on their way."""
+        self.receiving, self.sending = Places(NUM_TRANSFERS), Places(NUM_TRANSFERS)
+        """For context files that are on their way."""
         self.stand_in: str | None = None
         """The model that is served because the command line names none: the first that is loaded
         and generates text becomes active in its place."""

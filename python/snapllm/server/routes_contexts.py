@@ -257,12 +257,11 @@ async def fork(request: web.Request) -> web.Response:
 async def export(request: web.Request) -> web.StreamResponse:
     """GET /api/v1/contexts/{context_id}/export"""
     context_id, namespace = await _context_of(request)
-    async with transfer_path(request) as path:
-        with sending(request):
-            num_bytes = await threads_of(request).contexts.run(
-                _manager(request).export_file, context_id, path, cache_namespace=namespace
-            )
-            return await send_file(request, path, num_bytes)
+    async with sending(request), transfer_path(request) as path:
+        num_bytes = await threads_of(request).contexts.run(
+            _manager(request).export_file, context_id, path, cache_namespace=namespace
+        )
+        return await send_file(request, path, num_bytes)
 
 
 async def import_(request: web.Request) -> web.Response:
