@@ -25,6 +25,7 @@ from snapllm._checks import (
     path_text,
     plain_number,
 )
+from snapllm._loaded_files import LoadedFiles
 from snapllm._media import MediaPolicy
 from snapllm._model_ids import ModelIds, default_id
 from snapllm._numbers import INT32_MAX, INT64_MAX
@@ -172,6 +173,7 @@ class Engine(_lifetime.ClosedAtExit):
         self.contexts = ContextManager(self._runner, Path(folder) / "contexts" if folder else None)
         """Documents whose KV is computed once and kept."""
         self._ids = ModelIds()
+        self._files = LoadedFiles(core)
         self._images = ImageModels(
             _charger(core),
             options.num_threads or _core.available_cpus(),
@@ -219,6 +221,7 @@ class Engine(_lifetime.ClosedAtExit):
             ModelFileNotFoundError: There is no such file.
             InvalidModelError: The file is not a model that this build can load.
             OutOfMemoryError: It does not fit; the message says what it would need.
+            ModelFileReplacedError: The model is loaded, and its file is another one by now.
             InvalidRequestError: An option is wrong, or the id is taken.
         """
         self._runner.gate.check_open()
@@ -245,7 +248,10 @@ class Engine(_lifetime.ClosedAtExit):
             core_options.ubatch_tokens = min(core_options.ubatch_tokens, core_options.batch_tokens)
         if mmproj_path:
             check_projector(path, mmproj_path)
-        with self._ids.loading(model_id, "text", path, lambda: self._images):
+        with (
+            self._ids.loading(model_id, "text", path, lambda: self._images),
+            self._files.loading(model_id, path, mmproj_path),
+        ):
             self._runner.core.load(model_id, core_options)
         return Model(self._runner, model_id)
 

@@ -21,6 +21,7 @@ __all__ = [
     "InvalidRequestError",
     "JobCancelled",
     "ModelFileNotFoundError",
+    "ModelFileReplacedError",
     "ModelNotFoundError",
     "NoWorkspaceError",
     "NotFoundError",
@@ -95,6 +96,12 @@ class ModelFileNotFoundError(SnapLLMError, FileNotFoundError):
         # `OSError` would send them only as its arguments, of which these are none.
         own = {name: getattr(self, name) for name in ("filename", "errno", "strerror")}
         return type(self), self.args, vars(self) | own
+
+
+class ModelFileReplacedError(InvalidRequestError):
+    """The model that is loaded is of a file that another one has replaced."""
+
+    code = "model_file_replaced"
 
 
 class InvalidModelError(SnapLLMError, ValueError):

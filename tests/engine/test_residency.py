@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from nano_models import make_nano_model
+from waiting import wait_until
 
 import snapllm
 from snapllm import (
@@ -90,6 +91,43 @@ def test_a_file_replaced_while_it_is_loaded_is_refused_or_its_own_model(tmp_path
                 assert answer(model) == answers[model.info.fingerprint]
                 engine.unload("m")
             change.join()
+
+
+def test_a_load_of_a_model_whose_file_was_replaced_is_refused_until_it_is_unloaded(
+    tmp_path: Path,
+) -> None:
+    path, new = make_nano_model(tmp_path / "m.gguf", seed=1), tmp_path / "new.gguf"
+    with snapllm.Engine(num_threads=1) as engine:
+        old = engine.load(path, "m").info.fingerprint
+        (tmp_path / "link.gguf").hardlink_to(path)
+        assert engine.load(tmp_path / "link.gguf", "m").info.fingerprint == old
+        make_nano_model(new, seed=2).replace(path)
+        for _ in range(2):
+            with pytest.raises(snapllm.ModelFileReplacedError, match="unload it first") as caught:
+                engine.load(path, "m")
+            assert caught.value.param == "model_id"
+        assert engine.model("m").info.fingerprint == old
+        with pytest.raises(InvalidRequestError, match="is taken by"):
+            engine.load(make_nano_model(new, seed=3), "m")
+        engine.unload("m")
+        assert engine.load(path, "m").info.fingerprint != old
+        assert engine.load(path, "m").id == "m"
+        path.unlink()
+        with contextlib.suppress(snapllm.ModelFileNotFoundError):
+            assert engine.load(path, "m").id == "m"
+
+
+def test_a_model_that_came_back_is_of_the_file_that_is_there(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", seed=1)
+    with snapllm.Engine(num_threads=1, keep_alive_s=0.1) as engine:
+        model = engine.load(path, "m")
+        old = model.info.fingerprint
+        wait_until(lambda: model.info.state == "evicted")
+        make_nano_model(tmp_path / "new.gguf", seed=2).replace(path)
+        model.generate("x", max_tokens=1)
+        assert engine.load(path, "m").info.fingerprint != old
+        wait_until(lambda: model.info.state == "evicted")
+        assert engine.load(path, "m").info.state == "resident"
 
 
 def test_unknown_models_are_not_found(engine: snapllm.Engine) -> None:

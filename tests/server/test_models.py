@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from nano_models import make_nano_model
 from nano_projectors import make_nano_projector
 from server_process import Server
 from waiting import wait_until
@@ -21,6 +22,22 @@ SPECIFIED_STATS = {
     "cache_misses",
     "hit_rate",
 }
+
+
+def test_a_load_of_a_model_whose_file_was_replaced_says_to_unload_it_first(tmp_path: Path) -> None:
+    path = make_nano_model(tmp_path / "m.gguf", seed=1)
+    server = Server("--model", f"m={path}", "--no-workspace").start(1)
+    body = {"model_id": "m", "file_path": str(path)}
+    try:
+        server.post("/api/v1/models/load", body)
+        make_nano_model(tmp_path / "new.gguf", seed=2).replace(path)
+        status, answer, _ = server.request("POST", "/api/v1/models/load", body)
+        assert (status, answer["error"]["code"]) == (409, "model_file_replaced")
+        assert answer["error"]["param"] == "model_id"
+        server.post("/api/v1/models/unload", {"model_id": "m"})
+        server.post("/api/v1/models/load", body)
+    finally:
+        assert server.stop() == 0
 
 
 def metric(server: Server, name: str) -> float:

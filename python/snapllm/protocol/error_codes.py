@@ -21,6 +21,7 @@ _STATUS = {
     "context_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
+    "model_file_replaced": 409,
     "no_workspace": 409,
     "context_too_large": 413,
     "request_too_large": 413,
