@@ -21,7 +21,7 @@ from waiting import wait_until
 
 import snapllm
 from snapllm import _diffusion
-from snapllm.diffusion import image_model
+from snapllm.diffusion import requests
 from snapllm.diffusion.counts import ImageCounts
 from snapllm.diffusion.image_model import ImageModel
 from snapllm.diffusion.job import ImageStep
@@ -152,7 +152,7 @@ def test_an_upscaler_enlarges_the_result(
         assert upscaled.shape == (128, 128, 3)
         assert np.abs(upscaled - plain.repeat(2, axis=0).repeat(2, axis=1)).max() <= 1
         # Four of them are as much as may come back.
-        monkeypatch.setattr(image_model, "MAX_RESULT_BYTES", 4 * 128 * 128 * 3)
+        monkeypatch.setattr(requests, "MAX_RESULT_BYTES", 4 * 128 * 128 * 3)
         assert model.request("x", **SMALL, upscale=True, num_images=4).num_images == 4
         with pytest.raises(snapllm.InvalidRequestError, match="fewer or smaller") as error:
             model.request("x", **SMALL, upscale=True, num_images=5)
@@ -168,6 +168,51 @@ def test_a_lora_counts_by_its_weight(model: ImageModel) -> None:
     assert np.array_equal(pixels(model, loras={"ink": 1.0}), strong)
     assert not np.array_equal(pixels(model, loras={"ink": 0.2}), strong)
     assert np.array_equal(pixels(model), plain)
+
+
+def test_an_image_says_the_loras_it_was_made_with(model: ImageModel) -> None:
+    image = model.generate_image("a <lora:ink:0.5> cat", loras={"ink": 1}, **SMALL)
+    assert image.info["parameters"].startswith("a <lora:ink:0.5> cat <lora:ink:1>\nSteps: 3, ")
+
+
+def test_a_lora_of_other_shapes_costs_no_worker(model: ImageModel, lora_dir: Path) -> None:
+    stem = "lora_unet_double_blocks_0_img_attn_proj"
+    tensors = {
+        f"{stem}.lora_down.weight": np.ones((4, 64), np.float16),
+        f"{stem}.lora_up.weight": np.ones((128, 4), np.float16),
+    }
+    save_safetensors(lora_dir / "narrow.safetensors", tensors)
+    (lora_dir / "junk.gguf").write_bytes(b"junk")
+    starts = model.info.num_starts
+    for name in ("narrow", "junk"):
+        with pytest.raises(snapllm.InvalidRequestError, match=r"^loras: ") as caught:
+            pixels(model, loras={name: 1.0})
+        assert caught.value.param == "loras"
+        with pytest.raises(snapllm.InvalidRequestError, match=r"^prompt: ") as caught:
+            pixels(model, f"a <lora:{name}>")
+        assert caught.value.param == "prompt"
+    assert pixels(model).shape == (64, 64, 3) and model.info.num_starts == starts
+
+
+def test_schedules_that_the_model_has_not_are_refused(model: ImageModel) -> None:
+    """Upstream crashes there, or paints one flat colour."""
+    with pytest.raises(snapllm.InvalidRequestError, match=r"^scheduler: 'ays'") as caught:
+        pixels(model, scheduler="ays")
+    assert caught.value.param == "scheduler"
+    original = np.full((64, 64, 3), 200, np.uint8)
+    for scheduler in SCHEDULERS:
+        if scheduler == "ays":
+            continue
+        for num_steps in (1, 2):
+            options: dict[str, Any] = {"scheduler": scheduler, "num_steps": num_steps}
+            if num_steps == 1 and scheduler in ("gits", "karras", "exponential"):
+                with pytest.raises(snapllm.InvalidRequestError) as caught:
+                    pixels(model, **options)
+                assert caught.value.param == "num_steps"
+                continue
+            assert pixels(model, **options).std() > 1, options
+            changed = pixels(model, init_image=original, strength=0.3, **options)
+            assert changed.std() > 1, options
 
 
 def test_a_cancelled_image_ends_within_a_step(model: ImageModel) -> None:

@@ -151,7 +151,6 @@ def _is_path(model: str | None) -> bool:
 def _make_here(
     options: argparse.Namespace, fields: dict[str, Any], image_format: Any
 ) -> tuple[bytes, int, float]:
-    from snapllm.diffusion.params import parameters_text
     from snapllm.diffusion.pictures import encode
     from snapllm.engine import Engine
 
@@ -168,7 +167,7 @@ def _make_here(
             **fields,
         )
     [picture], [seed] = result.pictures, result.seeds
-    info = {"parameters": parameters_text(result.request, seed, result.model)}
+    info = {"parameters": result.parameters[0]}
     return encode(picture, image_format, info=info), seed, result.seconds
 
 

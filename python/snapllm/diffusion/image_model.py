@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 from typing_extensions import Unpack
 
-from snapllm._checks import as_dict, check_text, convert, plain_number
 from snapllm._gate import Gate
 from snapllm.diffusion.counts import ImageCounter, ImageCounts
 from snapllm.diffusion.job import (
@@ -27,20 +26,9 @@ from snapllm.diffusion.job import (
     check_timeout,
 )
 from snapllm.diffusion.options import ImageModelOptions
-from snapllm.diffusion.params import (
-    MAX_RESULT_BYTES,
-    ImageOptions,
-    ImageRequest,
-    Lora,
-    LoraWeight,
-    SeveralImagesOptions,
-    check,
-    find_lora,
-    image_request,
-    parameters_text,
-    take_loras,
-)
-from snapllm.diffusion.pictures import read_picture
+from snapllm.diffusion.params import ImageOptions, ImageRequest, SeveralImagesOptions
+from snapllm.diffusion.requests import make_request
+from snapllm.diffusion.traits import ModelTraits
 from snapllm.errors import (
     EngineClosedError,
     GenerationFailedError,
@@ -118,6 +106,7 @@ class ImageModel:
         files: Mapping[str, str],
         file_bytes: int,
         options: ImageModelOptions,
+        traits: ModelTraits,
         *,
         num_threads: int,
         keep_alive_s: float,
@@ -129,7 +118,7 @@ class ImageModel:
         self.options = options
         """What it was loaded with."""
         self._pinned, self._keep_alive_s = options.pinned, keep_alive_s
-        self._files, self._file_bytes = dict(files), file_bytes
+        self._files, self._file_bytes, self._traits = dict(files), file_bytes, traits
         self._num_threads, self._on_memory = num_threads, on_memory
         self._gate = gate
         self._worker = _worker(files, num_threads, options)
@@ -264,8 +253,7 @@ class ImageModel:
             **options,
         )
         [image], [seed] = result.images, result.seeds
-        parameters = parameters_text(result.request, seed, self.id)
-        image.info |= {"seed": seed, "parameters": parameters}
+        image.info |= {"seed": seed, "parameters": result.parameters[0]}
         return image
 
     def generate_images(
@@ -302,39 +290,16 @@ class ImageModel:
         **options: Unpack[SeveralImagesOptions],
     ) -> ImageRequest:
         """Makes a request for `submit`; see `generate_image` for the arguments."""
-        sized = image_request(prompt=prompt, **options)
-        more: dict[str, Any] = {}
-        for name, source, mode in (("init_image", init_image, "RGB"), ("mask", mask, "L")):
-            if source is not None:
-                more[name] = read_picture(source, name, sized.width, sized.height, mode)
-        more["prompt"], tagged = take_loras(prompt, self.options.lora_dir)
-        named = tuple(
-            Lora(
-                str(find_lora(check_text(name, "loras"), self.options.lora_dir, "loras")),
-                convert(plain_number(weight), LoraWeight, "loras"),
-            )
-            for name, weight in as_dict(loras or {}, "loras").items()
+        return make_request(
+            prompt,
+            options,
+            init_image=init_image,
+            mask=mask,
+            loras=loras,
+            lora_dir=self.options.lora_dir,
+            traits=self._traits,
+            upscale_factor=self._upscale_factor,
         )
-        request = msgspec.structs.replace(sized, loras=tagged + named, **more)
-        check(request)
-        if request.upscale:
-            self._check_upscaled(request)
-        return request
-
-    def _check_upscaled(self, request: ImageRequest) -> None:
-        """Raises `InvalidRequestError` where there is no upscaler, or too much would come of it."""
-        if self._upscale_factor == 1:
-            raise InvalidRequestError(
-                "upscale: this model was loaded without an upscaler", param="upscale"
-            )
-        side = self._upscale_factor
-        num_bytes = request.num_images * request.width * side * request.height * side * 3
-        if num_bytes > MAX_RESULT_BYTES:
-            raise InvalidRequestError(
-                f"upscale: the images would have {num_bytes} bytes, at most {MAX_RESULT_BYTES} "
-                "are allowed: ask for fewer or smaller ones",
-                param="upscale",
-            )
 
     def submit(self, request: ImageRequest, listener: Listener | None = None) -> ImageJob:
         """Puts a request into the queue.

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from snapllm._checks import convert, plain_number
+from snapllm.diffusion.parameters import parameters_text
 from snapllm.diffusion.params import ImageRequest, Picture
 from snapllm.diffusion.pictures import to_pillow
 from snapllm.errors import JobCancelled
@@ -62,6 +63,12 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     def seeds(self) -> list[int]:
         """The seed of each picture."""
         return [self.request.seed + i for i in range(len(self.pictures))]
+
+    @property
+    def parameters(self) -> list[str]:
+        """What each picture was made with; see `parameters_text`."""
+        factor = self.pictures[0].width // self.request.width
+        return [parameters_text(self.request, seed, self.model, factor) for seed in self.seeds]
 
 
 _Timeout: TypeAlias = Annotated[float, Meta(ge=0, le=threading.TIMEOUT_MAX)]

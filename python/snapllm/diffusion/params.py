@@ -7,17 +7,16 @@ checked here, for every way in.
 from __future__ import annotations
 
 import math
-import re
 import secrets
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
 from typing_extensions import TypedDict
 
-from snapllm._checks import check_text, invalid_field, is_file, plain_number
+from snapllm._checks import check_text, invalid_field, plain_number
+from snapllm.diffusion.loras import MAX_LORA_WEIGHT, Lora
+from snapllm.diffusion.prompt_weights import check_weights
 from snapllm.errors import InvalidRequestError
 
 SIZE_STEP = 64
@@ -48,21 +47,11 @@ Strength: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 ImageSeed: TypeAlias = Annotated[int, Meta(ge=-1, le=MAX_SEED)]
 NumImages: TypeAlias = Annotated[int, Meta(ge=1, le=16)]
 PreviewInterval: TypeAlias = Annotated[int, Meta(ge=0, le=150)]
-LoraWeight: TypeAlias = Annotated[float, Meta(ge=-10, le=10)]
 
-_LORA_TAG = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?>")
-# A weight as upstream's prompt parser reads it: it takes any run of digits and points
-# and throws where they are no number, or none that a normal float holds.
-_PROMPT_WEIGHT = re.compile(r":([+-]?[.\d]+)\)")
-_MIN_WEIGHT = 1.2e-38
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
-
-
-class Lora(msgspec.Struct, frozen=True):
-    """A LoRA file and how strongly it counts."""
-
-    path: str
-    weight: float = 1.0
+# Schedulers that upstream has no schedule of a single step from: it reads outside of a table, or
+# divides by the steps minus one, and the picture is one flat colour. `strength` does not matter:
+# a schedule is always made for all steps, of which it leaves the first out.
+_SCHEDULERS_OF_SEVERAL_STEPS = ("karras", "exponential", "gits")
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -99,6 +88,9 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     init_image: Picture | None = None
     mask: Picture | None = None
     loras: tuple[Lora, ...] = ()
+    text: str = ""
+    """The prompt as it was sent, with the tags of all LoRAs; for whoever reads the image's
+    parameters. Empty = `prompt`."""
     preview_interval: PreviewInterval = 0
     """Steps between previews; 0 = none."""
     upscale: bool = False
@@ -173,10 +165,19 @@ def check(request: ImageRequest) -> None:
         if not math.isfinite(getattr(request, name)):
             raise _refusal(name, "must be a finite number")
     for lora in request.loras:
-        if not -10 <= lora.weight <= 10:
+        if not abs(lora.weight) <= MAX_LORA_WEIGHT:
             raise _refusal("loras", f"the weight {lora.weight} is not between -10 and 10")
     _check_choice("sampler", request.sampler, SAMPLERS)
     _check_choice("scheduler", request.scheduler, SCHEDULERS)
+    if request.num_steps < 2 and request.scheduler in _SCHEDULERS_OF_SEVERAL_STEPS:
+        raise _refusal(
+            "num_steps", f"the scheduler {request.scheduler!r} makes schedules of 2 steps or more"
+        )
+    if request.seed + request.num_images - 1 > MAX_SEED:
+        raise _refusal(
+            "seed",
+            f"that of the last of {request.num_images} images would be more than {MAX_SEED}",
+        )
     if request.mask is not None and request.init_image is None:
         raise _refusal("mask", "a mask needs an init_image")
     for name, picture, channels in (
@@ -204,69 +205,4 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_prompt(name: str, prompt: str) -> None:
     if "\0" in prompt:
         raise _refusal(name, "must not contain the character U+0000")
-    for found in _PROMPT_WEIGHT.finditer(prompt):
-        text = found[1]
-        number = _NUMBER.match(text)
-        digits = "nan" if number is None else number[0]
-        if not abs(float(digits)) <= 1000:
-            raise _refusal(name, f"the weight {text!r} is not a number between -1000 and 1000")
-        if abs(float(digits)) < _MIN_WEIGHT and digits.strip("+-.0"):
-            raise _refusal(name, f"the weight {text!r} is too close to 0")
-
-
-def take_loras(prompt: str, lora_dir: Path | None) -> tuple[str, tuple[Lora, ...]]:
-    """Takes the ``<lora:name:weight>`` tags out of a prompt.
-
-    Args:
-        prompt: The prompt; a tag's weight may be left out and is 1 then.
-        lora_dir: The folder that has the files, ``name.safetensors`` or ``name.gguf``.
-
-    Returns:
-        The prompt without the tags, and their files.
-
-    Raises:
-        InvalidRequestError: There is no such file, or the weight is no number.
-    """
-    loras = []
-    for found in _LORA_TAG.finditer(prompt):
-        name, weight = found[1], found[2] or "1"
-        if _NUMBER.fullmatch(weight) is None:
-            raise _refusal("prompt", f"the weight {weight!r} of the LoRA {name!r} is no number")
-        loras.append(Lora(str(find_lora(name, lora_dir, "prompt")), float(weight)))
-    return _LORA_TAG.sub("", prompt).strip() or " ", tuple(loras)
-
-
-def find_lora(name: str, lora_dir: Path | None, param: str) -> Path:
-    """The file of a LoRA.
-
-    Raises:
-        InvalidRequestError: There is none; `param` is the field that named it.
-    """
-    if lora_dir is None:
-        raise _refusal(param, "this model was loaded without a folder of LoRA files")
-    if name != Path(name).name or name in ("", ".", ".."):
-        raise _refusal(param, f"{name!r} is not a LoRA's name")
-    for suffix in (".safetensors", ".gguf"):
-        path = lora_dir / (name + suffix)
-        if is_file(path):
-            return path
-    raise _refusal(param, f"there is no LoRA {name!r}")
-
-
-def parameters_text(request: ImageRequest, seed: int, model: str) -> str:
-    """What an image was made with, in the form that other programs write into PNG files."""
-    parts: Mapping[str, object] = {
-        "Steps": request.num_steps,
-        "Sampler": request.sampler or "default",
-        "Schedule type": request.scheduler or "default",
-        "CFG scale": request.cfg_scale,
-        "Seed": seed,
-        "Size": f"{request.width}x{request.height}",
-        "Model": model,
-    }
-    if request.init_image is not None:
-        parts = {**parts, "Denoising strength": request.strength}
-    text = request.prompt
-    if request.negative_prompt:
-        text += f"\nNegative prompt: {request.negative_prompt}"
-    return text + "\n" + ", ".join(f"{name}: {value}" for name, value in parts.items())
+    check_weights(name, prompt)

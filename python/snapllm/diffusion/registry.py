@@ -13,6 +13,7 @@ from snapllm._gate import Gate
 from snapllm._model_ids import check_is_there
 from snapllm.diffusion.image_model import ImageModel, Worker
 from snapllm.diffusion.options import ImageModelOptions, LoadImageOptions, read_options
+from snapllm.diffusion.traits import traits_of
 from snapllm.diffusion.weights_file import WeightsFile, read_header
 from snapllm.errors import (
     EngineClosedError,
@@ -154,6 +155,7 @@ class ImageModels:
                 {part: str(header.path) for part, header in headers.items()},
                 file_bytes,
                 options,
+                traits_of(headers),
                 num_threads=options.num_threads or self._num_threads,
                 keep_alive_s=keep_alive_s,
                 on_memory=note_memory,

@@ -16,7 +16,7 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,17 +73,23 @@ class WeightsFile(msgspec.Struct, frozen=True):
     num_bytes: int
     architecture: str
     """GGUF's general.architecture; empty when there is none."""
-    tensor_names: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the tensors by their names; the dimension that is last in memory comes last."""
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """What its tensors are called, in the file's order."""
+        return tuple(self.shapes)
 
     @property
     def is_image_model(self) -> bool:
         """Whether it makes images, or is the part of a model that does."""
-        return any(name.startswith(_IMAGE_MARKS) for name in self.tensor_names)
+        return any(name.startswith(_IMAGE_MARKS) for name in self.shapes)
 
     @property
     def is_whole(self) -> bool:
         """Whether encoders and autoencoder are in it too, not the diffusion model alone."""
-        return any(name.startswith(_WHOLE_MARKS) for name in self.tensor_names)
+        return any(name.startswith(_WHOLE_MARKS) for name in self.shapes)
 
 
 def read_header(path: Path) -> WeightsFile:
@@ -101,10 +107,10 @@ def read_header(path: Path) -> WeightsFile:
         with _open(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
             if file.read(4) == b"GGUF":
-                architecture, names = _read_gguf(file, num_bytes)
+                architecture, shapes = _read_gguf(file, num_bytes)
             else:
                 file.seek(0)
-                architecture, names = "", _read_safetensors(file, num_bytes)
+                architecture, shapes = "", _read_safetensors(file, num_bytes)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelFileNotFoundError(
@@ -112,9 +118,9 @@ def read_header(path: Path) -> WeightsFile:
         ) from None
     except _Bad as error:
         raise InvalidModelError(f"{path}: {error}") from None
-    if not names:
+    if not shapes:
         raise InvalidModelError(f"{path}: the file has no tensors")
-    return WeightsFile(path, num_bytes, architecture, tuple(names))
+    return WeightsFile(path, num_bytes, architecture, shapes)
 
 
 def is_image_file(path: Path) -> bool:
@@ -151,7 +157,7 @@ class _Tensor(msgspec.Struct):
     data_offsets: tuple[int, int]
 
 
-def _read_safetensors(file: BinaryIO, num_bytes: int) -> list[str]:
+def _read_safetensors(file: BinaryIO, num_bytes: int) -> dict[str, tuple[int, ...]]:
     head = file.read(8)
     size = int.from_bytes(head, "little")
     if len(head) < 8 or not 2 <= size <= min(num_bytes - 8, MAX_HEADER_BYTES):
@@ -164,7 +170,7 @@ def _read_safetensors(file: BinaryIO, num_bytes: int) -> list[str]:
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
         raise _Bad(f"more than {MAX_TENSORS} tensors")
-    spans = []
+    spans, shapes = [], {}
     for name, raw in header.items():
         try:
             tensor = msgspec.json.decode(raw, type=_Tensor)
@@ -180,10 +186,11 @@ def _read_safetensors(file: BinaryIO, num_bytes: int) -> list[str]:
         if end - start != count * value_bytes:
             raise _Bad(f"tensor {name!r} has another size than its shape says")
         spans.append((start, end))
+        shapes[name] = tuple(tensor.shape)
     spans.sort()
     if any(end > start for (_, end), (start, _) in itertools.pairwise(spans)):
         raise _Bad("tensors overlap")
-    return list(header)
+    return shapes
 
 
 def _num_elements(name: str, shape: Sequence[int]) -> int:
@@ -246,7 +253,7 @@ def _has_vocabulary(file: BinaryIO, num_bytes: int) -> bool:
     return False
 
 
-def _read_gguf(file: BinaryIO, num_bytes: int) -> tuple[str, list[str]]:
+def _read_gguf(file: BinaryIO, num_bytes: int) -> tuple[str, dict[str, tuple[int, ...]]]:
     reader = _GgufReader(file, num_bytes)
     version = reader.scalar("I")
     if version not in (2, 3):
@@ -265,6 +272,7 @@ def _read_gguf(file: BinaryIO, num_bytes: int) -> tuple[str, list[str]]:
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20 or alignment % 8:
         raise _Bad("general.alignment is wrong")
     tensors: dict[str, tuple[int, int]] = {}
+    shapes = {}
     for _ in range(num_tensors):
         name, num_dims = reader.string(), reader.scalar("I")
         if not 1 <= num_dims <= 4:
@@ -282,8 +290,9 @@ def _read_gguf(file: BinaryIO, num_bytes: int) -> tuple[str, list[str]]:
         if offset % alignment:
             raise _Bad(f"tensor {name!r} is not aligned")
         tensors[name] = (offset, count // values * block_bytes)
+        shapes[name] = tuple(reversed(shape))
     start = -(-reader.position() // alignment) * alignment
     for name, (offset, size) in tensors.items():
         if start + offset + size > num_bytes:
             raise _Bad(f"the data of tensor {name!r} is outside of the file")
-    return architecture, list(tensors)
+    return architecture, shapes

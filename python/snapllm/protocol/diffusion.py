@@ -11,10 +11,10 @@ from typing_extensions import TypedDict
 
 from snapllm.diffusion import ImageModel, ImagePreview, ImageRequest, ImageResult, ImageStep
 from snapllm.diffusion.job import JobState
+from snapllm.diffusion.loras import LoraWeight
 from snapllm.diffusion.params import (
     CfgScale,
     ImageSeed,
-    LoraWeight,
     NegativePrompt,
     NumImages,
     NumSteps,
@@ -22,7 +22,6 @@ from snapllm.diffusion.params import (
     Prompt,
     Side,
     Strength,
-    parameters_text,
 )
 from snapllm.diffusion.pictures import DEFAULT_QUALITY, ImageFormat, encode, read_base64_image
 from snapllm.errors import InvalidRequestError
@@ -186,9 +185,8 @@ def image_request_of(wire: DiffusionRequest, model: ImageModel) -> ImageRequest:
 def encode_images(result: ImageResult, image_format: ImageFormat, quality: int) -> list[str]:
     """The images of a result as files in base64; a PNG says what it was made with."""
     texts = []
-    for picture, seed in zip(result.pictures, result.seeds, strict=True):
-        info = {"parameters": parameters_text(result.request, seed, result.model)}
-        data = encode(picture, image_format, quality, info)
+    for picture, parameters in zip(result.pictures, result.parameters, strict=True):
+        data = encode(picture, image_format, quality, {"parameters": parameters})
         texts.append(base64.b64encode(data).decode())
     return texts
 

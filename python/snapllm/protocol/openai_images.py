@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from snapllm.protocol.stream_types import CompletedImage, ImageUsage, PartialImage
 
 _encode = msgspec.json.encode
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
 DEFAULT_SIDE = 512
 
 

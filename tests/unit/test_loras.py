@@ -1,0 +1,137 @@
+"""LoRA files and tags, and the families that a scheduler is for: what is refused of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nano_image_model import save_safetensors
+
+from snapllm import InvalidRequestError
+from snapllm.diffusion.loras import LoraFolder, lora_tag, take_loras
+from snapllm.diffusion.traits import traits_of
+from snapllm.diffusion.weights_file import WeightsFile
+
+OURS = "double_blocks_0_img_attn_proj"
+
+
+def lora(
+    stem: str = f"lora_unet_{OURS}",
+    *,
+    inputs: int = 128,
+    outputs: int = 128,
+    ranks: tuple[int, int] = (4, 4),
+) -> dict[str, np.ndarray]:
+    """A LoRA's tensors for one module."""
+    return {
+        f"{stem}.lora_down.weight": np.ones((ranks[0], inputs), np.float16),
+        f"{stem}.lora_up.weight": np.ones((outputs, ranks[1]), np.float16),
+    }
+
+
+def test_lora_tags_are_taken_out_of_the_prompt(tmp_path: Path) -> None:
+    save_safetensors(tmp_path / "ink.safetensors", lora())
+    save_safetensors(tmp_path / "oil.safetensors", lora()).rename(tmp_path / "oil.gguf")
+    folder = LoraFolder(tmp_path)
+    prompt, loras = take_loras("a <lora:ink:0.5> cat <lora:oil>", folder)
+    assert prompt == "a  cat"
+    assert [(Path(lora.path).name, lora.weight) for lora in loras] == [
+        ("ink.safetensors", 0.5),
+        ("oil.gguf", 1.0),
+    ]
+    too_long = f"<lora:{'x' * 300}>"  # for a file's name
+    bad_names = ("<lora:none>", "<lora:../ink>", "<lora:..>", too_long)
+    for bad in (*bad_names, "<lora:ink:much>", "<lora:ink:11>", "<lora:ink:\u0661>"):
+        with pytest.raises(InvalidRequestError, match=r"^prompt: ") as caught:
+            take_loras(bad, folder)
+        assert caught.value.param == "prompt"
+    with pytest.raises(InvalidRequestError, match="without a folder"):
+        take_loras("<lora:ink>", LoraFolder(None))
+
+
+def test_a_tag_is_written_as_it_is_read(tmp_path: Path) -> None:
+    save_safetensors(tmp_path / "ink.safetensors", lora())
+    for weight in (1.0, -10.0, 0.0, 0.1, 1e-05, 1 / 3):
+        _, [found] = take_loras(lora_tag("ink", weight), LoraFolder(tmp_path))
+        assert found.weight == weight
+    assert lora_tag("ink", 10.0) == "<lora:ink:10>"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "neither a GGUF nor a safetensors file"),
+        (b"no weights at all", "neither a GGUF nor a safetensors file"),
+        ("truncated", "outside of the file"),
+        ({"img_in.weight": np.ones((4, 4), np.float16)}, "no pair"),
+        (lora(ranks=(4, 8)), "no common rank"),
+        (lora(inputs=64), "do not fit the model's"),
+        (lora(outputs=64), "do not fit the model's"),
+        (lora("diffusion_model.double_blocks.0.img_attn.proj", inputs=64), "do not fit"),
+    ],
+)
+def test_a_file_that_is_no_lora_of_the_model_is_refused(
+    tmp_path: Path, data: Any, message: str
+) -> None:
+    path = tmp_path / "x.safetensors"
+    if isinstance(data, bytes):
+        path.write_bytes(data)
+    elif data == "truncated":
+        path.write_bytes(save_safetensors(path, lora()).read_bytes()[:-1])
+    else:
+        save_safetensors(path, data)
+    with pytest.raises(InvalidRequestError, match=f"^loras: the LoRA 'x'.*{message}") as caught:
+        LoraFolder(tmp_path, {OURS: (128, 128)}).find("x", "loras")
+    assert caught.value.param == "loras" and str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        lora(),
+        lora("transformer.double_blocks.0.img_attn.proj"),
+        lora("lora_unet_of_another_family", inputs=64),
+        lora("lora_te_text_model_encoder_layers_0_mlp_fc1", inputs=64),
+        lora("lora_unet_down_blocks_1_attentions_1_proj_in", inputs=3),
+        {"x.diff": np.ones((4, 4), np.float16)},
+    ],
+)
+def test_a_lora_that_fits_or_is_of_unknown_modules_is_taken(tmp_path: Path, tensors: Any) -> None:
+    path = save_safetensors(tmp_path / "x.safetensors", tensors)
+    modules = {OURS: (128, 128), "input_blocks_5_1_proj_in": (128, 3, 1, 1)}
+    assert LoraFolder(tmp_path, modules).find("x", "loras") == str(path)
+
+
+def test_a_lora_of_diffusers_names_has_to_fit_the_block_it_means(tmp_path: Path) -> None:
+    save_safetensors(
+        tmp_path / "x.safetensors",
+        lora("lora_unet_down_blocks_1_attentions_1_transformer_blocks_0_attn2_to_k", inputs=768),
+    )
+    module = "input_blocks_5_1_transformer_blocks_0_attn2_to_k"
+    assert LoraFolder(tmp_path, {module: (128, 768)}).find("x", "loras")
+    with pytest.raises(InvalidRequestError, match="do not fit"):
+        LoraFolder(tmp_path, {module: (128, 1024)}).find("x", "loras")
+
+
+@pytest.mark.parametrize(
+    ("parts", "takes_ays"),
+    [
+        ({"model": {"cond_stage_model.transformer.token_embedding.weight": (9, 768)}}, True),
+        ({"model": {"cond_stage_model.model.token_embedding.weight": (9, 1024)}}, False),
+        ({"model": {"conditioner.embedders.1.model.token_embedding.weight": (9, 1280)}}, True),
+        ({"diffusion_model": {}, "clip_g": {"text_projection": (9, 1024)}}, True),
+        ({"diffusion_model": {}, "clip_l": {"x.token_embedding.weight": (9, 1024)}}, False),
+    ],
+)
+def test_the_scheduler_ays_is_for_families_that_it_has_a_table_for(
+    parts: dict[str, dict[str, tuple[int, ...]]], takes_ays: bool
+) -> None:
+    unet = {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    for block, known in ((unet, takes_ays), ({"double_blocks.0.x": (1,)}, False)):
+        headers = {
+            part: WeightsFile(Path("x"), 0, "", shapes if "clip" in part else block | shapes)
+            for part, shapes in parts.items()
+        }
+        assert traits_of(headers).takes_ays == known
