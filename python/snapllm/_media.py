@@ -79,8 +79,10 @@ class MediaLoader:
         name = _name_of(part, where)
         self._check_taken(part, name)
         if len(self.inputs) >= MAX_MEDIA:
+            # Of a part of a message, the part; what the caller wrote elsewhere has its own name.
+            named = name if isinstance(part, MediaPart) else where
             raise InvalidRequestError(
-                f"{where}: more than {MAX_MEDIA} images in one request", param=where
+                f"{named}: more than {MAX_MEDIA} images in one request", param=named
             )
         loaded = self._load(part, name)
         self.inputs.append(loaded)

@@ -223,10 +223,12 @@ def test_wrong_files_are_refused(
     painting: snapllm.Engine, image_files: dict[str, Path], model: ImageModel, tmp_path: Path
 ) -> None:
     language = make_nano_model(tmp_path / "l.gguf")
-    with pytest.raises(snapllm.InvalidModelError, match="not an image model"):
+    with pytest.raises(snapllm.InvalidModelError, match="not an image model") as caught:
         painting.load_diffusion(language)
-    with pytest.raises(snapllm.InvalidModelError, match="vae or taesd"):
+    assert caught.value.param == "path"
+    with pytest.raises(snapllm.InvalidModelError, match="vae or taesd") as caught:
         painting.load_diffusion(image_files["diffusion_model"])
+    assert caught.value.param == "path"
     with pytest.raises(snapllm.ModelFileNotFoundError):
         painting.load_diffusion(tmp_path / "none.safetensors")
     with pytest.raises(snapllm.InvalidModelError):
@@ -253,6 +255,7 @@ def test_wrong_files_are_refused(
         ({"llm": "llm", "vae": "taesd"}, "vae", "taesd.safetensors is not the vae"),
         ({"llm": "taesd", "taesd": "taesd"}, "llm", "taesd.safetensors is not the llm"),
         ({"taesd": "taesd"}, "llm", "needs its llm"),
+        ({"llm": "llm", "taesd": "taesd", "upscaler": "taesd"}, "upscaler", "is not an upscaler"),
     ],
 )
 def test_the_part_that_is_wrong_or_missing_is_named(
@@ -267,3 +270,4 @@ def test_the_part_that_is_wrong_or_missing_is_named(
     with pytest.raises(snapllm.InvalidModelError, match=said) as error:
         painting.load_diffusion(image_files["diffusion_model"], "m", isolated=isolated, **parts)
     assert error.value.param == part
+    assert str(error.value).count("tensor '") == 1

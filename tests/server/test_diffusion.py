@@ -364,6 +364,17 @@ def test_a_killed_worker_costs_one_request(painter: Server) -> None:
     assert painter.post(PATH, SMALL)["image"] == expected
 
 
+def test_of_one_file_given_twice_the_first_field_is_at_fault(
+    painter: Server, image_files: dict[str, Path]
+) -> None:
+    encoder = str(image_files["llm"])
+    body = {"model_id": "twice", "model_type": "diffusion", "file_path": encoder}
+    status, answer, _ = painter.request(
+        "POST", "/api/v1/models/load", body | {"llm_path": encoder, "taesd_path": encoder}
+    )
+    assert (status, answer["error"]["param"]) == (400, "file_path")
+
+
 def test_an_image_models_id_that_is_taken_is_the_field_at_fault(
     painter: Server, image_files: dict[str, Path], tmp_path: Path
 ) -> None:

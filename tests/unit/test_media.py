@@ -24,6 +24,7 @@ from PIL import Image
 from snapllm import _media
 from snapllm._fetch import UrlFetcher, is_public_address
 from snapllm._media import MediaLoader, MediaPolicy, decode_audio, decode_image, load_image
+from snapllm.contexts.prompt import document_messages
 from snapllm.conversation import ContentPart, ImageUrl, InputAudio, MediaPart
 from snapllm.errors import InvalidRequestError
 
@@ -268,8 +269,11 @@ def test_a_request_has_so_many_images_and_no_more() -> None:
     url = "data:;base64," + base64.b64encode(encode(Image.fromarray(picture(2, 2)))).decode()
     for _ in range(_media.MAX_MEDIA):
         loader.place(part(url), "x")
-    with pytest.raises(InvalidRequestError, match="more than"):
-        loader.place(part(url), "x")
+    elsewhere = MediaPart("image", name="images[64]", source=b"")
+    for each, param in ((part(url), "x"), (elsewhere, "images[64]")):
+        with pytest.raises(InvalidRequestError, match="more than") as caught:
+            loader.place(each, "x")
+        assert caught.value.param == param and str(caught.value).startswith(f"{param}: ")
 
 
 def test_the_images_of_a_request_have_so_many_pixels_and_no_more(
@@ -290,6 +294,17 @@ def test_the_images_of_a_request_have_so_many_pixels_and_no_more(
         with pytest.raises(InvalidRequestError, match="more than 10000 pixels") as caught:
             loader.place(each, "y")
         assert caught.value.param == "y.image_url"
+
+
+def test_the_media_of_a_document_are_named_as_it_has_them() -> None:
+    sound = ContentPart("input_audio", input_audio=InputAudio("AAAA", "wav"))
+    [message] = document_messages([ContentPart("text", "x"), part("data:,"), sound], [])
+    assert isinstance(message.content, list)
+    for i, kind in ((1, "image_url"), (2, "input_audio")):
+        each = message.content[i]
+        with pytest.raises(InvalidRequestError) as caught:
+            MediaLoader(MediaPolicy(), takes_images=False, takes_audio=False).place(each, "y")
+        assert caught.value.param == f"content[{i}].{kind}"
 
 
 def test_what_the_model_does_not_take_is_named() -> None:

@@ -148,8 +148,13 @@ def document_prompt(core: _core.Engine, model_id: str, document: Document) -> Do
 def _named(document: list[ContentPart]) -> list[ContentPart]:
     """The parts, so that an error names them as the caller wrote them."""
     return [
-        MediaPart(part.type, image_url=part.image_url, name=f"content[{i}].image_url")
-        if part.type == "image_url"
+        MediaPart(
+            part.type,
+            image_url=part.image_url,
+            input_audio=part.input_audio,
+            name=f"content[{i}].{part.type}",
+        )
+        if part.type in ("image_url", "input_audio")
         else part
         for i, part in enumerate(document)
     ]

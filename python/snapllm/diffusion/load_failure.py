@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from snapllm.errors import InvalidModelError
 
 _TENSOR = re.compile(r"tensor '([^']+)' (not in model file|has wrong shape.*?(?=;|$))")
+_UPSCALER = re.compile(r"\b(esrgan\.hpp|upscaler\.cpp):")
 _PARTS = {
     "tae.": "taesd",
     "first_stage_model.": "vae",
@@ -29,19 +30,30 @@ def load_failure(message: str, files: Mapping[str, str]) -> InvalidModelError:
         files: The model's files by part.
     """
     found = _TENSOR.search(message)
+    if "upscaler" in files and _UPSCALER.search(message):
+        # It says each of its tensors that is missing, of which there are thousands.
+        said = f"tensor '{found[1]}' {_problem(found)}" if found else message
+        return InvalidModelError(
+            f"{files['upscaler']} is not an upscaler: {said}", param="upscaler"
+        )
     part = next(
         (part for start, part in _PARTS.items() if found and found[1].startswith(start)), ""
     )
     if not found or not part or "model" in files:
         return InvalidModelError(f"the image model cannot be loaded: {message}")
-    tensor, problem = found[1], found[2]
+    tensor = found[1]
     if part not in files:
         return InvalidModelError(
             f"the image model needs its {part}: tensor '{tensor}' is in none of its files",
             param=part,
         )
-    problem = "is not in it" if problem.startswith("not") else problem.replace("model file", "it")
     return InvalidModelError(
-        f"{files[part]} is not the {part} of the image model: tensor '{tensor}' {problem}",
+        f"{files[part]} is not the {part} of the image model: tensor '{tensor}' {_problem(found)}",
         param=part,
     )
+
+
+def _problem(found: re.Match[str]) -> str:
+    """What is wrong with a tensor, of a file that was just named."""
+    said = found[2]
+    return "is not in it" if said.startswith("not") else said.replace("model file", "it")

@@ -243,13 +243,14 @@ def _read_headers(path: Path, options: ImageModelOptions) -> dict[str, WeightsFi
     """
     main = read_header(path)
     if not main.is_image_model:
-        raise InvalidModelError(f"{path}: the file is not an image model")
+        raise InvalidModelError(f"{path}: the file is not an image model", param="path")
     headers = {"model" if main.is_whole else "diffusion_model": main}
     headers |= {part: read_header(file) for part, file in options.parts.items()}
     if not main.is_whole and not headers.keys() & {"vae", "taesd"}:
         raise InvalidModelError(
             f"{path}: the file has the diffusion model alone; give its vae or taesd, and "
-            "its text encoders (clip_l, clip_g, t5xxl or llm)"
+            "its text encoders (clip_l, clip_g, t5xxl or llm)",
+            param="path",
         )
     return headers
 

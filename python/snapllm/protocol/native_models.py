@@ -61,7 +61,8 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     def field_at_fault(self, error: SnapLLMError) -> str:
         """The field that a refusal of the engine's is about; it calls some by other names.
 
-        One that names none is about a file: the longest path that it speaks of is its.
+        One that names none is about a file: the longest path that it speaks of is its. Of several
+        fields with that path it is the first, since that one is read first.
         """
         if error.param is not None:
             field = "file_path" if error.param == "path" else f"{error.param}_path"
@@ -71,7 +72,7 @@ class LoadRequest(msgspec.Struct, kw_only=True):
         # Some of what reads files shows where they are in full.
         given += [(str(Path(path).absolute()), name) for path, name in given]
         told = [(len(path), name) for path, name in given if path in error.message]
-        return max(told, default=(0, "file_path"))[1]
+        return max(told, key=lambda each: each[0], default=(0, "file_path"))[1]
 
     def image_parts(self) -> LoadImageOptions:
         """The files of an image model beside its first, by part."""
