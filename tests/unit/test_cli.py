@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from snapllm.cli import main
+from snapllm.cli.output_files import write_whole
 from snapllm.server.config import ServerConfig
 from snapllm.server.run import StartupError, address_of, default_workspaces, serve
 
@@ -103,6 +105,53 @@ def test_what_cannot_be_served_is_said_in_a_line_before_anything_starts(
     error = capsys.readouterr().err
     assert words in error
     assert error.startswith("snapllm serve: ") and error.count("\n") == 1
+
+
+def test_an_image_that_could_not_be_kept_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked, folder, kept = tmp_path / "locked", tmp_path / "folder.png", tmp_path / "kept.png"
+    locked.mkdir(mode=0o500)
+    folder.mkdir()
+    kept.write_bytes(b"a picture")
+    wrong = {folder: "is a folder"}
+    if os.geteuid():  # whom permissions hold back
+        wrong[locked / "x.png"] = "cannot write to"
+    for path, words in wrong.items():
+        with pytest.raises(SystemExit):
+            main(["image", "x", "--model", "none.gguf", "-o", str(path)])
+        assert words in capsys.readouterr().err
+    assert main(["image", "x", "--model", "none.gguf", "-o", str(kept)]) == 1
+    assert kept.read_bytes() == b"a picture"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "image.png").mkdir()  # where one goes that is told no name
+    with pytest.raises(SystemExit):
+        main(["image", "x", "--model", "none.gguf"])
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_picture_is_replaced_once_the_new_one_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, link = tmp_path / "a.png", tmp_path / "link.png"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    write_whole(link, b"new")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o640)
+    assert link.is_symlink()
+    write_whole(tmp_path / "b.png", b"first")
+    os.umask(mask := os.umask(0))
+    assert (tmp_path / "b.png").stat().st_mode & 0o777 == 0o666 & ~mask
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(path, b"newer")
+    assert path.read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 3
+    write_whole(Path(os.devnull), b"x")
 
 
 @pytest.mark.parametrize("path", ["no/such/file", "none.gguf", "none.safetensors"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snapllm.cli.client import DEFAULT_URL, RequestError, request
+from snapllm.cli.output_files import write_whole
 from snapllm.cli.units import (
     expand_home,
     parse_image_part,
@@ -35,8 +36,14 @@ def _output(text: str) -> Path:
     path = parse_path(text)
     if path.suffix.lower() not in _SUFFIXES:
         raise argparse.ArgumentTypeError(f"expected a name in {', '.join(_SUFFIXES)}, not {text!r}")
-    if not path.parent.is_dir():  # said before an image is made that cannot be kept
+    # All of this is said before an image is made that cannot be kept.
+    if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder")
+    written = path if path.exists() else path.parent
+    if not os.access(written, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write to {str(written)!r}")
     return path
 
 
@@ -66,7 +73,7 @@ def add_parser(commands: Any) -> None:
         "-o",
         "--output",
         type=_output,
-        default=Path("image.png"),
+        default="image.png",  # a text, which is checked as a given one is
         help="file to write: .png, .jpg or .webp (%(default)s)",
     )
     parser.add_argument(
@@ -129,7 +136,7 @@ def handle(options: argparse.Namespace) -> int:
     try:
         make = _make_here if _is_path(options.model) else _ask
         data, seed, seconds = make(options, fields, image_format)
-        options.output.write_bytes(data)
+        write_whole(options.output, data)
     except (SnapLLMError, RequestError, OSError) as error:
         print(f"snapllm image: {error}", file=sys.stderr)
         return 1
