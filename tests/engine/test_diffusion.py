@@ -24,7 +24,7 @@ from snapllm import _diffusion
 from snapllm.diffusion import requests
 from snapllm.diffusion.counts import ImageCounts
 from snapllm.diffusion.image_model import ImageModel
-from snapllm.diffusion.job import ImageStep
+from snapllm.diffusion.job import ImagePreview, ImageQueued, ImageStep
 from snapllm.diffusion.params import SAMPLERS, SCHEDULERS
 from snapllm.metrics import EngineCollector
 
@@ -114,6 +114,38 @@ def test_each_step_is_told(model: ImageModel) -> None:
     model.generate_image("a cat", seed=1, progress=steps.append, **SMALL)
     assert [(step.step, step.num_steps) for step in steps] == [(i, 3) for i in range(4)]
     assert steps[-1].seconds_per_step > 0
+
+
+def test_the_steps_of_a_batch_say_which_image_they_are_of(model: ImageModel) -> None:
+    events: list[Any] = []
+    job = model.submit(model.request("a", num_images=2, preview_interval=2, **SMALL), events.append)
+    assert (job.last_step.image_number, job.last_step.num_images) == (1, 2)
+    job.result(60)
+    steps = [(e.image_number, e.num_images, e.step) for e in events if isinstance(e, ImageStep)]
+    assert steps == [(number, 2, step) for number in (1, 2) for step in range(4)]
+    previews = [e for e in events if isinstance(e, ImagePreview)]
+    assert [(e.image_number, e.num_images, e.step) for e in previews] == [(1, 2, 2), (2, 2, 2)]
+    assert job.last_step.image_number == 2
+
+
+def test_jobs_behind_one_that_is_cancelled_learn_that_they_moved_up(model: ImageModel) -> None:
+    told: list[list[int]] = [[], [], []]
+
+    def listener(index: int) -> Any:
+        return lambda e: told[index].append(e.position) if isinstance(e, ImageQueued) else None
+
+    running = model.submit(model.request("x", width=256, height=256, num_steps=150))
+    wait_until(lambda: running.last_step.step >= 1)
+    waiting = [model.submit(model.request("x", **SMALL), listener(i)) for i in range(3)]
+    assert told == [[], [], []]
+    waiting[1].cancel()
+    assert told == [[], [], [2]]
+    waiting[1].cancel()
+    waiting[0].cancel()
+    assert told == [[], [], [2, 1]]
+    running.cancel()
+    assert len(waiting[2].result(60).pictures) == 1
+    assert told == [[], [], [2, 1]]
 
 
 def test_steps_of_a_lora_that_is_loaded_are_none_of_the_images(model: ImageModel) -> None:

@@ -133,6 +133,16 @@ def test_a_stream_tells_each_step_and_ends_with_the_result(painter: Server) -> N
     assert events[-1]["image"] == painter.post(PATH, SMALL)["image"]
 
 
+def test_a_stream_of_a_batch_says_which_image_it_tells_of(painter: Server) -> None:
+    events = list(stream(painter, SMALL | {"batch_count": 2, "preview_interval": 2}))
+    told = [e for e in events if e["type"] in ("progress", "preview")]
+    assert {e["batch_count"] for e in told} == {2}
+    assert [e["image_number"] for e in told if e["type"] == "progress"] == [1] * 4 + [2] * 4
+    assert [e["image_number"] for e in told if e["type"] == "preview"] == [1, 2]
+    job = painter.get(f"/api/v1/diffusion/jobs/{events[0]['job_id']}")["job"]
+    assert (job["image_number"], job["batch_count"], job["step"]) == (2, 2, 3)
+
+
 def test_a_job_is_cancelled_by_its_id(painter: Server) -> None:
     starts = worker_starts(painter)
     events = stream(painter, LONG)

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
@@ -17,8 +17,8 @@ from typing_extensions import Unpack
 from snapllm._gate import Gate
 from snapllm.diffusion.counts import ImageCounter, ImageCounts
 from snapllm.diffusion.job import (
+    BatchProgress,
     ImageJob,
-    ImagePreview,
     ImageQueued,
     ImageResult,
     ImageStep,
@@ -385,13 +385,21 @@ class ImageModel:
 
     def _cancel(self, job: ImageJob) -> None:
         with self._changed:
-            kept = [each for each in self._queue if each[0] is not job]
-            was_waiting = len(kept) < len(self._queue)
-            self._queue = deque(kept)
+            waiting = [queued for queued, _ in self._queue]
+            behind = waiting[waiting.index(job) + 1 :] if job in waiting else []
+            self._queue = deque(each for each in self._queue if each[0] is not job)
             if job is self._running:
                 self._worker.cancel()  # inside the lock: later, it would stop the next job
-        if was_waiting:
+        if job in waiting:
             job.finish(JobCancelled())
+        self._tell_positions(behind)
+
+    def _tell_positions(self, jobs: Iterable[ImageJob]) -> None:
+        """Tells jobs that wait where they are now. Without the lock: a listener may ask anything
+        of the model."""
+        for job in jobs:
+            if position := self.position(job):
+                job.tell(ImageQueued(position))
 
     def _run(self) -> None:
         while True:
@@ -419,8 +427,7 @@ class ImageModel:
             self.evict()
             return True
         job, submitted = taken
-        for position, queued in enumerate(behind):
-            queued.tell(ImageQueued(position + 1))
+        self._tell_positions(behind)
         outcome = self._make(job, time.monotonic() - submitted)
         try:
             self._charge_anew()
@@ -458,10 +465,11 @@ class ImageModel:
             if self._is_evicted:
                 self._on_memory(0)
                 self._is_evicted = False
+            batch = BatchProgress(job.request.num_images)
             made = self._worker.generate(
                 job.request,
-                lambda m: job.tell(ImageStep(m.step, m.num_steps, m.seconds_per_step)),
-                lambda m: job.tell(ImagePreview(m.step, m.picture)),
+                lambda m: job.tell(batch.step(m.step, m.num_steps, m.seconds_per_step)),
+                lambda m: job.tell(batch.preview(m.step, m.picture)),
                 lambda: job.is_cancelled,
             )
         except SnapLLMError as error:

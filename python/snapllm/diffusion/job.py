@@ -26,8 +26,13 @@ class ImageStep(msgspec.Struct, frozen=True):
     """Some steps of a job are done."""
 
     step: int
+    """Of the image that is being made; each one of a batch begins at 0."""
     num_steps: int
     seconds_per_step: float
+    image_number: int = 1
+    """Which image of the batch it is, from 1 on."""
+    num_images: int = 1
+    """How many the batch has."""
 
 
 class ImagePreview(msgspec.Struct, frozen=True):
@@ -35,6 +40,31 @@ class ImagePreview(msgspec.Struct, frozen=True):
 
     step: int
     picture: Picture
+    image_number: int = 1
+    """As those of `ImageStep`."""
+    num_images: int = 1
+
+
+class BatchProgress:
+    """Tells which image of a batch the steps belong to; upstream counts each one's from 0.
+
+    Args:
+        num_images: How many the batch has.
+    """
+
+    def __init__(self, num_images: int) -> None:
+        self._num_images, self._number, self._last_step = num_images, 1, -1
+
+    def step(self, step: int, num_steps: int, seconds_per_step: float) -> ImageStep:
+        """The event for steps that are done. REQUIRES: each one's are told in their order."""
+        if step <= self._last_step:
+            self._number = min(self._number + 1, self._num_images)
+        self._last_step = step
+        return ImageStep(step, num_steps, seconds_per_step, self._number, self._num_images)
+
+    def preview(self, step: int, picture: Picture) -> ImagePreview:
+        """The event for a preview of the image whose step was told last."""
+        return ImagePreview(step, picture, self._number, self._num_images)
 
 
 class ImageQueued(msgspec.Struct, frozen=True):
@@ -94,9 +124,10 @@ class ImageJob:
         job_id: Unique among all jobs.
         model_id: Who makes it.
         request: What to make.
-        listener: Called with each event, on a thread of the model's; the last one is the
-            result, or the exception that the future raises too. Where it raises itself it is
-            not called again, and the job ends with its exception.
+        listener: Called with each event, on a thread of the model's, or on one that cancels a
+            job of it; the last one is the result, or the exception that the future raises
+            too. Where it raises itself it is not called again, and the job ends with its
+            exception.
         on_cancel: Called once, by `cancel`.
     """
 
@@ -113,7 +144,8 @@ class ImageJob:
         # Only the model ends it: `Future.cancel` would take the place of the result.
         self.future.set_running_or_notify_cancel()
         self.state: JobState = "queued"
-        self.last_step = ImageStep(0, request.num_steps, 0.0)
+        self.last_step = ImageStep(0, request.num_steps, 0.0, 1, request.num_images)
+        self._told_position: int | None = None
         self._listener, self._on_cancel = listener, on_cancel
         self._cancelled = threading.Event()
         self._failure: BaseException | None = None
@@ -149,6 +181,8 @@ class ImageJob:
         """Passes an event on; for the model."""
         if isinstance(event, ImageStep):
             self.last_step = event
+        if isinstance(event, ImageQueued) and not self._moves_up(event.position):
+            return
         if self._listener is None or self._failure is not None:
             return
         try:
@@ -156,6 +190,15 @@ class ImageJob:
         except BaseException as error:  # the caller's, SystemExit too: the model must go on
             self._failure = error
             self.cancel()
+
+    def _moves_up(self, position: int) -> bool:
+        # Jobs before this one are begun on the model's thread and cancelled on any: what is
+        # told too late is left out.
+        told = self._told_position
+        if self.state != "queued" or (told is not None and position >= told):
+            return False
+        self._told_position = position
+        return True
 
     def finish(self, outcome: ImageResult | Exception) -> None:
         """Ends the job; for the model."""

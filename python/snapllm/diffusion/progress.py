@@ -28,11 +28,12 @@ class ProgressBar:
         """Draws the state after a step."""
         if not self._file.isatty():
             return
+        steps = f"{event.step}/{event.num_steps}"
+        if event.num_images > 1:
+            steps = f"image {event.image_number}/{event.num_images}, {steps}"
         filled = _WIDTH * event.step // max(event.num_steps, 1)
         bar = "#" * filled + "-" * (_WIDTH - filled)
-        self._file.write(
-            f"\r[{bar}] {event.step}/{event.num_steps}  {event.seconds_per_step:.2f} s/step "
-        )
+        self._file.write(f"\r[{bar}] {steps}  {event.seconds_per_step:.2f} s/step ")
         self._file.flush()
         self._is_drawn = True
 

@@ -107,6 +107,9 @@ class JobFacts(msgspec.Struct, frozen=True):
     of: int
     seconds_per_step: float
     seed: int
+    image_number: int
+    """Which image of the batch is being made, from 1 on; `step` is its own."""
+    batch_count: int
 
 
 class JobAnswer(TypedDict):
@@ -236,6 +239,8 @@ def step_piece(job_id: str, step: ImageStep) -> bytes:
         "step": step.step,
         "of": step.num_steps,
         "seconds_per_step": round(step.seconds_per_step, 6),
+        "image_number": step.image_number,
+        "batch_count": step.num_images,
         "done": False,
     }
     return _encode(piece)
@@ -249,6 +254,8 @@ def preview_piece(job_id: str, preview: ImagePreview) -> bytes:
         "step": preview.step,
         "image": base64.b64encode(encode(preview.picture, "jpeg", 80)).decode(),
         "format": "jpeg",
+        "image_number": preview.image_number,
+        "batch_count": preview.num_images,
         "done": False,
     }
     return _encode(piece)

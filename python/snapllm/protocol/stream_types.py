@@ -277,6 +277,9 @@ class StepPiece(TypedDict):
     step: int
     of: int
     seconds_per_step: float
+    image_number: int
+    """Which image of the batch it is, from 1 on; each one's steps begin at 0."""
+    batch_count: int
     done: Literal[False]
 
 
@@ -288,6 +291,9 @@ class PreviewPiece(TypedDict):
     step: int
     image: str
     format: ImageFormat
+    image_number: int
+    """Which image of the batch it is, from 1 on."""
+    batch_count: int
     done: Literal[False]
 
 

@@ -27,6 +27,8 @@ def _facts(job: ImageJob, model: ImageModel) -> JobFacts:
         step.num_steps,
         round(step.seconds_per_step, 6),
         job.request.seed,
+        step.image_number,
+        step.num_images,
     )
 
 
