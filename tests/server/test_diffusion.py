@@ -456,6 +456,7 @@ def test_the_openai_client_makes_images(painter: Server) -> None:
     for wrong in (
         {"size": "65x64"},
         {"size": "big"},
+        {"size": "\u0666\u0664x\u0666\u0664"},  # digits that are not ASCII's
         {"n": 0},
         {"quality": "best"},
         {"background": "transparent"},

@@ -53,7 +53,7 @@ def make_request(
     for name, source, mode in (("init_image", init_image, "RGB"), ("mask", mask, "L")):
         if source is not None:
             more[name] = read_picture(source, name, sized.width, sized.height, mode)
-    folder = LoraFolder(lora_dir, traits.modules)
+    folder = LoraFolder(lora_dir, traits.tensors)
     more["prompt"], tagged = take_loras(prompt, folder)
     weights = {
         check_text(name, "loras"): convert(plain_number(weight), LoraWeight, "loras")

@@ -12,7 +12,21 @@ from snapllm.diffusion.weights_file import WeightsFile
 _UNET = re.compile(r"(^|\.)input_blocks\.|^unet\.down_blocks\.")
 _SECOND_ENCODER = ("conditioner.embedders.1", "cond_stage_model.1")
 _SD2_WIDTH = 1024
-_MODEL_PREFIX = re.compile(r"^(model\.)?(diffusion_model|unet)\.")
+_PART_PREFIXES = {"clip_l": "te1.", "clip_g": "te2.", "t5xxl": "te3.", "llm": "llm."}
+# What names begin with, in files of models and of LoRAs, and what that is here: nothing for the
+# diffusion model.
+_PREFIXES = [
+    (re.compile(pattern), key)
+    for pattern, key in (
+        (r"(model\.)?(diffusion_model|unet)\.", ""),
+        (r"(cond_stage_model|conditioner\.embedders)\.1\.transformer\.", "te2."),
+        (r"(cond_stage_model|conditioner\.embedders\.0)\.transformer\.", "te1."),
+        (r"text_encoders\.clip_l\.transformer\.|te1?[._]|text_encoder[._](?!2[._])", "te1."),
+        (r"text_encoders\.clip_g\.transformer\.|te2[._]|text_encoder[._]2[._]", "te2."),
+        (r"text_encoders\.t5xxl\.transformer\.|te3[._]", "te3."),
+        (r"text_encoders\.llm\.", "llm."),
+    )
+]
 
 
 class ModelTraits(msgspec.Struct, frozen=True):
@@ -20,19 +34,20 @@ class ModelTraits(msgspec.Struct, frozen=True):
 
     takes_ays: bool = True
     """Whether the scheduler ``ays`` has a table for its family."""
-    modules: Mapping[str, tuple[int, ...]] = {}
-    """The shapes of the diffusion model's weights by module, with ``_`` in place of dots."""
+    tensors: Mapping[str, tuple[int, ...]] = {}
+    """The shapes of diffusion model and text encoders, by what `tensor_key` makes of names."""
 
 
 def traits_of(headers: Mapping[str, WeightsFile]) -> ModelTraits:
     """Args: headers: Those of a model's files by part."""
     main = headers.get("model") or headers["diffusion_model"]
-    modules = {
-        module_key(name.removesuffix(".weight")): shape
-        for name, shape in main.shapes.items()
-        if name.endswith(".weight")
+    tensors = {
+        tensor_key(f"{_PART_PREFIXES.get(part, '')}{name}"): shape
+        for part, header in headers.items()
+        if part in ("model", "diffusion_model", *_PART_PREFIXES)
+        for name, shape in header.shapes.items()
     }
-    return ModelTraits(_takes_ays(headers, main), modules)
+    return ModelTraits(_takes_ays(headers, main), tensors)
 
 
 def _takes_ays(headers: Mapping[str, WeightsFile], main: WeightsFile) -> bool:
@@ -51,7 +66,9 @@ def _takes_ays(headers: Mapping[str, WeightsFile], main: WeightsFile) -> bool:
     return _SD2_WIDTH not in widths
 
 
-def module_key(name: str) -> str:
-    """A module of a diffusion model, without what files may put before its name; LoRA files write
-    ``_`` where models have dots."""
-    return _MODEL_PREFIX.sub("", name).replace(".", "_")
+def tensor_key(name: str) -> str:
+    """A tensor's name in one form for all files: which part it is of, then ``_`` in place of dots,
+    as LoRA files have it."""
+    return next(
+        (key + name[found.end() :] for each, key in _PREFIXES if (found := each.match(name))), name
+    ).replace(".", "_")
