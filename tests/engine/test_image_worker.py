@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from nano_image_model import save_safetensors
 from waiting import wait_until
 
 import snapllm
@@ -298,7 +299,9 @@ def test_relative_paths_are_of_the_folder_at_the_load(
         assert model.evict()
         assert model.generate_image("x", timeout_s=60, **SMALL).size == (64, 64)
         assert model.info.path == parts["diffusion_model"]
-        (tmp_path / "loras" / "ink.safetensors").touch()
+        save_safetensors(
+            tmp_path / "loras" / "ink.safetensors", {"x.diff": np.ones((4, 4), np.float16)}
+        )
         assert model.request("x", loras={"ink": 1.0}, **SMALL).loras
     finally:
         painting.unload("pix")
