@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from snapllm._schema_faults import UnusableSchemaError
 from snapllm._schema_parts import (
     MAX_NAME,
     MAX_OPTIONAL,
     MAX_READ,
     Part,
     Reference,
-    UnusableSchemaError,
+    includes_itself,
     name_too_long,
     read_parts,
     too_many_optional,
@@ -162,7 +163,7 @@ def _fold(
                 known = [(each, times, numbers[each.target]) for each, times in inner]
                 numbers[ref] = min(number_of(parts[ref], known), MAX_READ + 1)
         elif opened.intersection(missing) or ref in missing:
-            raise UnusableSchemaError("a schema includes itself")
+            raise includes_itself()
         else:
             opened.add(ref)
             waiting += missing

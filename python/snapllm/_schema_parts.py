@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from snapllm._schema_faults import UnusableSchemaError, check_words
+
 _MAX_LEVELS = 100
 """Of a schema as it is written, as of all JSON that llama.cpp reads."""
 MAX_READ = 50_000
@@ -23,12 +25,27 @@ _INDEX = re.compile("0|[1-9][0-9]{0,8}")
 _OF_SCHEMAS = ("properties", "additionalProperties", "allOf", "items", "prefixItems")
 
 
-class UnusableSchemaError(Exception):
-    """A schema reaches farther than a grammar can be made of, or leads to itself."""
-
-
 def too_many_schemas() -> UnusableSchemaError:
     return UnusableSchemaError(f"it makes more than {MAX_READ} schemas")
+
+
+def leads_nowhere(ref: str) -> UnusableSchemaError:
+    return UnusableSchemaError(f"the $ref {ref[:80]!r} leads nowhere in it")
+
+
+def place_in_list(name: str) -> int:
+    """The place that a part of a reference names.
+
+    Raises:
+        UnusableSchemaError: It is no number. llama.cpp takes " 0", "+0" and "0x" for one, too.
+    """
+    if not _INDEX.fullmatch(name):
+        raise UnusableSchemaError(f"a $ref has {name[:20]!r} for a place in a list")
+    return int(name)
+
+
+def includes_itself() -> UnusableSchemaError:
+    return UnusableSchemaError("a schema includes itself")
 
 
 def name_too_long() -> UnusableSchemaError:
@@ -104,7 +121,7 @@ def read_parts(schema: Mapping[str, Any]) -> dict[str, Part]:
             continue
         target = _target(schema, ref)
         if target is None:
-            raise UnusableSchemaError(f"the $ref {ref[:80]!r} leads nowhere in it")
+            raise leads_nowhere(ref)
         parts[ref] = _part(target)
         found += [each.target for each in parts[ref].refs]
         num_read += 1 + parts[ref].num_read
@@ -119,10 +136,8 @@ def _target(schema: Any, ref: str) -> Any:
         if isinstance(schema, Mapping):
             schema = schema.get(name)
         elif isinstance(schema, list):
-            # llama.cpp takes " 0", "+0" and "0x" for a number, too.
-            if not _INDEX.fullmatch(name):
-                raise UnusableSchemaError(f"a $ref has {name[:20]!r} for a place in a list")
-            schema = schema[int(name)] if int(name) < len(schema) else None
+            index = place_in_list(name)
+            schema = schema[index] if index < len(schema) else None
         else:
             return None
     return schema
@@ -161,6 +176,8 @@ def _part(schema: Any) -> Part:
             if place.times:
                 part.refs.append(_reference(ref, place))
             continue
+        if place.times:
+            check_words(at)
         _check_names(at)
         if place.times and isinstance(at.get("allOf"), list) and "allOf" in _read(at):
             part.unions.append(_union(at["allOf"]))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 from snapllm._json import encode_json, plain_json
 from snapllm._numbers import INT32_MAX, INT64_MAX
 from snapllm._patterns import MAX_PATTERN, UnsupportedPatternError, anchored
+from snapllm._schema_faults import UnusableSchemaError
+from snapllm._schema_forms import in_forms
 from snapllm._schema_limits import check_limits
-from snapllm._schema_parts import UnusableSchemaError
+from snapllm._schema_words import BINDING, COMBINING, is_number, whole
 from snapllm.errors import InvalidRequestError
 
 # What an empty schema allows. llama.cpp takes that one for no schema at all.
@@ -40,10 +41,6 @@ _MAX_COUNTED_ITEMS = 2000
 _LEAST = ("minimum", "exclusiveMinimum")
 _MOST = ("maximum", "exclusiveMaximum")
 _NUMBERS = frozenset((*_COUNTS, "minProperties", "maxProperties", *_LEAST, *_MOST))
-_BINDING = frozenset(
-    "$ref type anyOf oneOf properties additionalProperties items prefixItems enum const".split()
-)
-"""Keywords that a grammar is made of. Beside a `$ref` none of them counts."""
 
 
 def schema_text(schema: Mapping[str, Any], field: str) -> str:
@@ -64,7 +61,7 @@ def enforceable(schema: Mapping[str, Any], field: str) -> dict[str, Any]:
             be made of it: it is too large, or leads to itself; `param` is `field`.
     """
     try:
-        told = _told_schema(plain_json(schema, field), field)
+        told = in_forms(_told_schema(plain_json(schema, field), field))
         check_limits(told)
     except RecursionError:
         raise InvalidRequestError(f"{field}: it is nested too deeply", param=field) from None
@@ -103,18 +100,24 @@ def _told_schema(schema: dict[str, Any], field: str) -> dict[str, Any]:
 
 
 def _is_reference(part: Any, *, beside: Mapping[str, Any]) -> bool:
-    return isinstance(part, dict) and "$ref" in part and _BINDING.isdisjoint(beside)
+    return isinstance(part, dict) and _combines(part, "$ref") and _combines(beside, "allOf")
+
+
+def _combines(schema: Mapping[str, Any], keyword: str) -> bool:
+    """Whether a schema says what this keyword says and nothing else."""
+    combining = [each for each in COMBINING if each in schema]
+    return combining == [keyword] and BINDING.isdisjoint(schema)
 
 
 def _check_order(schema: Mapping[str, Any], field: str) -> None:
     for least, most in _LIMITS:
         low, high = schema.get(least), schema.get(most)
-        if not _is_number(low) or not _is_number(high):
+        if not is_number(low) or not is_number(high):
             continue
         excluded = [keyword for keyword in (least, most) if keyword.startswith("exclusive")]
         types = schema.get("type")
         if types == "integer" or (isinstance(types, list) and "integer" in types):
-            low, high = _whole(low, least), _whole(high, most)
+            low, high = whole(low, least), whole(high, most)
             excluded = []
         if low > high or (low == high and excluded):
             raise InvalidRequestError(
@@ -129,14 +132,15 @@ def _bound_numbers(schema: dict[str, Any]) -> None:
     A bound that no number there is beyond is none.
     """
     for keyword in _COUNTS:
-        if _is_number(schema.get(keyword)):
-            schema[keyword] = min(schema[keyword], INT32_MAX)
+        if is_number(schema.get(keyword)):
+            count = min(schema[keyword], INT32_MAX)
+            schema[keyword] = int(count) if count == int(count) else count
     most = schema.get("maxItems")
-    if _is_number(most) and most >= _MAX_COUNTED_ITEMS:
+    if is_number(most) and most >= _MAX_COUNTED_ITEMS:
         del schema["maxItems"]
     for keyword in (*_LEAST, *_MOST):
         bound = schema.get(keyword)
-        if not _is_number(bound):
+        if not is_number(bound):
             continue
         outwards = -bound if keyword in _LEAST else bound
         if outwards >= INT64_MAX:
@@ -144,19 +148,6 @@ def _bound_numbers(schema: dict[str, Any]) -> None:
         elif outwards <= -INT64_MAX:
             # It goes one further where the bound itself is excluded.
             schema[keyword] = INT64_MAX - 1 if keyword in _LEAST else 1 - INT64_MAX
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(bound: float, keyword: str) -> int:
-    """The first integer that a bound allows."""
-    if keyword == "exclusiveMinimum":
-        return math.floor(bound) + 1
-    if keyword == "exclusiveMaximum":
-        return math.ceil(bound) - 1
-    return math.ceil(bound) if keyword.startswith("min") else math.floor(bound)
 
 
 def _told(keyword: str, value: Any, field: str) -> Any:
