@@ -107,6 +107,19 @@ TEST(call_grammar, the_fence_around_json_goes) {
            "response-format ::= response-format-schema");
 }
 
+TEST(call_grammar, keys_of_further_properties_are_json) {
+  CHECK_EQ(with_json_keys("additional-k ::= [\"] ( [a] ([b] char+ | [^\"b] char*) | [^\"a] char* )? "
+                          "[\"]\nchar ::= [^\"\\\\\\x7F\\x00-\\x1F]\n"
+                          "tool-f-schema-additional-k1 ::= [\"] ( [^\"-] char* )? [\"]"),
+           "additional-k ::= [\"] ( [a] ([b] char+ | [^\\\\\\x00-\\x1F\\x7F\"b] char*) | "
+           "[^\\\\\\x00-\\x1F\\x7F\"a] char* )? [\"]\nchar ::= [^\"\\\\\\x7F\\x00-\\x1F]\n"
+           "tool-f-schema-additional-k1 ::= [\"] ( [^\\\\\\x00-\\x1F\\x7F\"-] char* )? [\"]");
+  for (const std::string grammar :
+       {"", "root ::= [\"] ( [^\"a] char* )? [\"]", "additional-k ::= \"[^\""}) {
+    CHECK_EQ(with_json_keys(grammar), grammar);
+  }
+}
+
 TEST(call_grammar, a_literal_before_the_answer) {
   CHECK_EQ(after_literal("\"<a>\"", "root ::= x\nx ::= \"y\""),
            "root ::= \"<a>\" a-root\na-root ::= a-x\na-x ::= \"y\"");

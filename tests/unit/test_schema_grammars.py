@@ -88,6 +88,17 @@ SCHEMAS: dict[str, Any] = {
         "allOf": [an_object(a={"type": ["string", "null"]}), an_object(a=LONG)]
     },
     "allOf of values": {"allOf": [{"enum": [1, True, "a"]}, {"enum": ["a", True, None]}]},
+    "required alone": {"type": "object", "required": ["a"]},
+    "required of further properties": {
+        "type": "object",
+        "additionalProperties": NUMBER,
+        "required": ["b"],
+    },
+    "further properties": {
+        "type": "object",
+        "properties": {"a": NUMBER, "ab-c": TEXT, "-": NUMBER},
+        "additionalProperties": {"type": ["string", "null"]},
+    },
     "required beside properties": {
         "type": "object",
         "properties": {"a": NUMBER},

@@ -119,6 +119,31 @@ std::string without_fence(const std::string& grammar) {
   return std::regex_replace(std::regex_replace(grammar, fence_or_not, ""), fence, "$1");
 }
 
+std::string with_json_keys(std::string grammar) {
+  // `x-additional-k ::= ["] ( [a] char+ | [^"a] char* )? ["]`, with a number where a name comes again
+  constexpr std::string_view kName = "additional-k";
+  constexpr std::string_view kRule = " ::= [\"] ( ";
+  constexpr std::string_view kOthers = "[^\"";
+  // The quote stays the last one: a property that begins with a - makes a range of it.
+  constexpr std::string_view kJsonOthers = R"([^\\\x00-\x1F\x7F")";
+  for (size_t begin = grammar.find(kRule); begin != std::string::npos;
+       begin = grammar.find(kRule, begin + 1)) {
+    size_t end_of_name = begin;
+    while (end_of_name > 0 && grammar[end_of_name - 1] >= '0' && grammar[end_of_name - 1] <= '9') {
+      --end_of_name;
+    }
+    if (!std::string_view(grammar).substr(0, end_of_name).ends_with(kName)) continue;
+    const size_t end = std::min(grammar.find('\n', begin), grammar.size());
+    std::string rule = grammar.substr(begin, end - begin);
+    for (size_t at = rule.find(kOthers); at != std::string::npos;
+         at = rule.find(kOthers, at + kJsonOthers.size())) {
+      rule.replace(at, kOthers.size(), kJsonOthers);
+    }
+    grammar.replace(begin, end - begin, rule);
+  }
+  return grammar;
+}
+
 std::string after_literal(const std::string& literal, const std::string& grammar) {
   return "root ::= " + literal + " a-root\n" + with_prefix(grammar, "a-");
 }

@@ -28,6 +28,11 @@ std::string with_one_call(std::string grammar);
 // only the reader of a format without calls takes off.
 std::string without_fence(const std::string& grammar);
 
+// For objects with further properties: the grammar whose keys of those are JSON. llama.cpp tells them
+// from the properties it knows letter by letter, where it takes backslashes and control characters
+// for others.
+std::string with_json_keys(std::string grammar);
+
 // The literal as GBNF writes it, and then what the grammar allows.
 std::string after_literal(const std::string& literal, const std::string& grammar);
 

@@ -340,7 +340,9 @@ std::vector<llama_token> LlamaChatFormat::call_tokens() const {
 common_chat_params LlamaChatFormat::apply_with_rules(
     const common_chat_templates_inputs& inputs) const {
   try {
-    return common_chat_templates_apply(templates_.get(), inputs);
+    common_chat_params params = common_chat_templates_apply(templates_.get(), inputs);
+    params.grammar = with_json_keys(std::move(params.grammar));
+    return params;
   } catch (const std::exception& e) {
     if (!has_cacheable_rules_ || (inputs.json_schema.empty() && inputs.tools.empty())) throw;
     throw uncompilable(inputs, e.what());
@@ -360,9 +362,9 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
   if (inputs.tools.empty() || inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_NONE) {
     common_chat_params params = apply_with_rules(inputs);
     if (has_schema && params.grammar.empty()) {  // some formats know none
-      params.grammar =
-          after_literal(gbnf_format_literal(params.generation_prompt),
-                        json_schema_to_grammar(common_json::parse(inputs.json_schema)));
+      params.grammar = after_literal(
+          gbnf_format_literal(params.generation_prompt),
+          with_json_keys(json_schema_to_grammar(common_json::parse(inputs.json_schema))));
     }
     check_grammar(inputs, params.grammar);
     if (has_schema) drop_blanks(params, blanks);
