@@ -40,6 +40,8 @@ _MAX_REFS = 500
 """That lead to each other where they stand."""
 _MIN_NAMED = 8
 """Schemas within one that is referred to where it comes again. Smaller ones are written again."""
+_MAX_OPENED = 40
+"""Schemas around one that is put together and written there; within more it gets a name."""
 _MAX_ROUNDS = 4
 """In which definitions that nothing meets fall away; each may take others with it."""
 _UNSAYABLE = frozenset('"\\[]^') | {chr(code) for code in range(32)}
@@ -239,6 +241,8 @@ class _Forms:
                 return self._reference_to(schema)
             self._spend(size)
             return made
+        if len(self._opened) >= _MAX_OPENED and not is_named and _is_combined(schema):
+            return self._reference_to(schema)
         self._opened.add(key)
         before = self._num_made
         self._spend(1)

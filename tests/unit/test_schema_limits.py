@@ -249,6 +249,22 @@ def test_what_is_merged_is_bounded() -> None:
     assert len(str(enforceable(doubled, "f"))) < 200_000
 
 
+def test_what_is_merged_nests_no_deeper_than_its_references() -> None:
+    """Each is another schema than the one that its reference leads to."""
+
+    def link(ref: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "object", "properties": {"x": {**ref, "required": ["q"]}}}
+
+    assert enforceable(chained(150, link) | {"$defs": ended(chained(150, link))}, "f")
+    with pytest.raises(InvalidRequestError, match="lead too deep"):
+        enforceable(chained(600, link) | {"$defs": ended(chained(600, link))}, "f")
+
+
+def ended(schema: dict[str, Any]) -> dict[str, Any]:
+    defs: dict[str, Any] = schema["$defs"]
+    return defs | {f"a{len(defs) - 1}": {"type": "object"}}
+
+
 def doubled_defs(beside: dict[str, Any]) -> dict[str, Any]:
     return {
         f"b{i}": {"properties": {n: {"$ref": f"#/$defs/b{i + 1}", **beside} for n in ("x", "y")}}
