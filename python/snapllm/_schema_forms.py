@@ -34,6 +34,7 @@ from snapllm._schema_words import (
 
 _REF = re.compile("#/[^%~]*")
 """A reference that llama.cpp can follow as it is."""
+_OF_DEFS = re.compile(r"#/(\$defs|definitions)/[^/]+")
 _SUSPECT = frozenset(("enum", "const", "required", "additionalProperties", *LEAST, *MOST))
 """Without these, what combines no others is in its form."""
 _MAX_REFS = 500
@@ -75,6 +76,8 @@ def in_forms(schema: Schema) -> Schema:
 def _needs_rewriting(schema: Schema) -> bool:
     refs: set[str] = set()
     rules: set[str] = set()
+    references: References | None = None
+    looked_at: set[int] = set()
     waiting: list[Any] = [schema]
     while waiting:
         at = waiting.pop()
@@ -89,8 +92,15 @@ def _needs_rewriting(schema: Schema) -> bool:
                     return True
                 refs.add(ref)
                 rules.add(rule_name(ref))
+                if not _OF_DEFS.fullmatch(ref):
+                    # It may lead to where no schemas are looked for.
+                    references = references or References(schema)
+                    waiting.append(references.target(ref))
             if len(at) == 1:
                 continue
+        if id(at) in looked_at:
+            continue
+        looked_at.add(id(at))
         if _is_combined(at):
             return True
         if not _SUSPECT.isdisjoint(at) and not _is_choice(at) and _as_it_is(at) is not at:

@@ -63,9 +63,6 @@ class Reference(NamedTuple):
     """Where it stands: levels of its part down to it."""
     num_letters: int
     """Of the properties' names down to it."""
-    num_included: int
-    """How often what it leads to is read in its place, as of an allOf; else it is read once for
-    the whole schema."""
     is_alternative: bool
     """Whether what it leads to describes the very value that its part describes."""
 
@@ -80,34 +77,12 @@ class Part:
     """Of the longest path of properties' names."""
     num_alternatives: int = 0
     """Schemas of it that describe one and the same value."""
-    num_properties: int = 0
-    is_reference: bool = False
-    """Whether it is nothing else: what it leads to is read as if it stood here."""
     refs: list[Reference] = field(default_factory=list)
     """In the order in which they are read."""
-    unions: list[_Union] = field(default_factory=list)
 
-    def included(self) -> list[tuple[Reference, int]]:
-        """References that are read again in each place, and how often in this one."""
-        if self.is_reference:
-            return [(ref, 1) for ref in self.refs]
-        return [(ref, ref.num_included) for ref in self.refs if ref.num_included]
-
-    def alternatives(self) -> list[tuple[Reference, int]]:
+    def alternatives(self) -> list[Reference]:
         """References to what may stand in place of the part."""
-        return [(ref, 1) for ref in self.refs if ref.is_alternative]
-
-    def itself(self) -> list[tuple[Reference, int]]:
-        """The reference that it is, if it is one."""
-        return [(ref, 1) for ref in self.refs] if self.is_reference else []
-
-
-@dataclass(slots=True)
-class _Union:
-    """The alternatives within one allOf, whose properties become one object's, none required."""
-
-    num_properties: int = 0
-    targets: list[str] = field(default_factory=list)
+        return [ref for ref in self.refs if ref.is_alternative]
 
 
 def read_parts(schema: Mapping[str, Any]) -> dict[str, Part]:
@@ -153,17 +128,12 @@ class _Place(NamedTuple):
     """It is read; 0 = it is JSON and no more."""
     num_letters: int = 0
     """Of the properties' names down to it."""
-    is_included: bool = False
-    """Whether it is one of an allOf."""
     is_alternative: bool = True
     """Whether it describes the very value that the part describes."""
 
 
 def _part(schema: Any) -> Part:
     part = Part()
-    if isinstance(schema, Mapping):
-        part.is_reference = isinstance(schema.get("$ref"), str)
-        part.num_properties = _num_properties(schema)
     waiting = [_Place(schema)]
     while waiting:
         place = waiting.pop()
@@ -179,8 +149,6 @@ def _part(schema: Any) -> Part:
         if place.times:
             check_words(at)
         _check_names(at)
-        if place.times and isinstance(at.get("allOf"), list) and "allOf" in _read(at):
-            part.unions.append(_union(at["allOf"]))
         waiting += reversed(list(_inner(place)))
     return part
 
@@ -204,7 +172,6 @@ def _reference(ref: str, place: _Place) -> Reference:
         target=ref,
         level=place.level,
         num_letters=place.num_letters,
-        num_included=place.times if place.is_included else 0,
         is_alternative=place.is_alternative,
     )
 
@@ -225,15 +192,13 @@ def _inner(place: _Place) -> Iterator[_Place]:
         names: list[str] | None = None
         if keyword == "properties" and isinstance(value, Mapping):
             names, value = list(value), list(value.values())
-        is_included = keyword == "allOf"
         for i, each in enumerate(value if isinstance(value, list) else [value]):
             yield _Place(
                 each,
                 level,
                 place.times * read.count(keyword),
                 place.num_letters + (len(names[i]) if names else 0),
-                is_included,
-                place.is_alternative and is_included,
+                is_alternative=False,
             )
 
 
@@ -259,29 +224,6 @@ def _types(schema: Mapping[str, Any]) -> list[Any]:
     return types
 
 
-def _num_properties(schema: Mapping[str, Any]) -> int:
-    properties = schema.get("properties")
-    return len(properties) if isinstance(properties, Mapping) else 0
-
-
-def _union(parts: list[Any]) -> _Union:
-    union = _Union()
-    for part in parts:
-        if not isinstance(part, Mapping) or "$ref" in part:
-            continue
-        alternatives = _alternatives(part)
-        if alternatives is None and isinstance(part.get("type"), list):
-            alternatives = [part] * len(_types(part))
-        for each in alternatives or ():
-            if not isinstance(each, Mapping):
-                continue
-            if isinstance(each.get("$ref"), str):
-                union.targets.append(each["$ref"])
-            else:
-                union.num_properties += _num_properties(each)
-    return union
-
-
 def _read_of(schema: Mapping[str, Any], kind: Any) -> tuple[str, ...]:
     """The keywords whose schemas are read in one of a type, or of none, in their order."""
     if "const" in schema or "enum" in schema:
@@ -289,8 +231,6 @@ def _read_of(schema: Mapping[str, Any], kind: Any) -> tuple[str, ...]:
     is_open = schema.get("additionalProperties", True) is True
     if kind in (None, "object") and ("properties" in schema or not is_open):
         return ("properties", "additionalProperties")
-    if kind in (None, "object", "string") and "allOf" in schema:
-        return ("allOf",)
     if kind in (None, "array"):
         return ("items",) if "items" in schema else ("prefixItems",)
     return ()

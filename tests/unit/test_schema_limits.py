@@ -177,6 +177,11 @@ OBJECT = {"type": "object"}
             "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"anyOf": [OWN]}, {}]}},
         },
         {"properties": {"x": OWN}, "$defs": {"a": OWN}},
+        {"properties": {"x": {"$ref": "#/x/0"}}, "x": [{"allOf": [{"$ref": "#/x/0"}, {}]}]},
+        {
+            "properties": {"x": {"$ref": "#/$defs/a/not"}},
+            "$defs": {"a": {"not": {"allOf": [{"$ref": "#/$defs/a/not"}, {}]}}},
+        },
         {"properties": {"x": OWN}, "$defs": {"a": {"anyOf": [{"type": "null"}, OWN]}}},
     ],
 )
