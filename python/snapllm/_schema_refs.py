@@ -26,6 +26,7 @@ class References:
         self._names: dict[int, str] = {}
         self._anchors: dict[str, Any] | None = None
         self._rules: set[str] = set()
+        self._num_named = 0
         for container in CONTAINERS:
             defs = schema.get(container)
             for name, each in defs.items() if isinstance(defs, dict) else ():
@@ -42,10 +43,11 @@ class References:
     def named(self, target: Any) -> str:
         """The reference to a schema, which gets a name if it has none."""
         if id(target) not in self._names:
-            number = 0
-            base = "#/$defs/root" if target is self._schema else "#/$defs/part"
-            while rule_name(ref := f"{base}-{number}" if number else base) in self._rules:
-                number += 1
+            # With a number in front: llama.cpp names the rules within one with numbers behind it.
+            ref = "#/$defs/root" if target is self._schema else "#/$defs/1-part"
+            while rule_name(ref) in self._rules:
+                self._num_named += 1
+                ref = f"#/$defs/{self._num_named}-part"
             self._rules.add(rule_name(ref))
             self._names[id(target)] = ref
         return self._names[id(target)]

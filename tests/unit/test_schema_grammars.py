@@ -134,6 +134,19 @@ SCHEMAS: dict[str, Any] = {
     "to what is rewritten": {
         **an_object(a={"allOf": [TEXT, {}]}, b={"$ref": "#/properties/a/allOf/0"}),
     },
+    "several that get names": {
+        "properties": {
+            "a": {
+                "properties": {
+                    "a": {"anyOf": [{"type": "null", "maximum": 1}, NUMBER], "minLength": 1},
+                    "b": {"type": "object", "required": ["c"], "$ref": "#/$defs/Z"},
+                },
+                "anyOf": [{"minLength": 0}, {"anyOf": [{"required": ["b"]}, {"type": "null"}]}],
+            }
+        },
+        "required": ["a"],
+        "$defs": {"Z": an_object(**{name: {"anyOf": [TEXT, NUMBER]} for name in "cdefgh"})},
+    },
     "true and false": {
         "type": "object",
         "properties": {"a": True, "b": False, "c": {"anyOf": [False, NUMBER]}},
