@@ -64,7 +64,9 @@ class LoadedFiles:
             ModelFileReplacedError: The model is in memory, and its file is another one now.
         """
         self._check(model_id, path)
-        identity = identity_of(path, mmproj_path)
+        # A load may leave the projector out of a model that comes back with its own.
+        known = self._info(model_id)
+        identity = identity_of(*((known.path, known.mmproj_path) if known else (path, mmproj_path)))
         yield
         if (info := self._info(model_id)) is not None:
             self._note(info, identity)

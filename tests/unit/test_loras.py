@@ -96,6 +96,7 @@ def test_a_tag_is_written_as_it_is_read(tmp_path: Path) -> None:
         (loha(rank=8), "no rank in common"),
         (loha(outputs=64), "the model's has"),
         (lokr(outputs=16), "the model's has"),
+        (tensors(OURS, lokr_w1=(), lokr_w2=(4, 4)), "the model's has"),
         (tensors(OURS, diff=(64, 64)), "the model's has"),
         (tensors(OURS, diff_b=(64,)), "for a bias"),
     ],

@@ -27,7 +27,8 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        beside.chmod(mode)
+        with contextlib.suppress(OSError):  # some file systems know no such modes
+            beside.chmod(mode)
         beside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

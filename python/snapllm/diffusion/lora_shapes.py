@@ -105,7 +105,9 @@ def _product(left: Shape, right: Shape) -> Shape:
 
 
 def _flat(shape: Shape) -> Shape:
-    return (1, *shape) if len(shape) == 1 else (shape[0], math.prod(shape[1:]))
+    if len(shape) < 2:
+        return (1, math.prod(shape))
+    return (shape[0], math.prod(shape[1:]))
 
 
 def _fits(change: Shape, own: Shape) -> bool:
