@@ -37,6 +37,8 @@ _REF = re.compile("#/[^%~]*")
 _OF_DEFS = re.compile(r"#/(\$defs|definitions)/[^/]+")
 _SUSPECT = frozenset(("enum", "const", "required", "additionalProperties", *LEAST, *MOST))
 """Without these, what combines no others is in its form."""
+_MERGED = BINDING | {*COMBINING, "nullable"}
+"""Of a schema, what is put together with others."""
 _MAX_REFS = 500
 """That lead to each other where they stand."""
 _MIN_NAMED = 8
@@ -139,16 +141,22 @@ def _is_choice(schema: Mapping[str, Any]) -> bool:
     return "$ref" in schema or "anyOf" in schema or "oneOf" in schema
 
 
-def _as_it_is(schema: Schema) -> Schema | None:
-    """A schema that combines no others, as llama.cpp holds it; None where nothing meets it."""
+def _as_it_is(schema: Schema, *, is_merged: bool = False) -> Schema | None:
+    """A schema that combines no others, as llama.cpp holds it; None where nothing meets it.
+
+    Args:
+        is_merged: It is what several say together. What its author wrote in one place is a slip
+            where nothing meets it, as values of another type, and held as it stands: a client's
+            tools come all or not at all.
+    """
     told = possible(schema)
-    if told is None or "enum" in told or "const" in told:
-        return told
-    told = _with_required(told)
+    if "enum" in schema or "const" in schema:
+        return told if told or is_merged else schema
+    told = told and _with_required(told, is_merged=is_merged)
     return told and _with_sayable_names(held_integer(told))
 
 
-def _with_required(schema: Schema) -> Schema | None:
+def _with_required(schema: Schema, *, is_merged: bool) -> Schema | None:
     """With all names that are required among the properties; llama.cpp ignores them elsewhere."""
     required = schema.get("required")
     if not isinstance(required, list) or not may_be(schema, "object"):
@@ -165,6 +173,8 @@ def _with_required(schema: Schema) -> Schema | None:
         return schema
     others = schema.get("additionalProperties", True)
     if others is False:
+        if not is_merged:
+            return schema
         types = types_of(schema)
         return with_types(schema, [each for each in types or () if each != "object"])
     each = others if isinstance(others, dict) else {}
@@ -285,16 +295,16 @@ class _Forms:
         if not _is_choice(schema):
             return self._plain(schema)
         keyword = "oneOf" if "oneOf" in schema else "anyOf"
-        alternatives = schema[keyword]
+        alternatives = schema.get(keyword)
         if not isinstance(alternatives, list):
             return schema
         made = [self._made_of(each) for each in alternatives]
         left = [each for each in made if each is not None]
         return {**schema, keyword: left} if left or not made else None
 
-    def _plain(self, schema: Schema) -> Schema | None:
+    def _plain(self, schema: Schema, *, is_merged: bool = False) -> Schema | None:
         """What combines no others, with the schemas within it in their forms."""
-        told = _as_it_is(schema)
+        told = _as_it_is(schema, is_merged=is_merged)
         if told is None or "enum" in told or "const" in told:
             return told
         told = self._object(dict(told))
@@ -341,11 +351,13 @@ class _Forms:
 
     def _combined(self, schema: Schema) -> Schema | None:
         made: list[Schema] = []
-        ways = self._ways(schema, ())
+        # The rest is said once, beside them, and not instead of what they say of themselves.
+        ways = self._ways({key: each for key, each in schema.items() if key in _MERGED}, ())
         # A tool's schema, above all, is to say itself that it is of an object.
         is_whole = schema is self._schema and len(ways) == 1
         for way in ways:
-            form = self._plain(way.schema) if way.target is None or is_whole else self._named(way)
+            is_named = way.target is not None and not is_whole
+            form = self._named(way) if is_named else self._plain(way.schema, is_merged=True)
             if form is not None:
                 made.append(form)
         if not made:
@@ -354,7 +366,7 @@ class _Forms:
             key: each for key, each in schema.items() if key not in BINDING and key not in COMBINING
         }
         if len(made) == 1:
-            return {**made[0], **notes}
+            return notes | {key: each for key, each in made[0].items() if key not in notes}
         if schema is self._schema:
             # Of these a tool is described to the model; the grammar is made of the alternatives.
             shown = ("type", "properties", "required")
@@ -433,8 +445,20 @@ class _Forms:
 
 def _size(schema: Mapping[str, Any]) -> int:
     """What it takes to put it together with another, in about the time of a small schema."""
-    listed = (schema.get(keyword) for keyword in ("properties", "enum", "required"))
-    return 2 + sum(len(each) // 2 for each in listed if isinstance(each, (dict, list)))
+    listed = (schema.get(keyword) for keyword in ("properties", "required"))
+    num_listed = sum(len(each) for each in listed if isinstance(each, (dict, list)))
+    num_values = sum(_num_values(schema.get(keyword)) for keyword in ("enum", "const"))
+    return 2 + (len(schema) + num_listed + num_values) // 2
+
+
+def _num_values(value: Any) -> int:
+    number, waiting = 0, [value]
+    while waiting:
+        each = waiting.pop()
+        number += 1
+        if isinstance(each, (dict, list)):
+            waiting += each.values() if isinstance(each, dict) else each
+    return number
 
 
 def _binding(schema: Mapping[str, Any]) -> dict[str, Any]:

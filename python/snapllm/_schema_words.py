@@ -79,6 +79,8 @@ def fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value is what a schema says of it, beside listing it; its inner ones are not
     looked at, nor is its pattern."""
     types = types_of(schema)
+    if value is None and schema.get("nullable") is True:
+        return True  # OpenAPI's word for one more type
     if types is not None and not any(_is_of(value, kind) for kind in types):
         return False
     if isinstance(value, str):
@@ -118,7 +120,7 @@ def held_integer(schema: Schema) -> Schema:
     below a largest one with zeros; and it looks at one bound of each kind.
     """
     types = types_of(schema)
-    if types is None or "integer" not in types:
+    if types is None or "integer" not in types or "number" in types:
         return schema
     low, high = whole_bounds(schema)
     is_held = (high is not None or low is None or low < 100) and (
@@ -243,18 +245,18 @@ def _merged_objects(
             dict.fromkeys(name for each in names for name in each if isinstance(name, str))
         )
     others = [each.get("additionalProperties") for each in (first, second)]
-    if isinstance(first.get("properties"), dict) and isinstance(second.get("properties"), dict):
-        properties = dict(first["properties"])
-        for name, each in second["properties"].items():
-            properties[name] = meet(properties[name], each) if name in properties else each
-    else:
-        properties = first.get("properties") or second.get("properties") or {}
-    for own, other in ((first, others[1]), (second, others[0])):
+    named = [
+        each["properties"] if isinstance(each.get("properties"), dict) else {}
+        for each in (first, second)
+    ]
+    properties = dict(named[0])
+    for name, each in named[1].items():
+        properties[name] = meet(properties[name], each) if name in properties else each
+    for own, their, other in ((*named, others[1]), (*named[::-1], others[0])):
         # What one names, and the other does not, is among the further ones of that.
-        if isinstance(other, dict) and other and isinstance(own.get("properties"), dict):
-            their = (second if own is first else first).get("properties") or {}
+        if isinstance(other, dict) and other:
             properties = {
-                name: meet(each, other) if name in own["properties"] and name not in their else each
+                name: meet(each, other) if name in own and name not in their else each
                 for name, each in properties.items()
             }
     if properties:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -186,13 +187,12 @@ def test_a_lone_bound_of_integers_is_held(keyword: str, bound: int) -> None:
 
 NOTHING: dict[str, Any] = {
     "false": {"type": "object", "properties": {"a": False}, "required": ["a"]},
-    "values": {"type": "string", "enum": [1, 2]},
-    "a constant": {"const": "abc", "maxLength": 2},
+    "values": {"allOf": [{"type": "string"}, {"enum": [1, 2]}]},
     "closed": {
         "type": "object",
         "properties": {"a": {}},
-        "required": ["b"],
         "additionalProperties": False,
+        "allOf": [{"required": ["b"]}],
     },
     "types": {"allOf": [{"type": "string"}, {"type": "integer"}]},
     "branches": {"type": "string", "anyOf": [{"type": "integer"}, False]},
@@ -207,6 +207,60 @@ def test_a_schema_that_nothing_meets_is_refused(schema: Any) -> None:
     assert error.value.param == "tools[0].input_schema"
     optional = {"type": "object", "properties": {"a": {"anyOf": [schema, {"type": "null"}]}}}
     assert {*map(str, held(optional))} == {"{}", "{'a': None}"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "enum": ["1", "2"]},
+        {"const": "abc", "maxLength": 2},
+        {"type": "string", "nullable": True, "enum": ["x", None]},
+        {
+            "type": "object",
+            "properties": {"a": {}},
+            "required": ["b"],
+            "additionalProperties": False,
+        },
+    ],
+)
+def test_a_slip_of_an_author_is_no_reason_to_refuse_the_request(schema: Any) -> None:
+    assert enforceable(schema, "s") == schema
+
+
+def test_alternatives_keep_what_they_say_of_themselves_and_nothing_is_said_twice() -> None:
+    colors = [{"const": "r", "title": "Red"}, {"const": "g", "title": "Green"}]
+    told = enforceable(
+        {"type": "string", "title": "Color", "$defs": {"A": {}}, "oneOf": colors}, "s"
+    )
+    assert told["title"] == "Color" and told["$defs"] == {"A": {}}
+    assert told["anyOf"] == [{"type": "string"} | color for color in colors]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"$ref": 5}, "b": True}},
+        {
+            "allOf": [
+                {"type": "object", "properties": {"a": {}}},
+                {"properties": 5, "additionalProperties": {"type": "string"}},
+            ]
+        },
+    ],
+)
+def test_what_is_no_schema_is_a_refusal_or_a_hint(schema: Any) -> None:
+    with contextlib.suppress(InvalidRequestError):
+        enforceable(schema, "s")
+
+
+def test_large_values_that_come_again_in_ever_more_schemas_are_bounded() -> None:
+    levels = {
+        f"L{i}": {"allOf": [{"$ref": f"#/$defs/L{i + 1}"}, {"$ref": f"#/$defs/L{i + 1}"}]}
+        for i in range(10)
+    }
+    defs = levels | {"L10": {"const": [*range(30_000)]}}
+    with pytest.raises(InvalidRequestError, match="schemas"):
+        enforceable({"$defs": defs, "allOf": [{"$ref": "#/$defs/L0"}, {}]}, "s")
 
 
 def test_a_schema_that_is_in_its_form_stays() -> None:
