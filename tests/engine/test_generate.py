@@ -15,7 +15,7 @@ from ties import decided_tokens
 from waiting import wait_until
 
 import snapllm
-from snapllm import ContextLengthExceededError, GenerationFailedError, InvalidRequestError
+from snapllm import ContextLengthExceededError, InvalidRequestError
 
 PROMPT = "the cat in the hat and"
 LENGTH = {"max_tokens": 24, "ignore_eos": True}
@@ -204,7 +204,7 @@ def test_an_answer_that_is_not_to_end_ends_where_its_grammar_does(model: snapllm
     answer = model.generate(PROMPT, grammar='root ::= "yes"', ignore_eos=True, max_tokens=64)
     assert (answer.text, answer.finish_reason) == ("yes", "stop")
     # Stuck in the midst of it is no end.
-    with pytest.raises(GenerationFailedError):
+    with pytest.raises(InvalidRequestError, match="no token is left to sample"):
         banned = {token: -math.inf for token in range(256) if model.detokenize([token])[:1] == "e"}
         model.generate(PROMPT, grammar='root ::= "e"', ignore_eos=True, logit_bias=banned)
     again = model.generate(PROMPT, grammar='root ::= "yes"+', ignore_eos=True, max_tokens=64)

@@ -139,8 +139,8 @@ Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_in
     sampled.token = llama_sampler.sample(context_.get(), batch_index);
     if (sampled.token < 0) {
       return Status(StatusCode::kInvalidRequest,
-                    "no token is left to sample: a grammar that names tokens ends in none, and may "
-                    "name only those that the model has");
+                    "no token is left to sample: the grammar allows none that the model has and that "
+                    "logit_bias leaves, or names one that ends answers");
     }
     if (llama_sampler.num_logprobs() >= 0) {
       sampled.logprobs = logprobs_of(sampled.token, batch_index, llama_sampler.num_logprobs());
