@@ -46,7 +46,7 @@ def with_header(path: Path, header: object) -> Path:
 def test_image_models_and_language_models_are_told_apart(safetensors: Path, tmp_path: Path) -> None:
     header = read_header(safetensors)
     assert header.is_image_model and not header.is_whole
-    assert set(header.tensor_names) == set(TENSORS)
+    assert set(header.shapes) == set(TENSORS)
     whole = save_safetensors(
         tmp_path / "w.safetensors", {"first_stage_model.x": np.ones(4, np.float16)}
     )

@@ -77,11 +77,6 @@ class WeightsFile(msgspec.Struct, frozen=True):
     """Of the tensors by their names; the dimension that is last in memory comes last."""
 
     @property
-    def tensor_names(self) -> tuple[str, ...]:
-        """What its tensors are called, in the file's order."""
-        return tuple(self.shapes)
-
-    @property
     def is_image_model(self) -> bool:
         """Whether it makes images, or is the part of a model that does."""
         return any(name.startswith(_IMAGE_MARKS) for name in self.shapes)
