@@ -80,19 +80,38 @@ AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* voca
   if (has_schema) markup_bytes.set();
 }
 
-std::shared_ptr<const AnswerRules> AnswerRulesCache::find(const std::string& key) {
+std::shared_ptr<const AnswerRules> AnswerRulesCache::find(const std::string& key,
+                                                          const std::string& generation_prompt) {
   std::lock_guard lock(mutex_);
-  const auto entry = std::find_if(entries_.begin(), entries_.end(),
-                                  [&](const Entry& other) { return other.key == key; });
+  return use(std::ranges::find_if(entries_, [&](const Entry& entry) {
+    return entry.generation_prompt == generation_prompt && entry.key == key;
+  }));
+}
+
+std::shared_ptr<const AnswerRules> AnswerRulesCache::find_by_end(const std::string& key,
+                                                                 const std::string& prompt) {
+  std::lock_guard lock(mutex_);
+  auto longest = entries_.end();
+  for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
+    if (!entry->tells || !prompt.ends_with(entry->generation_prompt) || entry->key != key) continue;
+    const bool is_longest = longest == entries_.end() || longest->generation_prompt.size() <
+                                                             entry->generation_prompt.size();
+    if (is_longest) longest = entry;
+  }
+  return use(longest);
+}
+
+std::shared_ptr<const AnswerRules> AnswerRulesCache::use(std::list<Entry>::iterator entry) {
   if (entry == entries_.end()) return nullptr;
   entries_.splice(entries_.begin(), entries_, entry);
   return entries_.front().rules;
 }
 
-void AnswerRulesCache::add(std::string key, std::shared_ptr<const AnswerRules> rules) {
+void AnswerRulesCache::add(std::string key, std::string generation_prompt, bool tells,
+                           std::shared_ptr<const AnswerRules> rules) {
   if (key.size() > kMaxKeyBytes) return;
   std::lock_guard lock(mutex_);
-  entries_.push_front({std::move(key), std::move(rules)});
+  entries_.push_front({std::move(key), std::move(generation_prompt), tells, std::move(rules)});
   if (entries_.size() > kMaxEntries) entries_.pop_back();
 }
 

@@ -36,20 +36,30 @@ struct AnswerRules {
   bool has_schema;  // what is said is JSON
 };
 
-// Rules of the requests before, by what they follow from. Making them takes longer than
-// anything else of formatting a chat: the template is rendered some dozen times, and a tool's
-// schema becomes a parser and a grammar. Thread-safe.
+// Rules of the requests before, by what they follow from: a key, and what the prompt begins the answer
+// with. Making them takes longer than anything else of formatting a chat: the template is rendered some
+// dozen times, and a tool's schema becomes a parser and a grammar. Thread-safe.
 class AnswerRulesCache {
  public:
   // Null when there are none.
-  std::shared_ptr<const AnswerRules> find(const std::string& key);
-  void add(std::string key, std::shared_ptr<const AnswerRules> rules);
+  std::shared_ptr<const AnswerRules> find(const std::string& key, const std::string& generation_prompt);
+  // Those of an answer that the end of `prompt` begins, where that tells it; else null.
+  std::shared_ptr<const AnswerRules> find_by_end(const std::string& key, const std::string& prompt);
+  // `tells` where no prompt with the key that ends with `generation_prompt` begins its answer with
+  // something that has other rules.
+  void add(std::string key, std::string generation_prompt, bool tells,
+           std::shared_ptr<const AnswerRules> rules);
 
  private:
   struct Entry {
     std::string key;
+    std::string generation_prompt;
+    bool tells;
     std::shared_ptr<const AnswerRules> rules;
   };
+  // The rules of an entry, which is the last used then.
+  std::shared_ptr<const AnswerRules> use(std::list<Entry>::iterator entry);
+
   std::mutex mutex_;
   std::list<Entry> entries_;  // the last used first
 };

@@ -85,21 +85,27 @@ std::string ControlText::mark(std::vector<common_chat_msg>& messages) const {
 bool ControlText::mark_text(std::string& text, std::string_view mark) const {
   std::string marked;
   size_t num_done = 0;
-  std::string key(kKeyBytes, '\0');
-  for (size_t at = 0; at + kKeyBytes < text.size(); ++at) {
-    if (!first_bytes_[static_cast<unsigned char>(text[at])]) continue;
-    text.copy(key.data(), kKeyBytes, at);
-    const auto found = texts_.find(key);
-    if (found == texts_.end()) continue;
-    const std::string_view rest = std::string_view(text).substr(at);
-    const auto is_here = [&](const std::string& each) { return rest.starts_with(each); };
-    if (std::ranges::none_of(found->second, is_here)) continue;
+  for (size_t at = find(text, 0); at != std::string_view::npos; at = find(text, num_done)) {
     marked.append(text, num_done, at + 1 - num_done).append(mark);
     num_done = at + 1;
   }
   if (num_done == 0) return false;
   text = marked.append(text, num_done);
   return true;
+}
+
+size_t ControlText::find(std::string_view text, size_t at) const {
+  std::string key(kKeyBytes, '\0');
+  for (; at + kKeyBytes < text.size(); ++at) {
+    if (!first_bytes_[static_cast<unsigned char>(text[at])]) continue;
+    text.copy(key.data(), kKeyBytes, at);
+    const auto found = texts_.find(key);
+    if (found == texts_.end()) continue;
+    const std::string_view rest = text.substr(at);
+    const auto is_here = [&](const std::string& each) { return rest.starts_with(each); };
+    if (std::ranges::any_of(found->second, is_here)) return at;
+  }
+  return std::string_view::npos;
 }
 
 std::string without_mark(const std::string& text, std::string_view mark) {

@@ -29,7 +29,11 @@ class ControlText {
   // them otherwise; empty where nothing had to be marked.
   std::string mark(std::vector<common_chat_msg>& messages) const;
 
+  bool is_in(std::string_view text) const { return find(text, 0) != std::string_view::npos; }
+
  private:
+  // Where the next one begins, from `at` on.
+  size_t find(std::string_view text, size_t at) const;
   // Puts the mark behind the first byte of each; false where there is none.
   bool mark_text(std::string& text, std::string_view mark) const;
 

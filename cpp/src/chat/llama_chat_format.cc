@@ -64,22 +64,6 @@ common_chat_templates_inputs to_inputs(const ChatFormatRequest& request) {
   return inputs;
 }
 
-// Whether llama.cpp derives the template's format from how it renders, having no code of
-// its own for it. Then only the prompt depends on the messages.
-bool is_generic(const common_chat_templates* templates, const std::string& variant) {
-  const std::string source = common_chat_templates_source(templates, variant);
-  if (source.empty()) return true;  // no such variant
-  try {
-    autoparser::generation_params params;
-    params.messages = common_json::parse(R"([{"role": "user", "content": "x"}])");
-    params.add_generation_prompt = true;
-    const common_chat_template chat_template(source, "", "");
-    return !common_chat_try_specialized_template(chat_template, source, params).has_value();
-  } catch (const std::exception&) {
-    return false;
-  }
-}
-
 // The refusal of what the answer's rules come from. The template has rendered the messages
 // before: they are not at fault.
 std::invalid_argument uncompilable(const common_chat_templates_inputs& inputs,
@@ -132,8 +116,9 @@ std::string text_after_reasoning(const common_chat_templates* templates) {
   }
 }
 
-// What the rules follow from where they are cacheable.
-std::string rules_key(const ChatFormatRequest& request, const std::string& generation_prompt) {
+// What cacheable rules follow from beside what the prompt begins the answer with; and whose turn the
+// answer follows, as templates begin it otherwise behind some.
+std::string rules_key(const ChatFormatRequest& request, const std::vector<common_chat_msg>& messages) {
   std::string key;
   const auto add = [&key](std::string_view part) {
     key += std::to_string(part.size());
@@ -143,7 +128,7 @@ std::string rules_key(const ChatFormatRequest& request, const std::string& gener
   add(std::to_string(static_cast<int>(request.tool_choice)));
   key += request.parallel_tool_calls ? 'p' : '-';
   key += request.enable_thinking ? 't' : '-';
-  add(generation_prompt);
+  add(messages.empty() ? "" : messages.back().role);
   add(request.tools_json);
   add(request.json_schema);
   add(request.grammar);
@@ -230,15 +215,15 @@ LlamaChatFormat::LlamaChatFormat(const llama_model* model, common_chat_templates
       projector_(std::move(projector)),
       templates_(std::move(templates)),
       tokenizer_(make_prompt_tokenizer(model)),
-      control_text_(ControlText::of(vocab_)) {
+      control_text_(ControlText::of(vocab_)),
+      renderer_(vocab_, templates_.get()),
+      has_cacheable_rules_(renderer_.is_generic()) {
   has_template_ = common_chat_templates_was_explicit(templates_.get());
   supports_thinking_ = common_chat_templates_support_enable_thinking(templates_.get());
   const auto caps = common_chat_templates_get_caps(templates_.get());
   const auto tools = caps.find("supports_tools");
   supports_tools_ = tools != caps.end() && tools->second;
   if (supports_thinking_) after_reasoning_ = text_after_reasoning(templates_.get());
-  has_cacheable_rules_ =
-      is_generic(templates_.get(), "") && is_generic(templates_.get(), "tool_use");
 }
 
 namespace {
@@ -438,17 +423,22 @@ Result<LlamaChatFormat::Rendered> LlamaChatFormat::render(const ChatFormatReques
   const std::string mark = control_text_.mark(inputs.messages);
   const bool continues = request.continue_final_message && !inputs.messages.empty();
   const std::string continued = continues ? inputs.messages.back().render_content() : "";
-  std::string key;
+  // What an answer goes on from is part of its rules, and comes once.
+  const bool is_cacheable = has_cacheable_rules_ && continued.empty();
+  std::string key, begun;
   if (has_cacheable_rules_) {
-    // Renders the prompt, and little else.
-    inputs.force_pure_content = true;
-    common_chat_params pure = common_chat_templates_apply(templates_.get(), inputs);
-    inputs.force_pure_content = false;
-    if (Status status = limit.check(unmarked(pure.prompt, mark)); !status.ok()) return status;
-    key = rules_key(request, pure.generation_prompt);
-    // What an answer begins with is part of its rules, and comes once.
-    auto rules = continued.empty() ? rules_cache_.find(key) : nullptr;
-    if (rules != nullptr) return Rendered{std::move(pure.prompt), mark, std::move(rules)};
+    Rendering rendering = renderer_.render(inputs);
+    if (Status status = limit.check(unmarked(rendering.prompt, mark)); !status.ok()) return status;
+    std::shared_ptr<const AnswerRules> rules;
+    if (is_cacheable) {
+      key = rules_key(request, inputs.messages);
+      rules = rules_cache_.find_by_end(key, rendering.prompt);
+    }
+    if (is_cacheable && rules == nullptr) {
+      begun = rendering.generation_prompt();
+      rules = rules_cache_.find(key, begun);
+    }
+    if (rules != nullptr) return Rendered{std::move(rendering.prompt), mark, std::move(rules)};
   }
   common_chat_params params = apply_for(std::move(inputs));
   std::string text = std::move(params.prompt);
@@ -457,7 +447,6 @@ Result<LlamaChatFormat::Rendered> LlamaChatFormat::render(const ChatFormatReques
   std::vector<llama_token> banned;
   if (request.tool_choice == ToolChoice::kNone) banned = call_tokens();
   const bool must_call = !request.tools_json.empty() && request.tool_choice == ToolChoice::kRequired;
-  const bool is_cacheable = has_cacheable_rules_ && continued.empty();
   std::string end = forced_end(params);
   auto rules = std::make_shared<const AnswerRules>(std::move(params), vocab_, std::move(banned),
                                                    must_call, !request.json_schema.empty(),
@@ -465,7 +454,10 @@ Result<LlamaChatFormat::Rendered> LlamaChatFormat::render(const ChatFormatReques
   if (!continued.empty() && !(string_ends_with(text, continued) && reads_on(rules))) {
     throw std::invalid_argument("messages: this model's template cannot continue an answer");
   }
-  if (is_cacheable) rules_cache_.add(std::move(key), rules);
+  if (is_cacheable) {
+    const bool tells = control_text_.is_in(begun);
+    rules_cache_.add(std::move(key), std::move(begun), tells, rules);
+  }
   return Rendered{std::move(text), mark, std::move(rules)};
 }
 

@@ -10,6 +10,7 @@
 #include "chat.h"
 #include "chat/answer_rules.h"
 #include "chat/control_text.h"
+#include "chat/prompt_renderer.h"
 #include "chat/prompt_tokenizer.h"
 #include "snapllm/chat_prompt.h"
 #include "snapllm/status.h"
@@ -103,10 +104,11 @@ class LlamaChatFormat {
   const common_chat_templates_ptr templates_;
   const std::unique_ptr<PromptTokenizer> tokenizer_;
   const ControlText control_text_;
+  const PromptRenderer renderer_;
   mutable AnswerRulesCache rules_cache_;
   // Whether the rules follow from the request without its messages: not where llama.cpp
   // has code of its own for the template.
-  bool has_cacheable_rules_ = false;
+  const bool has_cacheable_rules_;
   bool has_template_ = false;
   bool supports_thinking_ = false;
   bool supports_tools_ = false;
