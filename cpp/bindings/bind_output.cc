@@ -111,6 +111,8 @@ void bind_output(py::module_& module) {
              check_process(self);
              return self.drain();
            })
+      .def("rest", &OutputQueue::rest)
+      .def("resume", &OutputQueue::resume)
       .def("wait", &wait_for_outputs);
 }
 

@@ -106,9 +106,9 @@ class Submission:
 
 # Handing outputs out takes the loop so long; what comes in so many times that long waits, and goes
 # out together: a token that comes with others costs a fraction of one that wakes its reader alone,
-# and the computing threads have their cores meanwhile.
+# and the computing threads have their cores meanwhile. Answers that begin or end do not wait.
 _REST = 3
-_MAX_REST_S = 0.01
+_MAX_REST_S = 0.02
 
 
 class AsyncPump:
@@ -131,7 +131,7 @@ class AsyncPump:
         self._submissions: set[Submission] = set()
         self._num_unfinished = 0  # of those subscribed to or left
         self._is_watched = False
-        self._is_resting = False  # the loop watches again by itself
+        self._is_resting = False
         self._reader_number = 0  # of the reader in use, which the loop alone holds
 
     @property
@@ -205,29 +205,28 @@ class AsyncPump:
         if is_wanted == self._is_watched or loop is None or loop.is_closed():
             return
         self._is_watched = is_wanted
-        if self._is_resting:
-            return
         if is_wanted:
             self._reader_number += 1
             loop.add_reader(self.queue.fd, _Reader(self, self._reader_number))
         else:
             loop.remove_reader(self.queue.fd)
 
-    def rest(self, reader: _Reader) -> bool:
-        """Has the loop not call a reader until `resume`; False where it does not anyway."""
-        loop = self._loop()
-        if not self._is_watched or self._reader_number != reader.number or loop is None:
-            return False
-        self._is_resting = True
-        loop.remove_reader(self.queue.fd)
-        return True
+    def rest(self, took_s: float) -> None:
+        """Lets what goes on wait a while, unless it does already.
 
-    def resume(self, reader: _Reader) -> None:
-        """Ends the rest of a reader."""
+        Args:
+            took_s: How long the loop was about what waited before.
+        """
         loop = self._loop()
+        if not self._is_watched or self._is_resting or loop is None:
+            return
+        self._is_resting = True
+        self.queue.rest()
+        loop.call_later(min(_REST * took_s, _MAX_REST_S), self._resume)
+
+    def _resume(self) -> None:
         self._is_resting = False
-        if self._is_watched and loop is not None:
-            loop.add_reader(self.queue.fd, reader)
+        self.queue.resume()
 
 
 class _Reader:
@@ -245,10 +244,7 @@ class _Reader:
         loop.call_soon(self._rest, began_at)
 
     def _rest(self, began_at: float) -> None:
-        loop = asyncio.get_running_loop()
-        if self._pump.rest(self):
-            took_s = loop.time() - began_at
-            loop.call_later(min(_REST * took_s, _MAX_REST_S), self._pump.resume, self)
+        self._pump.rest(asyncio.get_running_loop().time() - began_at)
 
     def __del__(self) -> None:
         self._pump.end(self)

@@ -45,6 +45,40 @@ TEST(output_queue, drain_takes_everything_in_order) {
   CHECK(queue.drain().empty());
 }
 
+TEST(output_queue, what_goes_on_waits_for_the_end_of_a_rest) {
+  OutputQueue queue;
+  queue.push(outputs_of({1}));
+  queue.drain();
+  queue.rest();
+  queue.push(outputs_of({1, 2}));
+  queue.push(outputs_of({1}));
+  CHECK(!is_readable(queue));
+  CHECK(queue.drain().empty());
+  queue.resume();
+  CHECK(is_readable(queue));
+  CHECK_EQ(ids_of(queue.drain()), (std::vector<uint64_t>{1, 2, 1}));
+  queue.rest();
+  queue.resume();
+  CHECK(!is_readable(queue));
+}
+
+TEST(output_queue, an_answer_that_begins_or_ends_in_a_rest_waits_for_nothing) {
+  OutputQueue queue;
+  queue.rest();
+  std::vector<RequestOutput> outputs = outputs_of({1, 2, 3, 1});
+  outputs[1].tokens = {5};
+  outputs[1].num_generated_tokens = 1;
+  outputs[3].finish_reason = FinishReason::kStop;
+  queue.push(std::move(outputs));
+  CHECK(is_readable(queue));
+  CHECK_EQ(ids_of(queue.drain()), (std::vector<uint64_t>{1, 2, 1}));
+  CHECK(!is_readable(queue));
+  queue.push(outputs_of({2}));
+  CHECK(!is_readable(queue));
+  queue.resume();
+  CHECK_EQ(ids_of(queue.drain()), (std::vector<uint64_t>{3, 2}));
+}
+
 TEST(output_queue, empty_push_wakes_nobody) {
   OutputQueue queue;
   queue.push({});

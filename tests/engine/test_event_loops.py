@@ -120,6 +120,26 @@ def test_outputs_that_come_while_the_loop_rests_go_out_together(
     assert text == own_engine.model().generate("b", max_tokens=3, temperature=0).text
 
 
+def test_answers_that_begin_or_end_do_not_wait_for_the_end_of_a_rest(
+    own_engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pump, "_REST", 1e9)
+    monkeypatch.setattr(_pump, "_MAX_REST_S", 1e6)
+
+    async def run() -> None:
+        model = own_engine.model()
+        running = model.agenerate_stream("a", **LONG)
+        await anext(running)
+        await asyncio.sleep(0)  # from here on nothing of it comes
+        await asyncio.wait_for(model.agenerate("b", max_tokens=3), 60)
+        beginning = model.agenerate_stream("c", **LONG)
+        await asyncio.wait_for(anext(beginning), 60)
+        for stream in (running, beginning):
+            await stream.aclose()
+
+    asyncio.run(run())
+
+
 @pytest.mark.usefixtures("long_rests")
 def test_a_loop_that_is_closed_while_it_rests_ends_its_requests(
     own_engine: snapllm.Engine, loop: asyncio.AbstractEventLoop

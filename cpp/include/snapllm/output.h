@@ -74,6 +74,10 @@ struct RequestOutput {
   RequestTimings timings;
 
   bool finished() const { return finish_reason != FinishReason::kNone; }
+  // Whether the answer begins with it.
+  bool begins() const {
+    return !tokens.empty() && static_cast<size_t>(num_generated_tokens) == tokens.size();
+  }
 };
 
 }  // namespace snapllm
