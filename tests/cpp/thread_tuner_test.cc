@@ -58,6 +58,17 @@ TEST(thread_tuner, it_goes_down_and_up_by_halves) {
   CHECK(run(tuner, 1, 1000, idle).num_steps[8] > 900);
 }
 
+TEST(thread_tuner, longer_steps_begin_as_what_shorter_ones_learned) {
+  ThreadTuner tuner(2);
+  run(tuner, 64, 200, busy);
+  CHECK_EQ(run(tuner, 256, 10, busy).num_steps[1], 10);
+  CHECK_EQ(run(tuner, 32, 10, busy).num_steps[2], 10);
+  // What longer ones learn themselves stays.
+  run(tuner, 256, 1000, idle);
+  run(tuner, 64, 1000, busy);
+  CHECK(run(tuner, 256, 100, idle).num_steps[2] > 80);
+}
+
 TEST(thread_tuner, what_was_learned_is_unlearned) {
   ThreadTuner tuner(2);
   run(tuner, 1, 1000, busy);

@@ -79,6 +79,7 @@ StepThreads ThreadTuner::choose(int32_t num_tokens) {
       begin_trial(steps);
     } else {
       end_trial(steps);
+      teach_longer(steps);
     }
   }
   return steps.levels[steps.tried].threads;
@@ -126,6 +127,7 @@ void ThreadTuner::end_trial(Class& steps) {
       std::clamp(std::lerp(tried.log_cost, found, weight), -kMaxLogCost, kMaxLogCost);
   tried.extra_steps = std::max(0.0, std::lerp(tried.extra_steps, took, weight));
   tried.is_known = true;
+  steps.is_learned = true;
   double least_us = steps.cost.least_us();
   if (tried.log_cost < (steps.tried_fewer ? kTie : -kTie)) {
     least_us = steps.trial_cost.least_us();
@@ -138,6 +140,17 @@ void ThreadTuner::end_trial(Class& steps) {
   const auto wanted = static_cast<int>(kTimesTrialCost * next.extra_steps);
   steps.num_steps_left =
       next.is_known ? std::max(kMinStepsBetweenTrials, wanted) : kStepsBeforeFirstTrial;
+}
+
+void ThreadTuner::teach_longer(const Class& steps) {
+  const auto index = static_cast<size_t>(&steps - classes_.data());
+  if (index + 1 >= kNumClasses - 1) return;  // none, or those that have no helpers
+  Class& longer = classes_[index + 1];
+  if (longer.is_learned || longer.tried != longer.best || longer.best == steps.best) return;
+  longer.best = longer.tried = steps.best;
+  longer.is_new = true;
+  longer.cost.restart(0.0);
+  longer.num_steps_left = kStepsBeforeFirstTrial;
 }
 
 void ThreadTuner::become_best(Class& steps, size_t level) {

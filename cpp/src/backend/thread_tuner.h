@@ -20,7 +20,9 @@ struct StepThreads {
 // cores (the server itself, a client, another program), a step is done sooner with fewer of them, or
 // with one that others help; what is best depends on the size of the step and changes from second to
 // second. Steps of about one size are a class of their own. They are computed as was fastest lately,
-// now and then a few with the next more or fewer: the dearer that is, the more seldom. Not thread-safe.
+// now and then a few with the next more or fewer: the dearer that is, the more seldom. Before the first
+// such trial they are computed as the next smaller ones are, where those have had theirs: long steps are
+// few, and come all at once. Not thread-safe.
 class ThreadTuner {
  public:
   // Chooses among max_threads and halves of them, one with helpers, and one. Steps of more than
@@ -65,6 +67,7 @@ class ThreadTuner {
     size_t best = 0;
     size_t tried = 0;          // = best outside of a trial
     bool tried_fewer = false;  // in the last trial
+    bool is_learned = false;   // a trial has ended
     int num_steps_left = 0;    // until the trial ends, or the next one begins
     bool is_new = true;        // no step has been computed with these threads yet
     Cost cost;                 // of the best, since the last trial
@@ -77,6 +80,8 @@ class ThreadTuner {
   static void begin_trial(Class& steps);
   static void end_trial(Class& steps);
   static void become_best(Class& steps, size_t level);
+  // Has the steps of the next size begin with the best of these, unless they have learned theirs.
+  void teach_longer(const Class& steps);
 
   // 1, 2 to 3, 4 to 7, ..., 128 tokens and more; and those that have no helpers
   static constexpr size_t kNumClasses = 9;
