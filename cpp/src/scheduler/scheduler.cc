@@ -4,6 +4,7 @@
 #include <cassert>
 #include <chrono>
 #include <cmath>
+#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -24,8 +25,8 @@ Scheduler::Scheduler(LoadedModel loaded, int32_t max_queued_requests,
     : model_(std::move(loaded.model)),
       context_(std::move(loaded.context)),
       prefix_cache_(model_, *context_, std::move(store)),
-      queue_(static_cast<size_t>(max_queued_requests)) {
-  stats_.id = model_->info().id;
+      queue_(static_cast<size_t>(max_queued_requests)),
+      counts_(model_->info().id) {
   const ModelInfo& info = model_->info();
   for (SequenceId id = info.max_sequences + info.num_hot_sequences; id-- > 0;) {
     free_ids_.push_back(id);
@@ -36,21 +37,14 @@ Scheduler::~Scheduler() = default;
 
 Status Scheduler::submit(std::unique_ptr<Sequence> sequence) {
   Status status = queue_.push(std::move(sequence));
-  if (status.ok()) {
-    std::lock_guard lock(stats_mutex_);
-    ++stats_.num_requests;
-  }
+  if (status.ok()) counts_.update([](ModelStats& stats) { ++stats.num_requests; });
   return status;
 }
 
 ModelStats Scheduler::stats() const {
-  ModelStats stats;
   // First: who is admitted in between is found both waiting and running, never neither.
   const int32_t num_waiting = queue_.num_waiting();
-  {
-    std::lock_guard lock(stats_mutex_);
-    stats = stats_;
-  }
+  ModelStats stats = counts_.read();
   stats.num_waiting = num_waiting;
   embed_counts_.add_to(stats);
   return stats;
@@ -84,7 +78,7 @@ void Scheduler::cancel_request(uint64_t request_id) {
   }
   if (auto it = std::find_if(waiting_.begin(), waiting_.end(), matches); it != waiting_.end()) {
     (*it)->finish(FinishReason::kCancelled);
-    count_finished(**it);
+    counts_.note_finished(**it);
     queue_.note_finished(request_id, /*was_waiting=*/true);
     (*it)->outputs().push({(*it)->take_output()});
     waiting_.erase(it);
@@ -122,10 +116,8 @@ void Scheduler::admit() {
     start(std::move(sequence), std::move(plan));
   }
   if (count == 0) return;
-  {
-    std::lock_guard lock(stats_mutex_);
-    stats_.num_running = static_cast<int32_t>(running_.size());
-  }
+  counts_.update(
+      [&](ModelStats& stats) { stats.num_running = static_cast<int32_t>(running_.size()); });
   queue_.note_admitted(count);
 }
 
@@ -160,8 +152,7 @@ void Scheduler::preempt_youngest() {
   if (running_.empty()) prefix_cache_.make_room(model_->info().kv_cells, {}, running_, free_ids_);
   waiting_.push_front(std::move(sequence));
   queue_.note_preempted();
-  std::lock_guard lock(stats_mutex_);
-  ++stats_.num_preemptions;
+  counts_.update([](ModelStats& stats) { ++stats.num_preemptions; });
 }
 
 void Scheduler::start(std::unique_ptr<Sequence> sequence, PrefixPlan plan) {
@@ -212,8 +203,7 @@ void Scheduler::note_stoppable(double ms, bool was_stopped) {
   // However often something comes, a tenth is lost at most.
   constexpr double kKeptForLost = 10.0;
   owed_ms_ += kKeptForLost * ms;
-  std::lock_guard lock(stats_mutex_);
-  ++stats_.num_stopped_steps;
+  counts_.update([](ModelStats& stats) { ++stats.num_stopped_steps; });
 }
 
 void Scheduler::decode(const Turn& turn) {
@@ -319,8 +309,7 @@ void Scheduler::compute_media() {
   } else {
     // Computed in the next step: what others encode meanwhile could take its place.
     status = context_->encode_media(chunk);
-    std::lock_guard lock(stats_mutex_);
-    if (status.ok()) ++stats_.num_encoded_media;
+    if (status.ok()) counts_.update([](ModelStats& stats) { ++stats.num_encoded_media; });
   }
   if (!status.ok()) sequence.finish(FinishReason::kError, std::move(status));
 }
@@ -342,10 +331,11 @@ void Scheduler::sample(const std::vector<BatchShare>& shares,
   for (size_t i = 0; i < shares.size(); ++i) {
     if (output_index[i] >= 0) sample_share(shares[i], output_index[i]);
   }
-  std::lock_guard lock(stats_mutex_);
-  ++stats_.num_steps;
-  stats_.num_batch_tokens += batch_.size();
-  stats_.num_batch_sequences += shares.size();
+  counts_.update([&](ModelStats& stats) {
+    ++stats.num_steps;
+    stats.num_batch_tokens += batch_.size();
+    stats.num_batch_sequences += shares.size();
+  });
 }
 
 void Scheduler::sample_share(const BatchShare& share, int32_t output_index) {
@@ -377,9 +367,10 @@ void Scheduler::sample_share(const BatchShare& share, int32_t output_index) {
     context_->truncate_sequence(sequence.id(), sequence.position_of(sequence.num_computed()));
   }
   sequence.drafter().note(static_cast<int32_t>(num_drafted), static_cast<int32_t>(num_accepted));
-  std::lock_guard lock(stats_mutex_);
-  stats_.num_draft_tokens += num_drafted;
-  stats_.num_accepted_draft_tokens += num_accepted;
+  counts_.update([&](ModelStats& stats) {
+    stats.num_draft_tokens += num_drafted;
+    stats.num_accepted_draft_tokens += num_accepted;
+  });
 }
 
 void Scheduler::draft() {
@@ -401,9 +392,7 @@ void Scheduler::accept_token(Sequence& sequence, SampledToken sampled) {
       is_end ? std::string()
              : model_->token_bytes(token, model_->is_preserved(sequence.chat(), token));
   sequence.accept(std::move(sampled), bytes, is_end);
-  const bool is_first = sequence.num_generated() == 1;
-  std::lock_guard lock(stats_mutex_);
-  (is_first ? stats_.time_to_first_token : stats_.inter_token_latency).add(sequence.token_wait_ms());
+  counts_.note_token(sequence);
 }
 
 void Scheduler::fail_shares(const std::vector<BatchShare>& shares, const Status& status) {
@@ -430,15 +419,12 @@ void Scheduler::flush_outputs() {
     num_unfinished += sequence->state() != SequenceState::kFinished;
     if (sequence->has_output()) outputs[&sequence->outputs()].push_back(sequence->take_output());
     if (sequence->state() == SequenceState::kFinished) {
-      count_finished(*sequence);
+      counts_.note_finished(*sequence);
       queue_.note_finished(sequence->request_id(), /*was_waiting=*/false);
     }
   }
-  {
-    // Whoever has an answer's end does not find it running any more.
-    std::lock_guard lock(stats_mutex_);
-    stats_.num_running = num_unfinished;
-  }
+  // Whoever has an answer's end does not find it running any more.
+  counts_.update([&](ModelStats& stats) { stats.num_running = num_unfinished; });
   for (auto& [queue, list] : outputs) queue->push(std::move(list));
 }
 
@@ -454,12 +440,13 @@ void Scheduler::release_finished() {
 
 void Scheduler::update_stats() {
   const HotPool& hot = prefix_cache_.hot();
-  std::lock_guard lock(stats_mutex_);
-  stats_.num_running = static_cast<int32_t>(running_.size());
-  stats_.num_kv_cells_used = num_reserved_cells_ + hot.num_cells();
-  stats_.num_hot_prefixes = hot.size();
-  stats_.num_hot_tokens = hot.num_cells();
-  stats_.num_failed_restores = prefix_cache_.num_failed_restores();
+  counts_.update([&](ModelStats& stats) {
+    stats.num_running = static_cast<int32_t>(running_.size());
+    stats.num_kv_cells_used = num_reserved_cells_ + hot.num_cells();
+    stats.num_hot_prefixes = hot.size();
+    stats.num_hot_tokens = hot.num_cells();
+    stats.num_failed_restores = prefix_cache_.num_failed_restores();
+  });
 }
 
 Status Scheduler::promote(const Hash128& root, std::span<const Token> tokens,
@@ -475,21 +462,6 @@ void Scheduler::demote(const Hash128& root, std::span<const Token> tokens,
   update_stats();
 }
 
-void Scheduler::count_finished(const Sequence& sequence) {
-  std::lock_guard lock(stats_mutex_);
-  ++stats_.num_finished;
-  if (sequence.finish_reason() == FinishReason::kCancelled) ++stats_.num_cancelled;
-  if (sequence.finish_reason() == FinishReason::kError) ++stats_.num_failed;
-  stats_.queue_time.add(sequence.queue_ms());
-  stats_.num_prompt_tokens += static_cast<uint64_t>(sequence.num_prompt_tokens());
-  stats_.num_generated_tokens += static_cast<uint64_t>(sequence.num_generated());
-  const CacheReport& cache = sequence.cache();
-  stats_.num_cached_tokens += static_cast<uint64_t>(cache.num_tokens());
-  stats_.num_hot_hits += static_cast<uint64_t>(cache.num_hot_tokens);
-  stats_.num_warm_hits += static_cast<uint64_t>(cache.num_warm_tokens);
-  stats_.num_cold_hits += static_cast<uint64_t>(cache.num_cold_tokens);
-}
-
 void Scheduler::abort_all(const Status& status) {
   end_status_ = status;
   take_arrivals();
@@ -497,7 +469,7 @@ void Scheduler::abort_all(const Status& status) {
   hand_over();
   for (const auto& sequence : waiting_) {
     sequence->finish(FinishReason::kError, status);
-    count_finished(*sequence);
+    counts_.note_finished(*sequence);
     queue_.note_finished(sequence->request_id(), /*was_waiting=*/true);
     sequence->outputs().push({sequence->take_output()});
   }

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "scheduler/batch_builder.h"
 #include "scheduler/compute_thread.h"
 #include "scheduler/embed_counts.h"
+#include "scheduler/generation_counts.h"
 #include "scheduler/prefix_cache.h"
 #include "scheduler/request_queue.h"
 #include "scheduler/sequence.h"
@@ -107,7 +107,6 @@ class Scheduler : public Steppable {
   void hand_over();
   void flush_outputs();
   void release_finished();
-  void count_finished(const Sequence& sequence);
   std::vector<PendingWork> pending_work() const;
   void update_stats();
   void check_invariants() const;
@@ -117,6 +116,7 @@ class Scheduler : public Steppable {
   PrefixCache prefix_cache_;
   RequestQueue queue_;
   EmbedCounts embed_counts_;
+  GenerationCounts counts_;
 
   // Compute thread only:
   std::deque<std::unique_ptr<Sequence>> waiting_;
@@ -128,9 +128,6 @@ class Scheduler : public Steppable {
   int32_t num_reserved_cells_ = 0;  // by running sequences, without what they share
   double ms_per_prefill_token_ = 0.0;  // moving average
   double owed_ms_ = 0.0;  // of computing that nothing stops, for what was lost where it was
-
-  mutable std::mutex stats_mutex_;
-  ModelStats stats_;  // guarded by stats_mutex_
 };
 
 }  // namespace snapllm
