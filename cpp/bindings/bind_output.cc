@@ -111,8 +111,9 @@ void bind_output(py::module_& module) {
              check_process(self);
              return self.drain();
            })
-      .def("rest", &OutputQueue::rest)
-      .def("resume", &OutputQueue::resume)
+      // A copy of a loop that goes on in a forked child calls them, too.
+      .def("rest", [](OutputQueue& self) { if (self.is_of_this_process()) self.rest(); })
+      .def("resume", [](OutputQueue& self) { if (self.is_of_this_process()) self.resume(); })
       .def("wait", &wait_for_outputs);
 }
 

@@ -131,7 +131,8 @@ class AsyncPump:
         self._submissions: set[Submission] = set()
         self._num_unfinished = 0  # of those subscribed to or left
         self._is_watched = False
-        self._is_resting = False
+        self.is_resting = False
+        """Whether what goes on waits."""
         self._reader_number = 0  # of the reader in use, which the loop alone holds
 
     @property
@@ -218,14 +219,14 @@ class AsyncPump:
             took_s: How long the loop was about what waited before.
         """
         loop = self._loop()
-        if not self._is_watched or self._is_resting or loop is None:
+        if not self._is_watched or self.is_resting or loop is None:
             return
-        self._is_resting = True
+        self.is_resting = True
         self.queue.rest()
         loop.call_later(min(_REST * took_s, _MAX_REST_S), self._resume)
 
     def _resume(self) -> None:
-        self._is_resting = False
+        self.is_resting = False
         self.queue.resume()
 
 
@@ -239,9 +240,11 @@ class _Reader:
     def __call__(self) -> None:
         loop = asyncio.get_running_loop()
         began_at = loop.time()
+        has_left_some = self._pump.is_resting
         self._pump.drain()
-        # Behind all those that were woken.
-        loop.call_soon(self._rest, began_at)
+        # What was left waits for this rest alone: the next one begins when it was handed out.
+        if not has_left_some:
+            loop.call_soon(self._rest, began_at)  # behind all those that were woken
 
     def _rest(self, began_at: float) -> None:
         self._pump.rest(asyncio.get_running_loop().time() - began_at)
