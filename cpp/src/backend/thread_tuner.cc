@@ -148,6 +148,7 @@ void ThreadTuner::teach_longer(const Class& steps) {
   Class& longer = classes_[index + 1];
   if (longer.is_learned || longer.tried != longer.best || longer.best == steps.best) return;
   longer.best = longer.tried = steps.best;
+  longer.tried_fewer = true;  // longer steps rather want more threads: those are tried first
   longer.is_new = true;
   longer.cost.restart(0.0);
   longer.num_steps_left = kStepsBeforeFirstTrial;
