@@ -202,7 +202,7 @@ def is_begun(messages: Sequence[Message]) -> bool:
     if last is None or last.role != "assistant" or last.tool_calls:
         return False
     if isinstance(last.content, list):
-        return all(part.text for part in last.content)
+        return bool(last.content) and all(part.text for part in last.content)
     return bool(last.content)
 
 

@@ -83,6 +83,7 @@ def test_an_answer_goes_on_from_its_beginning(demo: snapllm.Model, num_chars: in
     [
         ({"role": "user", "content": "It is"}, {}),
         ({"role": "assistant", "content": ""}, {}),
+        ({"role": "assistant", "content": [], "reasoning_content": "It is"}, {}),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, {}),
         ({"role": "assistant", "content": "It is"}, {"json_schema": {"type": "object"}}),
         (

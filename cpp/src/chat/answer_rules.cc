@@ -89,11 +89,15 @@ std::shared_ptr<const AnswerRules> AnswerRulesCache::find(const std::string& key
 }
 
 std::shared_ptr<const AnswerRules> AnswerRulesCache::find_by_end(const std::string& key,
+                                                                 const std::string& role,
                                                                  const std::string& prompt) {
   std::lock_guard lock(mutex_);
   auto longest = entries_.end();
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-    if (!entry->tells || !prompt.ends_with(entry->generation_prompt) || entry->key != key) continue;
+    if (!entry->tells || entry->role != role || !prompt.ends_with(entry->generation_prompt) ||
+        entry->key != key) {
+      continue;
+    }
     const bool is_longest = longest == entries_.end() || longest->generation_prompt.size() <
                                                              entry->generation_prompt.size();
     if (is_longest) longest = entry;
@@ -107,11 +111,16 @@ std::shared_ptr<const AnswerRules> AnswerRulesCache::use(std::list<Entry>::itera
   return entries_.front().rules;
 }
 
-void AnswerRulesCache::add(std::string key, std::string generation_prompt, bool tells,
-                           std::shared_ptr<const AnswerRules> rules) {
-  if (key.size() > kMaxKeyBytes) return;
+void AnswerRulesCache::add(std::string key, std::string role, std::string generation_prompt,
+                           bool tells, std::shared_ptr<const AnswerRules> rules) {
+  if (key.size() + generation_prompt.size() > kMaxKeyBytes) return;
   std::lock_guard lock(mutex_);
-  entries_.push_front({std::move(key), std::move(generation_prompt), tells, std::move(rules)});
+  // Requests that come at once each find none.
+  std::erase_if(entries_, [&](const Entry& entry) {
+    return entry.role == role && entry.generation_prompt == generation_prompt && entry.key == key;
+  });
+  entries_.push_front(
+      {std::move(key), std::move(role), std::move(generation_prompt), tells, std::move(rules)});
   if (entries_.size() > kMaxEntries) entries_.pop_back();
 }
 

@@ -43,16 +43,19 @@ class AnswerRulesCache {
  public:
   // Null when there are none.
   std::shared_ptr<const AnswerRules> find(const std::string& key, const std::string& generation_prompt);
-  // Those of an answer that the end of `prompt` begins, where that tells it; else null.
-  std::shared_ptr<const AnswerRules> find_by_end(const std::string& key, const std::string& prompt);
-  // `tells` where no prompt with the key that ends with `generation_prompt` begins its answer with
-  // something that has other rules.
-  void add(std::string key, std::string generation_prompt, bool tells,
+  // Those of an answer behind a turn of `role` that the end of `prompt` begins, where that tells it;
+  // else null.
+  std::shared_ptr<const AnswerRules> find_by_end(const std::string& key, const std::string& role,
+                                                 const std::string& prompt);
+  // `tells` where no prompt with the key, behind a turn of `role`, that ends with `generation_prompt`
+  // begins its answer with something that has other rules.
+  void add(std::string key, std::string role, std::string generation_prompt, bool tells,
            std::shared_ptr<const AnswerRules> rules);
 
  private:
   struct Entry {
     std::string key;
+    std::string role;  // of the turn before; templates begin the answer otherwise behind some
     std::string generation_prompt;
     bool tells;
     std::shared_ptr<const AnswerRules> rules;

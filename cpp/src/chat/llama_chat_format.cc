@@ -116,9 +116,8 @@ std::string text_after_reasoning(const common_chat_templates* templates) {
   }
 }
 
-// What cacheable rules follow from beside what the prompt begins the answer with; and whose turn the
-// answer follows, as templates begin it otherwise behind some.
-std::string rules_key(const ChatFormatRequest& request, const std::vector<common_chat_msg>& messages) {
+// What cacheable rules follow from beside what the prompt begins the answer with.
+std::string rules_key(const ChatFormatRequest& request) {
   std::string key;
   const auto add = [&key](std::string_view part) {
     key += std::to_string(part.size());
@@ -128,7 +127,6 @@ std::string rules_key(const ChatFormatRequest& request, const std::vector<common
   add(std::to_string(static_cast<int>(request.tool_choice)));
   key += request.parallel_tool_calls ? 'p' : '-';
   key += request.enable_thinking ? 't' : '-';
-  add(messages.empty() ? "" : messages.back().role);
   add(request.tools_json);
   add(request.json_schema);
   add(request.grammar);
@@ -424,24 +422,30 @@ Result<LlamaChatFormat::Rendered> LlamaChatFormat::render(const ChatFormatReques
   const bool continues = request.continue_final_message && !inputs.messages.empty();
   const std::string continued = continues ? inputs.messages.back().render_content() : "";
   // What an answer goes on from is part of its rules, and comes once.
-  const bool is_cacheable = has_cacheable_rules_ && continued.empty();
+  bool is_cacheable = has_cacheable_rules_ && !continues;
+  const std::string role = inputs.messages.empty() ? "" : inputs.messages.back().role;
   std::string key, begun;
   if (has_cacheable_rules_) {
     Rendering rendering = renderer_.render(inputs);
     if (Status status = limit.check(unmarked(rendering.prompt, mark)); !status.ok()) return status;
     std::shared_ptr<const AnswerRules> rules;
     if (is_cacheable) {
-      key = rules_key(request, inputs.messages);
-      rules = rules_cache_.find_by_end(key, rendering.prompt);
+      key = rules_key(request);
+      rules = rules_cache_.find_by_end(key, role, rendering.prompt);
     }
     if (is_cacheable && rules == nullptr) {
       begun = rendering.generation_prompt();
       rules = rules_cache_.find(key, begun);
+      if (rules != nullptr && control_text_.is_in(begun)) {
+        rules_cache_.add(key, role, begun, /*tells=*/true, rules);  // for the next behind such a turn
+      }
     }
     if (rules != nullptr) return Rendered{std::move(rendering.prompt), mark, std::move(rules)};
   }
   common_chat_params params = apply_for(std::move(inputs));
   std::string text = std::move(params.prompt);
+  // Another one where midnight came between two renderings of a date.
+  is_cacheable = is_cacheable && params.generation_prompt == begun;
   // What holds a call to its format may be part of it.
   if (Status status = limit.check(unmarked(text, mark)); !status.ok()) return status;
   std::vector<llama_token> banned;
@@ -456,7 +460,7 @@ Result<LlamaChatFormat::Rendered> LlamaChatFormat::render(const ChatFormatReques
   }
   if (is_cacheable) {
     const bool tells = control_text_.is_in(begun);
-    rules_cache_.add(std::move(key), std::move(begun), tells, rules);
+    rules_cache_.add(std::move(key), role, std::move(begun), tells, rules);
   }
   return Rendered{std::move(text), mark, std::move(rules)};
 }

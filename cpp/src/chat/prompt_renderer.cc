@@ -1,8 +1,9 @@
 #include "chat/prompt_renderer.h"
 
 #include <algorithm>
-#include <array>
 #include <ctime>
+#include <iomanip>
+#include <sstream>
 #include <utility>
 
 #include "common.h"
@@ -15,12 +16,14 @@ std::string text_of(const llama_vocab* vocab, llama_token token) {
   return token == LLAMA_TOKEN_NULL ? "" : common_token_to_piece(vocab, token, /*special=*/true);
 }
 
+// In the words of C++'s locale, as llama.cpp has it: strftime would take those of C's, which Python sets.
 std::string today(const char* format) {
   const std::time_t now = std::time(nullptr);
   std::tm parts{};
   localtime_r(&now, &parts);
-  std::array<char, 64> text{};
-  return {text.data(), std::strftime(text.data(), text.size(), format, &parts)};
+  std::ostringstream text;
+  text << std::put_time(&parts, format);
+  return text.str();
 }
 
 // What templates may know beside the chat. The names are llama.cpp's.
@@ -56,10 +59,10 @@ std::string rest_of(const std::string& longer, const std::string& shorter) {
 
 }  // namespace
 
+// The source is one that was compiled before, which lost the line feed at its end, and would lose another.
 PromptRenderer::Template::Template(const std::string& source, const std::string& bos,
                                    const std::string& eos)
-    : compiled(source, bos, eos),
-      names_channels(source.find("<|channel|>") != std::string::npos),
+    : compiled(source + '\n', bos, eos),
       trims_text(source.find("You have access to the following functions in JSONSchema format") !=
                  std::string::npos) {
   autoparser::generation_params params;
@@ -114,7 +117,7 @@ std::optional<autoparser::generation_params> PromptRenderer::prepare(
   params.messages = common_json::array();
   for (const common_chat_msg& message : inputs.messages) {
     common_json shown = message.to_json_oaicompat();
-    if (message.role == "developer" && !chosen.names_channels) shown["role"] = "system";
+    if (message.role == "developer") shown["role"] = "system";
     if (caps.supports_object_arguments && !parse_arguments(shown)) return {};
     params.messages.push_back(std::move(shown));
   }

@@ -43,7 +43,6 @@ class PromptRenderer {
 
     common_chat_template compiled;
     bool is_generic;
-    bool names_channels;  // knows developers beside the system
     bool trims_text;
   };
   // What llama.cpp makes of the inputs for a template; nothing where that takes more than is done here.
