@@ -105,9 +105,12 @@ def test_outputs_that_come_while_the_loop_rests_go_out_together(
             sampling=SamplingOptions(ignore_eos=True),
         )
         [answer] = await own_engine.runner.start_completion(request, stream=True)
+        [other] = await own_engine.runner.start_completion(request, stream=True)
         sizes = []
         while chunks := await answer.next():
             sizes.append(sum(len(chunk.tokens) for chunk in chunks))
+        while await other.next():
+            pass
         # Another request may begin in a rest, and after one that nothing followed.
         text = (await own_engine.model().agenerate("b", max_tokens=3, temperature=0)).text
         await asyncio.sleep(0.5)
@@ -128,13 +131,13 @@ def test_answers_that_begin_or_end_do_not_wait_for_the_end_of_a_rest(
 
     async def run() -> None:
         model = own_engine.model()
-        running = model.agenerate_stream("a", **LONG)
-        await anext(running)
-        await asyncio.sleep(0)  # from here on nothing of it comes
+        running = [model.agenerate_stream(prompt, **LONG) for prompt in ("a", "b")]
+        await asyncio.gather(*(anext(stream) for stream in running))
+        await asyncio.sleep(0)  # from here on nothing of them comes
         await asyncio.wait_for(model.agenerate("b", max_tokens=3), 60)
         beginning = model.agenerate_stream("c", **LONG)
         await asyncio.wait_for(anext(beginning), 60)
-        for stream in (running, beginning):
+        for stream in (*running, beginning):
             await stream.aclose()
 
     asyncio.run(run())
