@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -414,3 +415,23 @@ def test_a_port_in_use_is_said(server: Server) -> None:
     )
     assert result.returncode == 1
     assert "cannot listen" in result.stderr
+
+
+def test_both_loopback_addresses_are_listened_on(long_path: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = Server("--model", f"m={long_path}").start(1)
+    try:
+        port = urllib.parse.urlsplit(server.url).port
+        with urllib.request.urlopen(f"http://[::1]:{port}/v1/models", timeout=30) as response:
+            assert [model["id"] for model in json.load(response)["data"]] == ["m"]
+        assert server.get("/health")["status"] == "ok"
+        assert server.stop() == 0
+    finally:
+        server.kill()
+    with socket.socket(socket.AF_INET6) as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("::1", port or 0))

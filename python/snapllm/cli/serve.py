@@ -97,7 +97,10 @@ def add_parser(commands: Any) -> None:
     )
     d = _DEFAULTS
     parser.add_argument(
-        "--host", type=parse_listen_host, default=d.host, help="address to listen on (%(default)s)"
+        "--host",
+        type=parse_listen_host,
+        default=d.host,
+        help="address to listen on (%(default)s, and ::1 beside it)",
     )
     parser.add_argument(
         "--port", type=_port, default=d.port, help="port; 0 = any free one (%(default)s)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
@@ -18,6 +19,7 @@ from snapllm.server.log_lines import quoted
 from snapllm.server.middleware import NOT_ENCODED, json_response
 from snapllm.server.request_facts import facts_of
 
+_LOOPBACK, _LOOPBACK_6 = "127.0.0.1", "::1"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LOOK_S = (0.005, 0.05, 0.25)
 """Pauses between looks whether a client is there that will send no more; the last repeats."""
@@ -148,12 +150,19 @@ def _explain(problem: HttpProcessingError) -> ApiError:
 
 
 class Site(web.BaseSite):
-    """An address to listen on."""
+    """An address to listen on.
+
+    Clients that are given ``localhost`` take IPv4's loopback address for it or IPv6's, and some try
+    no other: whoever listens on the first listens on the second, too, where the machine has it and
+    the port is free there.
+    """
 
     def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
         super().__init__(runner)
         self._host = host
         self._port = port
+        self._twin: asyncio.Server | None = None
+        """Of the other loopback address."""
 
     @property
     def name(self) -> str:
@@ -166,13 +175,20 @@ class Site(web.BaseSite):
         Raises:
             OSError: The address cannot be had.
         """
+        self._server = await self._take(self._host, self._port)
+        if self._host == _LOOPBACK:
+            port = self._server.sockets[0].getsockname()[1]
+            with contextlib.suppress(OSError):
+                self._twin = await self._take(_LOOPBACK_6, port)
+
+    async def _take(self, host: str, port: int) -> asyncio.Server:
         server, loop = self._runner.server, asyncio.get_running_loop()
         assert server is not None
         options: dict[str, Any] = {"access_log": None}
-        self._server = await loop.create_server(
+        return await loop.create_server(
             lambda: Connection(server, loop=loop, **options),
-            self._host,
-            self._port,
+            host,
+            port,
             backlog=self._backlog,
             start_serving=False,
         )
@@ -181,9 +197,19 @@ class Site(web.BaseSite):
         """Begins to listen at the address that was taken."""
         assert self._server is not None, "bind first"
         await super().start()
-        await self._server.start_serving()
+        for server in self._servers():
+            await server.start_serving()
+
+    async def stop(self) -> None:
+        """Listens no more; what is connected stays so."""
+        if self._twin is not None:
+            self._twin.close()
+        await super().stop()
 
     def close(self) -> None:
         """Gives the address back, also where nothing was started."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers():
+            server.close()
+
+    def _servers(self) -> list[asyncio.AbstractServer]:
+        return [server for server in (self._server, self._twin) if server is not None]
