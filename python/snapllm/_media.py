@@ -207,6 +207,30 @@ def decode_image(
     Raises:
         InvalidRequestError: It is no image of a common format, damaged, or beyond a limit.
     """
+    return _read_image(data, where, lambda image: _to_input(image, where, drop_alpha, pixels_left))
+
+
+def decode_transparency(data: bytes, where: str) -> Image.Image | None:
+    """What is transparent in an image file, as a mask: black where nothing can be seen through,
+    white where all can. None where no pixel of it is.
+
+    Raises:
+        InvalidRequestError: As `decode_image`.
+    """
+
+    def read(image: Image.Image) -> Image.Image | None:
+        from PIL import ImageOps
+
+        upright = _upright(image, where)
+        if not upright.has_transparency_data:
+            return None
+        mask = ImageOps.invert(upright.convert("RGBA").getchannel("A"))
+        return mask if mask.getbbox() else None
+
+    return _read_image(data, where, read)
+
+
+def _read_image(data: bytes, where: str, read: Callable[[Image.Image], _Decoded]) -> _Decoded:
     from PIL import Image, UnidentifiedImageError
 
     if len(data) > MAX_IMAGE_BYTES:
@@ -217,10 +241,10 @@ def decode_image(
     if data.startswith(b"\xff\xd8"):
         check_jpeg(data, where)
 
-    def decode() -> _core.MediaInput:
+    def decode() -> _Decoded:
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _to_input(image, where, drop_alpha, pixels_left)
+                return read(image)
         except UnidentifiedImageError:
             raise InvalidRequestError(
                 f"{where}: not an image in one of the formats {', '.join(_FORMATS)}", param=where
@@ -343,22 +367,27 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
 
 
-def _to_input(
-    image: Image.Image, where: str, drop_alpha: bool, pixels_left: int
-) -> _core.MediaInput:
+def _upright(image: Image.Image, where: str) -> Image.Image:
+    """The image, decoded and turned as it says that it is to be seen."""
     from PIL import ImageOps
 
     # The header's size, before any pixel is decoded.
     _check_size(*image.size, where)
+    image.load()  # some of what is known about it stands behind its pixels
+    # Tags may all stand for the same bytes, and each would be a copy of them.
+    has_small_exif = all(len(image.info.get(name, b"")) <= MAX_EXIF_BYTES for name in _EXIF_NAMES)
+    return ImageOps.exif_transpose(image) if has_small_exif else image
+
+
+def _to_input(
+    image: Image.Image, where: str, drop_alpha: bool, pixels_left: int
+) -> _core.MediaInput:
     if image.width * image.height > pixels_left:
         raise InvalidRequestError(
             f"{where}: with the images before it, the request has more than {MAX_PIXELS} pixels",
             param=where,
         )
-    image.load()  # some of what is known about it stands behind its pixels
-    # Tags may all stand for the same bytes, and each would be a copy of them.
-    has_small_exif = all(len(image.info.get(name, b"")) <= MAX_EXIF_BYTES for name in _EXIF_NAMES)
-    upright = ImageOps.exif_transpose(image) if has_small_exif else image
+    upright = _upright(image, where)
     if upright.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         # 16 bits of grey, which Pillow would cut off instead of scaling.
         upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")

@@ -90,7 +90,7 @@ def test_streams_are_described_by_the_data_of_their_events(server: Server) -> No
         for operation in methods.values()
     }
     streams = {path: each for path, each in contents.items() if "text/event-stream" in each}
-    assert len(streams) == 10
+    assert len(streams) == 11
     for path, content in streams.items():
         schema = content["text/event-stream"]["schema"]
         assert schema["description"]

@@ -515,3 +515,83 @@ def test_the_command_makes_images_here_and_by_a_server(
     assert make("c.png", *arguments).shape == (128, 128, 3)
     with pytest.raises(subprocess.CalledProcessError):  # the server's model has none
         make("d.png", "--url", painter.url, "--upscale")
+
+
+def test_the_openai_client_edits_images(painter: Server) -> None:
+    client = openai.OpenAI(base_url=painter.url + "/v1", api_key="x", max_retries=0)
+    rng = np.random.default_rng(3)
+    original = rng.integers(0, 256, (128, 64, 4), dtype=np.uint8)
+    original[..., 3] = 255
+    hole = original.copy()
+    hole[32:96, 16:48, 3] = 0
+    white = np.where(hole[..., 3] == 0, 255, 0).astype(np.uint8)
+    options: dict[str, Any] = {"model": "pix", "prompt": "a cat"}
+    extra = {"steps": 3, "seed": 1}
+    native = SMALL | {"height": 128, "init_image": png(original), "strength": 0.75}
+    painted_over = painter.post(PATH, native | {"mask": png(white)})["image"]
+
+    def edited(image: np.ndarray, **more: Any) -> np.ndarray:
+        file = ("a.png", base64.b64decode(png(image)), "image/png")
+        answer = client.images.edit(image=file, **(options | more), extra_body=extra)
+        assert answer.data is not None
+        return picture(answer.data[0].b64_json or "")
+
+    assert np.array_equal(edited(original), picture(painter.post(PATH, native)["image"]))
+    for mask in (hole, white):
+        file = ("m.png", base64.b64decode(png(mask)), "image/png")
+        assert np.array_equal(edited(original, mask=file), picture(painted_over))
+    kept = edited(hole)
+    assert kept.shape == (128, 64, 3)
+    assert np.array_equal(kept[:32], original[:32, :, :3]), "what is not transparent stays"
+    assert edited(original, size="64x64").shape == (64, 64, 3)
+    small = base64.b64decode(png(original))
+    events = list(
+        client.images.edit(
+            image=[small], **options, stream=True, partial_images=1, extra_body=extra
+        )
+    )
+    assert [event.type for event in events] == [
+        "image_edit.partial_image",
+        "image_edit.completed",
+    ]
+    two = client.images.edit(image=small, **options, n=2, extra_body=extra | {"strength": 1})
+    assert two.data is not None and len(two.data) == 2
+    for wrong, param in (
+        ({"image": [small, small]}, "image"),
+        ({"image": b"no image"}, "image"),
+        ({"mask": b"no image"}, "mask"),
+        ({"size": "65x64"}, "size"),
+        ({"n": 0}, "n"),
+        ({"extra_body": {"strength": "much"}}, "strength"),
+        ({"extra_body": {"prompt": ""}}, "prompt"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.images.edit(**({"image": small} | options | wrong))
+        assert caught.value.param == param, wrong
+    with pytest.raises(openai.NotFoundError):
+        client.images.edit(image=small, prompt="a cat", model="nobody")
+    with pytest.raises(openai.BadRequestError, match="is a text model"):
+        client.images.edit(image=small, prompt="a cat", model="llama")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "said"),
+    [
+        ("application/json", b"{}", "multipart/form-data"),
+        ("multipart/form-data", b"x", "cannot be read"),
+        ("multipart/form-data; boundary=b", b"--b\r\n\r\nx\r\n--b--\r\n", "cannot be read"),
+        ("multipart/form-data; boundary=b", b"--b--\r\n", "prompt"),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n\xff\r\n--b--\r\n',
+            "cannot be read",
+        ),
+    ],
+)
+def test_what_is_no_form_is_refused(
+    painter: Server, content_type: str, body: bytes, said: str
+) -> None:
+    headers = {"Content-Type": content_type}
+    status, answer, _ = painter.request("POST", "/v1/images/edits", body, headers)
+    assert status == 400
+    assert said in answer["error"]["message"]

@@ -36,6 +36,7 @@ EXAMPLES: dict[str, Any] = {
     "max_tokens": 1,
     "prompts": ["x"],
     "images": ["x"],
+    "image": "eA==",
 }
 
 

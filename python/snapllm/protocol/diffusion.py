@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -146,14 +147,22 @@ def parse_diffusion(body: bytes) -> DiffusionRequest:
     return decode_body(body, _decoder)
 
 
-def image_request_of(wire: DiffusionRequest, model: ImageModel) -> ImageRequest:
+def image_request_of(
+    wire: DiffusionRequest, model: ImageModel, images: Mapping[str, Any] | None = None
+) -> ImageRequest:
     """What a body asks of a model.
+
+    Args:
+        wire: The body.
+        model: The model.
+        images: `init_image` and `mask` as `ImageModel.generate_image` takes them, in place of
+            the body's.
 
     Raises:
         InvalidRequestError: Fields do not fit together or to the model, or an image
             cannot be read; `param` names the field at fault.
     """
-    images = {
+    images = images or {
         name: None if text is None else read_base64_image(text, name)
         for name, text in (("init_image", wire.init_image), ("mask", wire.mask))
     }

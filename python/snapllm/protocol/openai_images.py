@@ -66,6 +66,15 @@ def parse_images(body: bytes) -> tuple[ImagesRequest, DiffusionRequest]:
         InvalidRequestError: The body does not fit; `param` names the field at fault.
     """
     wire = decode_body(body, _decoder)
+    return wire, native_request(wire)
+
+
+def native_request(wire: ImagesRequest) -> DiffusionRequest:
+    """What a request means to the native endpoint.
+
+    Raises:
+        InvalidRequestError: It asks for what cannot be had; `param` names the field at fault.
+    """
     if wire.background == "transparent":
         raise InvalidRequestError(
             "background: the models here paint opaque images only", param="background"
@@ -73,7 +82,7 @@ def parse_images(body: bytes) -> tuple[ImagesRequest, DiffusionRequest]:
     width, height = _size(wire.size)
     quality = DEFAULT_QUALITY if wire.output_compression is None else wire.output_compression
     interval = wire.steps // ((wire.partial_images or 0) + 1) if wire.partial_images else 0
-    return wire, DiffusionRequest(
+    return DiffusionRequest(
         prompt=wire.prompt,
         model=wire.model,
         negative_prompt=wire.negative_prompt,
@@ -121,6 +130,10 @@ def images_body(result: ImageResult, wire: ImagesRequest, native: DiffusionReque
     return _encode(body)
 
 
+ImageKind: TypeAlias = Literal["image_generation", "image_edit"]
+"""What the events of a stream are named after."""
+
+
 class _Facts(TypedDict):
     size: str
     output_format: str
@@ -139,11 +152,13 @@ def _encoded(event: PartialImage | CompletedImage) -> bytes:
     return f"event: {event['type']}\ndata: ".encode() + _encode(event) + b"\n\n"
 
 
-def partial_event(preview: ImagePreview, index: int, native: DiffusionRequest) -> bytes:
+def partial_event(
+    preview: ImagePreview, index: int, native: DiffusionRequest, kind: ImageKind
+) -> bytes:
     """A streamed preview."""
     data = encode(preview.picture, native.output_format, native.quality)
     event: PartialImage = {
-        "type": "image_generation.partial_image",
+        "type": f"{kind}.partial_image",  # type: ignore[typeddict-item]
         "quality": "auto",  # a whole answer has none, and an event must have one
         "b64_json": base64.b64encode(data).decode(),
         "partial_image_index": index,
@@ -153,7 +168,7 @@ def partial_event(preview: ImagePreview, index: int, native: DiffusionRequest) -
     return _encoded(event)
 
 
-def completed_events(result: ImageResult, native: DiffusionRequest) -> bytes:
+def completed_events(result: ImageResult, native: DiffusionRequest, kind: ImageKind) -> bytes:
     """The end of a stream: one event for each image."""
     usage: ImageUsage = {
         "input_tokens": 0,
@@ -163,7 +178,7 @@ def completed_events(result: ImageResult, native: DiffusionRequest) -> bytes:
     }
     events: list[CompletedImage] = [
         {
-            "type": "image_generation.completed",
+            "type": f"{kind}.completed",  # type: ignore[typeddict-item]
             "quality": "auto",
             "b64_json": file,
             "created_at": int(time.time()),

@@ -72,7 +72,7 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], dict[str, Any]]) -
     if parameters:
         operation["parameters"] = parameters
     if endpoint.body is not None:
-        content = _content(endpoint.body, schema_of)
+        content = _content(endpoint.body, schema_of, endpoint.body_media)
         operation["requestBody"] = {"required": endpoint.needs_body, "content": content}
     return operation
 
@@ -107,9 +107,11 @@ def _query_parameter(name: str, field: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", **about, "schema": kind | field}
 
 
-def _content(kind: Any, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def _content(
+    kind: Any, schema_of: Callable[[Any], dict[str, Any]], media_type: str = _JSON
+) -> dict[str, Any]:
     """What is sent, of a type or of a media type."""
-    return {kind: {}} if isinstance(kind, str) else {_JSON: {"schema": schema_of(kind)}}
+    return {kind: {}} if isinstance(kind, str) else {media_type: {"schema": schema_of(kind)}}
 
 
 def _name_in(reference: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from snapllm.protocol import (
     openai_answer_types,
     openai_completions,
     openai_embeddings,
+    openai_image_edits,
     openai_images,
     openai_types,
     responses_answer_types,
@@ -52,6 +53,8 @@ class Endpoint(NamedTuple):
     """The type of a JSON answer, or the media type of another."""
     stream: Stream | None = None
     """What it answers where the body asks for a stream."""
+    body_media: str = "application/json"
+    """The media type of a body that has a type."""
     query: Any = None
     """The type of what stands behind the path, if anything is read there."""
     needs_body: bool = True
@@ -244,6 +247,17 @@ ENDPOINTS = (
         stream=_events(
             stream_types.PartialImage, stream_types.CompletedImage, error_codes.ErrorAnswer
         ),
+    ),
+    Endpoint(
+        "post",
+        "/v1/images/edits",
+        "OpenAI: makes images of an image",
+        openai_image_edits.ImageEdit,
+        openai_answer_types.ImagesAnswer,
+        stream=_events(
+            stream_types.PartialImage, stream_types.CompletedImage, error_codes.ErrorAnswer
+        ),
+        body_media="multipart/form-data",
     ),
     Endpoint(
         "get",

@@ -209,16 +209,16 @@ class _ImageEvent(TypedDict):
 
 
 class PartialImage(_ImageEvent):
-    """A preview, as an event of POST /v1/images/generations."""
+    """A preview, as an event of POST /v1/images/generations or edits."""
 
-    type: Literal["image_generation.partial_image"]
+    type: Literal["image_generation.partial_image", "image_edit.partial_image"]
     partial_image_index: int
 
 
 class CompletedImage(_ImageEvent):
-    """An image, as an event of POST /v1/images/generations."""
+    """An image, as an event of POST /v1/images/generations or edits."""
 
-    type: Literal["image_generation.completed"]
+    type: Literal["image_generation.completed", "image_edit.completed"]
     usage: ImageUsage
 
 

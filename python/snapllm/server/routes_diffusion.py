@@ -12,15 +12,16 @@ from snapllm.diffusion import (
     ImageModel,
     ImagePreview,
     ImageQueued,
+    ImageRequest,
     ImageResult,
     ImageStep,
 )
 from snapllm.diffusion.job import JobEvent
 from snapllm.errors import SnapLLMError
-from snapllm.protocol import diffusion, openai_images
+from snapllm.protocol import diffusion, openai_image_edits, openai_images
 from snapllm.protocol.diffusion import DiffusionRequest, JobFacts
 from snapllm.protocol.error_codes import ApiError, api_error, encode_error
-from snapllm.server.bodies import read_body
+from snapllm.server.bodies import read_body, read_form
 from snapllm.server.image_jobs import ImageJobs, submitted
 from snapllm.server.keys import (
     cache_namespace_of,
@@ -36,8 +37,8 @@ from snapllm.server.sse import DONE, EventStream, event_stream, stream_response
 JOBS: web.AppKey[ImageJobs] = web.AppKey("image_jobs", ImageJobs)
 
 
-async def _model_for(request: web.Request, wire: DiffusionRequest) -> ImageModel:
-    name, facts_of(request).model_field = wire.model_name(), wire.model_field()
+async def _model_for(request: web.Request, name: str, field: str = "model") -> ImageModel:
+    facts_of(request).model_field = field
     model_id = resolve_model(request, name) if name else ""
     await image_model_ready(request, model_id)
     return engine_of(request).image_model(model_id or None)
@@ -60,7 +61,8 @@ async def _last(events: asyncio.Queue[JobEvent]) -> ImageResult:
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /api/v1/diffusion/generate"""
     wire = await read_body(request, diffusion.parse_diffusion)
-    model, media = await _model_for(request, wire), threads_of(request).media
+    model = await _model_for(request, wire.model_name(), wire.model_field())
+    media = threads_of(request).media
     wanted = await media.run(diffusion.image_request_of, wire, model)
     owner = cache_namespace_of(request)
     async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
@@ -108,16 +110,37 @@ def _error_of(error: Exception) -> ApiError:
 async def openai_generate(request: web.Request) -> web.StreamResponse:
     """POST /v1/images/generations"""
     wire, native = await read_body(request, openai_images.parse_images)
-    model, media = await _model_for(request, native), threads_of(request).media
-    wanted = await media.run(diffusion.image_request_of, native, model)
-    owner = cache_namespace_of(request)
+    model = await _model_for(request, wire.model or "")
+    wanted = await threads_of(request).media.run(diffusion.image_request_of, native, model)
+    return await _answer_openai(request, model, wanted, wire, native, "image_generation")
+
+
+async def openai_edit(request: web.Request) -> web.StreamResponse:
+    """POST /v1/images/edits"""
+    wire = openai_image_edits.parse_edit(await read_form(request))
+    model = await _model_for(request, wire.model or "")
+    wanted, native = await threads_of(request).media.run(
+        openai_image_edits.edit_request_of, wire, model
+    )
+    return await _answer_openai(request, model, wanted, wire, native, "image_edit")
+
+
+async def _answer_openai(
+    request: web.Request,
+    model: ImageModel,
+    wanted: ImageRequest,
+    wire: openai_images.ImagesRequest,
+    native: DiffusionRequest,
+    kind: openai_images.ImageKind,
+) -> web.StreamResponse:
+    media, owner = threads_of(request).media, cache_namespace_of(request)
     async with submitted(request.app[JOBS], model, wanted, owner) as (job, events):
         _note(request, model, job)
         if not native.stream:
             result = await _last(events)
             return json_response(await media.run(openai_images.images_body, result, wire, native))
         async with event_stream(request) as stream:
-            await _send_openai(stream, media, events, wire, native)
+            await _send_openai(stream, media, events, wire, native, kind)
     return stream_response(request)
 
 
@@ -127,16 +150,19 @@ async def _send_openai(
     events: asyncio.Queue[JobEvent],
     wire: openai_images.ImagesRequest,
     native: DiffusionRequest,
+    kind: openai_images.ImageKind,
 ) -> None:
     num_sent = 0
     while True:
         event = await events.get()
         if isinstance(event, ImagePreview) and num_sent < (wire.partial_images or 0):
-            data = await media.run(openai_images.partial_event, event, num_sent, native)
+            data = await media.run(openai_images.partial_event, event, num_sent, native, kind)
             await stream.send_raw(data)
             num_sent += 1
         elif isinstance(event, ImageResult):
-            await stream.send_raw(await media.run(openai_images.completed_events, event, native))
+            await stream.send_raw(
+                await media.run(openai_images.completed_events, event, native, kind)
+            )
             return
         elif isinstance(event, Exception):
             error = _error_of(event)
@@ -184,3 +210,4 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/api/v1/diffusion/jobs/{job_id}", get_job)
     app.router.add_delete("/api/v1/diffusion/jobs/{job_id}", cancel_job)
     app.router.add_post("/v1/images/generations", openai_generate)
+    app.router.add_post("/v1/images/edits", openai_edit)
