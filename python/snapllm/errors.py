@@ -208,6 +208,9 @@ _AT_FAULT = re.compile(
     re.DOTALL,
 )
 
+# The model's own file was read before, also where it is the one that was given for both.
+_NO_PROJECTOR = "it is not a projector (mmproj) file"
+
 _NO_FILE = "Model file not found: "
 _NUMBERS = {os.strerror(number): number for number in errno.errorcode}
 
@@ -226,6 +229,8 @@ def from_status(code: str, message: str) -> SnapLLMError:
     if code == ModelFileNotFoundError.code and message.startswith(_NO_FILE):
         return _no_file(message)
     error = _BY_CODE.get(code, SnapLLMError)(message)
+    if isinstance(error, InvalidModelError) and message.endswith(_NO_PROJECTOR):
+        error.param = "mmproj_path"
     named = _AT_FAULT.match(message)
     if named is not None and isinstance(error, InvalidRequestError):
         param = named[named.lastindex or 0]
