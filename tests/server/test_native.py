@@ -52,6 +52,18 @@ def test_a_raw_prompt_is_continued_without_the_template(server: Server) -> None:
     )
 
 
+@pytest.mark.parametrize("given", [{"system": "Be brief."}, {"thinking": True}])
+def test_a_raw_prompt_has_no_place_for_a_system_prompt_or_thoughts(
+    server: Server, given: dict[str, object]
+) -> None:
+    raw = {"raw": True, "max_tokens": 2}
+    for path, prompt in (("", {"prompt": "x"}), ("/batch", {"prompts": ["x"]})):
+        status, answer, _ = server.request("POST", f"/api/v1/generate{path}", prompt | raw | given)
+        assert (status, answer["error"]["param"]) == (400, *given)
+        none = {"system": "", "thinking": False}
+        assert server.post(f"/api/v1/generate{path}", prompt | raw | none)["status"] == "success"
+
+
 def test_a_request_without_a_model_goes_to_the_active_one(server: Server) -> None:
     body = {"prompt": "Hello", "max_tokens": 2}
     assert server.post("/api/v1/generate", body)["model"] == "llama"

@@ -141,6 +141,10 @@ def parse_batch(body: bytes) -> list[ChatRequest | CompletionRequest]:
 def _request(wire: SamplingFields, prompt: str) -> ChatRequest | CompletionRequest:
     if not wire.raw:
         return chat_of(wire, prompt)
+    # Without the template there is no place for either, and nobody would see it missing.
+    for field in ("system", "thinking"):
+        if getattr(wire, field):
+            raise InvalidRequestError(f"{field}: a raw prompt is all the model sees", param=field)
     return CompletionRequest(
         prompt=prompt,
         model=wire.model_name(),
