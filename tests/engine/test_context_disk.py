@@ -160,3 +160,14 @@ def test_a_workspace_that_cannot_be_made_says_why() -> None:
     with pytest.raises(snapllm.StorageError, match=r"cannot make /proc/nowhere: ") as error:
         snapllm.Engine(workspace="/proc/nowhere")
     assert "lock" not in str(error.value)
+
+
+def test_files_of_a_workspace_are_read_by_their_owner_only(
+    tmp_path: Path, llama_path: Path
+) -> None:
+    with snapllm.Engine(num_threads=1, workspace=tmp_path / "w") as engine:
+        engine.load(llama_path, "m")
+        engine.contexts.ingest("The key is under the mat. " * 20, "m", name="secret")
+    files = [path for path in (tmp_path / "w").rglob("*") if path.is_file()]
+    assert {".json", ".kv"} <= {path.suffix for path in files}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}

@@ -110,6 +110,9 @@ class _File(msgspec.Struct, frozen=True):
     record: msgspec.Raw
 
 
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+_OWNER_ONLY = 0o600
+"""As the store has its files: a document is nobody else's on the machine."""
 _file_decoder = msgspec.json.Decoder(_File)
 _record_decoder = msgspec.json.Decoder(ContextRecord)
 
@@ -126,7 +129,7 @@ def write_record(folder: Path, record: ContextRecord) -> None:
     scratch = path.with_suffix(".tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
+        with os.fdopen(os.open(scratch, _FLAGS, _OWNER_ONLY), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
