@@ -254,6 +254,8 @@ def test_a_load_that_is_refused_names_the_field_at_fault(
     seeing = {"model_id": "m", "file_path": llama, "mmproj_path": missing}
     assert refusal(**seeing) == ("file_not_found", "mmproj_path")
     assert refusal(**seeing | {"mmproj_path": llama}) == ("invalid_model", "mmproj_path")
+    loras = {"model_id": "m", "file_path": llama, "lora_dir": str(tmp_path)}
+    assert refusal(**loras) == ("invalid_request", "lora_dir")
     drawing = {"model_id": "m", "file_path": str(image_files["diffusion_model"])}
     assert refusal(**drawing, vae_path=missing) == ("file_not_found", "vae_path")
     assert refusal(**drawing, llm_path=".") == ("invalid_model", "llm_path")

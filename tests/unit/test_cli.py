@@ -57,6 +57,7 @@ from snapllm.server.run import StartupError, address_of, default_workspaces, ser
         ("image x --cfg-scale nan", "--cfg-scale: expected a number from 0 to 100"),
         ("image x --strength 2", "--strength: expected a number from 0 to 1"),
         ("image x --seed -2", "--seed: expected a number from -1 to"),
+        ("serve --port ²", "--port: expected a port from 0 to 65535"),
         ("run x --max-tokens 0", "--max-tokens: expected a number from 1 to"),
         ("run x --temperature inf", "--temperature: expected a number from 0 to 2"),
         ("image x -o nowhere/a.png", "--output: there is no folder 'nowhere'"),
@@ -87,6 +88,9 @@ def test_arguments_that_cannot_be_are_named(
         ("--part y.vae={file}", "--part y: no --model has this id"),
         ("--lora-dir y={file}", "--lora-dir y: no --model has this id"),
         ("--model x={file} --alias a=x --alias a=y", "--alias a: it is given twice"),
+        ("--model x={file} --mmproj x={file} --mmproj x={file}", "--mmproj x: it is given twice"),
+        ("--model x={file} --part x.vae={file} --part x.vae={file}", "--part x.vae: it is given"),
+        ("--model x={file} --lora-dir x=. --lora-dir x=/", "--lora-dir x: it is given twice"),
         ("--model x=m/\udcff", "--model x=m/\\udcff: not UTF-8"),
         ("--model x={file} --lora-dir x=m\udcff", "--lora-dir x=m\\udcff: not UTF-8"),
         ("--model \udcff={file}", "model: '\\udcff' is not UTF-8"),
@@ -242,6 +246,16 @@ def test_an_engine_that_cannot_be_made_is_a_reason_not_to_start(tmp_path: Path) 
     ):
         with pytest.raises(StartupError, match="num_threads"):
             asyncio.run(serve(config))
+
+
+def test_loras_of_a_model_that_takes_none_are_refused_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    config = ServerConfig(
+        port=0, persist=False, models=(("x", Path("no.gguf")),), lora_dirs=(("x", tmp_path),)
+    )
+    with pytest.raises(StartupError, match="model x: lora_dir: only an image model has it"):
+        asyncio.run(serve(config))
 
 
 @pytest.mark.parametrize(

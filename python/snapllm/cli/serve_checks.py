@@ -33,10 +33,20 @@ def _of_ids(options: argparse.Namespace) -> str:
         for model_id in ids:
             if model_id not in names:
                 return f"{option} {model_id}: no --model has this id"
-    aliases = [name for name, _ in options.alias]
-    for name in aliases:
-        if aliases.count(name) > 1:
-            return f"--alias {name}: it is given twice"
+    return _of_repetitions(options)
+
+
+def _of_repetitions(options: argparse.Namespace) -> str:
+    # Only one of two could be meant, and nobody would see which.
+    for option, given in (
+        ("--mmproj", [model_id for model_id, _ in options.mmproj]),
+        ("--part", [f"{model_id}.{part}" for model_id, part, _ in options.part]),
+        ("--lora-dir", [model_id for model_id, _ in options.lora_dir]),
+        ("--alias", [name for name, _ in options.alias]),
+    ):
+        for name in given:
+            if given.count(name) > 1:
+                return f"{option} {name}: it is given twice"
     return ""
 
 

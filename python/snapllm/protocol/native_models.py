@@ -148,7 +148,12 @@ def load_options(request: LoadRequest, defaults: LoadOptions) -> LoadOptions:
     Args:
         request: The request.
         defaults: Those of what it does not say.
+
+    Raises:
+        InvalidRequestError: LoRAs are given, which only image models take.
     """
+    if request.lora_dir:
+        raise InvalidRequestError("lora_dir: only an image model has it", param="lora_dir")
     options = LoadOptions(**defaults)
     # What is given goes with what is given: a default that might not go with it is none.
     if request.kv_cells is not None:

@@ -49,8 +49,8 @@ async def serve(config: ServerConfig) -> None:
     A second SIGTERM or SIGINT ends the process at once.
 
     Raises:
-        StartupError: The engine cannot be made, the address cannot be had, or a model
-            cannot be loaded.
+        StartupError: The engine cannot be made, the address cannot be had, a model
+            cannot be loaded, or an option is none of its kind.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -203,10 +203,15 @@ def _with_demo(config: ServerConfig) -> ServerConfig:
 
 
 def _coming_models(config: ServerConfig) -> list[ComingModel]:
-    """The models of the command line, as far as a look at their files tells."""
+    """The models of the command line, as far as a look at their files tells.
+
+    Raises:
+        StartupError: LoRAs are given for one that takes none.
+    """
     with_parts = {owner for owner, _, _ in config.parts}
     with_projector = {owner for owner, _ in config.projectors}
-    return [
+    with_loras = {owner for owner, _ in config.lora_dirs}
+    coming = [
         coming_model(
             model_id,
             path,
@@ -215,6 +220,10 @@ def _coming_models(config: ServerConfig) -> list[ComingModel]:
         )
         for model_id, path in config.models
     ]
+    for model in coming:
+        if model.id in with_loras and not model.is_image_model:
+            raise StartupError(f"model {model.id}: lora_dir: only an image model has it")
+    return coming
 
 
 async def _load_models(engine: Engine, state: ServerState, config: ServerConfig) -> None:
