@@ -226,6 +226,7 @@ void Engine::Impl::close() {
   residency_.set_external_holder(nullptr);
   const std::lock_guard no_prefix_call(prefix_calls_);
   store_->flush();
+  store_->clear_ram();  // whoever holds the engine may go on holding it
   workspace_lock_.reset();
 }
 

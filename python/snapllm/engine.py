@@ -403,8 +403,8 @@ class Engine(_lifetime.ClosedAtExit):
         return self._runner.core.stats()
 
     def close(self, drain_timeout_s: float = 0.0) -> None:
-        """Ends the engine; requests and contexts raise `EngineClosedError` from now on, and so
-        do those that it cuts off.
+        """Ends the engine and frees its memory; requests and contexts raise `EngineClosedError`
+        from now on, and so do those that it cuts off.
 
         Ctrl-C ends the waiting and then the engine. On the thread of an event loop no embedding
         or image of that loop can finish meanwhile: call it by `asyncio.to_thread` there.

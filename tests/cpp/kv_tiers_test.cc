@@ -47,6 +47,24 @@ TEST(kv_tiers, what_is_pinned_may_exceed_the_disk_and_survives_a_restart) {
   CHECK_EQ(f.match(tokens_of(100, 300)), 0);
 }
 
+TEST(kv_tiers, at_the_end_ram_is_free_and_what_is_on_disk_stays_there) {
+  Fixture f;
+  const Tokens tokens = tokens_of(1, 300);
+  f.save(tokens);
+  f.store->flush();
+  f.store->clear_ram();
+  CHECK_EQ(f.store->ram_bytes(), 0U);
+  f.reopen();
+  CHECK_EQ(f.match(tokens), 300);
+
+  Fixture without_disk(1 << 20, 0, "");
+  without_disk.store->pin(scope_of(), tokens);
+  without_disk.save(tokens);
+  without_disk.store->clear_ram();
+  CHECK_EQ(without_disk.store->ram_bytes(), 0U);
+  CHECK_EQ(without_disk.match(tokens), 0);
+}
+
 TEST(kv_tiers, what_requests_hold_while_they_wait_is_within_the_bound_of_ram) {
   constexpr uint64_t kBytes = 300 * sizeof(Hash128);
   Fixture f(3 * kBytes);

@@ -139,6 +139,26 @@ def test_ctrl_c_ends_the_wait_for_contexts_and_then_the_engine(long_path: Path) 
 
 
 @pytest.mark.usefixtures("without_gc")
+@pytest.mark.parametrize("has_workspace", [True, False])
+def test_an_engine_that_is_closed_holds_no_memory_however_long_it_is_held(
+    llama_path: Path, tmp_path: Path, has_workspace: bool
+) -> None:
+    """As behind a block, where the names of it and of its models go on."""
+    workspace = tmp_path if has_workspace else None
+    with snapllm.Engine(num_threads=1, workspace=workspace) as engine:
+        model = engine.load(llama_path, "m", context_size=1024)
+        engine.contexts.ingest("A document. " * 20, "m")
+        model.chat("Hello " * 20, max_tokens=20)
+        assert engine.stats().kv_store.ram_bytes > 0
+    stats = engine.stats()
+    assert (stats.kv_store.ram_bytes, stats.memory.used_bytes) == (0, 0)
+    if has_workspace:
+        with snapllm.Engine(num_threads=1, workspace=workspace) as engine:
+            engine.load(llama_path, "m", context_size=1024)
+            [view] = engine.contexts.list()
+            assert engine.contexts.query(view.record.id, "Why?", max_tokens=2).cache_hit
+
+
 def test_an_engine_that_is_dropped_leaves_its_workspace_at_once(
     llama_path: Path, tmp_path: Path
 ) -> None:

@@ -112,7 +112,8 @@ class Engine {
   // Refuses what is new (kClosed) from now on and waits up to `timeout_ms` for what runs.
   // Returns whether nothing runs any more. `close` is still to be called.
   bool drain(int64_t timeout_ms);
-  // Ends what runs (kClosed) and unloads everything. Later calls fail with kClosed.
+  // Ends what runs (kClosed), unloads everything and frees the KV in RAM. Later calls fail with
+  // kClosed.
   void close();
   // In a forked child, where the engine's threads are not and its mutexes may be held for ever:
   // later calls fail with kClosed, or find nothing, at once, and the engine must not be

@@ -333,6 +333,18 @@ void KvStore::bound_ram(uint64_t bytes) {
   trim_ram();
 }
 
+void KvStore::clear_ram() {
+  std::lock_guard lock(mutex_);
+  const std::vector<StoredPiece*> pieces(in_ram_.begin(), in_ram_.end());
+  for (StoredPiece* piece : pieces) {
+    if (piece->on_disk) {
+      clear_state(*piece);
+    } else if (!piece->is_writing()) {
+      forget(*piece);
+    }
+  }
+}
+
 KvStoreStats KvStore::stats() const {
   std::lock_guard lock(mutex_);
   KvStoreStats stats = stats_;

@@ -130,6 +130,8 @@ class KvStore {
   // Lowers the bound of the warm tier, or raises it up to the options' again; an eighth of
   // that always stays, since everything is stored by way of RAM.
   void bound_ram(uint64_t bytes);
+  // Empties the warm tier but for what is still being written; for the end, when nothing is.
+  void clear_ram();
   KvStoreStats stats() const;
   // Waits for all writes, and for the removals that the end of a write leads to.
   void flush() {
