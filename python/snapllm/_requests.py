@@ -92,14 +92,14 @@ def chat_request(
     json_schema = _json_schema(rest.pop("json_schema", ""))
     wanted = rest.pop("continue_final_message", None)
     if wanted is not None:
-        wanted = convert(wanted, bool, "continue_final_message")
+        wanted = convert(plain_number(wanted), bool, "continue_final_message")
     return ChatRequest(
         model=model,
         messages=parsed,
         tools=offered,
         tool_choice=mode,
         parallel_tool_calls=convert(
-            rest.pop("parallel_tool_calls", True), bool, "parallel_tool_calls"
+            plain_number(rest.pop("parallel_tool_calls", True)), bool, "parallel_tool_calls"
         ),
         continue_final_message=continues(parsed, wanted, mode, json_schema),
         thinking=thinking,
@@ -205,7 +205,7 @@ def _common(rest: dict[str, Any], *, may_be_none: bool = False) -> dict[str, Any
         "max_tokens": UNLIMITED
         if max_tokens is None
         else convert(max_tokens, _MaxTokensOrNone if may_be_none else MaxTokens, "max_tokens"),
-        "reuse_prefix": convert(rest.pop("reuse_prefix", True), bool, "reuse_prefix"),
+        "reuse_prefix": convert(plain_number(rest.pop("reuse_prefix", True)), bool, "reuse_prefix"),
         "stop": convert(stop, StopSequences, "stop"),
     }
 
@@ -238,7 +238,8 @@ def _tool_choice(tools: list[Tool], choice: object) -> tuple[list[Tool], ToolMod
     return offer_tools(tools, "one", [choice])
 
 
-def _thinking(value: bool | int) -> tuple[bool, int]:
+def _thinking(given: object) -> tuple[bool, int]:
+    value = plain_number(given)
     if isinstance(value, bool):
         return value, UNLIMITED
     budget = convert(value, int, "thinking")

@@ -152,7 +152,7 @@ class Model:
             QueueFullError: Too many requests wait for this model.
             GenerationFailedError: The model failed while computing.
         """
-        stream = convert(stream, bool, "stream")
+        stream = convert(plain_number(stream), bool, "stream")
         chunks = self._runner.completion(
             completion_request(self.id, prompt, options), stream=stream
         )
@@ -200,7 +200,7 @@ class Model:
             QueueFullError: Too many requests wait for this model.
             GenerationFailedError: The model failed while computing.
         """
-        stream = convert(stream, bool, "stream")
+        stream = convert(plain_number(stream), bool, "stream")
         events = self._runner.chat(chat_request(self.id, messages, options), stream=stream)
         return events if stream else fold_chat(events)
 

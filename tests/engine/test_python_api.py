@@ -160,3 +160,10 @@ def test_truth_values_of_numpy_are_pythons(demo: snapllm.Model) -> None:
         )
     answer = demo.generate("Hello", max_tokens=2, ignore_eos=np.bool_(True))
     assert len(answer.tokens) == 2
+    untyped: Any = demo
+    options = dict.fromkeys(("reuse_prefix", "parallel_tool_calls", "thinking"), np.bool_(True))
+    options["continue_final_message"] = np.bool_(False)
+    [*_, finish] = untyped.chat("Hello", stream=np.bool_(True), max_tokens=9, **options)
+    assert finish.usage.num_reasoning_tokens > 0
+    answer = untyped.chat("What is 2+2?", thinking=np.int64(3), temperature=0)
+    assert answer.usage.num_reasoning_tokens == 3
