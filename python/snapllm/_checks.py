@@ -14,6 +14,7 @@ from typing import Any, SupportsIndex, TypeVar
 
 import msgspec
 
+from snapllm._base64 import is_data_url
 from snapllm._numbers import TokenId, Tokens
 from snapllm.errors import InvalidRequestError
 
@@ -203,11 +204,22 @@ def as_images(value: object, field: str) -> list[Any]:
     # Arrays and Pillow's images. Of an array, three dimensions are one picture's.
     is_pixels = hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 2) in (2, 3)
     is_file = isinstance(value, str | PathLike | bytes | bytearray | memoryview)
-    pictures = [value] if is_pixels or is_file else as_list(value, field)
-    return [
-        path_text(each, f"{field}[{i}]") if isinstance(each, str | PathLike) else each
-        for i, each in enumerate(pictures)
-    ]
+    # An open file could be gone through, but its lines are no pictures: it is refused as one.
+    is_open_file = hasattr(value, "read")
+    pictures = [value] if is_pixels or is_file or is_open_file else as_list(value, field)
+    return [_absolute(each, f"{field}[{i}]") for i, each in enumerate(pictures)]
+
+
+def _absolute(picture: object, field: str) -> object:
+    if not isinstance(picture, str | PathLike):
+        return picture
+    if isinstance(picture, str) and is_data_url(picture):  # an error of a path shows all of it
+        raise InvalidRequestError(
+            f"{field}: a data URL is no path: give its bytes, or a part of type image_url in the "
+            "messages",
+            param=field,
+        )
+    return path_text(picture, field)
 
 
 def as_dict(value: object, field: str) -> dict[Any, Any]:

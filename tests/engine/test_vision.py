@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 from collections.abc import Iterator
@@ -249,6 +250,19 @@ def test_what_is_no_image_is_refused(seeing: snapllm.Engine, source: object) -> 
     with pytest.raises(snapllm.InvalidRequestError) as caught:
         ask(seeing.model("mlp"), source)  # type: ignore[arg-type]
     assert caught.value.param == "images[0]"
+
+
+def test_an_open_file_or_a_data_url_is_refused_as_what_it_is(seeing: snapllm.Engine) -> None:
+    model: Any = seeing.model("mlp")
+    for source, message in (
+        (io.BytesIO(b"line\nline\n"), "not BytesIO"),
+        ("data:image/png;base64," + "A" * 10_000, "a data URL is no path"),
+    ):
+        for images in (source, [source]):
+            with pytest.raises(snapllm.InvalidRequestError, match=message) as caught:
+                model.chat("What is this?", images=images)
+            assert caught.value.param == "images[0]"
+            assert len(str(caught.value)) < 200
 
 
 def test_a_model_without_eyes_refuses_images(files: dict[str, tuple[Path, Path]]) -> None:
