@@ -154,15 +154,24 @@ def check_path(path: str | PathLike[str], field: str) -> str:
     return text
 
 
+def file_path(path: str | PathLike[str]) -> str:
+    """`path_text` of a file, which is not empty: that would be the current folder.
+
+    Raises:
+        InvalidRequestError: As `path_text`, or it is empty.
+    """
+    if not (text := path_text(path, "path")):
+        raise InvalidRequestError("path must not be empty", param="path")
+    return text
+
+
 def check_model_path(path: str | PathLike[str]) -> str:
     """`check_path` of a model's file, which is not empty.
 
     Raises:
         InvalidRequestError: As `check_path`, or it is empty.
     """
-    if not (text := check_path(path, "path")):
-        raise InvalidRequestError("path must not be empty", param="path")
-    return text
+    return check_path(file_path(path), "path")
 
 
 def check_host(host: str, field: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -130,6 +132,24 @@ def test_what_is_damaged_is_refused(exported: Path, tmp_path: Path, llama_path: 
             engine.contexts.import_file(exported)
             engine.contexts.export_file("handbook", tmp_path / "none" / "c")
         assert not list(tmp_path.glob("**/*.tmp"))
+
+
+def test_an_export_goes_into_a_pipe_and_leaves_links(
+    exported: Path, tmp_path: Path, llama_path: Path
+) -> None:
+    """A device, too, is written into: the superuser's would be replaced otherwise."""
+    pipe, link, longest = tmp_path / "pipe", tmp_path / "link", tmp_path / ("é" * 127)
+    os.mkfifo(pipe)
+    (tmp_path / "target").write_bytes(b"before")
+    link.symlink_to(tmp_path / "target")
+    with open_engine(llama_path) as engine, ThreadPoolExecutor(1) as reader:
+        engine.contexts.import_file(exported)
+        piped = reader.submit(pipe.read_bytes)
+        sizes = [engine.contexts.export_file("handbook", path) for path in (pipe, link, longest)]
+        assert sizes == [len(piped.result())] * 3
+        assert pipe.is_fifo() and link.is_symlink()
+        assert engine.contexts.import_file(tmp_path / "target").num_cached_tokens
+    assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*"))
 
 
 def test_an_exported_context_is_all_in_its_file(exported: Path) -> None:

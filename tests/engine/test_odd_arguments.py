@@ -196,6 +196,15 @@ def test_an_empty_path_is_the_fault_of_the_path(engine: snapllm.Engine) -> None:
             with pytest.raises(snapllm.InvalidRequestError, match="must not be empty") as error:
                 load(*arguments)
             assert error.value.param == "path"
+    engine.contexts.ingest("A document.", "llama", name="no-path")
+    for call in (
+        lambda: engine.contexts.export_file("no-path", ""),
+        lambda: engine.contexts.import_file(""),
+    ):
+        with pytest.raises(snapllm.InvalidRequestError, match="must not be empty") as error:
+            call()
+        assert error.value.param == "path"
+    engine.contexts.delete("no-path")
 
 
 def test_progress_is_a_function_or_whether_to_show_it() -> None:

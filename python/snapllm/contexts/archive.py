@@ -91,7 +91,7 @@ _header_decoder = msgspec.json.Decoder(_Header)
 
 
 def write_archive(path: Path, record: ContextRecord, states: Sequence[bytes]) -> int:
-    """Writes the file whole or not at all.
+    """Writes the file whole or not at all; what is for a device or a pipe goes into it.
 
     Returns:
         Its size in bytes.
@@ -101,20 +101,31 @@ def write_archive(path: Path, record: ContextRecord, states: Sequence[bytes]) ->
     """
     header = msgspec.json.encode(_Header(VERSION, record, [len(state) for state in states]))
     head = MAGIC + len(header).to_bytes(8, "little") + header
-    digest = hashlib.sha256(head)
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with scratch.open("wb") as file:
-            file.write(head)
-            for state in states:
-                digest.update(state)
-                file.write(state)
-            file.write(digest.digest())
-        scratch.replace(path)
-        return path.stat().st_size
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+        target = path.resolve()  # a link stays one
+        if target.exists() and not target.is_file():
+            with target.open("wb") as file:
+                return _write(file, head, states)
+        scratch = target.with_name(f".{secrets.token_hex(8)}.tmp")  # however long its own
+        try:
+            with scratch.open("wb") as file:
+                num_bytes = _write(file, head, states)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # the latter for links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"cannot write {path}: {reason}") from None
+    return num_bytes
+
+
+def _write(file: BinaryIO, head: bytes, states: Sequence[bytes]) -> int:
+    digest = hashlib.sha256()
+    num_bytes = 0
+    for piece in (head, *states):
+        digest.update(piece)
+        num_bytes += file.write(piece)
+    return num_bytes + file.write(digest.digest())
 
 
 def read_archive(path: Path) -> Archive:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from typing_extensions import Unpack
 
-from snapllm._checks import check_text, path_text
+from snapllm._checks import check_text, file_path
 from snapllm._readers import fold_chat
 from snapllm._runner import Runner
 from snapllm.contexts.archive import read_archive, write_archive
@@ -213,7 +213,7 @@ class ContextManager:
             ContextNotFoundError: There is no such context.
             StorageError: The file cannot be written.
         """
-        file = path_text(path, "path")
+        file = file_path(path)
         context_id = self._find(reference, cache_namespace).id
         with self._gate.working(), self._keeper.lock_of(context_id):
             record = self._find(context_id, cache_namespace)
@@ -254,7 +254,7 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         start = time.perf_counter()
-        file = path_text(path, "path")
+        file = file_path(path)
         with self._gate.working():
             archive = read_archive(Path(file))
             old = archive.record
