@@ -76,6 +76,11 @@ def check_text(text: object, field: str) -> str:
     return text
 
 
+def plain_text(text: object, field: str) -> str:
+    """`check_text`; of a subclass, as NumPy's, as Python's own text."""
+    return str.__str__(check_text(text, field))
+
+
 def check_grammar(grammar: object) -> str:
     """The grammar, where llama.cpp reads all of it: a NUL would be its end.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,26 @@ def test_texts_of_other_types_are_texts(demo: Any) -> None:
         tools = [{"type": "function", "function": function}]
         assert demo.chat(told, tools=tools, max_tokens=1).usage.num_prompt_tokens > 0
         assert demo.chat("Go", json_schema=kind('{"type": "integer"}'), max_tokens=8).content
+
+
+def test_a_context_is_kept_by_what_other_types_of_text_and_number_say(tmp_path: Path) -> None:
+    class Text(str):
+        def __str__(self) -> str:
+            return "other"
+
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        engine.load_demo(mmproj_path="", context_size=512)
+        untyped: Any = engine.contexts
+        for kind in (Text, np.str_):
+            options = {"cache_namespace": kind("n"), "ttl_seconds": np.int64(60)}
+            untyped.ingest(kind("A document."), kind("demo"), name=kind("a"), **options)
+            untyped.fork(kind("a"), name=kind("b"), cache_namespace=kind("n"))
+            untyped.append(kind("b"), kind("More."), cache_namespace=kind("n"))
+        kept = [view.record for view in engine.contexts.list(cache_namespace="n")]
+    assert [record.name for record in kept] == ["a", "b"] * 2
+    assert {type(text) for each in kept for text in (each.name, each.model_id)} == {str}
+    with snapllm.Engine(num_threads=1, workspace=tmp_path) as engine:
+        assert [view.record for view in engine.contexts.list(cache_namespace="n")] == kept
 
 
 def test_what_is_in_a_history_is_json(demo: Any) -> None:

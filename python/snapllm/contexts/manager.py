@@ -24,7 +24,7 @@ from snapllm.contexts.expiry import ExpiryTimer
 from snapllm.contexts.keeper import KvKeeper, Progress
 from snapllm.contexts.prompt import DocumentPrompt, appended, document_prompt, make_document
 from snapllm.contexts.questions import Questions
-from snapllm.contexts.record import ContextRecord, check_fields
+from snapllm.contexts.record import ContextRecord, RecordFields, record_fields
 from snapllm.contexts.transfer import TransferFolder
 from snapllm.contexts.views import ContextStats, ContextView, QueryResult, Tier
 from snapllm.conversation import ContentPart
@@ -124,33 +124,28 @@ class ContextManager:
             StorageError: The workspace cannot be written.
         """
         document = make_document(content, images)
-        check_fields(name, ttl_seconds, model_id, cache_namespace)
+        fields = record_fields(name, ttl_seconds, model_id, cache_namespace)
         with self._gate.working():
-            record, prompt = self._new(document, model_id, name, ttl_seconds, cache_namespace)
+            record, prompt = self._new(document, fields)
             return self._add(record, prompt, progress, cancellation=cancellation)
 
     def _new(
-        self,
-        document: str | list[ContentPart],
-        model_id: str,
-        name: str | None,
-        ttl_seconds: int | None,
-        cache_namespace: str,
+        self, document: str | list[ContentPart], fields: RecordFields
     ) -> tuple[ContextRecord, DocumentPrompt]:
         context_id = f"ctx_{secrets.token_hex(6)}"
-        info = self._core.model_info(model_id)
+        info = self._core.model_info(fields.model_id)
         prompt = document_prompt(self._core, info.id, document)
         record = ContextRecord(
             id=context_id,
-            name=name or context_id,
+            name=fields.name or context_id,
             model_id=info.id,
             content=document,
             tokens=prompt.tokens,
             fingerprint=info.fingerprint,
             kv_kind=info.kv_kind,
             created_at=time.time(),  # until it is kept
-            ttl_seconds=ttl_seconds,
-            cache_namespace=cache_namespace,
+            ttl_seconds=fields.ttl_seconds,
+            cache_namespace=fields.cache_namespace,
         )
         return record, prompt
 
@@ -187,7 +182,7 @@ class ContextManager:
         cancellation: Cancellation | None = None,
     ) -> ContextView:
         """A second context of the same document, which lives and grows on its own."""
-        check_fields(name, ttl_seconds)
+        fields = record_fields(name, ttl_seconds)
         context_id = f"ctx_{secrets.token_hex(6)}"
         with self._gate.working():
             old = self._find(reference, cache_namespace)
@@ -196,8 +191,8 @@ class ContextManager:
             record = msgspec.structs.replace(
                 old.computed_by(info, prompt.tokens),
                 id=context_id,
-                name=name or context_id,
-                ttl_seconds=ttl_seconds,
+                name=fields.name or context_id,
+                ttl_seconds=fields.ttl_seconds,
             )
             return self._add(record, prompt, cancellation=cancellation)
 
@@ -258,17 +253,17 @@ class ContextManager:
         with self._gate.working():
             archive = read_archive(Path(file))
             old = archive.record
-            check_fields(name or old.name, ttl_seconds, model_id, cache_namespace)
-            info = self._core.model_info(model_id or old.model_id)
+            fields = record_fields(name or old.name, ttl_seconds, model_id, cache_namespace)
+            info = self._core.model_info(fields.model_id or old.model_id)
             prompt = document_prompt(self._core, info.id, old.content)
             computed = old.computed_by(info, prompt.tokens)
             record = msgspec.structs.replace(
                 computed,
                 id=f"ctx_{secrets.token_hex(6)}",
-                name=name or old.name,
+                name=fields.name,
                 model_id=info.id,
-                ttl_seconds=ttl_seconds,
-                cache_namespace=cache_namespace,
+                ttl_seconds=fields.ttl_seconds,
+                cache_namespace=fields.cache_namespace,
             )
             has_states = computed == old and archive.may_be_of(info)
             states = archive.read_states() if has_states else ()

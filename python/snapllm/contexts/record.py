@@ -8,12 +8,12 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
 from snapllm import _core
-from snapllm._checks import check_text, convert
+from snapllm._checks import convert, plain_number, plain_text
 from snapllm.conversation import ContentPart
 from snapllm.errors import InvalidRequestError, StorageError
 
@@ -29,18 +29,36 @@ _NO_NAMES = {".", "..", "stats", "ingest", "import"}
 for its own."""
 
 
-def check_fields(
+class RecordFields(NamedTuple):
+    """What a caller says of a context, besides its document."""
+
+    name: str
+    """Empty = none is given."""
+    ttl_seconds: int | None
+    model_id: str
+    cache_namespace: str
+
+
+def record_fields(
     name: str | None, ttl_seconds: int | None, model_id: str = "", cache_namespace: str = ""
-) -> None:
-    """Raises `InvalidRequestError` for what a record cannot hold."""
+) -> RecordFields:
+    """What is given, as Python's own texts and numbers: JSON has no others.
+
+    Raises:
+        InvalidRequestError: A record cannot hold it.
+    """
     if name is not None:
-        check_text(convert(name, ContextName, "name"), "name")
+        name = plain_text(convert(name, ContextName, "name"), "name")
     if name in _NO_NAMES:
         raise InvalidRequestError(f"name must not be {name!r}", param="name")
     if ttl_seconds is not None:
-        convert(ttl_seconds, TtlSeconds, "ttl_seconds")
-    check_text(model_id, "model_id")
-    check_text(cache_namespace, "cache_namespace")
+        ttl_seconds = convert(plain_number(ttl_seconds), TtlSeconds, "ttl_seconds")
+    return RecordFields(
+        name=name or "",
+        ttl_seconds=ttl_seconds,
+        model_id=plain_text(model_id, "model_id"),
+        cache_namespace=plain_text(cache_namespace, "cache_namespace"),
+    )
 
 
 class ContextRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
