@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from bisect import bisect_right
+from itertools import accumulate
 
 import msgspec
 
@@ -13,8 +15,10 @@ from snapllm._threads import Pool
 from snapllm.errors import InvalidRequestError
 from snapllm.params import EmbeddingRequest
 
-# Inputs handed to the core at once: an abandoned request goes on no longer than these.
-_BATCH = 16
+# Handed to the core at once, one input at least: an abandoned request goes on no longer than these,
+# and so long Ctrl-C waits. The core computes no more tokens in a step.
+_MAX_INPUTS = 16
+_MAX_TOKENS = 2048
 
 
 _OF_INPUT = re.compile(r"input (\d+)(.*)", re.DOTALL)
@@ -51,12 +55,11 @@ class EmbeddingRunner:
     def _run(self, request: EmbeddingRequest, cancelled: threading.Event) -> RawEmbeddings:
         inputs = [self._tokens(request, i) for i in range(len(request.inputs))]
         vectors: list[bytes] = []
-        for first in range(0, len(inputs), _BATCH):
-            if cancelled.is_set():
-                break
+        while len(vectors) < len(inputs) and not cancelled.is_set():
+            first = len(vectors)
             batch = _core.EmbedRequest(
                 model_id=request.model,
-                inputs=inputs[first : first + _BATCH],
+                inputs=_batch(inputs, first),
                 pooling=request.pooling,
                 dimensions=request.dimensions,
             )
@@ -89,6 +92,13 @@ class EmbeddingRunner:
                 return await self._threads.start(self._run, request, cancelled)
         finally:
             cancelled.set()
+
+
+def _batch(inputs: list[list[int]], first: int) -> list[list[int]]:
+    """The inputs from `first` on that are handed to the core together."""
+    some = inputs[first : first + _MAX_INPUTS]
+    num_fitting = bisect_right(list(accumulate(map(len, some))), _MAX_TOKENS)
+    return some[: max(1, num_fitting)]
 
 
 def _named(error: InvalidRequestError, field: str, first: int) -> InvalidRequestError:

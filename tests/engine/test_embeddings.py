@@ -204,6 +204,23 @@ def test_an_input_that_is_embedded_is_running(model: snapllm.Model, engine: snap
     assert stats().num_running == 0
 
 
+def test_a_request_that_is_cancelled_goes_on_for_a_few_tokens_only(llama_path: Path) -> None:
+    """Two of the inputs; a single call with all of them would also have Ctrl-C wait for it."""
+
+    async def leave(model: snapllm.Model, engine: snapllm.Engine) -> None:
+        request = asyncio.create_task(model.aembed([[5] * 1000] * 16))
+        while engine.stats().models[0].num_requests == 0:
+            await asyncio.sleep(0)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    with snapllm.Engine(num_threads=1) as engine:
+        asyncio.run(leave(engine.load(llama_path), engine))
+        [stats] = engine.stats().models
+    assert 2 <= stats.num_requests <= 4
+
+
 def test_asyncio_embeds_many_at_once(model: snapllm.Model) -> None:
     async def run() -> list[snapllm.Embeddings]:
         return await asyncio.gather(*(model.aembed(text) for text in TEXTS * 5))
