@@ -32,6 +32,8 @@ def test_keys_are_required_where_there_are_keys(guarded: Server) -> None:
     assert guarded.get("/health")["status"] == "ok"
     assert guarded.get("/api/hello") == {"message": "hello"}
     assert b" 200 " in _sent_as_it_is(guarded, b"HEAD /api/hello").splitlines()[0]
+    status, _, headers = guarded.request("GET", "/v1/models")
+    assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
     options: dict[str, Any] = {"model": "claude-x", "max_tokens": 3, "messages": HELLO}
     for wrong in ("", "firs", "third"):
         claude = anthropic.Anthropic(base_url=guarded.url, api_key=wrong or "-", max_retries=0)

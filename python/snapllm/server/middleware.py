@@ -52,6 +52,8 @@ def refuse(request: web.Request, error: ApiError) -> web.Response:
     response = json_response(body, error.status)
     if error.status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1: it must be said
     if error.status < 500 and error.status not in (408, 409, 429):
         # Claude Code tries again for minutes what is refused for its key.
         response.headers["x-should-retry"] = "false"
