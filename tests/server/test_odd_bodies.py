@@ -102,10 +102,13 @@ def test_deep_and_large_bodies_are_refused(server: Server) -> None:
     assert (status, answer["error"]["type"]) == (413, "request_too_large")
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(server: Server) -> None:
+@pytest.mark.parametrize("path", ["/v1/messages", "/api/v1/contexts/import?model_id=llama"])
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(
+    server: Server, path: str
+) -> None:
     address = urllib.parse.urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as client:
-        head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n"
         client.sendall(head.encode() + b"{")
         answer = client.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413 "), answer

@@ -19,6 +19,7 @@ from snapllm.protocol.error_codes import (
     encode_error,
 )
 from snapllm.server.cache_reports import Ended, cache_header
+from snapllm.server.context_files import MAX_IMPORT_BYTES
 from snapllm.server.keys import OPTIONS, STATE
 from snapllm.server.log_lines import note_error
 from snapllm.server.request_facts import facts_of
@@ -116,8 +117,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _check_size(request: web.Request) -> None:
     """Refuses a body that says that it is too large, before any of it is read."""
-    limit, num_bytes = request.app[OPTIONS].max_body_bytes, request.content_length or 0
-    if num_bytes > limit and _endpoint(request) != LARGE_BODIES:
+    is_import = _endpoint(request) == LARGE_BODIES
+    limit = MAX_IMPORT_BYTES if is_import else request.app[OPTIONS].max_body_bytes
+    num_bytes = request.content_length or 0
+    if num_bytes > limit:
         raise web.HTTPRequestEntityTooLarge(limit, num_bytes)
 
 
