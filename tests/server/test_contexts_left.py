@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import resource
+import socket
 import threading
 import time
 import urllib.parse
@@ -132,6 +133,21 @@ def test_neither_formatting_nor_the_servers_end_waits_for_contexts(long_path: Pa
     refused = [answer["error"]["code"] for status, answer, _ in answers if status != 200]
     assert len(answers) == 24 and len(refused) >= 16 and set(refused) == {"closed"}
     assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_file_is_no_error(long_server: Server) -> None:
+    address = urllib.parse.urlsplit(long_server.url)
+    head = (
+        f"POST {API}/import?model_id=long HTTP/1.1\r\nHost: x\r\n"
+        "x-request-id: half-a-file\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        client.sendall(head.encode() + b"x" * 5000)
+        time.sleep(0.5)  # so that it is being read
+    assert "status=499" in long_server.line_with("id=half-a-file")
+    long_server.request("GET", "/health", headers={"x-request-id": "after-it"})
+    long_server.line_with("id=after-it")
+    assert not any("Traceback" in line for line in long_server.lines)
 
 
 def test_a_disk_that_is_full_is_explained_to_whoever_imports(tmp_path: Path) -> None:

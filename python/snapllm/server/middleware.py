@@ -102,10 +102,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         # The client left: nobody to answer.
         facts = facts_of(request)
-        if facts.begun is None:
-            raise
+        if facts.begun is None and request.transport is not None:
+            raise  # it was another connection
         facts.has_client_left = True
-        return facts.begun
+        return web.Response() if facts.begun is None else facts.begun
     except Exception:
         explained = ApiError("internal_error", "internal error; see the server's log")
         if facts_of(request).begun is not None:
