@@ -73,9 +73,14 @@ def test_what_is_not_to_be_stored_is_not(demo_client: openai.OpenAI) -> None:
     assert caught.value.param == "input[0]"
 
 
-@pytest.mark.parametrize("field", ["conversation", "background", "prompt"])
+@pytest.mark.parametrize("field", ["conversation", "background", "prompt", "moderation"])
 def test_what_cannot_be_done_is_refused(demo_client: openai.OpenAI, field: str) -> None:
-    value: Any = {"conversation": "conv_1", "background": True, "prompt": {"id": "pmpt_1"}}
+    value: Any = {
+        "conversation": "conv_1",
+        "background": True,
+        "prompt": {"id": "pmpt_1"},
+        "moderation": {"model": "omni-moderation-latest"},
+    }
     with pytest.raises(openai.BadRequestError) as caught:
         demo_client.responses.create(input="x", extra_body={field: value[field]}, **OPTIONS)
     assert caught.value.param == field

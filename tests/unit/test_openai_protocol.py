@@ -122,6 +122,7 @@ def test_an_image_may_come_with_a_detail(detail: str) -> None:
         ({"modalities": ["audio"]}, "modalities"),
         ({"audio": {"voice": "a"}}, "audio"),
         ({"web_search_options": {}}, "web_search_options"),
+        ({"moderation": {"model": "omni-moderation-latest"}}, "moderation"),
         ({"reasoning_effort": "zzz"}, "reasoning_effort"),
         ({"reasoning_effort": ""}, "reasoning_effort"),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function"),

@@ -143,6 +143,9 @@ def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
     if wire.web_search_options is not None:
         param = "web_search_options"
         raise InvalidRequestError(f"{param}: the server cannot search the web", param=param)
+    if wire.moderation is not None:
+        param = "moderation"
+        raise InvalidRequestError(f"{param}: the server judges no texts", param=param)
     if wire.top_logprobs and not wire.logprobs:
         raise InvalidRequestError("top_logprobs requires logprobs", param="top_logprobs")
 

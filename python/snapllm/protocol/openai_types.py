@@ -189,3 +189,4 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     function_call: Literal["none", "auto"] | NamedTool | None = None
     audio: Any = None
     web_search_options: Any = None
+    moderation: Any = None

@@ -66,7 +66,7 @@ def parse(body: bytes, kept: KeptResponses | None = None, *, default_max_tokens:
         NotFoundError: An item that it refers to is not kept.
     """
     wire = decode_body(body, _decoder)
-    for name in ("background", "prompt"):
+    for name in ("background", "prompt", "moderation"):
         if getattr(wire, name):
             raise InvalidRequestError(f"{name} is not supported", param=name)
     prompt, tools, conversation = _prompt(wire, kept)

@@ -161,6 +161,7 @@ class ResponsesRequest(InputTokensRequest, kw_only=True):
     store: bool | None = None
     prompt: Any = None
     background: bool | None = None
+    moderation: Any = None
     metadata: Metadata | None = None
     # Repeated in the answer only.
     truncation: Literal["auto", "disabled"] | None = None
