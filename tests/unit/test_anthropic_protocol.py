@@ -247,6 +247,13 @@ def test_what_an_answer_cannot_do_without_is_refused(field: dict[str, Any]) -> N
     assert caught.value.param == param
 
 
+def test_a_conversation_that_is_to_be_summarised_is_counted_as_it_is() -> None:
+    counted = anthropic.parse_count(body(compaction={"type": "summarize"})).request
+    assert counted.messages == parse().request.messages
+    with pytest.raises(InvalidRequestError):
+        anthropic.parse_count(body(mcp_servers=[{}]))
+
+
 @pytest.mark.parametrize(("arguments", "shown"), [("{", {}), ("", {}), ('{"a":1}', {"a": 1})])
 def test_a_tool_call_that_was_cut_off_has_no_input(arguments: str, shown: Any) -> None:
     call = ToolCall("1", "look", arguments)

@@ -68,7 +68,7 @@ def parse_count(body: bytes, *, strip_billing: bool = True) -> Parsed:
 
 
 def _parse(wire: MessagesRequest, strip_billing: bool, *, is_answered: bool = True) -> Parsed:
-    refuse_what_is_not_here(wire)
+    refuse_what_is_not_here(wire, is_answered=is_answered)
     conversation = read_conversation(wire, strip_billing=strip_billing)
     tools, mode = offered(wire)
     thinking = wire.thinking is not None and wire.thinking.type != "disabled"

@@ -24,8 +24,13 @@ class ThreadsUnsupportedError(InvalidRequestError):
     code: ClassVar[str] = "thread_unsupported_request"
 
 
-def refuse_what_is_not_here(wire: MessagesRequest) -> None:
+def refuse_what_is_not_here(wire: MessagesRequest, *, is_answered: bool = True) -> None:
     """Refuses the fields that ask for what this server does not have.
+
+    Args:
+        wire: The request.
+        is_answered: Whether it is to be answered, not only counted: a count is that of the
+            conversation as it was sent, at Anthropic as well, so `compaction` changes none.
 
     Raises:
         ThreadsUnsupportedError: `thread` is given.
@@ -38,7 +43,7 @@ def refuse_what_is_not_here(wire: MessagesRequest) -> None:
             param="thread",
         )
     for param, reason in _NOT_HERE.items():
-        if getattr(wire, param):
+        if getattr(wire, param) and (is_answered or param != "compaction"):
             raise InvalidRequestError(f"{param} is not supported: {reason}", param=param)
 
 
