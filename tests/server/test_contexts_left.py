@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import resource
 import socket
 import threading
@@ -148,6 +149,32 @@ def test_a_client_that_leaves_in_the_middle_of_a_file_is_no_error(long_server: S
     long_server.request("GET", "/health", headers={"x-request-id": "after-it"})
     long_server.line_with("id=after-it")
     assert not any("Traceback" in line for line in long_server.lines)
+
+
+def test_a_context_that_is_being_downloaded_is_sent_whole_before_the_server_ends(
+    tmp_path: Path,
+) -> None:
+    server = Server("--workspace", str(tmp_path)).start(1)
+    try:
+        server.post(f"{API}/ingest", {"model_id": "demo", "name": "d", "content": DOCUMENT * 200})
+        address = urllib.parse.urlsplit(server.url)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.connect((address.hostname, address.port))
+            client.sendall(f"GET {API}/d/export HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            head, _, data = client.recv(1 << 12).partition(b"\r\n\r\n")
+            [length] = re.findall(rb"Content-Length: (\d+)", head)
+            assert int(length) > 8 << 20, "all of it is in the buffers on its way"
+            server.process.terminate()
+            server.wait_for_line("shutting down")
+            time.sleep(2.5)  # longer than what has no answer to give is waited for
+            received = len(data)
+            while piece := client.recv(1 << 20):
+                received += len(piece)
+        assert received == int(length)
+        assert server.process.wait(timeout=20) == 0
+    finally:
+        server.kill()
 
 
 def test_a_disk_that_is_full_is_explained_to_whoever_imports(tmp_path: Path) -> None:

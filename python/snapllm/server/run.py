@@ -35,6 +35,9 @@ HEAD_START_S = 2.0
 request on, for large ones it does not keep its clients waiting."""
 
 
+_LOOK_S = 0.02
+"""Between looks at whether files are still under way, when the server ends."""
+
 MAX_WORKSPACES = 8
 """Servers of one user that keep something without being told where."""
 
@@ -89,8 +92,23 @@ async def serve(config: ServerConfig) -> None:
         site.close()
         loads.cancel()
         app[STATE].give_up()
-        await run_apart(engine.close, config.drain_timeout_s)
+        left_s = await _transferred(app[STATE], config.drain_timeout_s)
+        await run_apart(engine.close, left_s)
         await runner.cleanup()
+
+
+async def _transferred(state: ServerState, timeout_s: float) -> float:
+    """Waits for the files that are being sent and received, which the engine knows nothing of.
+
+    Returns:
+        How much of the time is left.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    places = (state.sending, state.receiving)
+    while any(place.num_in or place.num_waiting for place in places) and loop.time() < deadline:
+        await asyncio.sleep(_LOOK_S)
+    return max(0.0, deadline - loop.time())
 
 
 async def _bind(site: Site, config: ServerConfig) -> None:
