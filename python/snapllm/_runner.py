@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import threading
 import weakref
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
@@ -135,6 +136,7 @@ class Runner:
         self.media_policy = MediaPolicy()
         self.resolve: Callable[[ChatRequest], ChatRequest] = lambda request: request
         """Applied to every chat: turns ``model@context`` into the document's chat."""
+        self._submitting = threading.Lock()  # several answers of one request
         self._returning: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, dict[str, asyncio.Future[None]]
         ] = weakref.WeakKeyDictionary()
@@ -295,8 +297,12 @@ class Runner:
             if is_abandoned:
                 raise _Abandoned
             lowered = lower()
-            for core_request in lowered.core_requests(stream=stream):
-                submission.submit(core_request)
+            # One request's answers take their places in the queue before another's do: of several
+            # that do not fit together, the first ones get in. Side by side each took a part of
+            # them, and all were refused.
+            with self._submitting if lowered.n > 1 else contextlib.nullcontext():
+                for core_request in lowered.core_requests(stream=stream):
+                    submission.submit(core_request)
             return lowered
 
         def abandon(task: asyncio.Future[Lowered] | None = None) -> None:

@@ -179,3 +179,28 @@ def test_a_loop_that_is_closed_ends_what_a_thread_submits_for_it(
     go_on.set()
     wait_until(lambda: count(own_engine, "num_cancelled") == 1)
     del task
+
+
+def test_the_answers_of_one_request_take_their_places_together(
+    own_engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side each request would take a part of the last places, and none would get in."""
+    order: list[_pump.Submission] = []
+    submit = _pump.Submission.submit
+
+    def slowly_submit(submission: _pump.Submission, request: Any) -> None:
+        order.append(submission)
+        time.sleep(0.005)
+        submit(submission, request)
+
+    async def run() -> None:
+        request = CompletionRequest(model=own_engine.model().id, prompt="a", n=8, max_tokens=1)
+        start = own_engine.runner.start_completion
+        for answers in await asyncio.gather(*(start(request, stream=False) for _ in range(3))):
+            for answer in answers:
+                await answer.next()
+
+    monkeypatch.setattr(_pump.Submission, "submit", slowly_submit)
+    asyncio.run(run())
+    assert [order.count(submission) for submission in order[::8]] == [8, 8, 8]
+    assert all(len(set(order[first : first + 8])) == 1 for first in range(0, 24, 8))
