@@ -247,6 +247,13 @@ def test_what_an_answer_cannot_do_without_is_refused(field: dict[str, Any]) -> N
     assert caught.value.param == param
 
 
+def test_an_image_of_the_files_api_is_refused_as_such() -> None:
+    image = {"type": "image", "source": {"type": "file", "file_id": "file_1"}}
+    with pytest.raises(InvalidRequestError, match="file's id is not supported") as caught:
+        parse(messages=[{"role": "user", "content": [image]}])
+    assert caught.value.param == "messages[0].content[0].source"
+
+
 def test_a_conversation_that_is_to_be_summarised_is_counted_as_it_is() -> None:
     counted = anthropic.parse_count(body(compaction={"type": "summarize"})).request
     assert counted.messages == parse().request.messages

@@ -299,6 +299,10 @@ def content(part: dict[str, Any]) -> dict[str, Any]:
         (content({"type": "input_text", "text": 5}), "input[0].content[0].text"),
         (content({"type": "input_image"}), "input[0].content[0].image_url"),
         (
+            content({"type": "input_image", "image_url": None, "file_id": "file-1"}),
+            "input[0].content[0].file_id",
+        ),
+        (
             content({"type": "input_image", "image_url": "data:,", "detail": "bogus"}),
             "input[0].content[0].detail",
         ),

@@ -124,6 +124,9 @@ def _image_part(block: Block, where: str) -> ContentPart:
         url = f"data:{source.media_type};base64,{source.data}"
     elif source.type == "url" and source.url:
         url = source.url
+    elif source.type == "file":
+        reason = "a file's id is not supported: give the image itself, as base64"
+        raise InvalidRequestError(f"{name}: {reason}", param=name)
     else:
         raise InvalidRequestError(f"{name} is not an image", param=name)
     return MediaPart("image_url", image_url=url, name=name)

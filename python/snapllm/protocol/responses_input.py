@@ -232,6 +232,10 @@ def _part(form: dict[str, Any], where: str) -> ContentPart:
     part = convert(form, InputPart, where)
     if part.type == "image_url":
         name = f"{where}.image_url"
+        if not part.image_url and form.get("file_id"):
+            name = f"{where}.file_id"
+            reason = "is not supported: give the image itself, as image_url"
+            raise InvalidRequestError(f"{name} {reason}", param=name)
         if not part.image_url:
             raise InvalidRequestError(f"{name} is required", param=name)
         return MediaPart(part.type, image_url=part.image_url, name=name)
