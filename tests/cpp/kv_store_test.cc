@@ -88,6 +88,31 @@ TEST(kv_store, a_difference_before_there_is_enough_to_reuse_has_its_place) {
   }
 }
 
+TEST(kv_store, of_whole_states_too_a_miss_names_the_token_that_was_cached) {
+  Fixture f;
+  const auto scope = scope_of(KvKind::kCheckpoints);
+  const Tokens turn = tokens_of(1, 100);
+  const Tokens answered = turn + tokens_of(2, 60);
+  const auto match = [&](const Tokens& prompt) {
+    const auto max_tokens = static_cast<int32_t>(prompt.size()) - 1;
+    return f.store->match(scope, prompt, max_tokens, Reading::kAll);
+  };
+  CHECK_EQ(match(turn).difference.at, -1);  // nothing is there
+  for (const Tokens& stored : {turn, answered, Tokens(20, 150)}) f.save(stored, scope);
+  for (const int32_t at : {60, 100, 130}) {
+    for (const Token other : {-1, 200}) {  // it stands before them in order, or after them
+      Tokens prompt = answered + tokens_of(3, 40);
+      prompt[static_cast<size_t>(at)] = other;
+      const auto prefix = match(prompt);
+      CHECK_EQ(prefix.num_tokens, at < 100 ? 0 : 100);
+      CHECK_EQ(prefix.difference.at, at);
+      CHECK_EQ(prefix.difference.cached_token, answered[static_cast<size_t>(at)]);
+    }
+  }
+  CHECK_EQ(match(answered + tokens_of(3, 40)).difference.at, -1);
+  CHECK_EQ(match(turn).difference.at, -1);  // what is cached beyond the prompt
+}
+
 TEST(kv_store, namespaces_and_models_share_nothing) {
   Fixture f;
   const Tokens tokens = tokens_of(1, 300);

@@ -191,6 +191,19 @@ def test_a_branch_reuses_what_is_common(tmp_path: Path, architecture: Architectu
             assert use.num_warm_tokens == len(branch) - 1
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "mamba2", "lfm2"])
+def test_where_a_prompt_left_what_was_cached_is_said_for_every_kind_of_model(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    engine, model = open_engine(make_nano_model(tmp_path / "m.gguf", architecture))
+    with engine:
+        first = random_tokens(1, 300)
+        ask(model, first)
+        edited = [*first[:180], (first[180] + 1) % 250, *first[181:]]
+        _, _, _, use = ask(model, edited)
+        assert (use.differs_at, use.cached_token) == (180, first[180])
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "deepseek2"])
 def test_what_is_hot_of_a_stored_prompt_is_forked_and_the_rest_restored(
     tmp_path: Path, architecture: Architecture

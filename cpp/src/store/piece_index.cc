@@ -52,7 +52,7 @@ StoredPiece& PieceIndex::insert(StoredPiece piece) {
   const Hash128 key = piece.id.key;
   auto& slot = pieces_[key];
   slot = std::make_unique<StoredPiece>(std::move(piece));
-  if (slot->id.kind == KvKind::kBlocks) children_[slot->id.parent].insert(slot.get());
+  children_[slot->id.parent].insert(slot.get());
   if (slot->id.kind == KvKind::kCheckpoints) ++checkpoint_ends_[slot->id.parent][slot->id.end];
   return *slot;
 }
@@ -153,11 +153,26 @@ IndexMatch PieceIndex::match_blocks(const StoreScope& scope, std::span<const Tok
   }
 }
 
+StoredPiece& PieceIndex::closest_checkpoint(const Hash128& root,
+                                            std::span<const Token> prompt) const {
+  const Children& all = children_.at(root);
+  const auto after = all.lower_bound(prompt);
+  if (after == all.begin()) return **after;
+  StoredPiece& before = **std::prev(after);
+  if (after == all.end()) return before;
+  // Of two that share as much the one before may end there; the other goes on.
+  const int32_t num_after = common_prefix((*after)->id.tokens, prompt);
+  return num_after >= common_prefix(before.id.tokens, prompt) ? **after : before;
+}
+
 IndexMatch PieceIndex::match_checkpoints(const StoreScope& scope, std::span<const Token> prompt,
                                          int32_t max_tokens) {
   IndexMatch match;
   const auto ends = checkpoint_ends_.find(scope.root);
   if (ends == checkpoint_ends_.end()) return match;
+  StoredPiece& closest = closest_checkpoint(scope.root, prompt);
+  const int32_t num_common = common_prefix(closest.id.tokens, prompt);
+  match.difference = difference_from({&closest, num_common}, closest, 0, prompt);
   std::vector<StoredPiece*> candidates;
   PrefixHash128 keys(prompt.data(), scope.root);
   for (const auto& [end, count] : ends->second) {

@@ -102,9 +102,14 @@ class PieceIndex {
                           std::span<const Token> rest, std::vector<StoredPiece*>& found);
   static void erase_child(ChildrenByParent& all, StoredPiece& piece);
 
-  // Blocks alone: checkpoints are found by their keys.
+  // The root's that shares most with a prompt, whether it is of use to that or not; if it can be,
+  // one that goes on where they part.
+  // REQUIRES: there is one
+  StoredPiece& closest_checkpoint(const Hash128& root, std::span<const Token> prompt) const;
+
+  // Checkpoints are found by their keys; here it is only seen which one a prompt came closest to.
   ChildrenByParent children_;
-  ChildrenByParent children_in_ram_;
+  ChildrenByParent children_in_ram_;  // blocks alone
   // Of each root: how many checkpoints end at a position.
   std::unordered_map<Hash128, std::map<int32_t, int32_t>> checkpoint_ends_;
   std::unordered_map<Hash128, int32_t> pins_;  // by the key of the piece
