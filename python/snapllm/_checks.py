@@ -221,19 +221,21 @@ def as_images(value: object, field: str) -> list[Any]:
     # An open file could be gone through, but its lines are no pictures: it is refused as one.
     is_open_file = hasattr(value, "read")
     pictures = [value] if is_pixels or is_file or is_open_file else as_list(value, field)
-    return [_absolute(each, f"{field}[{i}]") for i, each in enumerate(pictures)]
+    for i, each in enumerate(pictures):
+        check_no_data_url(each, f"{field}[{i}]")
+    return [
+        path_text(each, f"{field}[{i}]") if isinstance(each, str | PathLike) else each
+        for i, each in enumerate(pictures)
+    ]
 
 
-def _absolute(picture: object, field: str) -> object:
-    if not isinstance(picture, str | PathLike):
-        return picture
-    if isinstance(picture, str) and is_data_url(picture):  # an error of a path shows all of it
+def check_no_data_url(picture: object, field: str) -> None:
+    """Raises `InvalidRequestError` for a data URL in a path's place, whose own error would show
+    all of it."""
+    if isinstance(picture, str) and is_data_url(picture):
         raise InvalidRequestError(
-            f"{field}: a data URL is no path: give its bytes, or a part of type image_url in the "
-            "messages",
-            param=field,
+            f"{field}: a data URL is no path: give the bytes that it holds", param=field
         )
-    return path_text(picture, field)
 
 
 def as_dict(value: object, field: str) -> dict[Any, Any]:

@@ -20,6 +20,7 @@ import msgspec
 
 from snapllm import _core
 from snapllm._base64 import MAX_WAV_BYTES, decode_base64, decode_data_url, is_data_url
+from snapllm._checks import check_no_data_url
 from snapllm._jpeg import check_jpeg
 from snapllm.conversation import ContentPart, ImageUrl, MediaPart
 from snapllm.errors import InvalidRequestError
@@ -164,6 +165,7 @@ def load_image(
     """
     from PIL import Image
 
+    check_no_data_url(source, where)
     if isinstance(source, str | PathLike):
         source = _read_file(Path(source), where)
     if isinstance(source, bytes | bytearray | memoryview):

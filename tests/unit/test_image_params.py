@@ -137,6 +137,8 @@ def test_a_picture_is_brought_to_size_and_mode() -> None:
     assert mask.num_channels == 1 and set(mask.samples) == {0, 255}
     with pytest.raises(InvalidRequestError, match=r"^init_image: "):
         read_picture(b"no image", "init_image", 64, 64)
+    with pytest.raises(InvalidRequestError, match=r"^init_image: a data URL is no path"):
+        read_picture("data:image/png;base64," + "A" * 1000, "init_image", 64, 64)
 
 
 def test_a_mask_is_its_colours_and_an_image_what_is_seen() -> None:
