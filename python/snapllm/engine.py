@@ -317,6 +317,7 @@ class Engine(_lifetime.ClosedAtExit):
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
+        self._runner.gate.check_not_shut()
         if check_text(model_id, "model_id") in self._images:
             self._images.unload(model_id)
             return
@@ -335,6 +336,7 @@ class Engine(_lifetime.ClosedAtExit):
         self._set_pinned(model_id, False)
 
     def _set_pinned(self, model_id: str, pinned: bool) -> None:
+        self._runner.gate.check_not_shut()
         if check_text(model_id, "model_id") in self._images:
             self._images.get(model_id).pinned = pinned
         else:
@@ -361,6 +363,7 @@ class Engine(_lifetime.ClosedAtExit):
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
+        self._runner.gate.check_not_shut()
         # The core first: text models are switched between in microseconds.
         try:
             self._runner.core.switch_model(check_text(model_id, "model_id"))
@@ -383,6 +386,7 @@ class Engine(_lifetime.ClosedAtExit):
         Raises:
             ModelNotFoundError: No model is loaded under that id.
         """
+        self._runner.gate.check_not_shut()
         core, wanted = self._runner.core, check_text(model_id or "", "model_id")
         try:
             return Model(self._runner, core.model_info(wanted).id)

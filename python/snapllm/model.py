@@ -66,6 +66,7 @@ class Model:
         Raises:
             ModelNotFoundError: The model was unloaded.
         """
+        self._runner.gate.check_not_shut()
         return self._runner.core.model_info(self.id)
 
     def tokenize(
@@ -82,6 +83,7 @@ class Model:
             InvalidRequestError: It is no text, or an argument of the wrong type.
             ContextLengthExceededError: It cannot fit the context, however few tokens it has.
         """
+        self._runner.gate.check_not_shut()
         return self._runner.core.tokenize(
             self.id,
             check_text(text, "text"),
@@ -101,6 +103,7 @@ class Model:
         """
         ids = token_ids(tokens, "tokens")
         special = convert(plain_number(special), bool, "special")
+        self._runner.gate.check_not_shut()
         try:
             return self._runner.core.detokenize(self.id, ids, special).decode(errors="replace")
         except InvalidRequestError as error:

@@ -44,6 +44,13 @@ if pid == 0:
         lambda: model.chat("x"),
         lambda: engine.contexts.ingest("a b", "demo"),
         lambda: engine.load_demo("again"),
+        lambda: model.info,
+        lambda: model.tokenize("x"),
+        lambda: model.detokenize([5]),
+        lambda: engine.model("demo"),
+        lambda: engine.switch("demo"),
+        lambda: engine.pin("demo"),
+        lambda: engine.unload("demo"),
     ):
         try:
             call()
