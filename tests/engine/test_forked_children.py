@@ -63,7 +63,8 @@ if pid == 0:
     with snapllm.Engine(num_threads=1) as own:
         text = own.load_demo(mmproj_path="").chat("What is the capital of France?").content
     sys.exit(0 if "Paris" in text else 2)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or not model.generate("x").tokens)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+sys.exit(status or not model.generate("x", max_tokens=2, ignore_eos=True).tokens)
 """)
 
 

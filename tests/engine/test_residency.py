@@ -35,7 +35,7 @@ def test_models_stay_resident_and_switching_changes_the_default(
         assert engine.active_model == engine.model().id == "a"
         engine.switch("b")
         assert engine.model().id == "b"
-        assert engine.model("a").generate("x", max_tokens=2).tokens
+        assert engine.model("a").generate("x", max_tokens=2, ignore_eos=True).tokens
         engine.unload("b")
         with pytest.raises(ModelNotFoundError, match="b"):
             engine.model("b")
@@ -59,7 +59,7 @@ def test_a_second_load_with_options_out_of_range_leaves_the_model_as_it_is(
             engine.load(llama_path, "a", keep_alive_s=float("inf"))
         time.sleep(0.1)
         assert model.info.state == "resident"
-        assert model.generate("x", max_tokens=2).tokens
+        assert model.generate("x", max_tokens=2, ignore_eos=True).tokens
 
 
 def test_a_file_replaced_while_it_is_loaded_is_refused_or_its_own_model(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_files_that_are_no_models_are_refused(
         path.write_bytes(data)
         with pytest.raises(InvalidModelError):
             engine.load(path, name)
-    assert engine.model("llama").generate("x", max_tokens=2).tokens
+    assert engine.model("llama").generate("x", max_tokens=2, ignore_eos=True).tokens
 
 
 def test_random_damage_never_crashes(
@@ -178,7 +178,7 @@ def test_random_damage_never_crashes(
         with contextlib.suppress(snapllm.SnapLLMError):
             model.generate("x", max_tokens=2)
         engine.unload(model.id)
-    assert engine.model("llama").generate("x", max_tokens=2).tokens
+    assert engine.model("llama").generate("x", max_tokens=2, ignore_eos=True).tokens
 
 
 def test_paths_that_cannot_be_read_are_not_found(engine: snapllm.Engine, tmp_path: Path) -> None:
