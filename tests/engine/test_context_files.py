@@ -144,6 +144,14 @@ def test_an_export_goes_into_a_pipe_and_leaves_links(
     link.symlink_to(tmp_path / "target")
     with open_engine(llama_path) as engine, ThreadPoolExecutor(1) as reader:
         engine.contexts.import_file(exported)
+        # As a shell's >(command) has it: the pipe has no name but this.
+        read_end, write_end = os.pipe()
+        unnamed = reader.submit(lambda: os.fdopen(read_end, "rb").read())
+        try:
+            size = engine.contexts.export_file("handbook", f"/dev/fd/{write_end}")
+        finally:
+            os.close(write_end)
+        assert size == len(unnamed.result())
         piped = reader.submit(pipe.read_bytes)
         sizes = [engine.contexts.export_file("handbook", path) for path in (pipe, link, longest)]
         assert sizes == [len(piped.result())] * 3

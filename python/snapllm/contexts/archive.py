@@ -102,10 +102,10 @@ def write_archive(path: Path, record: ContextRecord, states: Sequence[bytes]) ->
     header = msgspec.json.encode(_Header(VERSION, record, [len(state) for state in states]))
     head = MAGIC + len(header).to_bytes(8, "little") + header
     try:
-        target = path.resolve()  # a link stays one
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
                 return _write(file, head, states)
+        target = path.resolve()  # a link stays one
         scratch = target.with_name(f".{secrets.token_hex(8)}.tmp")  # however long its own
         try:
             with scratch.open("wb") as file:

@@ -148,6 +148,7 @@ def write_record(folder: Path, record: ContextRecord) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(scratch, _FLAGS, _OWNER_ONLY), "wb") as file:
+            os.fchmod(file.fileno(), _OWNER_ONLY)  # one that was left by a crash may have another
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
