@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import secrets
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -178,7 +180,7 @@ class Site(web.BaseSite):
         self._server = await self._take(self._host, self._port)
         if self._host == _LOOPBACK:
             port = self._server.sockets[0].getsockname()[1]
-            with contextlib.suppress(OSError):
+            with self._doing_without_twin():
                 self._twin = await self._take(_LOOPBACK_6, port)
 
     async def _take(self, host: str, port: int) -> asyncio.Server:
@@ -197,8 +199,24 @@ class Site(web.BaseSite):
         """Begins to listen at the address that was taken."""
         assert self._server is not None, "bind first"
         await super().start()
-        for server in self._servers():
-            await server.start_serving()
+        await self._server.start_serving()
+        if self._twin is not None:
+            with self._doing_without_twin():
+                await self._twin.start_serving()
+
+    @contextlib.contextmanager
+    def _doing_without_twin(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._twin is not None:
+                self._twin.close()
+                self._twin = None
+            if error.errno == errno.EADDRINUSE:
+                log.warning(
+                    "another server has %s: clients that take localhost for it ask that one",
+                    _LOOPBACK_6,
+                )
 
     async def stop(self) -> None:
         """Listens no more; what is connected stays so."""
