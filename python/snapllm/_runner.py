@@ -136,7 +136,8 @@ class Runner:
         self.media_policy = MediaPolicy()
         self.resolve: Callable[[ChatRequest], ChatRequest] = lambda request: request
         """Applied to every chat: turns ``model@context`` into the document's chat."""
-        self._submitting = threading.Lock()  # several answers of one request
+        # Of each model: several answers of one request.
+        self._submitting: dict[str, threading.Lock] = {}
         self._returning: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, dict[str, asyncio.Future[None]]
         ] = weakref.WeakKeyDictionary()
@@ -300,7 +301,8 @@ class Runner:
             # One request's answers take their places in the queue before another's do: of several
             # that do not fit together, the first ones get in. Side by side each took a part of
             # them, and all were refused.
-            with self._submitting if lowered.n > 1 else contextlib.nullcontext():
+            lock = self._submitting.setdefault(lowered.model, threading.Lock())
+            with lock if lowered.n > 1 else contextlib.nullcontext():
                 for core_request in lowered.core_requests(stream=stream):
                     submission.submit(core_request)
             return lowered

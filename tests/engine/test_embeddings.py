@@ -218,7 +218,7 @@ def test_a_request_that_is_cancelled_goes_on_for_a_few_tokens_only(llama_path: P
     with snapllm.Engine(num_threads=1) as engine:
         asyncio.run(leave(engine.load(llama_path), engine))
         [stats] = engine.stats().models
-    assert 2 <= stats.num_requests <= 4
+    assert 2 <= stats.num_requests <= 8
 
 
 def test_asyncio_embeds_many_at_once(model: snapllm.Model) -> None:

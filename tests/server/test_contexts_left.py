@@ -159,6 +159,7 @@ def test_a_context_that_is_being_downloaded_is_sent_whole_before_the_server_ends
         server.post(f"{API}/ingest", {"model_id": "demo", "name": "d", "content": DOCUMENT * 200})
         address = urllib.parse.urlsplit(server.url)
         with socket.socket() as client:
+            client.settimeout(30)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             client.connect((address.hostname, address.port))
             client.sendall(f"GET {API}/d/export HTTP/1.1\r\nHost: x\r\n\r\n".encode())

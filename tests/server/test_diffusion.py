@@ -583,6 +583,12 @@ def test_the_openai_client_edits_images(painter: Server) -> None:
         ("multipart/form-data; boundary=b", b"--b--\r\n", "prompt"),
         (
             "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n'
+            b"Content-Transfer-Encoding: x\r\n\r\nx\r\n--b--\r\n",
+            "cannot be read",
+        ),
+        (
+            "multipart/form-data; boundary=b",
             b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n\xff\r\n--b--\r\n',
             "cannot be read",
         ),

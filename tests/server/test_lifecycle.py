@@ -215,6 +215,37 @@ def test_sigterm_lets_a_running_image_finish(
     assert answer["image"] if status == 200 else answer["error"]["code"] == "closed"
 
 
+@pytest.mark.parametrize(("drain", "status"), [("60", 200), ("0", 503)])
+def test_a_request_that_came_before_sigterm_is_answered_though_it_was_not_computed_yet(
+    llama_path: Path, drain: str, status: int
+) -> None:
+    server = Server("--model", f"llama={llama_path}", "--drain-timeout", drain).start(1)
+    try:
+        body = json.dumps({"model": "llama", "prompt": "Hello", "max_tokens": 2}).encode()
+        address = urllib.parse.urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            client.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert b" 100 Continue" in client.recv(1000)  # its handler runs
+            server.process.terminate()
+            server.wait_for_line("shutting down")
+            client.sendall(body)
+            assert f" {status} ".encode() in client.recv(1 << 16).splitlines()[0]
+        assert server.process.wait(30) == 0
+    finally:
+        server.kill()
+
+
+def test_all_prompts_of_a_request_that_came_before_sigterm_are_answered(llama_path: Path) -> None:
+    server = Server("--model", f"llama={llama_path}", "--drain-timeout", "60").start(1)
+    body = {"model": "llama", "prompt": ["word " * 300] * 60, "max_tokens": 1}
+    status, answer = post_while_it_ends(
+        server, "/v1/completions", body, lambda: requests(server, "running", "waiting")
+    )
+    assert status == 200, answer
+    assert len(answer["choices"]) == 60
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_answer_that_a_shutdown_cuts_off_does_not_claim_to_be_complete(
     long_path: Path, stream: bool
@@ -432,6 +463,3 @@ def test_both_loopback_addresses_are_listened_on(long_path: Path) -> None:
         assert server.stop() == 0
     finally:
         server.kill()
-    with socket.socket(socket.AF_INET6) as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind(("::1", port or 0))

@@ -249,10 +249,10 @@ def test_an_engine_that_cannot_be_made_is_a_reason_not_to_start(tmp_path: Path) 
 
 
 def test_loras_of_a_model_that_takes_none_are_refused_before_anything_is_loaded(
-    tmp_path: Path,
+    tmp_path: Path, llama_path: Path
 ) -> None:
     config = ServerConfig(
-        port=0, persist=False, models=(("x", Path("no.gguf")),), lora_dirs=(("x", tmp_path),)
+        port=0, persist=False, models=(("x", llama_path),), lora_dirs=(("x", tmp_path),)
     )
     with pytest.raises(StartupError, match="model x: lora_dir: only an image model has it"):
         asyncio.run(serve(config))

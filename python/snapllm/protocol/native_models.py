@@ -152,7 +152,7 @@ def load_options(request: LoadRequest, defaults: LoadOptions) -> LoadOptions:
     Raises:
         InvalidRequestError: LoRAs are given, which only image models take.
     """
-    if request.lora_dir:
+    if request.lora_dir and Path(request.file_path).exists():
         raise InvalidRequestError("lora_dir: only an image model has it", param="lora_dir")
     options = LoadOptions(**defaults)
     # What is given goes with what is given: a default that might not go with it is none.

@@ -50,9 +50,12 @@ def parse_edit(form: Mapping[str, Sequence[str | bytes]]) -> ImageEdit:
     fields: dict[str, Any] = {}
     for name, values in form.items():
         plain = name.removesuffix("[]")  # as clients call those that may be several
+        if plain not in ImageEdit.__struct_fields__:
+            continue
         if plain in fields or len(values) > 1:
             raise InvalidRequestError(f"{plain}: only one can be used here", param=plain)
-        fields[plain] = values[0]
+        if (plain, values[0]) != ("mask", b""):  # browsers send so a file that nobody chose
+            fields[plain] = values[0]
     return convert(fields, ImageEdit, strict=False)
 
 

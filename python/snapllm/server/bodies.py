@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ _T = TypeVar("_T")
 QUICK_BYTES = 1 << 17
 """A thread would take longer to wake than reading so much takes."""
 _FORM = "multipart/form-data"
+_FORM_FAULTS = (ValueError, LookupError, AssertionError, RuntimeError, zlib.error)
+"""What aiohttp raises for what is no form, besides errors of its own."""
 _PATTERNS = (b'"pattern"', b'regex"')
 """Regular expressions are rewritten as they are read."""
 
@@ -33,8 +36,15 @@ async def read_body(request: web.Request, parse: Callable[[bytes], _T]) -> _T:
     return await threads_of(request).parsing.run(parse, body)
 
 
-async def read_form(request: web.Request) -> dict[str, list[str | bytes]]:
-    """The values of each field of a form: text, or the bytes of a file.
+async def read_form(
+    request: web.Request, parse: Callable[[dict[str, list[str | bytes]]], _T]
+) -> _T:
+    """What a form says.
+
+    Args:
+        request: The request.
+        parse: Reads the values of each field, text or the bytes of a file, on any thread; what it
+            raises is raised.
 
     Raises:
         InvalidRequestError: The body is no such form.
@@ -44,10 +54,15 @@ async def read_form(request: web.Request) -> dict[str, list[str | bytes]]:
         raise InvalidRequestError(f"the body must be a form: {_FORM}")
     try:
         form = await request.post()
-    except (ValueError, LookupError, AssertionError, HttpProcessingError) as error:
+    except (HttpProcessingError, *_FORM_FAULTS) as error:
         raise InvalidRequestError(f"the form cannot be read: {error}") from None
-    fields: dict[str, list[str | bytes]] = {}
-    for name, value in form.items():
-        content = value.file.read() if isinstance(value, web.FileField) else value
-        fields.setdefault(name, []).append(content if isinstance(content, str) else bytes(content))
-    return fields
+
+    def work() -> _T:
+        fields: dict[str, list[str | bytes]] = {}
+        for name, value in form.items():
+            content = value.file.read() if isinstance(value, web.FileField) else value
+            content = content if isinstance(content, str) else bytes(content)
+            fields.setdefault(name, []).append(content)
+        return parse(fields)
+
+    return await threads_of(request).parsing.run(work)

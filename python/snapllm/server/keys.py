@@ -19,7 +19,7 @@ from snapllm.server.coming import ComingModels, model_of
 from snapllm.server.kept_responses import KeptResponses
 from snapllm.server.options import AppOptions
 from snapllm.server.places import Places
-from snapllm.server.request_facts import facts_of
+from snapllm.server.request_facts import RequestFacts, facts_of
 
 NUM_TRANSFERS = 16
 """Context files that come in at once, and that go out."""
@@ -39,6 +39,8 @@ class ServerState:
         """Those that clients asked for."""
         self.receiving, self.sending = Places(NUM_TRANSFERS), Places(NUM_TRANSFERS)
         """For context files that are on their way."""
+        self.in_flight: set[RequestFacts] = set()
+        """Requests whose handlers run."""
         self.stand_in: str | None = None
         """The model that is served because the command line names none: the first that is loaded
         and generates text becomes active in its place."""
@@ -59,6 +61,13 @@ class ServerState:
         """Waits for the first model of a kind; see `ComingModels.first`."""
         await self.startup.first(is_there, fits)
         await self.loads.first(is_there, fits)
+
+    def is_preparing(self) -> bool:
+        """Whether a request waits for something else than answers that the engine knows of: it may
+        be formatted, wait for a model to come back, or be a file that is being sent or received."""
+        return any(
+            facts.is_drained and len(facts.answers) < facts.num_expected for facts in self.in_flight
+        )
 
     def give_up(self) -> None:
         """Says that the server ends: nobody waits for a model any more."""

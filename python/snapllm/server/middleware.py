@@ -73,14 +73,15 @@ def note_answers(request: web.Request, model_id: str, answers: Sequence[Ended]) 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever a handler raises into the API's error shape."""
-    if request.app[STATE].is_draining:
+    state, facts = request.app[STATE], facts_of(request)
+    if state.is_draining:
         return refuse(request, ApiError("closed", "the server is shutting down"))
+    state.in_flight.add(facts)
     try:
         _check_size(request)
         return await handler(request)
     except SnapLLMError as error:
-        field = facts_of(request).model_field
-        return refuse(request, api_error(error, _endpoint(request), field))
+        return refuse(request, api_error(error, _endpoint(request), facts.model_field))
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -101,18 +102,19 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return refusal
     except ConnectionError:
         # The client left: nobody to answer.
-        facts = facts_of(request)
         if facts.begun is None and request.transport is not None:
             raise  # it was another connection
         facts.has_client_left = True
         return web.Response() if facts.begun is None else facts.begun
     except Exception:
         explained = ApiError("internal_error", "internal error; see the server's log")
-        if facts_of(request).begun is not None:
+        if facts.begun is not None:
             note_error(request, explained)
             raise  # the answer has begun: all that is left is to cut it off
-        log.exception("request %s failed", facts_of(request).request_id)
+        log.exception("request %s failed", facts.request_id)
         return refuse(request, explained)
+    finally:
+        state.in_flight.discard(facts)
 
 
 def _check_size(request: web.Request) -> None:

@@ -11,7 +11,7 @@ from snapllm._runner import Answer
 from snapllm.protocol.error_codes import ApiError
 
 
-@dataclass
+@dataclass(eq=False)
 class RequestFacts:
     """One request's; event loop only."""
 
@@ -25,6 +25,8 @@ class RequestFacts:
     logged: dict[str, object] = field(default_factory=dict)
     """What the request's line says beside what its answers come to."""
     answers: list[Answer[Any]] = field(default_factory=list)
+    num_expected: int = 1
+    """How many there are once all of the request is submitted."""
     error: ApiError | None = None
     has_answer_begun: bool = False
     """Whether the answer's first bytes are on their way."""
@@ -33,6 +35,8 @@ class RequestFacts:
     is_sent: bool = False
     """Whether all of that stream is on its way: a client that leaves now has the answer."""
     has_client_left: bool = False
+    is_drained: bool = True
+    """Whether the server's end leaves it time; a load is given up at once."""
 
 
 # aiohttp warns of keys that are strings from the version on that has others.

@@ -20,6 +20,7 @@ from snapllm.server.answers import answering, collect_all, merge, naming_grammar
 from snapllm.server.bodies import read_body
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
+from snapllm.server.request_facts import facts_of
 from snapllm.server.sse import DONE, event_stream, stream_response
 
 QUICK_LOGPROBS = 1000
@@ -34,6 +35,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions"""
     parsed = await read_body(request, completions_protocol.parse)
     runner = engine_of(request).runner
+    facts_of(request).num_expected = sum(each.n for each in parsed.requests)
     wanted = [await prepare(request, each) for each in parsed.requests]
     encoder = completions_protocol.Encoder(
         parsed.requests[0].model,

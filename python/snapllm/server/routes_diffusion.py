@@ -117,7 +117,7 @@ async def openai_generate(request: web.Request) -> web.StreamResponse:
 
 async def openai_edit(request: web.Request) -> web.StreamResponse:
     """POST /v1/images/edits"""
-    wire = openai_image_edits.parse_edit(await read_form(request))
+    wire = await read_form(request, openai_image_edits.parse_edit)
     model = await _model_for(request, wire.model or "")
     wanted, native = await threads_of(request).media.run(
         openai_image_edits.edit_request_of, wire, model

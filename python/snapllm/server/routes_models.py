@@ -39,11 +39,13 @@ from snapllm.server.keys import (
 from snapllm.server.listing import known_models
 from snapllm.server.middleware import json_response
 from snapllm.server.model_events import RESIDENCY_LOG, log_loaded, log_switched, log_unloaded
+from snapllm.server.request_facts import facts_of
 from snapllm.server.warm_up import warm_up
 
 
 async def load_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/load"""
+    facts_of(request).is_drained = False
     wanted = native.parse_load(await request.read())
     engine = engine_of(request)
     if alias := request.app[OPTIONS].alias_of(wanted.model_id):

@@ -19,6 +19,7 @@ from snapllm.server.bodies import read_body
 from snapllm.server.keys import STATE, engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.native_streams import send_answer
+from snapllm.server.request_facts import facts_of
 from snapllm.server.sse import event_stream, stream_response
 
 _Request: TypeAlias = ChatRequest | CompletionRequest
@@ -95,6 +96,7 @@ async def _answer_one_of(request: web.Request, wanted: _Request, index: int) -> 
 async def generate_batch(request: web.Request) -> web.Response:
     """POST /api/v1/generate/batch"""
     wanted = await _name_model(request, await read_body(request, native.parse_batch))
+    facts_of(request).num_expected = len(wanted)
     tasks = [
         asyncio.ensure_future(_answer_one_of(request, each, i)) for i, each in enumerate(wanted)
     ]

@@ -36,7 +36,7 @@ request on, for large ones it does not keep its clients waiting."""
 
 
 _LOOK_S = 0.02
-"""Between looks at whether files are still under way, when the server ends."""
+"""Between looks at what the engine does not know of, when the server ends."""
 
 MAX_WORKSPACES = 8
 """Servers of one user that keep something without being told where."""
@@ -86,27 +86,27 @@ async def serve(config: ServerConfig) -> None:
         await _loaded_or_stopped(loads, stop)
         await stop.wait()
         log.info("shutting down: running requests have %g s", config.drain_timeout_s)
-        app[STATE].is_draining = True
         await site.stop()
     finally:
+        app[STATE].is_draining = True
         site.close()
         loads.cancel()
         app[STATE].give_up()
-        left_s = await _transferred(app[STATE], config.drain_timeout_s)
+        left_s = await _prepared(app[STATE], config.drain_timeout_s)
         await run_apart(engine.close, left_s)
         await runner.cleanup()
 
 
-async def _transferred(state: ServerState, timeout_s: float) -> float:
-    """Waits for the files that are being sent and received, which the engine knows nothing of.
+async def _prepared(state: ServerState, timeout_s: float) -> float:
+    """Waits for what the engine knows nothing of: it refuses, once it is closed, what was not
+    submitted before.
 
     Returns:
         How much of the time is left.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    places = (state.sending, state.receiving)
-    while any(place.num_in or place.num_waiting for place in places) and loop.time() < deadline:
+    while state.is_preparing() and loop.time() < deadline:
         await asyncio.sleep(_LOOK_S)
     return max(0.0, deadline - loop.time())
 
@@ -239,7 +239,8 @@ def _coming_models(config: ServerConfig) -> list[ComingModel]:
         for model_id, path in config.models
     ]
     for model in coming:
-        if model.id in with_loras and not model.is_image_model:
+        is_text_model = Path(model.file_path).exists() and not model.is_image_model
+        if model.id in with_loras and is_text_model:
             raise StartupError(f"model {model.id}: lora_dir: only an image model has it")
     return coming
 
