@@ -448,17 +448,20 @@ def test_a_port_in_use_is_said(server: Server) -> None:
     assert "cannot listen" in result.stderr
 
 
-def test_both_loopback_addresses_are_listened_on(long_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+def test_both_loopback_addresses_are_listened_on(long_path: Path, host: str) -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("this machine has no IPv6")
-    server = Server("--model", f"m={long_path}").start(1)
+    server = Server("--model", f"m={long_path}", "--host", host).start(1)
     try:
         port = urllib.parse.urlsplit(server.url).port
-        with urllib.request.urlopen(f"http://[::1]:{port}/v1/models", timeout=30) as response:
-            assert [model["id"] for model in json.load(response)["data"]] == ["m"]
+        for address in ("[::1]", "127.0.0.1"):
+            url = f"http://{address}:{port}/v1/models"
+            with urllib.request.urlopen(url, timeout=30) as response:
+                assert [model["id"] for model in json.load(response)["data"]] == ["m"]
         assert server.get("/health")["status"] == "ok"
         assert server.stop() == 0
     finally:

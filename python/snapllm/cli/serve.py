@@ -100,7 +100,7 @@ def add_parser(commands: Any) -> None:
         "--host",
         type=parse_listen_host,
         default=d.host,
-        help="address to listen on (%(default)s, and ::1 beside it)",
+        help="address to listen on (%(default)s, and ::1 beside it; :: is all of IPv6 and IPv4)",
     )
     parser.add_argument(
         "--port", type=_port, default=d.port, help="port; 0 = any free one (%(default)s)"

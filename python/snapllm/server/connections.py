@@ -21,7 +21,7 @@ from snapllm.server.log_lines import quoted
 from snapllm.server.middleware import NOT_ENCODED, json_response
 from snapllm.server.request_facts import facts_of
 
-_LOOPBACK, _LOOPBACK_6 = "127.0.0.1", "::1"
+_TWINS = {"127.0.0.1": "::1", "::": "0.0.0.0"}  # each beside its other
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LOOK_S = (0.005, 0.05, 0.25)
 """Pauses between looks whether a client is there that will send no more; the last repeats."""
@@ -156,7 +156,7 @@ class Site(web.BaseSite):
 
     Clients that are given ``localhost`` take IPv4's loopback address for it or IPv6's, and some try
     no other: whoever listens on the first listens on the second, too, where the machine has it and
-    the port is free there.
+    the port is free there. Who listens on all of IPv6's addresses does so on all of IPv4's.
     """
 
     def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
@@ -164,7 +164,7 @@ class Site(web.BaseSite):
         self._host = host
         self._port = port
         self._twin: asyncio.Server | None = None
-        """Of the other loopback address."""
+        """Of the other protocol's address."""
 
     @property
     def name(self) -> str:
@@ -178,10 +178,10 @@ class Site(web.BaseSite):
             OSError: The address cannot be had.
         """
         self._server = await self._take(self._host, self._port)
-        if self._host == _LOOPBACK:
+        if twin := _TWINS.get(self._host):
             port = self._server.sockets[0].getsockname()[1]
             with self._doing_without_twin():
-                self._twin = await self._take(_LOOPBACK_6, port)
+                self._twin = await self._take(twin, port)
 
     async def _take(self, host: str, port: int) -> asyncio.Server:
         server, loop = self._runner.server, asyncio.get_running_loop()
@@ -214,8 +214,8 @@ class Site(web.BaseSite):
                 self._twin = None
             if error.errno == errno.EADDRINUSE:
                 log.warning(
-                    "another server has %s: clients that take localhost for it ask that one",
-                    _LOOPBACK_6,
+                    "another server has %s: clients ask that one there, also some given localhost",
+                    _TWINS[self._host],
                 )
 
     async def stop(self) -> None:
