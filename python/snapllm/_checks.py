@@ -19,7 +19,7 @@ from snapllm._numbers import TokenId, Tokens
 from snapllm.errors import InvalidRequestError
 
 _T = TypeVar("_T")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ENDPOINTS = ("load", "pin", "switch", "unload", "cache/stats")  # of /api/v1/models/
 _HOST = re.compile(r"(\*\.)?[^\s.:/?#@*\[\]\\,]+(\.[^\s.:/?#@*\[\]\\,]+)*")
 
@@ -100,7 +100,7 @@ def check_model_id(model_id: object) -> str:
         InvalidRequestError: It is none.
     """
     text = check_text(model_id, "model_id")
-    if text in (".", "..") or _CONTROL.search(text):
+    if text in (".", "..") or CONTROL_CHARACTER.search(text):
         raise InvalidRequestError(
             f"model_id must not be {text!r}: no URL can hold it", param="model_id"
         )

@@ -212,7 +212,7 @@ def test_bad_requests_are_explained(
     assert (got, answer["error"]["code"]) == (status, code)
 
 
-@pytest.mark.parametrize("name", [".", "..", "stats", "ingest", "import"])
+@pytest.mark.parametrize("name", [".", "..", "stats", "ingest", "import", "a\nb", "a\x85"])
 def test_a_name_that_a_client_takes_for_a_step_of_the_path_is_refused(
     demo_server: Server, context_id: str, name: str
 ) -> None:

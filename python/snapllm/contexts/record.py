@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 
 from snapllm import _core
-from snapllm._checks import convert, plain_number, plain_text
+from snapllm._checks import CONTROL_CHARACTER, convert, plain_number, plain_text
 from snapllm.conversation import ContentPart
 from snapllm.errors import InvalidRequestError, StorageError
 
@@ -26,7 +26,7 @@ TtlSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_SECONDS)]
 
 _NO_NAMES = {".", "..", "stats", "ingest", "import"}
 """In a context's URL clients take the first two for steps of the path, and the server the others
-for its own."""
+for its own. Nor does it hold control characters."""
 
 
 class RecordFields(NamedTuple):
@@ -49,7 +49,7 @@ def record_fields(
     """
     if name is not None:
         name = plain_text(convert(name, ContextName, "name"), "name")
-    if name in _NO_NAMES:
+    if name in _NO_NAMES or CONTROL_CHARACTER.search(name or ""):
         raise InvalidRequestError(f"name must not be {name!r}", param="name")
     if ttl_seconds is not None:
         ttl_seconds = convert(plain_number(ttl_seconds), TtlSeconds, "ttl_seconds")
