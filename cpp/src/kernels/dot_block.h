@@ -28,20 +28,19 @@ struct NothingAhead {
   void operator()(int32_t) const {}
 };
 
-// Dot products over `size` numbers, a multiple of kLanes, of kRows rows of x with kColumns
-// rows of y. Each has the same bits in a block of any form. `stride` and `out_stride` are
-// the floats from one row to the next. `ask_ahead` is called with the first number of each step:
-// it may ask for what is computed with later.
+// The products over `size` numbers, a multiple of kLanes, of kRows rows of x with kColumns rows of y,
+// summed up lane by lane: `sums_of_lanes` of sums[r * row_sums + c] is the dot product of r and c, with
+// the same bits in a block of any form. `stride` is the floats from one row to the next. `ask_ahead` is
+// called with the first number of each step: it may ask for what is computed with later.
 template <int kRows, int kColumns, typename Number, typename AskAhead = NothingAhead>
-void dot_block(const float* x, size_t stride, const Number* const* y, int32_t size, float* out,
-               size_t out_stride, const AskAhead& ask_ahead = {}) {
-  static_assert(kRows * kColumns == kLanes);
-  Vec sums[kLanes] = {};
+inline void sum_products(const float* x, size_t stride, const Number* const* y, int32_t size, Vec* sums,
+                         size_t row_sums, const AskAhead& ask_ahead = {}) {
+  Vec in_registers[kRows * kColumns] = {};
   const auto row_at = [&](int r, int32_t d) {
     return simd::in_register(simd::load(x + static_cast<size_t>(r) * stride + d));
   };
   const auto add = [&](int r, int c, Vec row, Vec column) {
-    Vec& sum = sums[r * kColumns + c];
+    Vec& sum = in_registers[r * kColumns + c];
     sum = simd::multiply_add(row, column, sum);
   };
   for (int32_t d = 0; d < size; d += kLanes) {
@@ -63,6 +62,20 @@ void dot_block(const float* x, size_t stride, const Number* const* y, int32_t si
       }
     }
   }
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) {
+      sums[static_cast<size_t>(r) * row_sums + c] = in_registers[r * kColumns + c];
+    }
+  }
+}
+
+// The dot products themselves. `out_stride` is the floats from one row's to the next's.
+template <int kRows, int kColumns, typename Number>
+void dot_block(const float* x, size_t stride, const Number* const* y, int32_t size, float* out,
+               size_t out_stride) {
+  static_assert(kRows * kColumns == kLanes);
+  Vec sums[kLanes];
+  sum_products<kRows, kColumns>(x, stride, y, size, sums, kColumns);
   float block[kLanes];
   simd::store(block, simd::sums_of_lanes(sums));
   for (int r = 0; r < kRows; ++r) {

@@ -10,9 +10,13 @@
 namespace snapllm {
 namespace {
 
+// Rows that are computed together, and columns with them: as many sums as there are registers for beside
+// what is multiplied. With fewer sums each product waits for the one before.
+constexpr int kMostRows = kLanes == 8 ? 6 : 4;
+constexpr int columns_at_once(int num_rows) { return num_rows == 6 ? 2 : kLanes / num_rows; }
 // Rows that are multiplied with the same weights before the next weights: few enough to
 // stay in the cache beside them.
-constexpr int32_t kTileRows = 32;
+constexpr int32_t kTileRows = kLanes == 8 ? 24 : 32;
 // Of rows of weights that have no more bytes, those that are needed next are asked for ahead: a few
 // short rows, read side by side, are no stream that a core fetches by itself.
 constexpr size_t kMaxAskedRow = 2048;
@@ -57,7 +61,8 @@ class Product {
       }
       row += kRows;
     };
-    while (row + 4 <= end) compute.template operator()<4>();
+    while (row + kMostRows <= end) compute.template operator()<kMostRows>();
+    if (row + 4 <= end) compute.template operator()<4>();
     if (row + 2 <= end) compute.template operator()<2>();
     if (row < end) compute.template operator()<1>();
   }
@@ -65,12 +70,12 @@ class Product {
   template <int kRows, bool kAsksAhead>
   void compute_rows(int32_t row, int32_t column, int32_t num_columns,
                     const Number* const* weights) const {
-    constexpr int kColumns = kLanes / kRows;
-    float block[kRows * kLanes];
+    constexpr int kColumns = columns_at_once(kRows);
+    Vec sums[kRows * kLanes];
     for (int c = 0; c < kLanes; c += kColumns) {
       const auto compute = [&](const auto& ask_ahead) {
-        dot_block<kRows, kColumns>(x_of(row), args_.x_stride / sizeof(float), weights + c,
-                                   args_.size, block + c, kLanes, ask_ahead);
+        sum_products<kRows, kColumns>(x_of(row), args_.x_stride / sizeof(float), weights + c,
+                                      args_.size, sums + c, kLanes, ask_ahead);
       };
       if constexpr (kAsksAhead) {
         compute(NextColumns<kColumns>{args_.weights + args_.weights_stride *
@@ -79,7 +84,11 @@ class Product {
         compute(NothingAhead());
       }
     }
-    for (int r = 0; r < kRows; ++r) put(row + r, column, num_columns, block + r * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      float products[kLanes];
+      simd::store(products, simd::sums_of_lanes(sums + r * kLanes));
+      put(row + r, column, num_columns, products);
+    }
   }
 
   // Asks for as much of the next columns as is computed with in a step, one after the other, as they
