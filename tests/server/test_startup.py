@@ -363,14 +363,26 @@ def test_a_model_that_is_there_answers_on_while_it_is_loaded_again(
 
 
 def test_a_load_that_has_not_begun_is_unloaded_at_its_end(
-    empty: snapllm.Engine, held: HeldLoads, llama_path: Path
+    empty: snapllm.Engine, held: HeldLoads, llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    was_tried, unload_now = threading.Event(), empty.unload
+
+    def noted(model_id: str) -> None:
+        try:
+            unload_now(model_id)
+        finally:
+            was_tried.set()
+
+    monkeypatch.setattr(empty, "unload", noted)
+
     async def run() -> None:
         async with starting(empty) as server:
             body = {"model_id": "late", "file_path": str(llama_path)}
             load = await server.waiting("/api/v1/models/load", body)
             await until_loading(server, "late")
             unload = await server.waiting("/api/v1/models/unload", {"model_id": "late"})
+            # Once the load has begun, it would be cut short.
+            assert await asyncio.to_thread(was_tried.wait, 30)
             held.let_go()
             assert (await load)[0] == 200
             assert (await unload)[0] == 200
