@@ -1,6 +1,6 @@
 """A coding agent's session: a long system prompt with tools, turn after turn, growing.
 
-In the middle the agent asks another model once, and the server is restarted. Beside
+In the middle the agent asks another model the first question, and the server is restarted. Beside
 llama.cpp's server in router mode: with both models in memory, as is its default, and with room
 for one, where ours gets a budget that holds no second one either.
 """
@@ -8,38 +8,24 @@ for one, where ours gets a budget that holds no second one either.
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
-import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import snapllm
+from benchmarks.agent_script import Script, Turn, make_script
 from benchmarks.http_load import Answer, ask
 from benchmarks.peers import Settings, free_port, llama_router, ours, running
 from benchmarks.report import Row, in_turn, ratio_row, row
 
 NUM_TURNS = 20
 SWAP_AT, RESTART_AT = 7, 13
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 48
 TEMPLATE_TOKENS = 64
 """What the template puts around a turn, at most."""
 FIRST, NEXT, ROUTER = "snapllm, first session", "snapllm, next session", "llama-server router"
-
-
-@dataclass(frozen=True)
-class _Script:
-    """What the agent says."""
-
-    system: str
-    results: list[str]
-    """Of its tools, one for each turn."""
-    num_tokens: int
-    """Of all of it."""
 
 
 @dataclass
@@ -79,7 +65,7 @@ def _bytes_of_one(settings: Settings) -> int:
 def _side_by_side(
     settings: Settings,
     options: argparse.Namespace,
-    script: _Script,
+    script: Script,
     kind: str,
     budget_bytes: int,
     max_models: int,
@@ -100,11 +86,11 @@ def _side_by_side(
                 if name in commands:
                     log = options.log(f"{name.replace(' ', '-')}-{max_models}")
                     _note(found[name], commands[name], log, script)
-    return list(_rows(found, kind))
+    return list(_rows(found, kind, script))
 
 
 def _note(
-    sessions: _Sessions, command: Callable[[int], list[str]], log: Path, script: _Script
+    sessions: _Sessions, command: Callable[[int], list[str]], log: Path, script: Script
 ) -> None:
     start = time.perf_counter()
     answers = _session(command, log, script)
@@ -113,92 +99,55 @@ def _note(
     sessions.texts.append([answer.text for answer in answers])
 
 
-def _rows(found: dict[str, _Sessions], kind: str) -> Iterator[Row]:
+def _rows(found: dict[str, _Sessions], kind: str, script: Script) -> Iterator[Row]:
     for name, sessions in found.items():
         yield row(f"{name}{kind}, end to end", sessions.seconds, "s")
         yield row(f"{name}{kind}, TTFT of a turn", sessions.ttft_ms, "ms")
     if ROUTER in found:
         for name in (FIRST, NEXT):
             yield ratio_row(f"{name}{kind}", found[name].seconds, found[ROUTER].seconds)
-        yield _equal("llama-server's", kind, found[FIRST], found[ROUTER])
-    yield _equal("our next session's", kind, found[FIRST], found[NEXT])
+    turns = script.turns
+    recorded = [turn.answer for turn in (*turns[:SWAP_AT], turns[0], *turns[SWAP_AT:])]
+    for name, sessions in found.items():
+        yield _equal(
+            f"{name}{kind}, answers as recorded", sessions, [recorded] * len(sessions.texts)
+        )
+    for name in found:
+        if name != FIRST:
+            yield _equal(f"{name}{kind}, answers as in our first", found[name], found[FIRST].texts)
 
 
-def _equal(whose: str, kind: str, first: _Sessions, other: _Sessions) -> Row:
-    """Answers up to the first that differs: from there on the sessions are different ones.
-
-    Two tokens as likely as each other to within rounding can make that so.
-    """
+def _equal(name: str, sessions: _Sessions, others: list[list[str]]) -> Row:
+    """How many answers of each session are the same."""
     counts = [
-        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=True)))
-        for a, b in zip(first.texts, other.texts, strict=True)
+        sum(one == other for one, other in zip(a, b, strict=True))
+        for a, b in zip(sessions.texts, others, strict=True)
     ]
-    return row(f"first answers equal to {whose}{kind}", counts, f"of {NUM_TURNS + 1}")
+    return row(name, counts, f"of {NUM_TURNS + 1}")
 
 
-def _session(command: Callable[[int], list[str]], log: Path, script: _Script) -> list[Answer]:
-    messages: list[dict[str, Any]] = [{"role": "system", "content": script.system}]
-    answers: list[Answer] = []
+def _session(command: Callable[[int], list[str]], log: Path, script: Script) -> list[Answer]:
+    """The answers to all turns, and between them another model's to the first."""
 
-    def turns(first: int, last: int, url: str) -> None:
-        for turn in range(first, last):
-            messages.append({"role": "user", "content": script.results[turn]})
-            answers.append(_ask(url, "main", messages))
-            messages.append({"role": "assistant", "content": answers[-1].text})
+    def answers(url: str, turns: Sequence[Turn], model: str = "main") -> list[Answer]:
+        options = {"tools": script.tools, "temperature": 0, "max_tokens": ANSWER_TOKENS}
+        return [ask(url, turn.messages, model=model, **options) for turn in turns]
 
     port = free_port()
     with running("peer", command(port), log, port) as peer:
-        turns(0, SWAP_AT, peer.url)
-        answers.append(_ask(peer.url, "side", [messages[0], {"role": "user", "content": "Plan."}]))
-        turns(SWAP_AT, RESTART_AT, peer.url)
+        found = answers(peer.url, script.turns[:SWAP_AT])
+        found += answers(peer.url, script.turns[:1], "side")
+        found += answers(peer.url, script.turns[SWAP_AT:RESTART_AT])
     port = free_port()
     with running("peer", command(port), log, port) as peer:
-        turns(RESTART_AT, NUM_TURNS, peer.url)
-    return answers
+        return found + answers(peer.url, script.turns[RESTART_AT:])
 
 
-def _ask(url: str, model: str, messages: list[dict[str, Any]]) -> Answer:
-    return ask(url, messages, model=model, temperature=0, max_tokens=ANSWER_TOKENS)
-
-
-def _script(options: argparse.Namespace) -> _Script:
+def _script(options: argparse.Namespace) -> Script:
     with snapllm.Engine() as engine:
         model = engine.load(options.model, context_size=2048)
 
         def count(text: str) -> int:
             return sum(len(model.tokenize(line)) + 1 for line in text.splitlines())
 
-        system = _system_prompt(options.prompt_tokens, count)
-        results = [_tool_result(turn, options.turn_tokens, count) for turn in range(NUM_TURNS)]
-        return _Script(system, results, count(system) + sum(map(count, results)))
-
-
-def _system_prompt(num_tokens: int, count: Callable[[str], int]) -> str:
-    """Tools with their schemas, as agents send them."""
-    rng = random.Random(5)
-    parts = ["You are a coding agent. Use the tools below."]
-    found = 0
-    while found < num_tokens:
-        number = len(parts)
-        schema = {
-            "name": f"tool_{number}",
-            "description": f"Does step {rng.randrange(10**6)} on files of kind {number}.",
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    key: {"type": "string", "description": f"The {key} of call {number}"}
-                    for key in ("path", "pattern", "text")
-                },
-            },
-        }
-        parts.append(json.dumps(schema))
-        found += count(parts[-1])
-    return "\n".join(parts)
-
-
-def _tool_result(turn: int, num_tokens: int, count: Callable[[str], int]) -> str:
-    rng = random.Random(turn)
-    lines = [f"Result of step {turn}:"]
-    while count("\n".join(lines)) < num_tokens:
-        lines.append(f"{len(lines)}: value_{rng.randrange(1000)} = {rng.randrange(1000)}")
-    return "\n".join(lines) + "\nGo on."
+        return make_script(NUM_TURNS, options.prompt_tokens, options.turn_tokens, count)

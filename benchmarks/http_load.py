@@ -133,6 +133,15 @@ def _without_chunks(pieces: Iterable[tuple[float, bytes]]) -> Iterator[tuple[flo
         yield at, found
 
 
+def _text(delta: dict[str, Any]) -> str:
+    """What came of an answer, a tool call as its name and arguments."""
+    calls = [call.get("function") or {} for call in delta.get("tool_calls") or ()]
+    pieces = [delta.get("reasoning_content"), delta.get("content")]
+    for call in calls:
+        pieces += [call.get("name"), call.get("arguments")]
+    return "".join(piece or "" for piece in pieces)
+
+
 def _read(stream: _Stream) -> Answer:
     """
     Raises:
@@ -156,8 +165,7 @@ def _read(stream: _Stream) -> Answer:
             details = usage.get("prompt_tokens_details") or {}
             answer.num_cached = details.get("cached_tokens", 0)
         for choice in event.get("choices", ()):
-            delta = choice["delta"]
-            text = (delta.get("content") or "") + (delta.get("reasoning_content") or "")
+            text = _text(choice["delta"])
             if text:
                 if answer.text:
                     answer.gaps_ms.append((at - last) * 1000)
