@@ -44,6 +44,25 @@ def locked_server() -> Iterator[Server]:
         server.process.kill()
 
 
+@pytest.fixture(scope="module")
+def painter(image_files: dict[str, Path], llama_path: Path) -> Iterator[Server]:
+    """A server with the image model `pix` and the language model `llama`.
+
+    The alias would take `pix` for `llama`, were a model's own id not to go first.
+    """
+    server = Server(
+        *("--model", f"pix={image_files['diffusion_model']}"),
+        *("--part", f"pix.llm={image_files['llm']}", "--part", f"pix.taesd={image_files['taesd']}"),
+        *("--model", f"llama={llama_path}", "--no-workspace", "--alias", "p*=llama"),
+    )
+    try:
+        yield server.start(2)
+        assert server.process.poll() is None, "the server died during the tests"
+        assert server.stop() == 0
+    finally:
+        server.process.kill()
+
+
 @pytest.fixture
 def client(server: Server) -> openai.OpenAI:
     return openai.OpenAI(base_url=server.url + "/v1", api_key="snapllm", max_retries=0)

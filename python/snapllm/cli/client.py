@@ -22,12 +22,12 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from snapllm._checks import CONTROL_CHARACTER
 from snapllm.cli.units import KEY_FORM, is_key
 
 DEFAULT_URL = "http://127.0.0.1:6930"
 # A load takes as long as the file takes to read, an ingest as long as the prefill.
 _TIMEOUT_S = 3600.0
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def url_option(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -194,7 +194,7 @@ def _escaped(control: re.Match[str]) -> str:
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """The rows with their columns aligned; of a terminal's control characters, their escapes."""
-    rows = [tuple(_CONTROL.sub(_escaped, cell) for cell in row) for row in rows]
+    rows = [tuple(CONTROL_CHARACTER.sub(_escaped, cell) for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
