@@ -71,6 +71,21 @@ def test_a_shipped_context_answers_as_the_first(
         assert engine.contexts.stats().num_contexts == 0
 
 
+def test_an_exported_context_tells_nothing_of_its_namespace(
+    tmp_path: Path, llama_path: Path
+) -> None:
+    file = tmp_path / "c.snapctx"
+    with open_engine(llama_path) as engine:
+        engine.contexts.ingest(DOCUMENT, "m", name="handbook", cache_namespace="of-a-key")
+        engine.contexts.export_file("handbook", file, cache_namespace="of-a-key")
+        assert b"of-a-key" not in file.read_bytes()
+    with open_engine(llama_path) as engine:
+        view = engine.contexts.import_file(file, cache_namespace="another")
+        assert view.num_cached_tokens >= len(view.record.tokens) - 1
+        answer = engine.contexts.query("handbook", "x", max_tokens=2, cache_namespace="another")
+        assert answer.cache_hit
+
+
 def test_another_model_computes_the_document_anew_and_reads_no_state(
     exported: Path, tmp_path: Path, llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,7 +216,9 @@ class ContextManager:
                 record, states = self._with_kv(
                     record, lambda kept: self._core.read_prefix(kept.prefix())
                 )
-            return write_archive(Path(file), record, states)
+            # With a server it is made of a key, which is no business of whoever gets the file.
+            exported = msgspec.structs.replace(record, cache_namespace="")
+            return write_archive(Path(file), exported, states)
 
     def import_file(
         self,
