@@ -319,6 +319,9 @@ def test_servers_that_run_beside_each_other_each_keep_their_contexts(tmp_path: P
     environ = {"XDG_DATA_HOME": str(tmp_path)}
     with mock.patch.dict(os.environ, environ):
         servers = [Server().start(1) for _ in range(2)]
+    taken = servers[1].line_with(f"the workspace {tmp_path / 'snapllm'} is in use")
+    instead = servers[1].line_with(f"is kept in {tmp_path / 'snapllm-2'} instead")
+    assert servers[1].lines.index(taken) < servers[1].lines.index(instead)
     contexts = [ingest(server, name=f"of {i}")["context_id"] for i, server in enumerate(servers)]
     for server, context in zip(servers, contexts, strict=True):
         server.post(f"{API}/{context}/demote", {"tier": "cold"})

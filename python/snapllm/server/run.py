@@ -169,16 +169,22 @@ def _open_engine(config: ServerConfig) -> Engine:
 
     try:
         if config.persist and config.workspace is None:
+            is_first = True
             for workspace in default_workspaces():
                 try:
-                    return open_in(workspace)
+                    engine = open_in(workspace)
                 except InvalidRequestError as error:
                     if error.param != "workspace":
                         raise
                     log.warning("%s", error)  # it is another server's
+                    is_first = False
                 except StorageError as error:
                     log.warning("%s", error)
                     break
+                else:
+                    if not is_first:
+                        log.info("what is computed is kept in %s instead", workspace)
+                    return engine
             log.warning("nothing is kept across restarts")
             return open_in(None)
         return open_in(config.workspace if config.persist else None)
