@@ -16,7 +16,8 @@ import msgspec
 
 from snapllm._base64 import is_data_url
 from snapllm._numbers import TokenId, Tokens
-from snapllm.errors import InvalidRequestError
+from snapllm.errors import InvalidRequestError, ModelFileNotFoundError
+from snapllm.hub import is_reference
 
 _T = TypeVar("_T")
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -175,8 +176,16 @@ def check_model_path(path: str | PathLike[str]) -> str:
 
     Raises:
         InvalidRequestError: As `check_path`, or it is empty.
+        ModelFileNotFoundError: It names a model of the hub, as a command line may.
     """
-    return check_path(file_path(path), "path")
+    text = check_path(file_path(path), "path")
+    if is_reference(name := fspath(path)) and not is_file(Path(text)):
+        raise ModelFileNotFoundError(
+            f"{name} is no file, and models of the hub are not downloaded here: "
+            "`snapllm pull` (snapllm.hub.fetch) does that, and says where their files are",
+            filename=name,
+        )
+    return text
 
 
 def check_host(host: str, field: str) -> str:

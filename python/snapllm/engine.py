@@ -230,9 +230,9 @@ class Engine(_lifetime.ClosedAtExit):
             raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
         path = check_model_path(path)
         model_id = check_model_id(default_id(path) if model_id is None else model_id)
-        mmproj_path = options["mmproj_path"] = check_path(
-            options.get("mmproj_path", ""), "mmproj_path"
-        )
+        given = options.get("mmproj_path")
+        mmproj_path = "" if given is None else check_path(given, "mmproj_path")
+        options["mmproj_path"] = mmproj_path
         core_options = _core.ModelOptions(path=path)
         for name, value in options.items():
             try:

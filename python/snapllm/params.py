@@ -255,7 +255,7 @@ class LoadOptions(TypedDict, total=False):
     """Keyword arguments of `Engine.load`.
 
     Attributes:
-        mmproj_path: The projector file of a model that takes images or audio; "" = the
+        mmproj_path: The projector file of a model that takes images or audio; "" or None = the
             model takes text only.
         gpu_layers: Layers on the GPU; -1 = all. Ignored by a build without one.
         context_size: Longest prompt plus answer of a request in tokens; 0 = what the
@@ -277,7 +277,7 @@ class LoadOptions(TypedDict, total=False):
             it is asked for; 0 = never for that reason, -1 = as the engine says. Default -1.
     """
 
-    mmproj_path: str | PathLike[str]
+    mmproj_path: str | PathLike[str] | None
     gpu_layers: int
     context_size: int
     kv_cells: int

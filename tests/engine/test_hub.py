@@ -17,6 +17,9 @@ from PIL import Image
 from server_process import Server
 from split_files import split_file
 
+import snapllm
+from snapllm.hub import fetch
+
 
 @pytest.fixture
 def hub(
@@ -96,6 +99,34 @@ def test_what_cannot_be_downloaded_says_why(hub: FakeHub) -> None:
         assert (ended.returncode, ended.stdout) == (status, "")
         assert message in ended.stderr, ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_what_was_fetched_is_loaded_with_a_projector_and_without(hub: FakeHub) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        for reference, sees in (("some/model:F16", False), ("some/eyes", True)):
+            found = fetch(reference)
+            model = engine.load(found.path, reference, mmproj_path=found.mmproj_path)
+            assert model.info.has_vision == sees
+
+
+def test_where_only_files_are_loaded_a_model_of_the_hub_is_told_how_to_become_one() -> None:
+    name = "hf:some/model:F16"
+    with snapllm.Engine(num_threads=1) as engine:
+        for load in (engine.load, engine.load_diffusion):
+            with pytest.raises(snapllm.ModelFileNotFoundError, match="snapllm pull") as failure:
+                load(name)
+            assert failure.value.filename == name
+    server = Server("--no-demo").start(0)
+    for model_type in ("auto", "llm", "diffusion"):
+        body = {"model_id": "m", "file_path": name, "model_type": model_type}
+        status, answer, _ = server.request("POST", "/api/v1/models/load", body)
+        assert (status, answer["error"]["param"]) == (400, "file_path")
+        assert answer["error"]["code"] == "file_not_found"
+        assert answer["error"]["message"].startswith(f"{name} is no file")
+    refused = run("models", "--url", server.url, "load", "m", name)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"{name} is no file" in refused.stderr and "snapllm pull" in refused.stderr
+    assert server.stop() == 0
 
 
 def test_without_the_library_its_name_is_told(

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from snapllm.cli.client import RequestError, request, table, url_option
 from snapllm.cli.units import parse_image_part, parse_path, parse_seconds_within
+from snapllm.hub import is_reference
 from snapllm.params import MAX_KEEP_ALIVE_S, KvType
 
 
@@ -96,9 +97,11 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def _load_body(options: argparse.Namespace) -> dict[str, Any]:
+    path = str(options.path)
     body = {
         "model_id": options.model_id,
-        "file_path": str(options.path.absolute()),
+        # Of a model of the hub the server says best what it wants instead.
+        "file_path": path if is_reference(path) else str(options.path.absolute()),
         "context_size": options.context_size,
         "gpu_layers": options.gpu_layers,
         "pinned": options.pin,

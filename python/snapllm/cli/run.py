@@ -71,7 +71,7 @@ def _load(engine: Engine, path: Path | None) -> Model:
         return engine.load_demo()
     if hub.is_reference(str(path)):
         found = hub.fetch(str(path))
-        return engine.load(found.path, mmproj_path=found.mmproj_path or "")
+        return engine.load(found.path, mmproj_path=found.mmproj_path)
     return engine.load(path)
 
 
