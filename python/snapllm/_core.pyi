@@ -224,18 +224,24 @@ class OutputQueue:
     def wait(self) -> None: ...
 
 class ModelInfo:
+    """Facts about a model."""
+
     @property
     def id(self) -> str: ...
     @property
     def path(self) -> str: ...
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """`general.name` of the file, or the id."""
     @property
-    def architecture(self) -> str: ...
+    def architecture(self) -> str:
+        """As `qwen3`."""
     @property
-    def quantization(self) -> str: ...
+    def quantization(self) -> str:
+        """As `Q8_0`."""
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """llama.cpp's one line."""
     @property
     def file_bytes(self) -> int: ...
     @property
@@ -247,43 +253,60 @@ class ModelInfo:
     @property
     def train_context_size(self) -> int: ...
     @property
-    def context_size(self) -> int: ...
+    def context_size(self) -> int:
+        """Longest prompt plus answer of one request."""
     @property
     def kv_cells(self) -> int: ...
     @property
-    def max_sequences(self) -> int: ...
+    def max_sequences(self) -> int:
+        """Sequences decoded together at most."""
     @property
-    def num_hot_sequences(self) -> int: ...
+    def num_hot_sequences(self) -> int:
+        """Hot prefixes that can be kept beside the running."""
     @property
-    def max_hot_tokens(self) -> int: ...
+    def max_hot_tokens(self) -> int:
+        """KV cells that those made hot on purpose may take."""
     @property
-    def max_foreign_tokens(self) -> int: ...
+    def max_foreign_tokens(self) -> int:
+        """KV cells that may hold what a running request does not use."""
     @property
-    def num_kv_sequences(self) -> int: ...
+    def num_kv_sequences(self) -> int:
+        """Sequence ids of the KV memory, scratch included."""
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """What its KV is stored under."""
     @property
-    def kv_kind(self) -> Literal["blocks", "checkpoints"]: ...
+    def kv_kind(self) -> Literal["blocks", "checkpoints"]:
+        """How its KV is kept: as checkpoints where it cannot be cut."""
     @property
-    def num_threads(self) -> int: ...
+    def num_threads(self) -> int:
+        """Threads that decode one token fastest, as measured when it was loaded."""
     @property
-    def gpu_layers(self) -> int: ...
+    def gpu_layers(self) -> int:
+        """As asked for; -1 = all."""
     @property
     def flash_attention(self) -> bool: ...
     @property
-    def draft_tokens(self) -> int: ...
+    def draft_tokens(self) -> int:
+        """Guessed ahead at most."""
     @property
-    def embedding_size(self) -> int: ...
+    def embedding_size(self) -> int:
+        """Components of an embedding."""
     @property
-    def supports_generation(self) -> bool: ...
+    def supports_generation(self) -> bool:
+        """False: the model only computes embeddings."""
     @property
-    def mmproj_path(self) -> str: ...
+    def mmproj_path(self) -> str:
+        """Of the projector; empty = text only."""
     @property
-    def has_vision(self) -> bool: ...
+    def has_vision(self) -> bool:
+        """It takes images."""
     @property
-    def has_audio(self) -> bool: ...
+    def has_audio(self) -> bool:
+        """It takes sounds."""
     @property
-    def projector_bytes(self) -> int: ...
+    def projector_bytes(self) -> int:
+        """Weights and buffers of the projector."""
     @property
     def has_chat_template(self) -> bool: ...
     @property
@@ -293,34 +316,45 @@ class ModelInfo:
     @property
     def active(self) -> bool: ...
     @property
-    def state(self) -> Literal["resident", "loading", "evicting", "evicted", "unloading"]: ...
+    def state(self) -> Literal["resident", "loading", "evicting", "evicted"]: ...
     @property
     def pinned(self) -> bool: ...
     @property
-    def keep_alive_s(self) -> float: ...
+    def keep_alive_s(self) -> float:
+        """As asked for; -1 = as the engine says."""
     @property
-    def load_ms(self) -> float: ...
+    def load_ms(self) -> float:
+        """Of the last load."""
     @property
-    def loaded_at_ms(self) -> int: ...
+    def loaded_at_ms(self) -> int:
+        """Unix time."""
     @property
-    def weights_bytes(self) -> int: ...
+    def weights_bytes(self) -> int:
+        """Perhaps shared with other ids of the same file."""
     @property
     def kv_bytes(self) -> int: ...
     @property
     def compute_bytes(self) -> int: ...
     @property
-    def gpu_bytes(self) -> int: ...
+    def gpu_bytes(self) -> int:
+        """Of weights, KV and buffers, what is on GPUs."""
 
 class LatencyHistogram:
+    """How long something took, counted in buckets."""
+
     bounds_ms: ClassVar[list[float]]
     @property
-    def counts(self) -> list[int]: ...
+    def counts(self) -> list[int]:
+        """Of each bound, those at most as long and longer than the bound before; then the rest."""
     @property
     def sum_ms(self) -> float: ...
     @property
     def count(self) -> int: ...
 
 class ModelStats:
+    """Counters of a model. A request is one prompt on its way to one answer, or one input on its
+    way to its vector."""
+
     @property
     def id(self) -> str: ...
     @property
@@ -338,73 +372,104 @@ class ModelStats:
     @property
     def num_generated_tokens(self) -> int: ...
     @property
-    def num_embedded_tokens(self) -> int: ...
+    def num_embedded_tokens(self) -> int:
+        """Of inputs; no prompt tokens, since none can be cached."""
     @property
-    def num_encoded_media(self) -> int: ...
+    def num_encoded_media(self) -> int:
+        """Pieces of images and sound; those reused are not counted."""
     @property
-    def num_steps(self) -> int: ...
+    def num_steps(self) -> int:
+        """Batches computed, those of embeddings not among them."""
     @property
-    def num_batch_tokens(self) -> int: ...
+    def num_batch_tokens(self) -> int:
+        """In all batches together."""
     @property
-    def num_batch_sequences(self) -> int: ...
+    def num_batch_sequences(self) -> int:
+        """In all batches together."""
     @property
-    def queue_time(self) -> LatencyHistogram: ...
+    def queue_time(self) -> LatencyHistogram:
+        """From submission to admission, of an input to its turn."""
     @property
-    def time_to_first_token(self) -> LatencyHistogram: ...
+    def time_to_first_token(self) -> LatencyHistogram:
+        """From submission to the first token."""
     @property
-    def inter_token_latency(self) -> LatencyHistogram: ...
+    def inter_token_latency(self) -> LatencyHistogram:
+        """From one token of a request to the next."""
     @property
-    def resident(self) -> bool: ...
+    def resident(self) -> bool:
+        """Whether it is in memory."""
     @property
-    def num_loads(self) -> int: ...
+    def num_loads(self) -> int:
+        """The first, and all returns from eviction."""
     @property
     def num_evictions(self) -> int: ...
     @property
-    def load_ms(self) -> float: ...
+    def load_ms(self) -> float:
+        """Of all loads together."""
     @property
-    def num_waiting(self) -> int: ...
+    def num_waiting(self) -> int:
+        """Requests, now."""
     @property
-    def num_running(self) -> int: ...
+    def num_running(self) -> int:
+        """Requests, now."""
     @property
-    def num_kv_cells_used(self) -> int: ...
+    def num_kv_cells_used(self) -> int:
+        """Now, by running sequences and hot prefixes."""
     @property
-    def num_hot_prefixes(self) -> int: ...
+    def num_hot_prefixes(self) -> int:
+        """Now."""
     @property
-    def num_hot_tokens(self) -> int: ...
+    def num_hot_tokens(self) -> int:
+        """KV cells of hot prefixes, now."""
     @property
-    def num_hot_hits(self) -> int: ...
+    def num_hot_hits(self) -> int:
+        """Tokens reused from the KV memory."""
     @property
-    def num_warm_hits(self) -> int: ...
+    def num_warm_hits(self) -> int:
+        """Tokens reused from RAM."""
     @property
-    def num_cold_hits(self) -> int: ...
+    def num_cold_hits(self) -> int:
+        """Tokens reused from disk."""
     @property
-    def num_failed_restores(self) -> int: ...
+    def num_failed_restores(self) -> int:
+        """Stored prefixes that were of no use."""
     @property
-    def num_draft_tokens(self) -> int: ...
+    def num_draft_tokens(self) -> int:
+        """Guessed ahead."""
     @property
-    def num_accepted_draft_tokens(self) -> int: ...
+    def num_accepted_draft_tokens(self) -> int:
+        """Of those guessed ahead, what was right."""
     @property
-    def num_stopped_steps(self) -> int: ...
+    def num_stopped_steps(self) -> int:
+        """Steps that gave way to something new, and were computed again."""
     @property
-    def num_preemptions(self) -> int: ...
+    def num_preemptions(self) -> int:
+        """Of requests whose KV cells another needed; they went on later."""
 
 class KvStoreStats:
+    """Of the KV kept in RAM and on disk, since the engine began."""
+
     @property
     def num_pieces(self) -> int: ...
     @property
-    def ram_bytes(self) -> int: ...
+    def ram_bytes(self) -> int:
+        """Of states in RAM."""
     @property
-    def disk_bytes(self) -> int: ...
+    def disk_bytes(self) -> int:
+        """Of files."""
     @property
     def max_ram_bytes(self) -> int: ...
     @property
     def max_disk_bytes(self) -> int: ...
     @property
-    def num_stored(self) -> int: ...
+    def num_stored(self) -> int:
+        """Pieces put."""
     @property
-    def num_written(self) -> int: ...
+    def num_written(self) -> int:
+        """Files written."""
     @property
-    def num_loaded(self) -> int: ...
+    def num_loaded(self) -> int:
+        """States read from disk."""
     @property
     def num_ram_evictions(self) -> int: ...
     @property
@@ -412,11 +477,14 @@ class KvStoreStats:
     @property
     def num_write_failures(self) -> int: ...
     @property
-    def num_read_failures(self) -> int: ...
+    def num_read_failures(self) -> int:
+        """Files and folders that could not be read, and were left."""
     @property
-    def num_damaged(self) -> int: ...
+    def num_damaged(self) -> int:
+        """Files that were of no use, and removed."""
     @property
-    def num_dropped(self) -> int: ...
+    def num_dropped(self) -> int:
+        """Pieces not kept, or in RAM only: no room, or the writer is behind."""
 
 class PrefixRef:
     model_id: str
@@ -439,20 +507,27 @@ class PrefixInfo:
     def disk_bytes(self) -> int: ...
 
 class MemoryStats:
+    """The memory that models are loaded into."""
+
     @property
     def budget_bytes(self) -> int: ...
     @property
-    def used_bytes(self) -> int: ...
+    def used_bytes(self) -> int:
+        """Of models, snapshots and what is charged from outside."""
     @property
-    def models_bytes(self) -> int: ...
+    def models_bytes(self) -> int:
+        """Weights (shared ones once), KV memory and buffers."""
     @property
-    def snapshot_bytes(self) -> int: ...
+    def snapshot_bytes(self) -> int:
+        """KV of prompts kept in RAM."""
     @property
-    def external_bytes(self) -> int: ...
+    def external_bytes(self) -> int:
+        """Charged from outside: image models."""
     @property
     def num_evictions(self) -> int: ...
     @property
-    def num_reloads(self) -> int: ...
+    def num_reloads(self) -> int:
+        """Models that came back for a request."""
 
 class ResidencyEvent:
     @property
@@ -463,6 +538,8 @@ class ResidencyEvent:
     def has_returned(self) -> bool: ...
 
 class EngineStats:
+    """Counters of the engine and of each loaded model."""
+
     @property
     def models(self) -> list[ModelStats]: ...
     @property

@@ -68,6 +68,21 @@ def test_the_stub_describes_the_extension() -> None:
         assert described == public_names(getattr(_core, name)), name
 
 
+def test_facts_and_counters_say_what_they_are() -> None:
+    """To editors: of the stub's classes those that a program gets to see."""
+    stub = Path(snapllm.__file__).with_name("_core.pyi")
+    classes = {n.name: n for n in ast.parse(stub.read_text()).body if isinstance(n, ast.ClassDef)}
+    shown = {"ModelStats", "MemoryStats", "KvStoreStats", "LatencyHistogram"}
+    shown |= {name for name in classes if getattr(snapllm, name, None) is getattr(_core, name)}
+    assert shown > {"ModelInfo", "EngineStats"}
+    for name in shown:
+        assert ast.get_docstring(classes[name]), name
+    # What a name does not say: of what, since when, in which unit.
+    facts = {n.name: n for n in classes["ModelInfo"].body if isinstance(n, ast.FunctionDef)}
+    for name in ("context_size", "num_threads", "kv_kind", "loaded_at_ms", "weights_bytes"):
+        assert ast.get_docstring(facts[name]), name
+
+
 def test_the_package_names_what_it_exports() -> None:
     for name in snapllm.__all__:
         assert getattr(snapllm, name) is not None

@@ -171,3 +171,12 @@ def test_how_long_an_answer_gets_by_default_is_said() -> None:
     assert limit("ResponsesRequest", "max_output_tokens")["default"] == 4096
     assert limit("GenerateRequest")["default"] == DEFAULT_MAX_TOKENS
     assert limit("CountTokensRequest")["default"] is None, "nothing is generated"
+
+
+def test_a_models_states_are_those_that_the_documentation_explains() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    table = text.partition("| state | meaning |")[2].partition("\n\n")[0]
+    explained = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert {"resident", "evicted"} <= set(explained)
+    for name in ("ModelEntry", "SwitchedModel"):
+        assert sorted(SCHEMAS[name]["properties"]["state"]["enum"]) == sorted(explained)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 from typing_extensions import NotRequired, TypedDict
@@ -16,6 +16,8 @@ from snapllm._core import ModelInfo
 from snapllm.diffusion import ImageModelInfo
 
 _encode = msgspec.json.encode
+
+ModelState: TypeAlias = Literal["resident", "loading", "evicting", "evicted"]
 
 
 class ComingModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +77,7 @@ class ModelEntry(TypedDict):
     active: bool
     loaded_at: str | None
     """None: it is still to be loaded."""
-    state: str
+    state: ModelState
     pinned: bool
     file_path: str
     # Of all that are loaded:

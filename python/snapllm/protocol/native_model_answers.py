@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from snapllm._core import EngineStats, ModelInfo, ModelStats
 from snapllm.diffusion import ImageModelInfo
-from snapllm.protocol.native_listing import megabytes, num_in_memory, type_of
+from snapllm.protocol.native_listing import ModelState, megabytes, num_in_memory, type_of
 from snapllm.protocol.native_models import PinRequest
 from snapllm.totals import Totals
 
@@ -40,7 +40,7 @@ class SwitchedModel(TypedDict):
     message: str
     model: str
     switch_time_ms: float
-    state: str
+    state: ModelState
 
 
 class PinnedModel(TypedDict):
@@ -153,7 +153,7 @@ def loaded_object(info: ModelInfo) -> bytes:
     return _encode(body)
 
 
-def switched_object(model_id: str, state: str, switch_ms: float) -> bytes:
+def switched_object(model_id: str, state: ModelState, switch_ms: float) -> bytes:
     """The body of POST /api/v1/models/switch; an evicted model loads with its next request."""
     body: SwitchedModel = {
         "status": "success",
