@@ -247,3 +247,27 @@ def test_paths_that_take_no_get_say_so(server: Server) -> None:
         status, answer, headers = server.request("GET", f"/api/v1/{path}")
         assert (status, answer["error"]["code"]) == (405, "method_not_allowed"), path
         assert headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/messages", "/v1/messages"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/v1//responses", "/v1/responses"),
+    ],
+)
+def test_a_path_under_another_base_url_is_told_where_it_is(
+    server: Server, path: str, meant: str
+) -> None:
+    status, answer, _ = server.request("POST", path, {})
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+    assert f"Unknown path: {path}; there is {meant}:" in answer["error"]["message"]
+
+
+def test_a_path_that_nothing_is_like_has_no_such_hint(server: Server) -> None:
+    for path in ("/v1/moderations", "/v1", "/v1/v1"):
+        _, answer, _ = server.request("POST", path, {})
+        assert answer["error"]["message"] == f"Unknown path: {path}"

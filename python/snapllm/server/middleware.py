@@ -133,7 +133,20 @@ def _endpoint(request: web.Request) -> str:
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:
     if error.status == 404:
-        return f"Unknown path: {request.path}"
+        meant = _path_meant(request)
+        hint = f"; there is {meant}: see the base URL that the client is given" if meant else ""
+        return f"Unknown path: {request.path}{hint}"
     if error.status == 405:
         return f"Method {request.method} is not allowed for {request.path}"
     return error.text or error.reason
+
+
+def _path_meant(request: web.Request) -> str:
+    """The endpoint under /v1 that a client asks for whose base URL has no `/v1`, as Anthropic's
+    have it, has it where none belongs, or a slash too many; "" = there is none."""
+    parts = [part for part in request.path.split("/") if part]
+    while parts[:1] == ["v1"]:
+        del parts[0]
+    meant = "/".join(["/v1", *parts])
+    known = any(resource.canonical == meant for resource in request.app.router.resources())
+    return meant if known else ""
