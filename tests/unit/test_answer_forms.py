@@ -28,6 +28,7 @@ def parse(**fields: Any) -> ChatRequest:
         ({"guided_json": json.dumps(OBJECT)}, "guided_json"),
         ({"structured_outputs": {"json": OBJECT}}, "structured_outputs.json"),
         ({"response_format": {"type": "json_object", "schema": OBJECT}}, "response_format.schema"),
+        ({"response_format": {"type": "json_schema", "schema": OBJECT}}, "response_format.schema"),
     ],
 )
 def test_schemas_are_read_by_all_their_names(fields: dict[str, Any], where: str) -> None:

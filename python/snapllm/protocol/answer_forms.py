@@ -96,14 +96,17 @@ def _asked(wire: Any) -> dict[str, AnswerForm]:
 
 
 def _openai_form(form: ResponseFormat) -> AnswerForm:
-    if form.type == "json_schema":
-        if form.json_schema is None:
-            param = "response_format.json_schema"
-            raise InvalidRequestError(f"{param} is required", param=param)
+    if form.type == "json_object":
+        field = "response_format.schema"
+        return AnswerForm(field, schema_text(form.schema or {"type": "object"}, field))
+    if (named := form.json_schema) is not None:
         field = "response_format.json_schema.schema"
-        return AnswerForm(field, schema_text(form.json_schema.schema or {}, field))
-    field = "response_format.schema"
-    return AnswerForm(field, schema_text(form.schema or {"type": "object"}, field))
+        return AnswerForm(field, schema_text(named.schema or {}, field))
+    if form.schema is not None:
+        field = "response_format.schema"
+        return AnswerForm(field, schema_text(form.schema, field))
+    param = "response_format.json_schema"
+    raise InvalidRequestError(f"{param} is required", param=param)
 
 
 def _schema(given: dict[str, Any] | str, field: str) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class ResponseFormat(msgspec.Struct):
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: JsonSchema | None = None
     schema: dict[str, Any] | None = None
+    """The schema without a name, of either type of JSON, as llama-server has it."""
 
 
 class StructuredOutputs(msgspec.Struct):
