@@ -42,10 +42,20 @@ def file_text(file: InputFile, where: str) -> str:
         _, mark, data = data.partition(";base64,")
         if not mark:
             raise InvalidRequestError(f"{field}: a data URL must be base64", param=field)
+    text = decode_text(data, field)
+    return f"{file.filename}\n{text}" if file.filename else text
+
+
+def decode_text(data: str, where: str) -> str:
+    """The text of a file in base64.
+
+    Raises:
+        InvalidRequestError: It is no text, or no base64.
+    """
     try:
-        text = decode_base64(data, field).decode()
+        text = decode_base64(data, where).decode()
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or text.startswith("%PDF-"):
-        raise InvalidRequestError(f"{field}: only files of text (UTF-8) are supported", param=field)
-    return f"{file.filename}\n{text}" if file.filename else text
+        raise InvalidRequestError(f"{where}: only files of text (UTF-8) are supported", param=where)
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from typing import Any
@@ -285,6 +286,20 @@ def test_search_results_and_documents_of_blocks_are_text() -> None:
         assert text_of(document) == "20 days\npaid"
         named = document | {"title": "Leave", "context": "As of May"}
         assert text_of(named) == "Leave\nAs of May\n20 days\npaid"
+
+
+def encoded(data: bytes) -> dict[str, Any]:
+    source = {"type": "base64", "media_type": "text/plain"}
+    return {"type": "document", "source": source | {"data": base64.b64encode(data).decode()}}
+
+
+def test_a_document_of_text_may_come_in_base64() -> None:
+    assert text_of(encoded("20 days, größer".encode())) == "20 days, größer"
+    assert text_of(encoded(b"20 days") | {"title": "Leave"}) == "Leave\n20 days"
+    for data in (b"%PDF-1.7", b"\xff"):
+        with pytest.raises(InvalidRequestError, match="only files of text") as caught:
+            text_of(encoded(data))
+        assert caught.value.param == "messages[0].content[0].source.data"
 
 
 IMAGE = {"type": "image", "source": {"type": "url", "url": "data:image/png;base64,AAAA"}}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from snapllm._files import decode_text
 from snapllm.conversation import ContentPart, MediaPart
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.anthropic_types import Block, Source
@@ -109,6 +110,8 @@ def _document_text(source: Source | str | None, where: str) -> str:
             return source.data
         if source.type == "content" and source.content is not None:
             return _content_text(source.content, f"{where}.content")
+        if source.type == "base64" and source.data is not None:
+            return decode_text(source.data, f"{where}.data")
     raise InvalidRequestError(f"{where}: only documents of text are supported", param=where)
 
 
