@@ -29,6 +29,7 @@ def parse(**fields: Any) -> ChatRequest:
         ({"structured_outputs": {"json": OBJECT}}, "structured_outputs.json"),
         ({"response_format": {"type": "json_object", "schema": OBJECT}}, "response_format.schema"),
         ({"response_format": {"type": "json_schema", "schema": OBJECT}}, "response_format.schema"),
+        ({"response_format": {"type": "json_object", "value": OBJECT}}, "response_format.value"),
     ],
 )
 def test_schemas_are_read_by_all_their_names(fields: dict[str, Any], where: str) -> None:

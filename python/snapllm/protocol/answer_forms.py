@@ -97,8 +97,9 @@ def _asked(wire: Any) -> dict[str, AnswerForm]:
 
 def _openai_form(form: ResponseFormat) -> AnswerForm:
     if form.type == "json_object":
-        field = "response_format.schema"
-        return AnswerForm(field, schema_text(form.schema or {"type": "object"}, field))
+        field = "response_format.value" if form.value else "response_format.schema"
+        schema = form.value or form.schema or {"type": "object"}
+        return AnswerForm(field, schema_text(schema, field))
     if (named := form.json_schema) is not None:
         field = "response_format.json_schema.schema"
         return AnswerForm(field, schema_text(named.schema or {}, field))

@@ -66,6 +66,8 @@ class ResponseFormat(msgspec.Struct):
     json_schema: JsonSchema | None = None
     schema: dict[str, Any] | None = None
     """The schema without a name, of either type of JSON, as llama-server has it."""
+    value: dict[str, Any] | None = None
+    """The schema of a `json_object`, as Hugging Face's clients send it to a base URL."""
 
 
 class StructuredOutputs(msgspec.Struct):
