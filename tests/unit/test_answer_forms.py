@@ -146,6 +146,8 @@ def completed(**fields: Any) -> str:
         ({"grammar": 'root ::= "a"'}, 'root ::= "a"'),
         ({"guided_grammar": 'root ::= "a"'}, 'root ::= "a"'),
         ({"structured_outputs": {"grammar": 'root ::= "a"'}}, 'root ::= "a"'),
+        ({"ebnf": 'root ::= "a"'}, 'root ::= "a"'),
+        ({"regex": "a"}, "root ::= [a]"),
         ({"guided_choice": ["a", "b"]}, 'root ::= ("a" | "b")'),
         ({"structured_outputs": {"choice": ["a"]}}, 'root ::= ("a")'),
         ({"guided_regex": r"^yes|no\.$"}, r"root ::= [y][e][s] | [n][o][.]"),

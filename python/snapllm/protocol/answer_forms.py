@@ -2,7 +2,8 @@
 
 References: OpenAI API, "Create chat completion" (`response_format`); llama-server, "POST
 /v1/chat/completions" (`json_schema`, `grammar`); vLLM, "Structured Outputs" (`structured_outputs`,
-and before it `guided_json`, `guided_choice`, `guided_regex` and `guided_grammar`).
+and before it `guided_json`, `guided_choice`, `guided_regex` and `guided_grammar`); SGLang,
+"Structured Outputs" (`regex`, `ebnf`).
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def _asked(wire: Any) -> dict[str, AnswerForm]:
         asked["response_format"] = _openai_form(wire.response_format)
     schemas = {"json_schema": wire.json_schema, "guided_json": wire.guided_json}
     choices = {"guided_choice": wire.guided_choice}
-    patterns = {"guided_regex": wire.guided_regex or None}
-    grammars = {"grammar": wire.grammar or None, "guided_grammar": wire.guided_grammar or None}
+    patterns = {name: getattr(wire, name) or None for name in ("guided_regex", "regex")}
+    grammars = {name: getattr(wire, name) or None for name in ("grammar", "guided_grammar", "ebnf")}
     if (of_vllm := wire.structured_outputs) is not None:
         schemas["structured_outputs.json"] = of_vllm.json
         if of_vllm.structural_tag is not None:

@@ -39,7 +39,8 @@ def read_tools(wire: ChatCompletionRequest) -> tuple[list[Tool], ToolMode]:
     fields = [ToolFields(f"{form}.name", f"{form}.parameters") for form in forms]
     choice = wire.tool_choice
     if not isinstance(choice, ChatToolChoice):
-        return offer_tools(tools, choice or "auto", fields=fields)
+        mode = "required" if choice == "any" else choice or "auto"  # Mistral's clients say "any"
+        return offer_tools(tools, mode, fields=fields)
     if choice.type == "allowed_tools":
         allowed = _given(choice.allowed_tools, "tool_choice.allowed_tools")
         where = "tool_choice.allowed_tools.tools"

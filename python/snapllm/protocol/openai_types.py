@@ -17,7 +17,6 @@ from msgspec import Meta
 from snapllm._numbers import INT32_MAX
 from snapllm.conversation import FunctionCall, FunctionDefinition, Message, Role
 from snapllm.params import (
-    MaxTokens,
     MinP,
     MinTokens,
     ModelName,
@@ -38,8 +37,8 @@ NumChoices = Annotated[int, Meta(ge=1, le=128)]
 TopKOrAll = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """Of the likeliest tokens; 0, and -1 as vLLM has it, = all."""
 
-NumPredicted = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-"""llama-server's name of `max_tokens`; 0 = none, -1 = as many as the context holds."""
+TokenLimit = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
+"""Of tokens; 0 = none, -1 = as many as the context holds, as llama-server and LM Studio have it."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -76,7 +75,6 @@ class StructuredOutputs(msgspec.Struct):
     json: dict[str, Any] | str | None = None
     choice: Choices | None = None
     json_object: bool | None = None
-    regex: str | None = None
     grammar: str | None = None
     structural_tag: Any = None
 
@@ -150,9 +148,9 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
 
     model: ModelName
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
-    max_tokens: MaxTokens | None = None
-    max_completion_tokens: MaxTokens | None = None
-    n_predict: NumPredicted | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    n_predict: TokenLimit | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopKOrAll | None = None
@@ -173,7 +171,7 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     top_logprobs: TopLogprobs | None = None
     logit_bias: dict[str, LogitBias] | None = None
     tools: list[ChatTool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | ChatToolChoice | None = None
+    tool_choice: Literal["auto", "none", "required", "any"] | ChatToolChoice | None = None
     parallel_tool_calls: bool | None = None
     continue_final_message: bool | None = None
     response_format: ResponseFormat | None = None
@@ -184,6 +182,10 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     guided_choice: Choices | None = None
     guided_regex: str | None = None
     guided_grammar: str | None = None
+    regex: str | None = None
+    """SGLang's name of `guided_regex`."""
+    ebnf: str | None = None
+    """SGLang's name of `guided_grammar`."""
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None
