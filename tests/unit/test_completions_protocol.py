@@ -70,13 +70,25 @@ def test_text_offsets_are_those_of_the_tokens_though_text_is_held_back() -> None
         CompletionChunk(text=" twoé", logprobs=(entries[1], entries[2])),
         CompletionChunk(finish=Finish(finish_reason="stop")),
     ]
-    encoder = openai_completions.Encoder("m")
+    encoder = openai_completions.Encoder("m", has_logprobs=True)
     sent = [json.loads(encoder.chunk(0, chunk))["choices"][0]["logprobs"] for chunk in chunks]
     streamed = [offset for logprobs in sent if logprobs for offset in logprobs["text_offset"]]
     result = Completion(text="One twoé", tokens=[], finish_reason="stop", logprobs=entries)
     usage = openai_completions.add_usage([[result]])
     [choice] = json.loads(encoder.response([("", result)], usage))["choices"]
     assert streamed == choice["logprobs"]["text_offset"] == [0, 3, 7]
+
+
+def test_an_answer_without_tokens_has_the_log_probabilities_that_were_asked_for() -> None:
+    """Clients add them up: those of several answers, one of which may be over at once."""
+    ends = [ended("One", -0.5), ended("")]
+    usage = openai_completions.add_usage([ends])
+    answers = [("", each) for each in ends]
+    for has_logprobs in (True, False):
+        encoder = openai_completions.Encoder("m", has_logprobs=has_logprobs)
+        choices = json.loads(encoder.response(answers, usage))["choices"]
+        found = [each["logprobs"] and each["logprobs"]["token_logprobs"] for each in choices]
+        assert found == ([[-0.5], []] if has_logprobs else [None, None])
 
 
 def test_a_character_of_several_tokens_is_one_in_offsets_and_its_parts_differ() -> None:

@@ -294,10 +294,8 @@ def _top_logprobs(entry: TokenLogprob) -> dict[str, float]:
 
 def _logprobs_object(
     prompt: Sequence[TokenLogprob], answer: Sequence[TokenLogprob], place: _Place
-) -> CompletionLogprobs | None:
+) -> CompletionLogprobs:
     entries = [*prompt, *answer]
-    if not entries:
-        return None
     follow = [not math.isnan(entry.logprob) for entry in entries]
     return {
         "tokens": [_token_text(entry) for entry in entries],
@@ -333,8 +331,14 @@ class Encoder:
     """
 
     def __init__(
-        self, model: str, *, include_usage: bool = False, shown_stops: Collection[str] = ()
+        self,
+        model: str,
+        *,
+        include_usage: bool = False,
+        has_logprobs: bool = False,
+        shown_stops: Collection[str] = (),
     ) -> None:
+        self._has_logprobs = has_logprobs
         self._shown_stops = shown_stops
         self._usage: PieceUsage = {"usage": None} if include_usage else {}
         self._id = f"cmpl-{secrets.token_hex(12)}"
@@ -348,7 +352,10 @@ class Encoder:
             {
                 "index": index,
                 "text": echo + result.text + stop_text(result, self._shown_stops),
-                "logprobs": _logprobs_object(result.prompt_logprobs, result.logprobs, _Place(echo)),
+                # An answer that is over at once has them, too: none.
+                "logprobs": _logprobs_object(result.prompt_logprobs, result.logprobs, _Place(echo))
+                if self._has_logprobs
+                else None,
                 "finish_reason": result.finish_reason,
             }
             for index, (echo, result) in enumerate(results)
@@ -368,7 +375,9 @@ class Encoder:
     def chunk(self, index: int, chunk: CompletionChunk) -> bytes:
         """A chunk of one choice."""
         # The tokens' own texts: a stop string may begin within the last.
-        logprobs = _logprobs_object(chunk.prompt_logprobs, chunk.logprobs, self._places[index])
+        logprobs: CompletionLogprobs | None = None
+        if chunk.prompt_logprobs or chunk.logprobs:
+            logprobs = _logprobs_object(chunk.prompt_logprobs, chunk.logprobs, self._places[index])
         text = chunk.text
         if chunk.finish is not None:
             text += stop_text(chunk.finish, self._shown_stops)

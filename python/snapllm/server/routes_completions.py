@@ -40,6 +40,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     encoder = completions_protocol.Encoder(
         parsed.requests[0].model,
         include_usage=parsed.include_usage,
+        has_logprobs=parsed.has_logprobs,
         shown_stops=parsed.shown_stops,
     )
     with ExitStack() as stack:
