@@ -29,6 +29,8 @@ class Lowered(msgspec.Struct, frozen=True):
     stop: tuple[str, ...]
     n: int
     chat: _core.ChatPrompt | None = None
+    is_plain: bool = False
+    """Whether all of a chat's answer is said; see `ChatReader`."""
     num_prompt_logprobs: int = -1
     reuse_prefix: bool = True
     cache_namespace: str = ""
@@ -164,6 +166,8 @@ def _format(
         reuse_prefix=request.reuse_prefix,
         cache_namespace=request.cache_namespace,
         chat=prompt,
+        # Some templates begin every answer with reasoning: what the grammar holds would be that.
+        is_plain=bool(request.sampling.grammar) and not request.thinking,
     )
 
 

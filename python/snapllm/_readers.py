@@ -206,8 +206,14 @@ class _LogprobMatcher:
 class ChatReader:
     """Reads the outputs of one answer to a chat."""
 
-    def __init__(self, prompt: _core.ChatPrompt) -> None:
+    def __init__(self, prompt: _core.ChatPrompt, *, is_plain: bool = False) -> None:
+        """
+        Args:
+            prompt: What the answer is to.
+            is_plain: Whether all of it is said, whatever the format would read in it.
+        """
         self._parser = prompt.create_parser()
+        self._is_plain = is_plain
         self._has_tool_calls = False
         self._logprobs = _LogprobMatcher()
 
@@ -215,7 +221,9 @@ class ChatReader:
         """The events of the next output; raises its error, if it has one."""
         self._logprobs.add(_logprobs(output.logprobs))
         events: list[ChatEvent] = []
-        for delta in self._parser.push(output):
+        if self._is_plain and output.text:
+            events.append(TextDelta(output.text, self._logprobs.take(output.text)))
+        for delta in () if self._is_plain else self._parser.push(output):
             kind, text = delta.kind, delta.text
             if kind == "content":
                 events.append(TextDelta(text, self._logprobs.take(text)))

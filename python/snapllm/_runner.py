@@ -223,7 +223,7 @@ class Runner:
     @staticmethod
     def _reader(lowered: Lowered) -> ChatReader:
         assert lowered.chat is not None
-        return ChatReader(lowered.chat)
+        return ChatReader(lowered.chat, is_plain=lowered.is_plain)
 
     async def start_completion(
         self, request: CompletionRequest, *, stream: bool

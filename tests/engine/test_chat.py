@@ -20,6 +20,7 @@ from snapllm import (
     ToolCallStart,
 )
 from snapllm._readers import fold_chat
+from snapllm.engine import demo_model_path
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -216,6 +217,35 @@ def test_reasoning_tokens_are_those_that_were_generated(demo: snapllm.Model, str
         assert (result.reasoning, result.content) == ("27 + 45 is\n", "72")
         counts.append(result.usage.num_reasoning_tokens)
     assert counts == [len(demo.tokenize("27 + 45 is\n")), counts[0] + 1]
+
+
+REASONS_ALWAYS = """
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.reasoning_content %}
+        {{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}
+    {%- endif %}
+    {{- (message.content or '') + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n<think>\\n' }}
+{%- endif %}
+"""
+"""Begins every answer with reasoning, as templates of models do that only reason."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_grammar_holds_is_said_though_the_template_begins_with_reasoning(
+    stream: bool,
+) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(demo_model_path(), chat_template=REASONS_ALWAYS)
+        assert model.chat("Hi", temperature=0).reasoning
+        answer = model.chat("Hi", grammar='root ::= "yes"', num_logprobs=0, stream=stream)
+        result = fold_chat(answer) if stream else answer
+        assert (result.content, result.reasoning) == ("yes", "")
+        assert result.usage.num_reasoning_tokens == 0
+        assert b"".join(entry.bytes for entry in result.logprobs).startswith(b"yes")
 
 
 @pytest.mark.parametrize("stream", [False, True])
