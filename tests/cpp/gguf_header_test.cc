@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -15,8 +16,8 @@ namespace snapllm {
 namespace {
 
 // Type numbers of the format (ggml's gguf.h and ggml.h).
-enum : uint32_t { kTypeU16 = 2, kTypeU32 = 4, kTypeI32 = 5, kTypeString = 8, kTypeArray = 9 };
-constexpr uint32_t kTensorF32 = 0;
+enum : uint32_t { kTypeU16 = 2, kTypeU32 = 4, kTypeI32 = 5, kTypeF32 = 6, kTypeString = 8, kTypeArray = 9 };
+enum : uint32_t { kTensorF32 = 0, kTensorF16 = 1, kTensorI32 = 26, kTensorF64 = 28 };
 constexpr uint64_t kTensorBytes = 64 * 4;
 
 class TempFolder {
@@ -74,13 +75,16 @@ struct Gguf {
   uint32_t embedding = 64;
   uint64_t tensor_length = 64;
   uint64_t tensor_offset = 0;
+  std::string tensor_name = "output.weight";
+  uint32_t tensor_type = kTensorF32;
+  std::function<void(Bytes&)> more;  // one more value
   uint16_t part = 0, num_parts = 0;  // 0 parts: it does not say
 
   std::string bytes() const {
     Bytes b;
     b.raw("GGUF").number(version);
     b.number(num_tensors.value_or(has_tensor ? 1 : 0));
-    b.number(num_values.value_or(num_parts > 0 ? 9 : 7));
+    b.number(num_values.value_or((num_parts > 0 ? 9 : 7) + (more ? 1 : 0)));
     b.string("general.architecture").number(kTypeString).string(architecture);
     b.string("general.name").number(kTypeString).string("Tiny");
     b.u32("llama.block_count", num_layers);
@@ -88,13 +92,14 @@ struct Gguf {
     b.u32("llama.embedding_length", embedding);
     b.u32("llama.attention.head_count", 4);
     kv_heads(b.string("llama.attention.head_count_kv"));
+    if (more) more(b);
     if (num_parts > 0) {
       b.string("split.no").number<uint32_t>(kTypeU16).number(part);
       b.string("split.count").number<uint32_t>(kTypeU16).number(num_parts);
     }
     if (has_tensor) {
-      b.string("output.weight").number<uint32_t>(1).number(tensor_length);
-      b.number(kTensorF32).number(tensor_offset);
+      b.string(tensor_name).number<uint32_t>(1).number(tensor_length);
+      b.number(tensor_type).number(tensor_offset);
     }
     b.pad(32);
     return b.raw(std::string(has_tensor ? kTensorBytes : 0, 'w')).data();
@@ -229,6 +234,64 @@ TEST(gguf_header, facts_out_of_range_are_refused) {
   check_refused(nameless.bytes(), "general.architecture");
   other.architecture = "gemma";  // its own keys are missing
   check_refused(other.bytes(), "gemma.block_count");
+}
+
+TEST(gguf_header, what_ggml_would_abort_on_in_a_computation_is_refused) {
+  const auto with = [](const std::function<void(Bytes&)>& more) {
+    Gguf gguf;
+    gguf.more = more;
+    return gguf.bytes();
+  };
+  for (const float epsilon : {-1.0f, -INFINITY, NAN}) {
+    for (const char* name : {"layer_norm", "layer_norm_rms", "group_norm"}) {
+      const std::string key = std::string("llama.attention.") + name + "_epsilon";
+      check_refused(with([&](Bytes& b) { b.string(key).number(kTypeF32).number(epsilon); }), key);
+    }
+  }
+  // Of heads of 16 numbers.
+  for (const uint32_t count : {15u, 18u, 1u << 31}) {
+    for (const char* key : {"llama.rope.dimension_count", "llama.rope.dimension_count_swa"}) {
+      check_refused(with([&](Bytes& b) { b.u32(key, count); }), "llama.rope.dimension_count");
+    }
+  }
+  CHECK(read_bytes(with([](Bytes& b) { b.u32("llama.rope.dimension_count", 16); })).ok());
+  const auto sections = [&](int32_t first, int32_t second) {
+    return with([&](Bytes& b) {
+      b.string("llama.rope.dimension_sections").number(kTypeArray).number(kTypeI32);
+      b.number<uint64_t>(2).number(first).number(second);
+    });
+  };
+  check_refused(sections(8, 9), "llama.rope.dimension_sections");
+  check_refused(sections(1, -1), "llama.rope.dimension_sections");
+  const auto header = read_bytes(sections(8, 8));
+  REQUIRE(header.ok());
+  CHECK(header.value().has_rope_sections);
+}
+
+TEST(gguf_header, weights_of_types_that_ggml_computes_nothing_with_are_refused) {
+  Gguf gguf;
+  for (const uint32_t type : {kTensorI32, kTensorF64}) {
+    gguf.tensor_type = type;
+    gguf.tensor_length = kTensorBytes / 8;
+    check_refused(gguf.bytes(), "output.weight is of type");
+  }
+  gguf.tensor_type = kTensorI32;
+  gguf.tensor_name = "blk.0.ffn_gate_tid2eid.weight";
+  CHECK(read_bytes(gguf.bytes()).ok());
+}
+
+TEST(gguf_header, norms_and_biases_of_other_types_than_f32_are_named) {
+  Gguf gguf;
+  gguf.tensor_type = kTensorF16;
+  CHECK_EQ(read_bytes(gguf.bytes()).value().odd_vector, "");
+  for (const char* name : {"output_norm.weight", "blk.0.attn_q.bias", "token_types.weight",
+                           "blk.0.ssm_a", "blk.0.ssm_b_norm"}) {
+    gguf.tensor_name = name;
+    CHECK_EQ(read_bytes(gguf.bytes()).value().odd_vector, name);
+    gguf.tensor_type = kTensorF32;
+    CHECK_EQ(read_bytes(gguf.bytes()).value().odd_vector, "");
+    gguf.tensor_type = kTensorF16;
+  }
 }
 
 TEST(gguf_header, facts_of_a_split_model_are_those_of_all_its_parts) {

@@ -9,7 +9,9 @@ import threading
 import time
 from pathlib import Path
 
+import gguf
 import pytest
+from model_files import ModelFile
 from nano_models import make_nano_model
 from waiting import wait_until
 
@@ -179,6 +181,41 @@ def test_random_damage_never_crashes(
             model.generate("x", max_tokens=2)
         engine.unload(model.id)
     assert engine.model("llama").generate("x", max_tokens=2, ignore_eos=True).tokens
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("qwen3.attention.layer_norm_rms_epsilon", -1.0),
+        ("qwen3.attention.layer_norm_rms_epsilon", float("nan")),
+        ("qwen3.rope.dimension_count", 15),
+        ("qwen3.rope.dimension_count", 64),
+    ],
+)
+def test_metadata_that_no_prompt_can_be_computed_with_is_refused(
+    engine: snapllm.Engine, tmp_path: Path, key: str, value: float
+) -> None:
+    """ggml looks at it in the middle of a computation, where it ended the process."""
+    path = make_nano_model(tmp_path / "bad.gguf", "qwen3")
+    field = gguf.GGUFReader(path, "r+").get_field(key)
+    assert field is not None
+    field.parts[field.data[0]][0] = value
+    with pytest.raises(InvalidModelError, match=key):
+        engine.load(path)
+
+
+def test_norms_of_a_type_that_the_cpu_does_not_multiply_by_are_refused(
+    engine: snapllm.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files whose every tensor is of 16-bit floats: the first prompt ended the process."""
+
+    def add_norm(model: ModelFile, name: str, *shape: int, weight: float = 1) -> None:
+        model.add_matrix(name, *shape)
+
+    monkeypatch.setattr(ModelFile, "add_norm", add_norm)
+    path = make_nano_model(tmp_path / "f16.gguf")
+    with pytest.raises(InvalidModelError, match=r"norm\.weight must be of type f32"):
+        engine.load(path)
 
 
 def test_paths_that_cannot_be_read_are_not_found(engine: snapllm.Engine, tmp_path: Path) -> None:

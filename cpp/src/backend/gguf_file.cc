@@ -134,6 +134,31 @@ uint64_t GgufFile::integer(const std::string& key, uint64_t missing) const {
   return largest;
 }
 
+std::vector<int32_t> GgufFile::integers(const std::string& key) const {
+  const gguf_context* gguf = gguf_.get();
+  const int64_t id = gguf_find_key(gguf, key.c_str());
+  if (id < 0 || gguf_get_kv_type(gguf, id) != GGUF_TYPE_ARRAY) return {};
+  const gguf_type type = gguf_get_arr_type(gguf, id);
+  if (type != GGUF_TYPE_UINT32 && type != GGUF_TYPE_INT32) return {};
+  const auto* values = static_cast<const int32_t*>(gguf_get_arr_data(gguf, id));
+  return {values, values + gguf_get_arr_n(gguf, id)};
+}
+
+float GgufFile::real(const std::string& key, float missing) const {
+  const int64_t id = gguf_find_key(gguf_.get(), key.c_str());
+  if (id < 0 || gguf_get_kv_type(gguf_.get(), id) != GGUF_TYPE_FLOAT32) return missing;
+  return gguf_get_val_f32(gguf_.get(), id);
+}
+
+std::vector<GgufFile::Tensor> GgufFile::tensor_types() const {
+  const gguf_context* gguf = gguf_.get();
+  std::vector<Tensor> tensors;
+  for (int64_t i = 0; i < gguf_get_n_tensors(gguf); ++i) {
+    tensors.push_back({gguf_get_tensor_name(gguf, i), gguf_get_tensor_type(gguf, i)});
+  }
+  return tensors;
+}
+
 bool GgufFile::has_tensor_of(ggml_type type) const {
   for (int64_t i = 0; i < gguf_get_n_tensors(gguf_.get()); ++i) {
     if (gguf_get_tensor_type(gguf_.get(), i) == type) return true;

@@ -29,8 +29,17 @@ class GgufFile {
   // The largest value of an integer key, which may be an array of one value per layer;
   // `missing` when there is none.
   uint64_t integer(const std::string& key, uint64_t missing = 0) const;
+  // The numbers of an array of 32-bit integers; empty where there is none.
+  std::vector<int32_t> integers(const std::string& key) const;
+  // A 32-bit float; `missing` when there is none.
+  float real(const std::string& key, float missing = 0) const;
   bool has_tensor(const std::string& name) const;
   bool has_tensor_of(ggml_type type) const;
+  struct Tensor {
+    std::string name;
+    ggml_type type = GGML_TYPE_F32;
+  };
+  std::vector<Tensor> tensor_types() const;
   // Where in the file the tensors lie, in their order, and all that comes before them.
   struct Extent {
     uint64_t offset = 0;

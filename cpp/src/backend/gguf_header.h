@@ -27,7 +27,11 @@ struct GgufHeader {
   uint64_t kv_elements_per_token = 0;
   // Contexts that are longer than this rotate positions otherwise; 0 = all of them alike.
   int32_t short_context_size = 0;
-  std::vector<ggml_type> types;  // of its tensors, each once
+  bool has_rope_sections = false;  // parts of a head that rotate by positions of their own
+  std::vector<ggml_type> types;    // of its tensors, each once
+  // A tensor of norms, biases and the like that is not of 32-bit floats; empty = none. GPUs
+  // compute with it.
+  std::string odd_vector;
   bool has_experts = false;
   // All heads share a key and a value of few numbers, which each has matrices of its own for.
   bool has_latent_attention = false;

@@ -202,6 +202,12 @@ Result<LlamaModelPtr> load_weights(const ModelOptions& options, const GgufHeader
   if (llama_vocab_type(llama_model_get_vocab(model.get())) == LLAMA_VOCAB_TYPE_NONE) {
     return Status(StatusCode::kInvalidModel, "Cannot load " + options.path + ": it has no vocabulary");
   }
+  const llama_rope_type rope = llama_model_rope_type(model.get());
+  if ((rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE) &&
+      !header.has_rope_sections) {
+    return Status(StatusCode::kInvalidModel,
+                  "Cannot load " + options.path + ": rope.dimension_sections has only zeros");
+  }
   return model;
 }
 
@@ -289,6 +295,11 @@ Result<MemoryPlan> LlamaBackend::plan(const ModelOptions& options, uint64_t max_
   if (Status status = check_options(options); !status.ok()) return status;
   auto header = read_gguf_header(options.path);
   if (!header.ok()) return header.status();
+  if (!header.value().odd_vector.empty() && !uses_gpu(options)) {
+    return Status(StatusCode::kInvalidModel, "Cannot load " + options.path + ": on a CPU the tensor " +
+                                                 header.value().odd_vector +
+                                                 " must be of type f32");
+  }
   const auto is_blocks = [](int32_t size) { return size % kQ8BlockSize == 0; };
   if (options.kv_type == "q8_0" && !std::ranges::all_of(header.value().head_sizes, is_blocks)) {
     return invalid("kv_type must not be q8_0 where heads are no multiple of 32 elements");

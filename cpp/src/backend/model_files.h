@@ -21,6 +21,7 @@ class ModelFiles {
   // The one with the metadata.
   const GgufFile& first() const { return files_.front(); }
   // In their order.
+  const std::vector<GgufFile>& all() const { return files_; }
   std::vector<std::string> paths() const;
   uint64_t num_bytes() const;
   bool has_tensor(const std::string& name) const;
