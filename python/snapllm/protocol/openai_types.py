@@ -38,7 +38,7 @@ TopKOrAll = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """Of the likeliest tokens; 0, and -1 as vLLM has it, = all."""
 
 TokenLimit = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-"""Of tokens; 0 = none, -1 = as many as the context holds, as llama-server and LM Studio have it."""
+"""How many tokens are generated at most; 0 = none, -1 = as many as the context holds."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -75,6 +75,7 @@ class StructuredOutputs(msgspec.Struct):
     json: dict[str, Any] | str | None = None
     choice: Choices | None = None
     json_object: bool | None = None
+    regex: str | None = None
     grammar: str | None = None
     structural_tag: Any = None
 
