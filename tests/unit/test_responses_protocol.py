@@ -282,8 +282,9 @@ def test_an_output_of_a_call_is_whole(field: str) -> None:
     assert caught.value.param == f"input[0].{field}"
 
 
-def test_an_empty_schema_asks_for_any_json() -> None:
-    form = {"type": "json_schema", "name": "x", "schema": {}}
+@pytest.mark.parametrize("schema", [{"schema": {}}, {"schema": None}, {}])
+def test_an_empty_schema_or_none_asks_for_any_json(schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "name": "x", **schema}
     assert json.loads(parse(text={"format": form})[0].json_schema)["type"]
 
 

@@ -123,6 +123,4 @@ def _json_schema(text: TextOptions | None) -> str:
         return ""
     if form.type == "json_object":
         return schema_text(form.schema or {"type": "object"}, _SCHEMA_FIELD)
-    if form.schema is None:
-        raise InvalidRequestError(f"{_SCHEMA_FIELD} is required", param=_SCHEMA_FIELD)
-    return schema_text(form.schema, _SCHEMA_FIELD)
+    return schema_text(form.schema or {}, _SCHEMA_FIELD)
