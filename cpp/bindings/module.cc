@@ -1,4 +1,6 @@
 // Table of contents of snapllm._core.
+#include <pybind11/stl.h>
+
 #include "base/machine.h"
 #include "bindings.h"
 #include "chat/json_depth.h"
@@ -34,6 +36,20 @@ PYBIND11_MODULE(_core, module) {
             [&] { return snapllm::probe_projector(model_path, mmproj_path); }));
       },
       pybind11::arg("model_path"), pybind11::arg("mmproj_path"));
+  module.def(
+      "chat_templates",
+      [](const std::string& model_path) {
+        const std::vector<std::string> texts = snapllm::bindings::unwrap(
+            without_gil([&] { return snapllm::chat_templates(model_path); }));
+        return std::vector<pybind11::bytes>(texts.begin(), texts.end());
+      },
+      pybind11::arg("model_path"), "The chat templates that a model's file brings.");
+  module.def(
+      "probe_chat_template",
+      [](const std::string& text) {
+        without_gil([&] { snapllm::probe_chat_template(text); });
+      },
+      pybind11::arg("text"));
   bind_options(module);
   bind_request(module);
   bind_chat(module);

@@ -6,23 +6,14 @@ can end the process that loads it.
 
 from __future__ import annotations
 
-import logging
-import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
 
 from snapllm import _core
-from snapllm._child import python_command, python_environment
+from snapllm._trial import FAILED, REFUSED, Trial, TrialFailedError, is_packaged, try_out
 from snapllm.errors import GenerationFailedError, InvalidModelError, SnapLLMError
 
-log = logging.getLogger("snapllm.models")
-
 TIMEOUT_S = 300.0
-# Exit statuses. Where the loader said no, as it should, the real load says it again. Any
-# other status is the interpreter's, which could not even try.
-_REFUSED = 3
-_FAILED = 4
 
 _passed: set[tuple[str, int, int]] = set()
 
@@ -39,37 +30,23 @@ def check_projector(model_path: str, mmproj_path: str) -> None:
         facts = Path(mmproj_path).stat()
     except (OSError, ValueError):
         return
-    if Path(mmproj_path).parent == Path(str(resources.files("snapllm") / "demo")):
-        return
     key = (mmproj_path, facts.st_size, facts.st_mtime_ns)
-    if key in _passed or not sys.executable:
+    if key in _passed or is_packaged(mmproj_path):
         return
     try:
-        done = subprocess.run(
-            python_command("snapllm._probe", model_path, mmproj_path),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=python_environment(),
-            timeout=TIMEOUT_S,
-            check=False,
+        trial = try_out(
+            "snapllm._probe",
+            model_path,
+            mmproj_path,
+            name=mmproj_path,
+            timeout_s=TIMEOUT_S,
         )
-    except subprocess.TimeoutExpired:
-        raise InvalidModelError(f"Cannot load {mmproj_path}: loading it never ends") from None
-    except OSError as error:
-        _warn(mmproj_path, str(error))  # the real load has its own checks
-        return
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    why = lines[-1] if lines else f"it ends with status {done.returncode}"
-    if done.returncode < 0 or done.returncode == _FAILED:
-        raise InvalidModelError(f"Cannot load {mmproj_path}: trying it out failed: {why}")
-    if done.returncode == 0:
+    except TrialFailedError as failed:
+        raise InvalidModelError(
+            f"Cannot load {mmproj_path}: trying it out failed: {failed}"
+        ) from None
+    if trial is Trial.PASSED:
         _passed.add(key)
-    elif done.returncode != _REFUSED:
-        _warn(mmproj_path, why)
-
-
-def _warn(mmproj_path: str, why: str) -> None:
-    log.warning("%s is loaded without having been tried out: %s", mmproj_path, why)
 
 
 def main() -> None:
@@ -78,6 +55,6 @@ def main() -> None:
         _core.probe_projector(*sys.argv[2:])
     except GenerationFailedError as error:
         print(error, file=sys.stderr)
-        sys.exit(_FAILED)
+        sys.exit(FAILED)
     except SnapLLMError:
-        sys.exit(_REFUSED)
+        sys.exit(REFUSED)

@@ -32,6 +32,7 @@ from snapllm._numbers import INT32_MAX, INT64_MAX
 from snapllm._probe import check_projector
 from snapllm._reprs import add_reprs
 from snapllm._runner import Runner
+from snapllm._templates import TemplateTrials
 from snapllm.contexts import ContextManager
 from snapllm.diffusion import ImageModel
 from snapllm.diffusion.options import LoadImageOptions
@@ -174,6 +175,7 @@ class Engine(_lifetime.ClosedAtExit):
         """Documents whose KV is computed once and kept."""
         self._ids = ModelIds()
         self._files = LoadedFiles(core)
+        self._templates = TemplateTrials(Path(folder) if folder else None)
         self._images = ImageModels(
             _charger(core),
             options.num_threads or _core.available_cpus(),
@@ -246,6 +248,7 @@ class Engine(_lifetime.ClosedAtExit):
         if "batch_tokens" in options and "ubatch_tokens" not in options:
             # Its default may be more than the batch, and would be refused.
             core_options.ubatch_tokens = min(core_options.ubatch_tokens, core_options.batch_tokens)
+        self._templates.check(path, core_options.chat_template)
         if mmproj_path:
             check_projector(path, mmproj_path)
         with (

@@ -40,6 +40,21 @@ def test_a_load_of_a_model_whose_file_was_replaced_says_to_unload_it_first(tmp_p
         assert server.stop() == 0
 
 
+def test_a_template_that_would_end_the_server_is_refused(tmp_path: Path, server: Server) -> None:
+    template = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"
+    path = make_nano_model(tmp_path / "m.gguf")
+    body = {"model_id": "deadly", "file_path": str(path), "chat_template": template}
+    status, answer, _ = server.request("POST", "/api/v1/models/load", body)
+    assert (status, answer["error"]["code"]) == (400, "invalid_request")
+    assert answer["error"]["param"] == "chat_template"
+    make_nano_model(path, template=template)
+    body = {"model_id": "deadly", "file_path": str(path)}
+    status, answer, _ = server.request("POST", "/api/v1/models/load", body)
+    assert (status, answer["error"]["code"]) == (400, "invalid_model")
+    assert "its chat template" in answer["error"]["message"]
+    assert server.get("/health")["status"] == "ok"
+
+
 def metric(server: Server, name: str) -> float:
     lines = [line for line in server.get("/metrics").splitlines() if line.startswith(name)]
     assert lines, name

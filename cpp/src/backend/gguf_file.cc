@@ -100,10 +100,12 @@ int32_t GgufFile::num_parts() const {
   return static_cast<int32_t>(std::clamp<uint64_t>(integer(kNumPartsKey), 1, UINT16_MAX));
 }
 
-std::string GgufFile::string(const std::string& key) const {
+std::string GgufFile::string(const std::string& key) const { return valid_utf8(raw_string(key)); }
+
+std::string GgufFile::raw_string(const std::string& key) const {
   const int64_t id = gguf_find_key(gguf_.get(), key.c_str());
   if (id < 0 || gguf_get_kv_type(gguf_.get(), id) != GGUF_TYPE_STRING) return {};
-  return valid_utf8(gguf_get_val_str(gguf_.get(), id));
+  return gguf_get_val_str(gguf_.get(), id);
 }
 
 bool GgufFile::boolean(const std::string& key) const {

@@ -25,6 +25,8 @@ class GgufFile {
   int32_t num_parts() const;
   // Empty where there is no such string.
   std::string string(const std::string& key) const;
+  // The same as it is in the file, which may be no UTF-8.
+  std::string raw_string(const std::string& key) const;
   bool boolean(const std::string& key) const;
   // The largest value of an integer key, which may be an array of one value per layer;
   // `missing` when there is none.
