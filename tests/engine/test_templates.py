@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import snapllm
+from snapllm.engine import demo_model_path
 from snapllm.server.warm_up import warm_up
 
 FOLDER = (
@@ -95,6 +98,61 @@ def test_every_family_answers_or_says_why_not(llama_path: Path, template: Path) 
             assert isinstance(events[-1], snapllm.Finish)
         assert num_answered >= 3
         assert model.chat("Hello", max_tokens=2).usage.num_generated_tokens > 0
+
+
+ADD: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "number": {"type": "integer", "description": "Of it", "minimum": 0, "maximum": 9},
+                "twice": {"type": "boolean", "description": "Or once"},
+            },
+            "required": ["number", "twice"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def streamed_calls(events: Iterable[Any]) -> list[tuple[str, str]]:
+    calls: list[tuple[str, str]] = []
+    for event in events:
+        if isinstance(event, snapllm.ToolCallStart):
+            calls.append((event.name, ""))
+        elif isinstance(event, snapllm.ToolCallDelta):
+            name, arguments = calls[event.index]
+            calls[event.index] = name, arguments + event.arguments
+    return calls
+
+
+@pytest.mark.parametrize("name", ["GLM-4.6", "GLM-4.7-Flash", "Spark2.5"])
+def test_a_call_with_blanks_before_its_end_is_one(name: str) -> None:
+    template = FOLDER / f"{name}.jinja"
+    if not template.exists():
+        pytest.skip("this checkout has no upstream sources")
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(demo_model_path(), "m", chat_template=template.read_text())
+        for blank in ("\n", " "):
+            options: dict[str, Any] = {
+                "tools": [ADD],
+                "tool_choice": "required",
+                "parallel_tool_calls": False,
+                "thinking": False,
+                "max_tokens": 200,
+                "temperature": 0,
+                # Wherever the format allows one.
+                "logit_bias": {model.tokenize(blank)[-1]: 60},
+            }
+            answer = model.chat("Add 7", **options)
+            assert (answer.content, answer.finish_reason) == ("", "tool_calls")
+            (call,) = answer.tool_calls
+            assert set(json.loads(call.arguments)) == {"number", "twice"}
+            events = model.chat("Add 7", stream=True, **options)
+            assert streamed_calls(events) == [("add", call.arguments)]
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)

@@ -1,9 +1,12 @@
 #include "chat/answer_rules.h"
 
 #include <algorithm>
+#include <optional>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 
+#include "chat-peg-parser.h"
 #include "common.h"
 #include "peg-parser.h"
 
@@ -55,6 +58,32 @@ Markup find_markup(const common_peg_arena& arena) {
   return delimiters;
 }
 
+// llama.cpp's grammars allow blanks between a call's last argument and its end; where a format has nothing
+// between the two, some of its parsers look ahead for that end and take it only if it comes at once.
+void allow_blanks_before_call_ends(common_peg_arena& parser) {
+  std::vector<bool> is_ahead(parser.size());
+  for (size_t id = 0; id < parser.size(); ++id) {
+    const auto* tag = std::get_if<common_peg_tag_parser>(&parser.get(id));
+    if (tag == nullptr || tag->tag != common_chat_peg_builder::TOOL_CLOSE) continue;
+    const auto* ahead = std::get_if<common_peg_and_parser>(&parser.get(tag->child));
+    if (ahead != nullptr) is_ahead[ahead->child] = true;
+  }
+  // A parser cannot be added to, but what is looked for is also read, elsewhere in it.
+  std::optional<common_peg_parser_id> space;
+  std::unordered_map<std::string, common_peg_parser_id> read;
+  for (size_t id = 0; id < parser.size(); ++id) {
+    if (std::holds_alternative<common_peg_space_parser>(parser.get(id))) space = id;
+    const auto* literal = std::get_if<common_peg_literal_parser>(&parser.get(id));
+    if (literal != nullptr && !is_ahead[id]) read.emplace(literal->literal, id);
+  }
+  for (size_t id = 0; id < parser.size() && space; ++id) {
+    const auto* literal = std::get_if<common_peg_literal_parser>(&parser.get(id));
+    if (literal == nullptr || !is_ahead[id]) continue;
+    const auto end = read.find(literal->literal);
+    if (end != read.end()) parser.get(id) = common_peg_sequence_parser{{*space, end->second}};
+  }
+}
+
 }  // namespace
 
 AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* vocab,
@@ -74,6 +103,7 @@ AnswerRules::AnswerRules(common_chat_params chat_params, const llama_vocab* voca
   }
   parser_params.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
   if (!params.parser.empty()) parser_params.parser.load(params.parser);
+  allow_blanks_before_call_ends(parser_params.parser);
   const Markup markup = find_markup(parser_params.parser);
   markup_bytes = markup.first_bytes;
   longest_markup = markup.longest;
