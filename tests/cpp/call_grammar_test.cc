@@ -7,20 +7,21 @@ namespace {
 
 TEST(call_grammar, text_before_the_call_goes_and_thinking_stays) {
   const std::string rules = "space ::= \" \"\ntool-calls ::= \"x\"\nuntil-191 ::= [^<]*\n";
-  CHECK_EQ(without_text_before_call(
-               "root ::= \"a\" (\"<think>\" until-13 \"</think>\")? until-191? tool-calls\n" + rules),
+  CHECK_EQ(without_text_around_call(
+               "root ::= \"a\" (\"<think>\" until-13 \"</think>\")? until-191? tool-calls\n" + rules,
+               "<think>"),
            "root ::= \"a\" (\"<think>\" until-13 \"</think>\")? tool-calls\n" + rules);
 }
 
 TEST(call_grammar, the_root_is_found_wherever_it_stands) {
-  CHECK_EQ(without_text_before_call("a ::= b\nroot ::= until-7? tool-call\nz ::= until-7? tool-call"),
+  CHECK_EQ(without_text_around_call("a ::= b\nroot ::= until-7? tool-call\nz ::= until-7? tool-call"),
            "a ::= b\nroot ::= tool-call\nz ::= until-7? tool-call");
 }
 
 TEST(call_grammar, other_grammars_stay_as_they_are) {
   for (const std::string grammar :
        {"", "root ::= object\nobject ::= \"{}\"", "root ::= until-1? other tool-call", "x"}) {
-    CHECK_EQ(without_text_before_call(grammar), grammar);
+    CHECK_EQ(without_text_around_call(grammar), grammar);
   }
 }
 
@@ -94,9 +95,32 @@ TEST(call_grammar, what_is_not_read_of_a_literal_goes) {
 }
 
 TEST(call_grammar, text_that_may_be_empty_goes_too) {
-  CHECK_EQ(without_text_before_call("root ::= \"a\" until-8 tool-calls"), "root ::= \"a\" tool-calls");
-  CHECK_EQ(without_text_before_call("root ::= \"a\" until-8 space tool-call"),
+  CHECK_EQ(without_text_around_call("root ::= \"a\" until-8 tool-calls"), "root ::= \"a\" tool-calls");
+  CHECK_EQ(without_text_around_call("root ::= \"a\" until-8 space tool-call"),
            "root ::= \"a\" space tool-call");
+}
+
+TEST(call_grammar, text_between_markers_before_the_call_goes) {
+  const std::string reasoning = "root ::= \"a\" (\"<think>\" until-4 \"</think>\")? ";
+  const std::string said = "(\"<said>\" until-5 \"</said>\")? ";
+  CHECK_EQ(without_text_around_call(reasoning + said + "tool-call", "<think>"),
+           reasoning + "tool-call");
+  CHECK_EQ(without_text_around_call(reasoning + "tool-call", "<think>"), reasoning + "tool-call");
+  CHECK_EQ(without_text_around_call("root ::= space " + said + "tool-call"),
+           "root ::= space tool-call");
+  CHECK_EQ(without_text_around_call("root ::= \"<a>\"? until-14 \"</a>\"? kimi-k3-tool-call \"x\"?"),
+           "root ::= kimi-k3-tool-call \"x\"?");
+  CHECK_EQ(without_text_around_call("root ::= \"a\\n\" (\"all\\n\" until-0 tools | tools)"),
+           "root ::= \"a\\n\" tools");
+  CHECK_EQ(without_text_around_call("root ::= \"a\" (\"all\\n\" until-0 (b | c) | tools)\nz ::= a"),
+           "root ::= \"a\" (b | c)\nz ::= a");
+}
+
+TEST(call_grammar, text_behind_a_required_call_goes) {
+  CHECK_EQ(without_text_around_call("ling3-tool-call ::= (x) space until-214? \"<end>\"?\n"
+                                    "root ::= until-15? ling3-tool-call until-20? \"<end>\"?\nz ::= a"),
+           "ling3-tool-call ::= (x) space \"<end>\"?\n"
+           "root ::= ling3-tool-call \"<end>\"?\nz ::= a");
 }
 
 TEST(call_grammar, the_fence_around_json_goes) {

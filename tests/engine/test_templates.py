@@ -129,6 +129,30 @@ def streamed_calls(events: Iterable[Any]) -> list[tuple[str, str]]:
     return calls
 
 
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_a_call_that_is_required_is_made_in_every_family(llama_path: Path, template: Path) -> None:
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(llama_path, "m", chat_template=template.read_text(), context_size=8192)
+        for choice in ("required", "get_weather"):
+            options: dict[str, Any] = {
+                "tools": [ADD, TOOL],
+                "tool_choice": choice,
+                "parallel_tool_calls": False,
+                "thinking": False,
+                "max_tokens": 60,
+                "temperature": 0,
+            }
+            answer = model.chat("What is the weather in Paris?", **options)
+            assert not answer.content
+            # Many formats have long markup, and some reason whatever they are told.
+            if answer.finish_reason == "length":
+                continue
+            assert [call.name for call in answer.tool_calls] in (["add"], ["get_weather"])
+            if choice != "required":
+                assert answer.tool_calls[0].name == choice
+            json.loads(answer.tool_calls[0].arguments)
+
+
 @pytest.mark.parametrize("name", ["GLM-4.6", "GLM-4.7-Flash", "Spark2.5"])
 def test_a_call_with_blanks_before_its_end_is_one(name: str) -> None:
     template = FOLDER / f"{name}.jinja"
@@ -153,6 +177,30 @@ def test_a_call_with_blanks_before_its_end_is_one(name: str) -> None:
             assert set(json.loads(call.arguments)) == {"number", "twice"}
             events = model.chat("Add 7", stream=True, **options)
             assert streamed_calls(events) == [("add", call.arguments)]
+
+
+@pytest.mark.parametrize("name", ["HuggingFaceTB-SmolLM3-3B", "microsoft-Phi-3.5-mini-instruct"])
+def test_a_template_that_knows_no_calls_has_those_that_are_required(name: str) -> None:
+    template = FOLDER / f"{name}.jinja"
+    if not template.exists():
+        pytest.skip("this checkout has no upstream sources")
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(demo_model_path(), "m", chat_template=template.read_text())
+        options: dict[str, Any] = {
+            "tools": [TOOL, ADD],
+            "thinking": 8,
+            "max_tokens": 200,
+            "temperature": 0,
+        }
+        answer = model.chat("Add 7", tool_choice="add", **options)
+        assert (answer.content, answer.finish_reason) == ("", "tool_calls")
+        (call,) = answer.tool_calls
+        assert call.name == "add" and set(json.loads(call.arguments)) == {"number", "twice"}
+        events = model.chat("Add 7", tool_choice="add", stream=True, **options)
+        assert streamed_calls(events) == [("add", call.arguments)]
+        schema = {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}
+        said = model.chat("Add 7", json_schema=schema, **options)
+        assert not said.tool_calls and "b" in json.loads(said.content)
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)

@@ -59,12 +59,38 @@ Span root_of(const std::string& grammar) { return rule_of(grammar, "root"); }
 
 }  // namespace
 
-std::string without_text_before_call(std::string grammar) {
+std::string without_text_around_call(std::string grammar, const std::string& reasoning_start) {
+  // `until-12? tool-calls`: any text up to what the call begins with, then the call. Some formats put
+  // it between markers of theirs, as they do with reasoning.
+  static const std::regex before(R"re((^|[ (])(?:"[^"\\]*"\? until-\d+ "[^"\\]*"\? |until-\d+\?? ))re"
+                                 R"re((?=(space )?\(?(?:[a-z0-9]+-)*tool-call))re");
+  static const std::regex between(R"re(\("([^"\\]*)" until-\d+ "[^"\\]*"\)\? (?=tool-calls?$))re");
   const auto [begin, size] = root_of(grammar);
-  // `until-12? tool-calls`: any text up to what the call begins with, then the call.
-  static const std::regex text_before_call(R"((^|[ (])until-\d+\?? (?=(space )?\(?tool-call))");
-  const std::string root = grammar.substr(begin, size);
-  return grammar.replace(begin, size, std::regex_replace(root, text_before_call, "$1"));
+  std::string root = std::regex_replace(grammar.substr(begin, size), before, "$1");
+  std::smatch found;
+  if (std::regex_search(root, found, between) &&
+      (reasoning_start.empty() || found[1].str().find(reasoning_start) == std::string::npos)) {
+    root.erase(static_cast<size_t>(found.position()), static_cast<size_t>(found.length()));
+  }
+  // `("all\n" until-0 (tool-a | tool-b) | tools)`, where `tools` are several
+  constexpr std::string_view kOrWithout = " | tools)";
+  const size_t either = root.find(R"(("all\n" until-)");
+  if (either != std::string::npos && root.ends_with(kOrWithout)) {
+    root.erase(root.size() - kOrWithout.size());
+    root.erase(either, root.find(' ', root.find("until-", either)) + 1 - either);
+  }
+  grammar.replace(begin, size, root);
+  // `tool-call until-20? "<end>"?`: the same behind it.
+  for (const std::string_view name : {"root", "ling3-tool-call"}) {
+    const auto [line, length] = rule_of(grammar, name);
+    const std::string_view rule = std::string_view(grammar).substr(line, length);
+    const size_t end = rule.ends_with("\"?") ? rule.rfind(' ') : std::string_view::npos;
+    if (end == std::string_view::npos || end == 0) continue;
+    const size_t text = rule.rfind(' ', end - 1);
+    const std::string_view symbol = rule.substr(text + 1, end - text - 1);
+    if (symbol.starts_with("until-") && symbol.ends_with('?')) grammar.erase(line + text, end - text);
+  }
+  return grammar;
 }
 
 std::string without_blanks_around(std::string grammar, bool after_reasoning) {

@@ -6,9 +6,10 @@
 namespace snapllm {
 
 // For a required tool call: the GBNF `grammar` without the text that may come before the
-// call, which a model that has no use for the tool never ends. Thinking before it stays, and
-// so does a grammar of any other form.
-std::string without_text_before_call(std::string grammar);
+// call, which a model that has no use for the tool never ends, and without the text behind it.
+// Thinking before it, which begins with `reasoning_start`, stays, and so does a grammar of any other
+// form.
+std::string without_text_around_call(std::string grammar, const std::string& reasoning_start = {});
 
 // The grammar without the blanks around an answer that is JSON, without the Markdown fence that may
 // stand there, and without the blanks before an answer that is a call: models that would rather say

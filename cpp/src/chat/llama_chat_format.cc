@@ -9,6 +9,7 @@
 #include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
 #include "chat/grammar_check.h"
+#include "chat/json_calls.h"
 #include "chat/json_depth.h"
 #include "chat/llama_chat_parser.h"
 #include "chat/call_grammar.h"
@@ -72,6 +73,16 @@ std::invalid_argument uncompilable(const common_chat_templates_inputs& inputs,
   if (!inputs.json_schema.empty()) return std::invalid_argument("json_schema must be one" + rest);
   if (!inputs.tools.empty()) return std::invalid_argument("tools must have schemas" + rest);
   return std::invalid_argument("grammar must be one" + rest);
+}
+
+// The template knows no calls: what is required then is one as JSON.
+void require_call_as_json(common_chat_params& params, const common_chat_templates_inputs& inputs) {
+  try {
+    require_json_call(params, inputs);
+    params.grammar = with_json_keys(std::move(params.grammar));
+  } catch (const std::exception& e) {
+    throw uncompilable(inputs, e.what());
+  }
 }
 
 bool begins_with_blank(std::string_view text) {
@@ -364,13 +375,18 @@ common_chat_params LlamaChatFormat::apply_for(common_chat_templates_inputs input
     inputs.json_schema.clear();
     common_chat_params params = apply_with_rules(inputs);
     inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_REQUIRED;
-    params.grammar = either(apply_for(std::move(inputs)).grammar, text_grammar);
+    // Of a template without calls the model has seen no tools, and none is read.
+    const bool has_calls = !apply_with_rules(inputs).grammar.empty();
+    params.grammar =
+        has_calls ? either(apply_for(std::move(inputs)).grammar, text_grammar) : text_grammar;
     params.grammar_lazy = false;
     return params;
   }
   common_chat_params params = apply_with_rules(inputs);
   if (inputs.tool_choice == COMMON_CHAT_TOOL_CHOICE_REQUIRED) {
-    params.grammar = without_text_before_call(std::move(params.grammar));
+    if (params.grammar.empty()) require_call_as_json(params, inputs);
+    params.grammar =
+        without_text_around_call(std::move(params.grammar), params.thinking_start_tag);
   }
   params.grammar = inputs.parallel_tool_calls ? without_blanks_alone(std::move(params.grammar))
                                               : with_one_call(std::move(params.grammar));
