@@ -116,6 +116,13 @@ TEST(call_grammar, text_between_markers_before_the_call_goes) {
            "root ::= \"a\" (b | c)\nz ::= a");
 }
 
+TEST(call_grammar, a_turn_of_text_before_the_call_goes) {
+  const std::string root = "root ::= (start any)* start tool-call\n";
+  CHECK_EQ(without_text_around_call("any ::= preamble | analysis\n" + root),
+           "any ::= analysis\n" + root);
+  CHECK_EQ(without_text_around_call("any ::= a | b\n" + root), "any ::= a | b\n" + root);
+}
+
 TEST(call_grammar, text_behind_a_required_call_goes) {
   CHECK_EQ(without_text_around_call("ling3-tool-call ::= (x) space until-214? \"<end>\"?\n"
                                     "root ::= until-15? ling3-tool-call until-20? \"<end>\"?\nz ::= a"),

@@ -80,6 +80,10 @@ std::string without_text_around_call(std::string grammar, const std::string& rea
     root.erase(either, root.find(' ', root.find("until-", either)) + 1 - either);
   }
   grammar.replace(begin, size, root);
+  // `(start any)* start tool-call`: turns before it
+  constexpr std::string_view kAny = "any ::= preamble | analysis";
+  const auto [any, any_size] = rule_of(grammar, "any");
+  if (grammar.compare(any, any_size, kAny) == 0) grammar.replace(any, any_size, "any ::= analysis");
   // `tool-call until-20? "<end>"?`: the same behind it.
   for (const std::string_view name : {"root", "ling3-tool-call"}) {
     const auto [line, length] = rule_of(grammar, name);
