@@ -102,7 +102,7 @@ _CHATS: list[Body] = [
     },
     {"messages": [_USER], "max_tokens": 4, "guided_json": _ANSWER_SCHEMA, "top_k": -1},
     {"messages": [_USER], "max_tokens": 4, "grammar": 'root ::= [a-z ]+ "."'},
-    {"messages": [_USER], "max_tokens": -1, "regex": "a{1,3}"},
+    {"messages": [_USER], "max_tokens": 4, "regex": "a{1,3}"},
     {"messages": [_USER], "max_tokens": 4, "ebnf": 'root ::= "a"'},
     {
         "messages": [_USER],

@@ -44,19 +44,6 @@ def test_so_many_predicted_tokens_are_generated_where_no_other_name_says_it(read
     assert error.value.param == "n_predict"
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_a_chat_may_have_as_many_tokens_as_the_context_holds_but_not_none(name: str) -> None:
-    assert chat(**{name: -1}).max_tokens == -1
-    for wrong in (0, -2):
-        with pytest.raises(InvalidRequestError) as error:
-            chat(**{name: wrong})
-        assert error.value.param == name
-
-
-def test_a_completion_may_have_as_many_tokens_as_the_context_holds() -> None:
-    assert completion(max_tokens=-1).max_tokens == -1
-
-
 def test_any_tool_is_a_required_one() -> None:
     tool = {"type": "function", "function": {"name": "look"}}
     assert chat(tools=[tool], tool_choice="any") == chat(tools=[tool], tool_choice="required")

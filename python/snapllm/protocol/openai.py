@@ -136,10 +136,6 @@ def parse_chat(body: bytes, *, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> 
 
 def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
     refuse_mixed(wire)
-    for name in ("max_completion_tokens", "max_tokens"):
-        if getattr(wire, name) == 0:
-            message = f"{name} must be at least 1, or -1 for as many as the context holds"
-            raise InvalidRequestError(message, param=name)
     if wire.modalities and set(wire.modalities) != {"text"}:
         raise InvalidRequestError("only text answers are supported", param="modalities")
     if wire.audio is not None:

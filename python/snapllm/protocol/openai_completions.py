@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 from typing_extensions import TypedDict
 
-from snapllm._numbers import TokenId
+from snapllm._numbers import INT32_MAX, TokenId
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import (
     Completion,
@@ -50,10 +50,10 @@ from snapllm.protocol.openai_types import (
     Choices,
     LogitBias,
     NumChoices,
+    NumPredicted,
     ResponseFormat,
     StreamOptions,
     StructuredOutputs,
-    TokenLimit,
     TopKOrAll,
 )
 
@@ -79,9 +79,9 @@ class CompletionsRequest(msgspec.Struct, kw_only=True):
 
     model: ModelName
     prompt: str | list[str | TokenId | list[TokenId]]
-    max_tokens: TokenLimit | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=INT32_MAX)] | None = None
     """0 = nothing is generated: for the log probabilities of the prompt, with `echo`."""
-    n_predict: TokenLimit | None = None
+    n_predict: NumPredicted | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopKOrAll | None = None

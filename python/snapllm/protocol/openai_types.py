@@ -17,6 +17,7 @@ from msgspec import Meta
 from snapllm._numbers import INT32_MAX
 from snapllm.conversation import FunctionCall, FunctionDefinition, Message, Role
 from snapllm.params import (
+    MaxTokens,
     MinP,
     MinTokens,
     ModelName,
@@ -37,8 +38,8 @@ NumChoices = Annotated[int, Meta(ge=1, le=128)]
 TopKOrAll = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 """Of the likeliest tokens; 0, and -1 as vLLM has it, = all."""
 
-TokenLimit = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-"""How many tokens are generated at most; 0 = none, -1 = as many as the context holds."""
+NumPredicted = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
+"""llama-server's name of `max_tokens`; 0 = none, -1 = as many as the context holds."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -149,9 +150,9 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
 
     model: ModelName
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
-    max_tokens: TokenLimit | None = None
-    max_completion_tokens: TokenLimit | None = None
-    n_predict: TokenLimit | None = None
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
+    n_predict: NumPredicted | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopKOrAll | None = None
