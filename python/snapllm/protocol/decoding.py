@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -138,7 +138,7 @@ def _decode_without_nulls(
 
 
 def _with_key(
-    error: InvalidRequestError, fields: dict[str, msgspec.Raw], body_type: type
+    error: InvalidRequestError, fields: dict[str, msgspec.Raw], body_type: Any
 ) -> InvalidRequestError:
     """The error with the key of the member at fault, for which the decoder has `[...]`, where that
     is of one of the body's own fields."""
