@@ -48,7 +48,7 @@ class _Loaded(NamedTuple):
 
 class LoadedFiles:
     """Refuses to load a model again whose file is another by now: it would go on with the old one.
-    Any thread may use it."""
+    One that was written to is no other: the core loads such a model anew. Any thread may use it."""
 
     def __init__(self, core: _core.Engine) -> None:
         self._core = core
@@ -81,8 +81,11 @@ class LoadedFiles:
         if info is None or info.state != "resident" or loaded is None:
             return  # it is loaded from what is there now
         now = identity_of(info.path, info.mmproj_path)
-        is_same = loaded.load != _load_of(info) or None in (now, loaded.identity)
-        if is_same or now == loaded.identity or not _is_same_file(path, info.path):
+        if loaded.load != _load_of(info) or now is None or loaded.identity is None:
+            return
+        num_mapped = len(now) - bool(info.mmproj_path)
+        is_same = _files_of(now, num_mapped) == _files_of(loaded.identity, num_mapped)
+        if is_same or not _is_same_file(path, info.path):
             return
         raise ModelFileReplacedError(
             f"the file of model {model_id} was replaced since it was loaded, and the model goes on "
@@ -97,6 +100,12 @@ class LoadedFiles:
             before = self._loaded.get(info.id)
             if before is None or before.load != load:
                 self._loaded[info.id] = _Loaded(load, identity)
+
+
+def _files_of(identity: Identity, num_mapped: int) -> tuple[tuple[int, ...], ...]:
+    """Which files these are. The core holds those that it has mapped open, so that no other gets
+    their inodes; of the projector it has a copy."""
+    return tuple(file[:2] if i < num_mapped else file for i, file in enumerate(identity))
 
 
 def _load_of(info: _core.ModelInfo) -> tuple[float, int]:

@@ -82,6 +82,7 @@ class FakeTextModel : public TextModel {
     return info_.kv_kind == "checkpoints" ? KvKind::kCheckpoints : KvKind::kBlocks;
   }
   Hash128 fingerprint() const override { return {1, 2}; }
+  bool is_intact() const override { return *intact; }
   bool is_control(Token token) const override { return token == kControlToken; }
   Result<std::vector<Token>> tokenize(const std::string& text, bool, bool) const override {
     return to_tokens(text);
@@ -105,6 +106,9 @@ class FakeTextModel : public TextModel {
                                                   const std::vector<Token>&) const override {
     return std::unique_ptr<Sampler>(std::make_unique<FakeSampler>(params.seed));
   }
+
+  // Whether its files are as they were.
+  std::shared_ptr<std::atomic<bool>> intact = std::make_shared<std::atomic<bool>>(true);
 
  private:
   const ModelInfo info_;

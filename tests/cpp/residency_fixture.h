@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -57,16 +58,26 @@ class SizedBackend : public TextBackend {
     info.path = options.path;
     info.weights_bytes = weights_of(options.path);
     info.kv_bytes = kOwnBytes;
+    {
+      std::lock_guard lock(intact_mutex_);
+      intact_[options.path] = std::make_shared<std::atomic<bool>>(true);
+    }
     std::shared_ptr<FakeTextModel> model(new FakeTextModel(info, 2048, 512),
                                          [num_alive](FakeTextModel* gone) {
                                            delete gone;
                                            --*num_alive;
                                          });
+    model->intact = intact(options.path);
     auto context = std::make_unique<FakeTextContext>(model);
     context->script("x", std::vector<Token>(kEndless, 'y'));
     return LoadedModel{model, std::move(context)};
   }
   uint64_t available_bytes() const override { return available; }
+  // Of the last load of that file: whether it still is what was loaded.
+  std::shared_ptr<std::atomic<bool>> intact(const std::string& path) {
+    std::lock_guard lock(intact_mutex_);
+    return intact_.at(path);
+  }
   int num_alive() const { return *num_alive_; }
 
   int max_alive = 1000;
@@ -74,6 +85,8 @@ class SizedBackend : public TextBackend {
   std::atomic<uint64_t> available{uint64_t{1} << 40};
 
  private:
+  std::mutex intact_mutex_;
+  std::map<std::string, std::shared_ptr<std::atomic<bool>>> intact_;
   std::shared_ptr<std::atomic<int>> num_alive_ = std::make_shared<std::atomic<int>>(0);
 };
 

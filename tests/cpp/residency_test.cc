@@ -90,6 +90,61 @@ TEST(residency, ids_of_one_file_share_its_weights_in_the_budget) {
   CHECK_EQ(two.residency.memory().models_bytes, kWeightsBytes + 2 * kOwnBytes);
 }
 
+TEST(residency, a_model_whose_file_was_written_to_is_loaded_anew_by_the_next_use) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  CHECK(f.registry.set_pinned("a", true).ok());
+  f.start("a");
+  *f.backend.intact("/a") = false;
+  CHECK(!f.registry.find("a").ok());
+  CHECK(f.residency.acquire("a").ok());
+  CHECK_EQ(f.backend.num_loads, 2);
+  CHECK_EQ(f.backend.num_alive(), 1);
+  CHECK(f.registry.info("a").value().pinned);
+  const auto outputs = f.outputs->drain();
+  REQUIRE(!outputs.empty());
+  CHECK_EQ(outputs.back().finish_reason, FinishReason::kError);
+  CHECK(outputs.back().error.message().find("was written to") != std::string::npos);
+  *f.backend.intact("/a") = false;
+  CHECK(f.load("a").ok());
+  CHECK_EQ(f.backend.num_loads, 3);
+  const MemoryStats memory = f.residency.memory();
+  CHECK_EQ(memory.num_evictions, 2);
+  CHECK_EQ(memory.used_bytes, kModelBytes);
+  CHECK_EQ(f.registry.stats().front().num_evictions, 2);
+  CHECK_EQ(f.registry.stats().front().num_requests, 1);
+}
+
+TEST(residency, of_many_who_want_a_model_whose_file_was_written_to_one_loads_it) {
+  Fixture f(1);
+  CHECK(f.load("a").ok());
+  for (int round = 0; round < 20; ++round) {
+    *f.backend.intact("/a") = false;
+    const int before = f.backend.num_loads;
+    std::vector<std::thread> threads;
+    std::atomic<int> num_found{0};
+    for (int i = 0; i < 8; ++i) {
+      threads.emplace_back([&] { num_found += f.residency.acquire("a").ok(); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK_EQ(num_found, 8);
+    CHECK_EQ(f.backend.num_loads, before + 1);
+  }
+}
+
+TEST(residency, a_file_that_was_written_to_and_is_no_model_any_more_fails_its_requests_only) {
+  Fixture f(2);
+  CHECK(f.load("a").ok());
+  CHECK(f.load("b").ok());
+  *f.backend.intact("/a") = false;
+  f.on_scheduler = [] { throw std::runtime_error("no model"); };
+  CHECK_EQ(f.residency.acquire("a").status().code(), StatusCode::kInvalidModel);
+  CHECK_EQ(f.state("a"), "evicted");
+  CHECK(f.residency.acquire("b").ok());
+  f.on_scheduler = nullptr;
+  CHECK(f.residency.acquire("a").ok());
+}
+
 TEST(residency, failures_are_passed_on_and_leave_the_id_free) {
   Fixture f(2);
   CHECK_EQ(f.load("a", "/missing").code(), StatusCode::kFileNotFound);

@@ -340,18 +340,25 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
   return guard_llama(StatusCode::kInvalidModel, [&]() -> Result<LoadedModel> {
     // Metadata can be wrong in more ways than the header check knows.
     LlamaAssertTrap trap;
-    auto weights =
-        weights_.get(plan.weights_key, [&] { return load_weights(options, header.value(), cancelled); });
-    if (!weights.ok()) return weights.status();
+    auto loaded = weights_.get(plan.weights_key, [&]() -> Result<WeightsCache::Weights> {
+      auto files = MappedFiles::open(header.value().paths);
+      if (!files.ok()) return files.status();
+      auto model = load_weights(options, header.value(), cancelled);
+      if (!model.ok()) return model.status();
+      return std::make_shared<const LoadedWeights>(std::move(model).value(),
+                                                   std::move(files).value());
+    });
+    if (!loaded.ok()) return loaded.status();
+    const WeightsCache::Weights weights = std::move(loaded).value();
     std::shared_ptr<LlamaProjector> projector;
     if (!options.mmproj_path.empty()) {
-      auto created = LlamaProjector::create(weights.value().get(),
+      auto created = LlamaProjector::create(weights->model(),
                                             projector_options(options, max_threads_));
       if (!created.ok()) return created.status();
       projector = std::move(created).value();
     }
     auto chat_format =
-        LlamaChatFormat::create(weights.value().get(), options.chat_template, projector);
+        LlamaChatFormat::create(weights->model(), options.chat_template, projector);
     if (!chat_format.ok()) {
       return Status(options.chat_template.empty() ? StatusCode::kInvalidModel
                                                   : StatusCode::kInvalidRequest,
@@ -360,8 +367,8 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     }
     const Attention attention = attention_of(options, header.value());
     ModelInfo info = describe(model_id, options, header.value(), plan, attention,
-                              weights.value().get(), projector.get());
-    auto context = create_context(weights.value().get(), info, options, attention);
+                              weights->model(), projector.get());
+    auto context = create_context(weights->model(), info, options, attention);
     if (!context.ok()) return context.status();
     const bool own_products = has_own_products(options, header.value());
     const bool is_long = rotates_as_long(header.value(), context.value().get());
@@ -370,7 +377,8 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
                        fingerprint_name(attention, header.value(), own_products, is_long));
     if (!fingerprint.ok()) return fingerprint.status();
     // Else what these weights compute would be kept as that of others.
-    if (weights_key(header.value().paths, options.gpu_layers) != plan.weights_key) {
+    if (weights_key(header.value().paths, options.gpu_layers) != plan.weights_key ||
+        !weights->are_intact()) {
       return Status(StatusCode::kInvalidModel,
                     "Cannot load " + options.path + ": the file was replaced meanwhile");
     }
@@ -383,8 +391,7 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
                     "mmproj_path must be empty for a model that only embeds: it is shown nothing");
     }
     auto model =
-        std::make_shared<const LlamaTextModel>(std::move(weights).value(),
-                                               std::move(chat_format).value(),
+        std::make_shared<const LlamaTextModel>(weights, std::move(chat_format).value(),
                                                std::move(projector), options,
                                                fingerprint.value(), std::move(info));
     const bool is_fixed = options.num_threads > 0;

@@ -168,9 +168,10 @@ void LlamaEmbedder::append(const std::vector<Token>& input, int32_t begin, int32
 }
 
 Status LlamaEmbedder::compute() {
+  if (Status status = model_->check_intact(); !status.ok()) return status;
   LlamaLogCapture log;
   const int32_t result = llama_decode(context_.get(), batch_);
-  if (result == 0) return {};
+  if (result == 0) return model_->check_intact();
   return {StatusCode::kGenerationFailed,
           "embedding failed (" + std::to_string(result) + "). " + log.errors()};
 }

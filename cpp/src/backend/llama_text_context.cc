@@ -61,10 +61,18 @@ bool LlamaTextContext::is_stopped(void* context) {
 Result<DecodeOutcome> LlamaTextContext::decode(const std::vector<BatchEntry>& batch,
                                                const std::atomic<bool>* stop) {
   stop_ = stop;
-  auto outcome = compute_tuned(batch);
+  auto outcome = with_weights([&] { return compute_tuned(batch); });
   stop_ = nullptr;
   if (!outcome.ok() || outcome.value() != DecodeOutcome::kStopped) return outcome;
   truncate_sequence(batch.front().sequence, batch.front().position);
+  return outcome;
+}
+
+template <typename Compute>
+Result<DecodeOutcome> LlamaTextContext::with_weights(Compute&& compute) const {
+  if (Status status = model_->check_intact(); !status.ok()) return status;
+  Result<DecodeOutcome> outcome = compute();
+  if (Status status = model_->check_intact(); !status.ok()) return status;
   return outcome;
 }
 
@@ -123,13 +131,15 @@ Result<DecodeOutcome> LlamaTextContext::decode_media(const MediaChunk& chunk, Se
   LlamaLogCapture log;
   const CellOrders::Scope scope(orders_);
   if (tuner_) llama_set_n_threads(context_.get(), max_threads_, max_threads_);
-  const auto result = model_->projector()->decode(static_cast<const LlamaMediaChunk&>(chunk),
-                                                  context_.get(), sequence, position);
-  if (!result.ok()) return result.status();
-  if (result.value() == 0) return DecodeOutcome::kDone;
-  if (result.value() == 1) return DecodeOutcome::kCellsFull;
-  return Status(StatusCode::kGenerationFailed,
-                "decode failed (" + std::to_string(result.value()) + "). " + log.errors());
+  return with_weights([&]() -> Result<DecodeOutcome> {
+    const auto result = model_->projector()->decode(static_cast<const LlamaMediaChunk&>(chunk),
+                                                    context_.get(), sequence, position);
+    if (!result.ok()) return result.status();
+    if (result.value() == 0) return DecodeOutcome::kDone;
+    if (result.value() == 1) return DecodeOutcome::kCellsFull;
+    return Status(StatusCode::kGenerationFailed,
+                  "decode failed (" + std::to_string(result.value()) + "). " + log.errors());
+  });
 }
 
 Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_index) {

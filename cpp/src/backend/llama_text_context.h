@@ -58,6 +58,9 @@ class LlamaTextContext : public TextContext {
   // Computes with as many threads as the tuner chooses, or with those that are set.
   Result<DecodeOutcome> compute_tuned(const std::vector<BatchEntry>& batch);
   Result<DecodeOutcome> compute(const std::vector<BatchEntry>& batch, int32_t num_helpers = 0);
+  // Lets `compute` read the weights, if they are intact before and after.
+  template <typename Compute>
+  Result<DecodeOutcome> with_weights(Compute&& compute) const;
   // Whether what is being computed is to be left; llama.cpp asks after each operation of the CPU.
   static bool is_stopped(void* context);
   // Sets the sequence to the states, which go on from each other, instead of what it holds, and

@@ -25,16 +25,16 @@ bool can_batch_sequences(const std::string& architecture) {
   return architecture != "plamo2" && architecture != "rwkv6qwen2" && architecture != "arwkv7";
 }
 
-LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
+LlamaTextModel::LlamaTextModel(std::shared_ptr<const LoadedWeights> weights,
                                std::unique_ptr<LlamaChatFormat> chat_format,
                                std::shared_ptr<LlamaProjector> projector,
                                const ModelOptions& options, const Hash128& fingerprint,
                                ModelInfo info)
-    : model_(std::move(model)),
-      vocab_(llama_model_get_vocab(model_.get())),
+    : weights_(std::move(weights)),
+      vocab_(llama_model_get_vocab(get())),
       projector_(std::move(projector)),
       chat_format_(std::move(chat_format)),
-      batch_tokens_(batch_tokens_of(model_.get(), options, info.kv_cells)),
+      batch_tokens_(batch_tokens_of(get(), options, info.kv_cells)),
       ubatch_tokens_(std::min(options.ubatch_tokens, batch_tokens_)),
       embedding_tokens_(std::min(options.batch_tokens, info.kv_cells)),
       fingerprint_(fingerprint),
@@ -51,6 +51,13 @@ LlamaTextModel::LlamaTextModel(std::shared_ptr<llama_model> model,
     longest_token_bytes_ = std::max(longest_token_bytes_, std::string_view(text).size());
     if (llama_vocab_is_eog(vocab_, token)) end_tokens_.push_back(token);
   }
+}
+
+Status LlamaTextModel::check_intact() const {
+  if (is_intact()) return {};
+  return {StatusCode::kGenerationFailed,
+          "the file of model " + info_.id +
+              " was written to while it was in memory: the next request loads it anew"};
 }
 
 PromptLimit LlamaTextModel::prompt_limit() const {
@@ -119,7 +126,7 @@ bool LlamaTextModel::is_preserved(const ChatPrompt* chat, Token token) const {
 
 Result<std::unique_ptr<Sampler>> LlamaTextModel::create_sampler(
     const SamplingParams& params, const ChatPrompt* chat, const std::vector<Token>& prompt) const {
-  return LlamaSampler::create(model_.get(), params, chat, prompt, end_tokens_,
+  return LlamaSampler::create(get(), params, chat, prompt, end_tokens_,
                               info_.context_size);
 }
 

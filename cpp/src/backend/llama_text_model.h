@@ -6,17 +6,13 @@
 #include <vector>
 
 #include "backend/llama_projector.h"
+#include "backend/loaded_weights.h"
 #include "backend/prompt_limit.h"
 #include "backend/text_backend.h"
 #include "chat/llama_chat_format.h"
 #include "llama.h"
 
 namespace snapllm {
-
-struct LlamaModelDeleter {
-  void operator()(llama_model* model) const { llama_model_free(model); }
-};
-using LlamaModelPtr = std::unique_ptr<llama_model, LlamaModelDeleter>;
 
 // Sliding-window, recurrent and hybrid models cannot be cut by token range, and neither can
 // those that give an image fewer positions than tokens.
@@ -34,7 +30,8 @@ bool can_batch_sequences(const std::string& architecture);
 
 class LlamaTextModel : public TextModel {
  public:
-  LlamaTextModel(std::shared_ptr<llama_model> model, std::unique_ptr<LlamaChatFormat> chat_format,
+  LlamaTextModel(std::shared_ptr<const LoadedWeights> weights,
+                 std::unique_ptr<LlamaChatFormat> chat_format,
                  std::shared_ptr<LlamaProjector> projector, const ModelOptions& options,
                  const Hash128& fingerprint, ModelInfo info);
 
@@ -43,8 +40,9 @@ class LlamaTextModel : public TextModel {
   int32_t ubatch_tokens() const override { return ubatch_tokens_; }
   // Of one text that is to become a vector.
   int32_t embedding_tokens() const { return embedding_tokens_; }
-  KvKind kv_kind() const override { return kv_kind_of(model_.get(), projector_.get()); }
+  KvKind kv_kind() const override { return kv_kind_of(get(), projector_.get()); }
   Hash128 fingerprint() const override { return fingerprint_; }
+  bool is_intact() const override { return weights_->are_intact(); }
   bool is_control(Token token) const override;
   Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
                                       bool parse_special) const override;
@@ -59,14 +57,17 @@ class LlamaTextModel : public TextModel {
                                                   const ChatPrompt* chat,
                                                   const std::vector<Token>& prompt) const override;
 
-  llama_model* get() const { return model_.get(); }
+  // For who computes with the weights, before and after: the refusal where they are not intact.
+  Status check_intact() const;
+
+  llama_model* get() const { return weights_->model(); }
   // Null for a model that takes text only.
   LlamaProjector* projector() const { return projector_.get(); }
 
  private:
   PromptLimit prompt_limit() const;
 
-  const std::shared_ptr<llama_model> model_;  // perhaps shared with other ids
+  const std::shared_ptr<const LoadedWeights> weights_;  // perhaps shared with other ids
   const llama_vocab* const vocab_;
   const std::shared_ptr<LlamaProjector> projector_;
   const std::unique_ptr<LlamaChatFormat> chat_format_;

@@ -136,6 +136,8 @@ class TextModel {
   virtual KvKind kv_kind() const = 0;
   // What the KV of a token depends on besides the tokens: weights, KV types, build.
   virtual Hash128 fingerprint() const = 0;
+  // False once its files were written to: it computes nothing any more, and is to be loaded anew.
+  virtual bool is_intact() const = 0;
   // False for a virtual token.
   virtual bool is_control(Token token) const = 0;
 

@@ -21,7 +21,7 @@ std::string weights_key(const std::vector<std::string>& paths, int32_t gpu_layer
 }
 
 Result<WeightsCache::Weights> WeightsCache::get(
-    const std::string& key, const std::function<Result<LlamaModelPtr>()>& load) {
+    const std::string& key, const std::function<Result<Weights>()>& load) {
   std::shared_ptr<Slot> slot;
   {
     std::lock_guard lock(mutex_);
@@ -37,9 +37,8 @@ Result<WeightsCache::Weights> WeightsCache::get(
   if (Weights weights = slot->weights.lock()) return weights;
   auto loaded = load();
   if (!loaded.ok()) return loaded.status();
-  Weights weights = std::move(loaded).value();
-  slot->weights = weights;
-  return weights;
+  slot->weights = loaded.value();
+  return loaded;
 }
 
 }  // namespace snapllm

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/llama_text_model.h"
+#include "backend/loaded_weights.h"
 #include "snapllm/status.h"
 
 namespace snapllm {
@@ -20,16 +20,16 @@ std::string weights_key(const std::vector<std::string>& paths, int32_t gpu_layer
 // Thread-safe. Keeps nothing alive by itself.
 class WeightsCache {
  public:
-  using Weights = std::shared_ptr<llama_model>;
+  using Weights = std::shared_ptr<const LoadedWeights>;
 
   // The weights of that key, loaded by `load` unless somebody has them. Of several
   // callers with one key one loads and the others wait; other keys do not wait.
-  Result<Weights> get(const std::string& key, const std::function<Result<LlamaModelPtr>()>& load);
+  Result<Weights> get(const std::string& key, const std::function<Result<Weights>()>& load);
 
  private:
   struct Slot {
     std::mutex mutex;
-    std::weak_ptr<llama_model> weights;  // guarded by mutex
+    std::weak_ptr<const LoadedWeights> weights;  // guarded by mutex
   };
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Slot>> slots_;  // guarded by mutex_

@@ -329,6 +329,28 @@ void ModelRegistry::give_up_eviction(const std::vector<std::string>& model_ids,
   changed_.notify_all();
 }
 
+bool ModelRegistry::begin_discard(const Lease& model) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(model->info.id);
+  if (it == entries_.end()) return false;
+  Entry& entry = it->second;
+  if (entry.model != model || entry.draining || entry.leaving) return false;
+  entry.draining = ++num_evictions_;
+  entry.model.reset();
+  note(it->first, false);
+  return true;
+}
+
+void ModelRegistry::end_discard(const std::string& model_id, const ModelStats& counted) {
+  std::lock_guard lock(mutex_);
+  Entry& entry = entries_.at(model_id);
+  entry.past.add_counters(counted);
+  ++entry.past.num_evictions;
+  entry.draining.reset();
+  entry.charge = {};
+  changed_.notify_all();
+}
+
 std::optional<ModelRegistry::Clock::time_point> ModelRegistry::expiry(
     const Entry& entry, Clock::time_point now, double default_keep_alive_s) const {
   const double keep_alive_s = keep_alive_of(entry.options, default_keep_alive_s);
@@ -382,13 +404,16 @@ Status ModelRegistry::set_pinned(const std::string& model_id, bool pinned) {
 }
 
 Result<ModelRegistry::Lease> ModelRegistry::find(const std::string& model_id) const {
-  std::lock_guard lock(mutex_);
-  const auto it = entries_.find(model_id.empty() ? active_ : model_id);
-  if (it == entries_.end() || it->second.model == nullptr || it->second.draining ||
-      it->second.leaving) {
-    return not_found(model_id);
+  Lease found;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = entries_.find(model_id.empty() ? active_ : model_id);
+    if (it != entries_.end() && !it->second.draining && !it->second.leaving) {
+      found = it->second.model;
+    }
   }
-  return it->second.model;
+  if (found == nullptr || !found->model->is_intact()) return not_found(model_id);
+  return found;
 }
 
 ModelInfo ModelRegistry::describe(const std::string& model_id, const Entry& entry) const {

@@ -93,6 +93,12 @@ class ModelRegistry {
   // Ends an eviction for those of its models whose part was not brought to an end.
   void give_up_eviction(const std::vector<std::string>& model_ids, EvictionId eviction);
 
+  // Takes a model out whose files were written to, though it be busy or pinned: what runs is the
+  // caller's to end. False when it is not the id's any more, or is leaving already.
+  bool begin_discard(const Lease& model);
+  // Says that its memory is free, and what it has counted.
+  void end_discard(const std::string& model_id, const ModelStats& counted);
+
   // Models unused for longer than their keep-alive, and when to look again.
   std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s) const;
   std::optional<Clock::time_point> next_expiry(Clock::time_point now,
@@ -102,7 +108,8 @@ class ModelRegistry {
   std::string active() const;
   Status set_pinned(const std::string& model_id, bool pinned);
 
-  // The model in memory of that id; an empty id means the active one.
+  // The model in memory of that id, if its files are what was loaded; an empty id means the active
+  // one.
   Result<Lease> find(const std::string& model_id) const;
   // Models known, whether in memory or evicted, in the order in which they were first loaded.
   Result<ModelInfo> info(const std::string& model_id) const;

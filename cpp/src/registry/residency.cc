@@ -65,7 +65,7 @@ Status Residency::unless_closed(Status status) const {
 
 Result<Residency::Lease> Residency::load(const std::string& model_id, const ModelOptions& options) {
   if (closed_) return kClosedStatus;
-  auto claim = registry_.claim_load(model_id, options);
+  auto claim = claim_intact([&] { return registry_.claim_load(model_id, options); });
   if (!claim.ok()) return unless_closed(claim.status());
   if (claim.value().model != nullptr) {
     wake_watcher();
@@ -76,13 +76,36 @@ Result<Residency::Lease> Residency::load(const std::string& model_id, const Mode
 
 Result<Residency::Lease> Residency::acquire(const std::string& model_id) {
   if (closed_) return kClosedStatus;
-  auto claim = registry_.claim_use(model_id);
+  auto claim = claim_intact([&] { return registry_.claim_use(model_id); });
   if (!claim.ok()) return unless_closed(claim.status());
   if (claim.value().model != nullptr) return claim.value().model;
   const std::string id = claim.value().model_id;
   auto lease = bring_in(id, std::move(claim).value(), Patience::kWaitForBusy);
   if (lease.ok()) num_reloads_.fetch_add(1, std::memory_order_relaxed);
   return lease;
+}
+
+Result<Claim> Residency::claim_intact(const std::function<Result<Claim>()>& claim) {
+  for (;;) {
+    auto claimed = claim();
+    if (!claimed.ok()) return claimed;
+    Lease& model = claimed.value().model;
+    if (model == nullptr || model->model->is_intact()) return claimed;
+    discard(std::exchange(model, nullptr));
+  }
+}
+
+void Residency::discard(Lease model) {
+  if (!registry_.begin_discard(model)) return;  // somebody else sees to it
+  const std::string id = model->info.id;
+  ModelStats stats;
+  {
+    // Also where memory runs out: whoever waits for the model would wait for ever.
+    const Finally end([&] { registry_.end_discard(id, stats); });
+    stats = drop(std::move(model), {StatusCode::kGenerationFailed,
+                                    "the file of model " + id + " was written to: it is loaded anew"});
+  }
+  num_evictions_.fetch_add(1, std::memory_order_relaxed);
 }
 
 Result<Residency::Lease> Residency::bring_in(const std::string& model_id, Claim claim,

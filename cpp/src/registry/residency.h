@@ -80,6 +80,11 @@ class Residency {
  private:
   enum class Patience { kNone, kWaitForBusy };
 
+  // What `claim` gives, once it is no model whose files were written to since it was loaded: such a
+  // one goes, with its requests.
+  Result<ModelRegistry::Claim> claim_intact(
+      const std::function<Result<ModelRegistry::Claim>()>& claim);
+  void discard(Lease model);
   Result<Lease> bring_in(const std::string& model_id, ModelRegistry::Claim claim, Patience patience);
   Result<Lease> load_claimed(const std::string& model_id, const ModelRegistry::Claim& claim,
                              Patience patience);

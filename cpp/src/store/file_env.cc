@@ -13,6 +13,8 @@
 #include <system_error>
 #include <utility>
 
+#include "base/descriptor.h"
+
 namespace snapllm {
 namespace {
 
@@ -27,25 +29,6 @@ Status failed(const std::string& what, const std::string& path, int error) {
 Status damaged(const std::string& path, const char* what) {
   return {StatusCode::kFileDamaged, path + ": " + what};
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { close(); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  bool ok() const { return fd_ >= 0; }
-  int release() { return std::exchange(fd_, -1); }
-  // 0, or what went wrong.
-  int close() {
-    const int fd = std::exchange(fd_, -1);
-    return fd >= 0 && ::close(fd) != 0 ? errno : 0;
-  }
-
- private:
-  int fd_;
-};
 
 // 0, or what went wrong.
 int write_all(int fd, const Slice& slice) {
