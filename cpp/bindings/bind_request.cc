@@ -105,6 +105,7 @@ void bind_request(py::module_& module) {
       .def_readwrite("sampling", &GenerateRequest::sampling)
       .def_readwrite("max_tokens", &GenerateRequest::max_tokens)
       .def_readwrite("stop", &GenerateRequest::stop)
+      .def_readwrite("is_plain", &GenerateRequest::is_plain)
       .def_readwrite("reuse_prefix", &GenerateRequest::reuse_prefix)
       .def_readwrite("cache_namespace", &GenerateRequest::cache_namespace)
       .def_readwrite("num_prompt_logprobs", &GenerateRequest::num_prompt_logprobs)

@@ -91,6 +91,7 @@ class GenerateRequest:
     sampling: SamplingParams
     max_tokens: int
     stop: list[str]
+    is_plain: bool
     reuse_prefix: bool
     cache_namespace: str
     num_prompt_logprobs: int

@@ -30,7 +30,7 @@ class Lowered(msgspec.Struct, frozen=True):
     n: int
     chat: _core.ChatPrompt | None = None
     is_plain: bool = False
-    """Whether all of a chat's answer is said; see `ChatReader`."""
+    """Whether all of a chat's answer is said, whatever the format would read in it."""
     num_prompt_logprobs: int = -1
     reuse_prefix: bool = True
     cache_namespace: str = ""
@@ -53,6 +53,7 @@ class Lowered(msgspec.Struct, frozen=True):
                 max_tokens=self.max_tokens or UNLIMITED,
                 prefill_only=self.max_tokens == 0,
                 stop=list(self.stop),
+                is_plain=self.is_plain,
                 num_prompt_logprobs=self.num_prompt_logprobs,
                 reuse_prefix=self.reuse_prefix,
                 cache_namespace=self.cache_namespace,

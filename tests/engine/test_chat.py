@@ -246,6 +246,9 @@ def test_what_a_grammar_holds_is_said_though_the_template_begins_with_reasoning(
         assert (result.content, result.reasoning) == ("yes", "")
         assert result.usage.num_reasoning_tokens == 0
         assert b"".join(entry.bytes for entry in result.logprobs).startswith(b"yes")
+        answer = model.chat("Hi", grammar='root ::= "yes and no"', stop=" and", stream=stream)
+        result = fold_chat(answer) if stream else answer
+        assert (result.content, result.stop_sequence) == ("yes", " and")
 
 
 @pytest.mark.parametrize("stream", [False, True])

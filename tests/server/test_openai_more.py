@@ -107,6 +107,7 @@ def test_a_prompt_is_scored_as_evaluations_ask_for_it(demo_client: openai.OpenAI
     for chunk in streamed:
         for choice in chunk.choices:
             written[choice.index] += choice.text
+            assert choice.logprobs or not choice.text
             if choice.logprobs:
                 places[choice.index] += choice.logprobs.text_offset or []
     assert written == [choice.text for choice in whole.choices]

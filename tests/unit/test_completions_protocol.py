@@ -119,8 +119,9 @@ def test_offsets_of_a_prompt_are_those_in_its_echo(
     tokens: list[bytes], echo: str, offsets: list[int]
 ) -> None:
     entries = tuple(TokenLogprob(0, token, -0.5) for token in tokens)
-    encoder = openai_completions.Encoder("m")
-    encoder.echo(0, echo)
+    encoder = openai_completions.Encoder("m", has_logprobs=True)
+    assert not list(encoder.echo(0, echo))
     chunk = CompletionChunk(prompt_logprobs=entries)
-    logprobs = json.loads(encoder.chunk(0, chunk))["choices"][0]["logprobs"]
-    assert logprobs["text_offset"] == offsets
+    choice = json.loads(encoder.chunk(0, chunk))["choices"][0]
+    assert choice["text"] == echo
+    assert choice["logprobs"]["text_offset"] == offsets

@@ -76,6 +76,8 @@ struct GenerateRequest {
   int32_t max_tokens = 256;
   // Generation ends before the first of these; they are not part of the text.
   std::vector<std::string> stop;
+  // Whether all of a chat's answer is said, and nothing in it reasoning or a call.
+  bool is_plain = false;
   // Whether the KV of an earlier prompt may be used, and this one's kept.
   bool reuse_prefix = true;
   // Prompts of different namespaces share nothing.

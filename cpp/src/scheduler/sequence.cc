@@ -16,7 +16,8 @@ std::vector<std::string> format_stops(const GenerateRequest& request) {
 }
 
 AnswerMarkup markup_of(const GenerateRequest& request) {
-  const bool is_needed = request.chat != nullptr && !request.stop.empty();
+  const bool is_needed =
+      request.chat != nullptr && !request.is_plain && !request.stop.empty();
   return is_needed ? request.chat->markup() : AnswerMarkup{};
 }
 

@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -345,6 +345,7 @@ class Encoder:
         self._model = model
         self._created = int(time.time())
         self._places: defaultdict[int, _Place] = defaultdict(_Place)  # of the choices
+        self._owed: dict[int, str] = {}  # what of a choice's prompt is yet to be repeated
 
     def response(self, results: Sequence[tuple[str, Completion]], usage: CompletionUsage) -> bytes:
         """The body of an answer that is not streamed; each result with its echo."""
@@ -367,10 +368,14 @@ class Encoder:
         """Makes the next chunks say how many tokens there are so far."""
         self._usage = {"usage": usage_object(usage)}
 
-    def echo(self, index: int, text: str) -> bytes:
-        """The chunk that repeats the prompt; the first of its choice."""
+    def echo(self, index: int, text: str) -> Iterator[bytes]:
+        """The chunk that repeats the prompt, the first of its choice: none of its own where the
+        next one has the log probabilities that belong to it."""
         self._places[index] = _Place(text)
-        return self._chunk(index, text, None, None)
+        if self._has_logprobs:
+            self._owed[index] = text
+        else:
+            yield self._chunk(index, text, None, None)
 
     def chunk(self, index: int, chunk: CompletionChunk) -> bytes:
         """A chunk of one choice."""
@@ -378,7 +383,7 @@ class Encoder:
         logprobs: CompletionLogprobs | None = None
         if chunk.prompt_logprobs or chunk.logprobs:
             logprobs = _logprobs_object(chunk.prompt_logprobs, chunk.logprobs, self._places[index])
-        text = chunk.text
+        text = self._owed.pop(index, "") + chunk.text
         if chunk.finish is not None:
             text += stop_text(chunk.finish, self._shown_stops)
         return self._chunk(index, text, logprobs, chunk.finish_reason)

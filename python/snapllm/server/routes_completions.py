@@ -75,7 +75,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
         async with event_stream(request) as stream:
             if parsed.has_running_usage:
                 encoder.count(usage_so_far(groups))
-            await stream.send(encoder.echo(i, echo) for i, echo in enumerate(echoes) if echo)
+            await stream.send(
+                chunk for i, echo in enumerate(echoes) if echo for chunk in encoder.echo(i, echo)
+            )
             finishes: dict[int, Finish] = {}
             try:
                 async for index, chunks in merge(answers):
