@@ -49,11 +49,8 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         if _may_be_whole(error):
             return _decode_whole_numbers(body, decoder, error)
         return _decode_without_nulls(body, decoder, error)
-    except UnicodeDecodeError as error:
-        problem = _invalid_utf8(body) or str(error)
-        raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        problem = _half_of_a_pair(body) or str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = _invalid_utf8(body) or _half_of_a_pair(body) or str(error)
         raise InvalidRequestError(f"the request body is not valid JSON: {problem}") from None
 
 
@@ -94,7 +91,7 @@ def _with_whole_numbers(body: bytes) -> bytes:
 
 def _invalid_utf8(body: bytes) -> str:
     """What of the body is no UTF-8, by its place in the body; the decoder says it by its place
-    in the text that it stands in."""
+    in the text that it stands in, or does not."""
     try:
         body.decode()
     except UnicodeDecodeError as error:
