@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import time
 from typing import Any
 
 import pytest
+from anthropic_bodies import HELLO, LOOK, body, parse
 
 from snapllm.errors import InvalidRequestError
 from snapllm.outputs import ChatResult, Finish, ReasoningDelta, TextDelta, ToolCall, Usage
 from snapllm.protocol import anthropic
 from snapllm.protocol.anthropic_answers import Answer, BlockStream, count_object, signature
-
-HELLO = [{"role": "user", "content": "Hi"}]
-
-
-def body(**fields: Any) -> bytes:
-    return json.dumps({"model": "m", "max_tokens": 20, "messages": HELLO} | fields).encode()
-
-
-def parse(**fields: Any) -> anthropic.Parsed:
-    return anthropic.parse_messages(body(**fields))
-
-
-def text_of(block: dict[str, Any]) -> str:
-    [message] = parse(messages=[{"role": "user", "content": [block]}]).request.messages
-    assert isinstance(message.content, list)
-    [part] = message.content
-    return part.text or ""
 
 
 def test_a_thinking_budget_is_bounded_only_where_tokens_are_generated() -> None:
@@ -48,7 +30,6 @@ def test_thinking_of_an_unknown_type_is_adaptive() -> None:
     assert not parse(thinking={"type": "disabled"}).request.thinking
 
 
-LOOK = {"name": "look", "input_schema": {}}
 FORM: dict[str, Any] = {"type": "json_schema", "schema": {}}
 
 
@@ -277,149 +258,6 @@ def test_an_empty_schema_asks_for_any_json() -> None:
     assert json.loads(parse(output_config=config).request.json_schema)["type"]
 
 
-def test_search_results_and_documents_of_blocks_are_text() -> None:
-    texts = [{"type": "text", "text": "20 days"}, {"type": "text", "text": "paid"}]
-    found = {"type": "search_result", "title": "Leave", "source": "a.example", "content": texts}
-    assert text_of(found) == "Leave\na.example\n20 days\npaid"
-    for content in (texts, "20 days\npaid"):
-        document = {"type": "document", "source": {"type": "content", "content": content}}
-        assert text_of(document) == "20 days\npaid"
-        named = document | {"title": "Leave", "context": "As of May"}
-        assert text_of(named) == "Leave\nAs of May\n20 days\npaid"
-
-
-def encoded(data: bytes) -> dict[str, Any]:
-    source = {"type": "base64", "media_type": "text/plain"}
-    return {"type": "document", "source": source | {"data": base64.b64encode(data).decode()}}
-
-
-def test_a_document_of_text_may_come_in_base64() -> None:
-    assert text_of(encoded("20 days, größer".encode())) == "20 days, größer"
-    assert text_of(encoded(b"20 days") | {"title": "Leave"}) == "Leave\n20 days"
-    for data in (b"%PDF-1.7", b"\xff"):
-        with pytest.raises(InvalidRequestError, match="only files of text") as caught:
-            text_of(encoded(data))
-        assert caught.value.param == "messages[0].content[0].source.data"
-
-
-IMAGE = {"type": "image", "source": {"type": "url", "url": "data:image/png;base64,AAAA"}}
-
-
-def test_a_document_shows_its_images_in_their_places() -> None:
-    pages = [{"type": "text", "text": "See:"}, IMAGE, {"type": "text", "text": "So."}]
-    document = {
-        "type": "document",
-        "title": "Leave",
-        "source": {"type": "content", "content": pages},
-    }
-    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [document]}
-    for block in (document, result):
-        [message] = parse(messages=[{"role": "user", "content": [block]}]).request.messages
-        assert isinstance(message.content, list)
-        shown = [part.text or part.type for part in message.content]
-        assert shown == ["Leave", "See:", "image_url", "So."]
-    pages.append({"type": "odd"})
-    with pytest.raises(InvalidRequestError) as caught:
-        parse(messages=[{"role": "user", "content": [document]}])
-    assert caught.value.param == "messages[0].content[0].source.content[3].type"
-
-
-def test_searches_of_another_server_are_text_of_the_assistants_turn() -> None:
-    asked = {
-        "type": "server_tool_use",
-        "id": "srvtoolu_1",
-        "name": "web_search",
-        "input": {"query": "leave"},
-    }
-    page = {
-        "type": "web_search_result",
-        "title": "Leave",
-        "url": "a.example",
-        "encrypted_content": "x",
-    }
-    failed = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
-    for content, found in (
-        ([page, page], "Leave\na.example\nLeave\na.example"),
-        (failed, "unavailable"),
-    ):
-        result = {
-            "type": "web_search_tool_result",
-            "tool_use_id": "srvtoolu_1",
-            "content": content,
-        }
-        turn = {"role": "assistant", "content": [asked, result, TEXT]}
-        message = parse(messages=[*HELLO, turn, *HELLO]).request.messages[1]
-        assert message.content == f'web_search: {{"query":"leave"}}\n{found}\nb'
-        assert not message.tool_calls
-        with pytest.raises(InvalidRequestError, match="not supported here"):
-            parse(messages=[{"role": "user", "content": [result]}])
-
-
-@pytest.mark.parametrize(
-    ("block", "shown"),
-    [
-        ({"type": "fallback", "from": "a", "to": "b"}, ""),
-        ({"type": "compaction", "content": "So far"}, "So far"),
-        ({"type": "compaction", "content": None}, ""),
-        (
-            {
-                "type": "tool_search_tool_result",
-                "content": {
-                    "type": "tool_search_tool_search_result",
-                    "tool_references": [{"type": "tool_reference", "tool_name": "look"}],
-                },
-            },
-            "look",
-        ),
-        (
-            {
-                "type": "web_fetch_tool_result",
-                "content": {
-                    "type": "web_fetch_result",
-                    "url": "http://x",
-                    "content": {
-                        "type": "document",
-                        "title": "X",
-                        "source": {"type": "text", "media_type": "text/plain", "data": "A page"},
-                    },
-                },
-            },
-            "http://x\nX\nA page",
-        ),
-        (
-            {
-                "type": "bash_code_execution_tool_result",
-                "content": {
-                    "type": "bash_code_execution_result",
-                    "stdout": "out",
-                    "stderr": "err",
-                    "return_code": 0,
-                    "content": [],
-                },
-            },
-            "out\nerr",
-        ),
-        (
-            {"type": "mcp_tool_result", "content": [{"type": "text", "text": "Found"}]},
-            "Found",
-        ),
-    ],
-)
-def test_what_other_servers_tools_left_behind_is_shown(block: dict[str, Any], shown: str) -> None:
-    said = [block, {"type": "text", "text": "Done"}]
-    turn = parse(
-        messages=[*HELLO, {"role": "assistant", "content": said}, *HELLO]
-    ).request.messages[1]
-    assert turn.content == "\n".join(filter(None, [shown, "Done"]))
-
-
-def test_a_tool_that_a_search_found_is_named_to_the_model() -> None:
-    found = [{"type": "tool_reference", "tool_name": "look"}]
-    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": found}
-    [message] = parse(messages=[{"role": "user", "content": [result]}]).request.messages
-    assert message.role == "tool" and "look" in str(message.content)
-
-
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -450,138 +288,6 @@ def test_a_message_of_the_user_without_content_is_named(content: Any) -> None:
     with pytest.raises(InvalidRequestError, match="must not be empty") as caught:
         parse(messages=[*HELLO, silent, {"role": "user", "content": content}])
     assert caught.value.param == "messages[2].content"
-
-
-MARK = {"cache_control": {"type": "ephemeral"}}
-
-
-def marked(text: str, **fields: Any) -> dict[str, Any]:
-    return {"type": "text", "text": text} | MARK | fields
-
-
-TEXT, CALL = (
-    {"type": "text", "text": "b"},
-    {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}},
-)
-RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "c"}
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"messages": [{"role": "user", "content": [marked("a"), TEXT]}]}, [("user", "a")]),
-        (
-            {"messages": [{"role": "user", "content": [marked("a")]}, *HELLO]},
-            [("user", "a")],
-        ),
-        ({"system": [marked("a"), TEXT]}, [("system", "a"), ("user", "")]),
-        ({"tools": [LOOK | MARK]}, [("user", "")]),
-        ({"tools": [LOOK | MARK], "system": "a"}, [("system", "a"), ("user", "")]),
-        (
-            {
-                "messages": [
-                    *HELLO,
-                    {"role": "assistant", "content": [marked("a"), CALL]},
-                    {"role": "user", "content": [RESULT, TEXT]},
-                ]
-            },
-            [("user", "Hi"), ("assistant", "a")],
-        ),
-        (
-            {
-                "messages": [
-                    *HELLO,
-                    {"role": "assistant", "content": [CALL]},
-                    {"role": "user", "content": [RESULT | MARK, TEXT]},
-                ]
-            },
-            [("user", "Hi"), ("assistant", ""), ("tool", "c")],
-        ),
-        (
-            {
-                "messages": [
-                    *HELLO,
-                    {"role": "assistant", "content": [CALL]},
-                    {"role": "user", "content": [RESULT | {"content": [marked("c")]}, TEXT]},
-                ]
-            },
-            [("user", "Hi"), ("assistant", ""), ("tool", "c")],
-        ),
-        (MARK, [("user", "Hi")]),
-    ],
-)
-def test_what_is_marked_ends_with_the_marked_block(
-    fields: dict[str, Any], expected: list[tuple[str, str]]
-) -> None:
-    mark = parse(**fields).breakpoint
-    assert mark is not None
-    found = []
-    for message in mark.messages:
-        parts = message.content if isinstance(message.content, list) else None
-        text = "".join(part.text or "" for part in parts) if parts else message.content
-        found.append((message.role, text))
-    assert found == expected
-
-
-def test_of_many_marks_the_last_one_counts() -> None:
-    turn: list[Any] = [{"role": "user", "content": [marked("a"), marked("b"), TEXT]}]
-    answer = {"role": "assistant", "content": [marked("c"), marked("d"), TEXT]}
-    mark = parse(
-        tools=[LOOK | MARK],
-        system=[marked("s"), marked("t", cache_control={"type": "ephemeral", "ttl": "1h"})],
-        messages=[*turn, answer, *turn],
-    ).breakpoint
-    assert mark is not None and mark.ttl == "5m"
-    assert [message.role for message in mark.messages] == ["system", "user", "assistant", "user"]
-    assert [len(mark.messages[i].content or "") for i in (1, 3)] == [3, 2]
-    assert mark.messages[2].content == "c\nd\nb"
-
-
-HOUR = {"type": "ephemeral", "ttl": "1h"}
-
-
-def test_what_an_hour_is_asked_for_ends_with_the_last_such_mark() -> None:
-    system = [marked("s", cache_control=HOUR), TEXT]
-    mixed = parse(system=system, messages=[{"role": "user", "content": [marked("a")]}]).breakpoint
-    assert mixed is not None and mixed.ttl == "5m"
-    assert mixed.for_an_hour is not None
-    assert [message.content for message in mixed.for_an_hour] == ["s", ""]
-    alone = parse(system=[marked("t"), *system]).breakpoint
-    assert alone is not None and (alone.ttl, alone.for_an_hour) == ("1h", None)
-
-
-@pytest.mark.parametrize(
-    ("num_cached", "of_5m", "of_1h"), [(0, 30, 50), (60, 20, 0), (20, 30, 30), (90, 0, 0)]
-)
-def test_created_tokens_are_booked_under_the_mark_they_are_before(
-    num_cached: int, of_5m: int, of_1h: int
-) -> None:
-    usage = Usage(num_prompt_tokens=100, num_cached_tokens=num_cached)
-    told = Answer(parse(), num_marked_tokens=80, num_hour_tokens=50).usage(usage)
-    assert told["cache_creation"] == {
-        "ephemeral_5m_input_tokens": of_5m,
-        "ephemeral_1h_input_tokens": of_1h,
-    }
-    assert told["cache_creation_input_tokens"] == of_5m + of_1h
-
-
-SAID = {"role": "assistant", "content": [marked("x")]}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"system": [marked("x")] * 8000},
-        {"messages": [*HELLO, {"role": "assistant", "content": [marked("x")] * 8000}, *HELLO]},
-        {"messages": [{"role": "user", "content": [marked("x")] * 20_000}]},
-        {"messages": [{"role": "user", "content": [marked("x")]}, SAID] * 10_000 + HELLO},
-    ],
-)
-def test_many_marks_take_little_time(fields: dict[str, Any]) -> None:
-    """A quarter of a second at most; with a copy for each mark it were a minute."""
-    began = time.thread_time()
-    assert parse(**fields).breakpoint is not None
-    assert time.thread_time() - began < 10
 
 
 @pytest.mark.parametrize(
