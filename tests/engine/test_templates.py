@@ -203,6 +203,22 @@ def test_a_template_that_knows_no_calls_has_those_that_are_required(name: str) -
         assert not said.tool_calls and "b" in json.loads(said.content)
 
 
+@pytest.mark.parametrize("begin", ["<|im_end|>", "<|im_end|>\n<|im_start|>assistant\n"])
+def test_a_template_that_begins_answers_with_what_ends_them_refuses_schemas_and_required_calls(
+    llama_path: Path, begin: str
+) -> None:
+    template = (
+        "{%- for message in messages %}<|im_start|>{{ message.role }} {{ message.content }}"
+        "{%- endfor %}{%- if add_generation_prompt %}" + begin + "{%- endif %}"
+    )
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(llama_path, "m", chat_template=template)
+        for options in ({"json_schema": "{}"}, {"tools": [TOOL], "tool_choice": "required"}):
+            with pytest.raises(snapllm.InvalidRequestError, match=r"<\|im_end\|>, which ends them"):
+                model.chat("Hi", **options)
+        assert model.chat("Hi", max_tokens=4, ignore_eos=True).usage.num_generated_tokens == 4
+
+
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 def test_what_was_formatted_before_changes_no_answer(llama_path: Path, template: Path) -> None:
     """What a format keeps of one request must fit the next that has other messages."""

@@ -202,6 +202,8 @@ Result<std::unique_ptr<Sampler>> LlamaSampler::create(const llama_model* model,
     return status;
   }
   return guard_llama(StatusCode::kInvalidRequest, [&]() -> Result<std::unique_ptr<Sampler>> {
+    // A grammar may not fit the model's vocabulary in more ways than are checked.
+    const LlamaAssertTrap trap;
     if (Status status = check_grammar(vocab, params.grammar); !status.ok()) return status;
     common_params_sampling common = to_common(params, context_size);
     if (const auto* format = dynamic_cast<const LlamaChatPrompt*>(chat)) {

@@ -8,6 +8,7 @@
 
 #include "backend/llama_projector.h"
 #include "backend/llama_runtime.h"
+#include "base/utf8.h"
 #include "chat/grammar_check.h"
 #include "chat/json_calls.h"
 #include "chat/json_depth.h"
@@ -414,6 +415,14 @@ void LlamaChatFormat::drop_blanks(common_chat_params& params, Blanks blanks) con
 void LlamaChatFormat::drop_skipped(common_chat_params& params) const {
   if (params.grammar.empty() || params.grammar_lazy) return;  // read from its trigger on
   const Prefill prefill(vocab_, params.generation_prompt);
+  for (const llama_token token : prefill.tokens) {
+    // llama.cpp ends the process where a grammar is to read it before the answer is whole.
+    if (!llama_vocab_is_eog(vocab_, token)) continue;
+    throw std::invalid_argument("the chat template begins answers with " +
+                                valid_utf8(common_token_to_piece(vocab_, token)) +
+                                ", which ends them for this model: none can be held to a schema, "
+                                "nor to a call");
+  }
   params.grammar =
       without_beginning(std::move(params.grammar), gbnf_format_literal(prefill.skipped));
 }
@@ -423,6 +432,7 @@ bool LlamaChatFormat::reads(const std::string& grammar, const std::string& text)
   const llama_sampler_ptr sampler(llama_sampler_init_grammar(
       vocab_, without_beginning(grammar, gbnf_format_literal(prefill.skipped)).c_str(), "root"));
   if (sampler == nullptr) return false;
+  const LlamaAssertTrap trap;  // a token that ends answers fails one
   try {
     for (const llama_token token : prefill.tokens) llama_sampler_accept(sampler.get(), token);
   } catch (const std::exception&) {
