@@ -248,6 +248,13 @@ TEST(gguf_header, what_ggml_would_abort_on_in_a_computation_is_refused) {
       check_refused(with([&](Bytes& b) { b.string(key).number(kTypeF32).number(epsilon); }), key);
     }
   }
+  for (const uint32_t pooling : {5u, 1u << 31}) {
+    const std::string key = "llama.pooling_type";
+    check_refused(with([&](Bytes& b) { b.u32(key, pooling); }), key);
+  }
+  for (const uint32_t pooling : {0u, 4u, UINT32_MAX}) {
+    CHECK(read_bytes(with([&](Bytes& b) { b.u32("llama.pooling_type", pooling); })).ok());
+  }
   // Of heads of 16 numbers.
   for (const uint32_t count : {15u, 18u, 1u << 31}) {
     for (const char* key : {"llama.rope.dimension_count", "llama.rope.dimension_count_swa"}) {

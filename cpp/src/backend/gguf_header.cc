@@ -7,6 +7,7 @@
 
 #include "backend/model_files.h"
 #include "base/utf8.h"
+#include "llama.h"
 
 namespace snapllm {
 namespace {
@@ -60,6 +61,10 @@ Status check_computable(const GgufFile& file, const std::string& prefix, uint64_
   for (const char* name : {"layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon"}) {
     const std::string key = prefix + "attention." + name;
     if (!(file.real(key) >= 0)) return file.invalid(key + " must be 0 or more");
+  }
+  const auto pooling = static_cast<int32_t>(file.integer(prefix + "pooling_type"));
+  if (pooling < LLAMA_POOLING_TYPE_UNSPECIFIED || pooling > LLAMA_POOLING_TYPE_RANK) {
+    return file.invalid(prefix + "pooling_type is none that llama.cpp knows");
   }
   const uint64_t rotated = file.integer(prefix + "rope.dimension_count");
   const uint64_t window_rotated = file.integer(prefix + "rope.dimension_count_swa", rotated);

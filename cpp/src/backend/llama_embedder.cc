@@ -130,6 +130,7 @@ Result<std::unique_ptr<LlamaEmbedder>> LlamaEmbedder::create(
   }
   return guard_llama(StatusCode::kOutOfMemory, [&]() -> Result<std::unique_ptr<LlamaEmbedder>> {
     LlamaLogCapture log;
+    const LlamaAssertTrap trap;  // it builds the graph once, to see what that takes
     LlamaContextPtr context(
         llama_init_from_model(model->get(), context_params(*model, limits.max_input_tokens,
                                                            limits.batch_tokens, limits.takes_whole,
