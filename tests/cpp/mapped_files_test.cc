@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -91,6 +92,34 @@ TEST(mapped_files, a_file_that_is_written_over_is_no_longer_intact_and_one_renam
   std::fstream(mapped.path, std::ios::in | std::ios::out).put(8);
   CHECK(!of_other.are_intact());
   CHECK(files.are_intact());
+}
+
+TEST(mapped_files, what_is_mapped_of_a_file_is_found_and_survives_its_loss) {
+  MappedFile mapped, other;
+  const auto files = MappedFiles::open({mapped.path}).value();
+  {
+    const auto guards = files.guard_mappings();
+    REQUIRE(guards.size() == 1);
+    fs::resize_file(mapped.path, kPage);
+    CHECK(!guards.front().was_hit());
+    CHECK_EQ(mapped.sum(), 7);
+    CHECK(guards.front().was_hit());
+  }
+  // Also where another file has its name by now.
+  const auto of_other = MappedFiles::open({other.path}).value();
+  fs::rename(mapped.path, other.path);
+  CHECK_EQ(of_other.guard_mappings().size(), size_t{1});
+}
+
+TEST(mapped_files, of_two_guards_of_one_range_each_tells_what_it_has_lost) {
+  MappedFile mapped;
+  auto files = MappedFiles::open({mapped.path}).value();
+  const MappingGuard other(mapped.data, kNumPages * kPage);
+  const auto guards = files.guard_mappings();
+  fs::resize_file(mapped.path, 0);
+  CHECK_EQ(mapped.sum(), 0);
+  CHECK(other.was_hit());
+  CHECK(std::ranges::all_of(guards, &MappingGuard::was_hit));
 }
 
 TEST(mapped_files, a_file_that_is_missing_is_not_found) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -182,19 +183,39 @@ Status load_failure(const std::string& what, const std::string& errors) {
   return {lacks_memory ? StatusCode::kOutOfMemory : StatusCode::kInvalidModel, what + ": " + errors};
 }
 
+// What llama.cpp's load comes back to before each tensor.
+struct WeightsLoad {
+  const MappedFiles& files;
+  const std::atomic<bool>& cancelled;
+  std::optional<std::vector<MappingGuard>> guards = {};
+
+  bool go_on() {
+    // The files are mapped by now, and what is to be copied is read next.
+    if (!guards) guards = files.guard_mappings();
+    return !cancelled;
+  }
+};
+
 Result<LlamaModelPtr> load_weights(const ModelOptions& options, const GgufHeader& header,
-                                   const std::atomic<bool>& cancelled) {
+                                   const MappedFiles& files, const std::atomic<bool>& cancelled) {
   llama_model_params params = llama_model_default_params();
   if (keeps_weights_as_they_lie(options, header)) params.use_extra_bufts = false;
   params.n_gpu_layers = options.gpu_layers;
-  params.progress_callback = [](float, void* flag) {
-    return !static_cast<const std::atomic<bool>*>(flag)->load();
+  WeightsLoad load{files, cancelled};
+  params.progress_callback = [](float, void* data) {
+    return static_cast<WeightsLoad*>(data)->go_on();
   };
-  params.progress_callback_user_data = const_cast<std::atomic<bool>*>(&cancelled);
+  params.progress_callback_user_data = &load;
   LlamaLogCapture log;
   LlamaModelPtr model(llama_model_load_from_file(options.path.c_str(), params));
+  const bool was_cut = load.guards && std::ranges::any_of(*load.guards, &MappingGuard::was_hit);
+  load.guards.reset();  // some of what they guard is mapped no more
   if (!model && cancelled) return Status(StatusCode::kClosed, "the load was cancelled");
   if (!model) return load_failure("Cannot load " + options.path, log.errors());
+  if (was_cut) {
+    return Status(StatusCode::kInvalidModel,
+                  "Cannot load " + options.path + ": a part of the file was gone when it was read");
+  }
   if (!llama_model_has_decoder(model.get()) || llama_model_has_encoder(model.get())) {
     return Status(StatusCode::kInvalidModel,
                   "Cannot load " + options.path + ": not a decoder-only text model");
@@ -343,7 +364,7 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
     auto loaded = weights_.get(plan.weights_key, [&]() -> Result<WeightsCache::Weights> {
       auto files = MappedFiles::open(header.value().paths);
       if (!files.ok()) return files.status();
-      auto model = load_weights(options, header.value(), cancelled);
+      auto model = load_weights(options, header.value(), files.value(), cancelled);
       if (!model.ok()) return model.status();
       return std::make_shared<const LoadedWeights>(std::move(model).value(),
                                                    std::move(files).value());

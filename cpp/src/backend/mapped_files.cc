@@ -3,6 +3,12 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <system_error>
 #include <utility>
 
 namespace snapllm {
@@ -17,6 +23,29 @@ Result<MappedFiles> MappedFiles::open(const std::vector<std::string>& paths) {
     files.files_.push_back(std::move(file));
   }
   return files;
+}
+
+std::vector<MappingGuard> MappedFiles::guard_mappings() const {
+  // By their names, as the kernel has them: its numbers of devices and files are others here on
+  // some file systems.
+  std::set<std::string> names;
+  for (const File& file : files_) {
+    std::error_code error;
+    const std::string link = "/proc/self/fd/" + std::to_string(file.descriptor.get());
+    if (const auto name = std::filesystem::read_symlink(link, error); !error) names.insert(name);
+  }
+  std::vector<MappingGuard> guards;
+  std::ifstream mappings("/proc/self/maps");
+  for (std::string line; std::getline(mappings, line);) {
+    uintptr_t begin = 0, end = 0;
+    int name_at = 0;
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " r--%*c %*s %*s %*s %n", &begin, &end,
+                    &name_at) == 2 &&
+        name_at > 0 && names.contains(line.substr(static_cast<size_t>(name_at)))) {
+      guards.emplace_back(reinterpret_cast<const void*>(begin), end - begin);
+    }
+  }
+  return guards;
 }
 
 bool MappedFiles::are_intact() const {

@@ -20,6 +20,9 @@ class MappedFiles {
 
   // Lets what is mapped from them survive their loss (see MappingGuard).
   void guard(const void* begin, size_t size) { guards_.emplace_back(begin, size); }
+  // Guards whatever the process has mapped from them by now, for who is about to read it; on other
+  // systems than Linux nothing. To be dropped with the mappings.
+  std::vector<MappingGuard> guard_mappings() const;
   // Whether nobody has written to them since they were opened, and all of them could be read.
   // Costs a system call for each.
   bool are_intact() const;

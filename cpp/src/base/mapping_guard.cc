@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -30,15 +31,18 @@ struct sigaction g_previous;
 bool replace_pages(uintptr_t address) {
   const auto page_bytes = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const uintptr_t page = address / page_bytes * page_bytes;
+  uintptr_t nearest_end = UINTPTR_MAX;
+  // All of them: a range may be guarded twice, and both are asked whether it was hit.
   for (Slot& slot : g_slots) {
     const uintptr_t end = slot.end.load(std::memory_order_acquire);
     if (address < slot.begin.load(std::memory_order_relaxed) || address >= end) continue;
     slot.was_hit.store(true, std::memory_order_release);
-    // One mapping for all that follows: of those a process has a limited number.
-    return ::mmap(reinterpret_cast<void*>(page), end - page, PROT_READ,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+    nearest_end = std::min(nearest_end, end);
   }
-  return false;
+  if (nearest_end == UINTPTR_MAX) return false;
+  // One mapping for all that follows: of those a process has a limited number.
+  return ::mmap(reinterpret_cast<void*>(page), nearest_end - page, PROT_READ,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
 }
 
 void handle(int signal, siginfo_t* info, void*) {
