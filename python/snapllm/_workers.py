@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from snapllm.errors import OutOfMemoryError
+
 _T = TypeVar("_T")
 _IDLE_S = 1.0
 
@@ -40,7 +42,7 @@ class Workers:
         """Has a call run; cancelled before it has begun it never does.
 
         Raises:
-            RuntimeError: No thread can be had.
+            OutOfMemoryError: No thread can be had.
         """
         future: Future[_T] = Future()
         work = functools.partial(_run, future, call)
@@ -65,11 +67,13 @@ class Workers:
     def _start_thread(self, number: int) -> None:
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        except BaseException:
+        except BaseException as error:
             with self._changed:
                 self._num_started -= 1
                 if self._waiting.pop(number, None) is None:
                     return  # a thread that became free has it
+            if isinstance(error, RuntimeError):
+                raise OutOfMemoryError(f"not enough memory for a thread: {error}") from error
             raise
 
     def _work(self) -> None:

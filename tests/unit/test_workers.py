@@ -14,6 +14,7 @@ import pytest
 
 from snapllm import _lifetime, _workers
 from snapllm._workers import Workers
+from snapllm.errors import OutOfMemoryError
 
 
 def threads(name: str) -> list[threading.Thread]:
@@ -90,7 +91,7 @@ def test_a_call_for_which_no_thread_can_be_had_is_refused(monkeypatch: pytest.Mo
     workers = Workers("test", 1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="new thread"):
+        with pytest.raises(OutOfMemoryError, match="new thread"):
             workers.submit(lambda: pytest.fail("it was refused"))
     assert workers.submit(lambda: 3).result(10) == 3
 
