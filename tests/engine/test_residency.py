@@ -188,6 +188,7 @@ def test_random_damage_never_crashes(
     [
         ("qwen3.attention.layer_norm_rms_epsilon", -1.0),
         ("qwen3.attention.layer_norm_rms_epsilon", float("nan")),
+        ("qwen3.rope.dimension_count", 0),
         ("qwen3.rope.dimension_count", 15),
         ("qwen3.rope.dimension_count", 64),
     ],

@@ -21,6 +21,7 @@
 #include "base/utf8.h"
 #include "common.h"
 #include "ggml-cpu.h"
+#include "llama-model.h"
 #include "llama.h"
 #include "snapllm/build.h"
 
@@ -183,6 +184,16 @@ Status load_failure(const std::string& what, const std::string& errors) {
   return {lacks_memory ? StatusCode::kOutOfMemory : StatusCode::kInvalidModel, what + ": " + errors};
 }
 
+// Whether RoPE has whole pairs of numbers to rotate in every layer with heads: ggml's kernel goes
+// round for ever where there are none.
+bool rotates_pairs(const llama_hparams& hparams) {
+  for (uint32_t i = 0; i < hparams.n_layer(); ++i) {
+    const uint32_t count = hparams.n_rot(i);
+    if (hparams.n_embd_head_k(i) > 0 && (count == 0 || count % 2 != 0)) return false;
+  }
+  return true;
+}
+
 // What llama.cpp's load comes back to before each tensor.
 struct WeightsLoad {
   const MappedFiles& files;
@@ -228,6 +239,11 @@ Result<LlamaModelPtr> load_weights(const ModelOptions& options, const GgufHeader
       !header.has_rope_sections) {
     return Status(StatusCode::kInvalidModel,
                   "Cannot load " + options.path + ": rope.dimension_sections has only zeros");
+  }
+  if (rope != LLAMA_ROPE_TYPE_NONE && !rotates_pairs(model->hparams)) {
+    return Status(StatusCode::kInvalidModel, "Cannot load " + options.path + ": " +
+                                                 header.architecture +
+                                                 ".rope.dimension_count must be even and not 0");
   }
   return model;
 }
