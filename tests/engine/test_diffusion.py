@@ -167,6 +167,11 @@ def test_a_lora_counts_by_its_weight(model: ImageModel) -> None:
     assert not np.array_equal(strong, plain)
     assert np.array_equal(pixels(model, loras={"ink": 1.0}), strong)
     assert not np.array_equal(pixels(model, loras={"ink": 0.2}), strong)
+    parts = pixels(model, "a <lora:ink:0.25>cat<lora:ink:0.25>", loras={"ink": 0.5})
+    assert np.array_equal(parts, strong)
+    with pytest.raises(snapllm.InvalidRequestError, match="12 together") as error:
+        model.request("a cat<lora:ink:6>", loras={"ink": 6})
+    assert error.value.param == "loras"
     assert np.array_equal(pixels(model), plain)
 
 

@@ -62,12 +62,25 @@ def test_lora_tags_are_taken_out_of_the_prompt(tmp_path: Path) -> None:
     ]
     too_long = f"<lora:{'x' * 300}>"  # for a file's name
     bad_names = ("<lora:none>", "<lora:../ink>", "<lora:..>", too_long)
-    for bad in (*bad_names, "<lora:ink:much>", "<lora:ink:11>", "<lora:ink:\u0661>"):
+    bad_forms = ("<lora:>", "<lora::1>", "<lora:ink:1:2>")
+    bad_weights = ("<lora:ink:much>", "<lora:ink:11>", "<lora:ink:\u0661>")
+    for bad in (*bad_names, *bad_forms, *bad_weights):
         with pytest.raises(InvalidRequestError, match=r"^prompt: ") as caught:
             take_loras(bad, folder)
         assert caught.value.param == "prompt"
     with pytest.raises(InvalidRequestError, match="without a folder"):
         take_loras("<lora:ink>", LoraFolder(None))
+
+
+def test_the_weights_of_a_lora_that_is_named_twice_add_up(tmp_path: Path) -> None:
+    for name in ("ink", "oil"):
+        save_safetensors(tmp_path / f"{name}.safetensors", lora())
+    folder = LoraFolder(tmp_path)
+    _, loras = take_loras("<lora:oil:0.5> <lora:ink:2> <lora:oil:1> <lora:ink:-0.5>", folder)
+    assert [(Path(lora.path).stem, lora.weight) for lora in loras] == [("ink", 1.5), ("oil", 1.5)]
+    with pytest.raises(InvalidRequestError, match=r"^prompt: .*'ink' are 12 together") as caught:
+        take_loras("<lora:ink:6><lora:ink:6>", folder)
+    assert caught.value.param == "prompt"
 
 
 def test_a_tag_is_written_as_it_is_read(tmp_path: Path) -> None:

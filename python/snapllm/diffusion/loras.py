@@ -6,7 +6,7 @@ Upstream ignores a file that it cannot read, and aborts on shapes that do not fi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -23,7 +23,8 @@ from snapllm.errors import InvalidModelError, InvalidRequestError, ModelFileNotF
 MAX_LORA_WEIGHT = 10
 LoraWeight: TypeAlias = Annotated[float, Meta(ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)]
 
-_TAG = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?>")
+# Whatever begins as one: what it is missing is said, and never painted as text.
+_TAG = re.compile(r"<lora:([^:<>]*)(?::([^<>]*))?>")
 
 
 class Lora(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ def take_loras(prompt: str, folder: LoraFolder) -> tuple[str, tuple[Lora, ...]]:
         folder: Where the files are.
 
     Returns:
-        The prompt without the tags, and their files.
+        The prompt without the tags, and their files, see `summed`.
 
     Raises:
         InvalidRequestError: There is no such file, see `LoraFolder.find`, or the weight is no
@@ -88,7 +89,29 @@ def take_loras(prompt: str, folder: LoraFolder) -> tuple[str, tuple[Lora, ...]]:
                 f"{MAX_LORA_WEIGHT}",
             )
         loras.append(Lora(folder.find(name, "prompt"), weight))
-    return _TAG.sub("", prompt).strip() or " ", tuple(loras)
+    return _TAG.sub("", prompt).strip() or " ", summed(loras, "prompt")
+
+
+def summed(loras: Iterable[Lora], param: str) -> tuple[Lora, ...]:
+    """Each file once, with all of its weights together, in the order of their paths.
+
+    Upstream's library keeps the last weight of a file that is given several times; its
+    command-line tool adds them up, in this order, before.
+
+    Raises:
+        InvalidRequestError: A sum is not between -10 and 10; `param` is the field at fault.
+    """
+    weights: dict[str, float] = {}
+    for lora in loras:
+        weights[lora.path] = weights.get(lora.path, 0.0) + lora.weight
+    for path, weight in weights.items():
+        if not abs(weight) <= MAX_LORA_WEIGHT:
+            raise _refusal(
+                param,
+                f"the weights of the LoRA {Path(path).stem!r} are {weight:g} together, which is "
+                f"not between -{MAX_LORA_WEIGHT} and {MAX_LORA_WEIGHT}",
+            )
+    return tuple(Lora(path, weights[path]) for path in sorted(weights))
 
 
 def lora_tag(name: str, weight: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from snapllm._checks import as_dict, check_text, convert, plain_number
-from snapllm.diffusion.loras import Lora, LoraFolder, LoraWeight, lora_tag, take_loras
+from snapllm.diffusion.loras import Lora, LoraFolder, LoraWeight, lora_tag, summed, take_loras
 from snapllm.diffusion.params import (
     MAX_RESULT_BYTES,
     ImageRequest,
@@ -62,7 +62,7 @@ def make_request(
     named = tuple(Lora(folder.find(name, "loras"), weight) for name, weight in weights.items())
     tags = (lora_tag(name, weight) for name, weight in weights.items())
     request = msgspec.structs.replace(
-        sized, loras=tagged + named, text=" ".join((prompt, *tags)), **more
+        sized, loras=summed(tagged + named, "loras"), text=" ".join((prompt, *tags)), **more
     )
     check(request)
     if request.scheduler == "ays" and not traits.takes_ays:
