@@ -72,6 +72,20 @@ def _charger(core: _core.Engine) -> Callable[[str, int], None]:
     return charge
 
 
+def _computing(core: _core.Engine) -> Callable[[], bool]:
+    """Tells whether a text model of a core that could be evicted has requests; see `_charger`."""
+    held = weakref.ref(core)
+
+    def is_computing() -> bool:
+        if (core := held()) is None:
+            return False
+        pinned = {info.id for info in core.models() if info.pinned}
+        models = (model for model in core.stats().models if model.id not in pinned)
+        return any(model.num_running or model.num_waiting for model in models)
+
+    return is_computing
+
+
 def _demo_file(name: str) -> Path:
     path = Path(str(resources.files("snapllm") / "demo" / name))
     if not path.is_file():
@@ -181,6 +195,7 @@ class Engine(_lifetime.ClosedAtExit):
             options.num_threads or _core.available_cpus(),
             options.keep_alive_s,
             self._runner.gate,
+            _computing(core),
         )
         images = weakref.ref(self._images)  # the core must not keep alive what keeps it
         core.set_external_holder(lambda: (held := images()) is not None and held.give_back())

@@ -445,6 +445,34 @@ def test_idle_image_models_make_room_for_texts_and_come_back(
         assert painter.info.state == "evicted"
 
 
+def test_an_image_model_that_comes_back_lets_a_busy_one_finish(
+    image_files: dict[str, Path],
+) -> None:
+    budget = 250 << 20  # of one of them
+    with snapllm.Engine(num_threads=1, memory_budget_bytes=budget) as engine:
+        first, second = (load(engine, image_files, name) for name in ("first", "second"))
+        assert first.info.state == "evicted"
+        busy = second.submit(second.request("x", **(SMALL | {"num_steps": 150}), num_images=16))
+        leaving, waiting = (first.submit(first.request("x", **SMALL)) for _ in range(2))
+        deadline = time.monotonic() + 60
+        while leaving.state != "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.3)  # some attempts
+        assert leaving.state == "running", "it failed at once"
+        leaving.cancel()
+        with pytest.raises(snapllm.JobCancelled):
+            leaving.result(10)
+        busy.cancel()
+        assert waiting.result(60).images[0].size == (64, 64)
+        assert (first.info.state, second.info.state) == ("resident", "evicted")
+        first.pinned = True  # nothing can come of waiting for that one
+        begun = time.monotonic()
+        with pytest.raises(snapllm.OutOfMemoryError, match="image models"):
+            second.generate_image("x", **SMALL)
+        assert time.monotonic() - begun < 20
+
+
 def test_an_image_model_that_nobody_uses_is_evicted_and_comes_back(
     image_files: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:

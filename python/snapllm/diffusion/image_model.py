@@ -34,6 +34,7 @@ from snapllm.errors import (
     GenerationFailedError,
     InvalidRequestError,
     JobCancelled,
+    OutOfMemoryError,
     QueueFullError,
     SnapLLMError,
 )
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
     from snapllm.diffusion.worker_process import WorkerProcess
 
 log = logging.getLogger("snapllm.diffusion")
+
+MAX_ROOM_WAIT_S = 60.0
+"""How long a request whose model has to come back lets busy models finish what they have."""
+_PAUSE_S = 0.05
 
 
 class Worker(Protocol):
@@ -112,6 +117,7 @@ class ImageModel:
         keep_alive_s: float,
         on_memory: Callable[[int | None], None],
         on_worker: Callable[[Worker], None],
+        is_room_coming: Callable[[], bool],
         gate: Gate,
     ) -> None:
         self.id = model_id
@@ -120,7 +126,7 @@ class ImageModel:
         self._pinned, self._keep_alive_s = options.pinned, keep_alive_s
         self._files, self._file_bytes, self._traits = dict(files), file_bytes, traits
         self._num_threads, self._on_memory = num_threads, on_memory
-        self._gate = gate
+        self._is_room_coming, self._gate = is_room_coming, gate
         self._worker = _worker(files, num_threads, options)
         try:
             on_worker(self._worker)
@@ -165,6 +171,12 @@ class ImageModel:
                 pinned=self.pinned,
                 counts=self._counter.read(),
             )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request runs or waits."""
+        with self._changed:
+            return self._running is not None or bool(self._queue)
 
     @property
     def pinned(self) -> bool:
@@ -451,6 +463,26 @@ class ImageModel:
         with contextlib.suppress(SnapLLMError):
             self._on_memory(None if is_free else self._worker.memory_bytes())
 
+    def _take_place(self, job: ImageJob) -> None:
+        """Charges an evicted model anew; where others that can go are busy, waits for their end.
+
+        Raises:
+            OutOfMemoryError: There is no room, and none is to come, or none came in time.
+            JobCancelled: The job was cancelled before there was.
+        """
+        deadline = time.monotonic() + MAX_ROOM_WAIT_S
+        while True:
+            is_coming = self._is_room_coming()  # asked before: what ends in between makes room
+            try:
+                self._on_memory(0)
+                return
+            except OutOfMemoryError:
+                if job.is_cancelled:
+                    raise JobCancelled from None
+                if not is_coming or self._is_closed or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_PAUSE_S)
+
     def _idle_left_s(self) -> float | None:
         """Seconds after which the idle model is to be evicted; None = it is not."""
         can_go = self.options.isolated and not (self._pinned or self._is_evicted)
@@ -463,7 +495,7 @@ class ImageModel:
             return self._closed_error()
         try:
             if self._is_evicted:
-                self._on_memory(0)
+                self._take_place(job)
                 self._is_evicted = False
             batch = BatchProgress(job.request.num_images)
             made = self._worker.generate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -69,6 +70,7 @@ class ImageModels:
         keep_alive_s: Seconds after which an unused model is evicted whose options say nothing
             else; 0 = never for that reason.
         gate: Lets models be loaded and images be asked for.
+        is_computing: Whether a model of another kind, which could be evicted, has requests.
     """
 
     def __init__(
@@ -77,9 +79,10 @@ class ImageModels:
         num_threads: int,
         keep_alive_s: float,
         gate: Gate,
+        is_computing: Callable[[], bool],
     ) -> None:
         self._charge, self._num_threads, self._gate = charge, num_threads, gate
-        self._keep_alive_s = keep_alive_s
+        self._keep_alive_s, self._is_computing = keep_alive_s, is_computing
         self._changed = threading.Condition()
         self._in_process = threading.Lock()  # upstream's loads are one at a time there
         self._loads: dict[str, _Load] = {}
@@ -143,10 +146,14 @@ class ImageModels:
         # While one of this id still ends, another may be loaded.
         name = f"image model {model_id} ({next(self._numbers)})"
         keep_alive_s = self._keep_alive_s if options.keep_alive_s is None else options.keep_alive_s
-        charge = self._charge  # not this, which ends when nobody holds it
+        # Neither holds this, which ends when nobody does.
+        charge, models = self._charge, weakref.ref(self)
 
         def note_memory(measured: int | None) -> None:
             charge(name, 0 if measured is None else max(measured, expected))
+
+        def is_room_coming() -> bool:
+            return (held := models()) is not None and held.is_busy_beside(model_id)
 
         charge(name, expected)
         try:
@@ -160,6 +167,7 @@ class ImageModels:
                 keep_alive_s=keep_alive_s,
                 on_memory=note_memory,
                 on_worker=load.note_worker,
+                is_room_coming=is_room_coming,
                 gate=self._gate,
             )
         except BaseException:
@@ -200,6 +208,11 @@ class ImageModels:
         """All models, in the order of their loads."""
         with self._changed:
             return list(self._models.values())
+
+    def is_busy_beside(self, model_id: str) -> bool:
+        """Whether another model, of any kind, that could be evicted has requests now."""
+        others = (model for model in self.all() if model.id != model_id and not model.pinned)
+        return self._is_computing() or any(model.is_busy for model in others)
 
     def give_back(self) -> bool:
         """Evicts the model that has been idle longest; False when none can go."""
