@@ -37,6 +37,10 @@ def test_the_openai_client_makes_images(painter: Server) -> None:
         "image_generation.completed",
     ]
     assert np.array_equal(picture(events[-1].b64_json), expected)
+    few = client.images.generate(
+        **options, stream=True, partial_images=3, extra_body=extra | {"steps": 2}
+    )
+    assert [getattr(event, "partial_image_index", "whole") for event in few] == [0, 1, "whole"]
     hints: dict[str, Any] = {"quality": "hd", "style": "vivid", "background": "opaque"}
     hinted = client.images.generate(
         **options, **hints, response_format="b64_json", extra_body=extra
@@ -82,6 +86,12 @@ def test_the_openai_client_edits_images(painter: Server) -> None:
     for mask in (hole, white):
         file = ("m.png", base64.b64decode(png(mask)), "image/png")
         assert np.array_equal(edited(original, mask=file), picture(painted_over))
+    assert np.array_equal(edited(original, mask=b""), edited(original)), "nobody chose a file"
+    unset = client.images.edit(
+        image=base64.b64decode(png(original)), **options, extra_body=extra | {"mask": ""}
+    )
+    assert unset.data is not None
+    assert np.array_equal(picture(unset.data[0].b64_json or ""), edited(original))
     kept = edited(hole)
     assert kept.shape == (128, 64, 3)
     assert np.array_equal(kept[:32], original[:32, :, :3]), "what is not transparent stays"

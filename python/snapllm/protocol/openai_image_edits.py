@@ -54,7 +54,7 @@ def parse_edit(form: Mapping[str, Sequence[str | bytes]]) -> ImageEdit:
             continue
         if plain in fields or len(values) > 1:
             raise InvalidRequestError(f"{plain}: only one can be used here", param=plain)
-        if (plain, values[0]) != ("mask", b""):  # browsers send so a file that nobody chose
+        if plain != "mask" or values[0]:  # forms have it empty where nobody chose a file
             fields[plain] = values[0]
     return convert(fields, ImageEdit, strict=False)
 

@@ -81,7 +81,8 @@ def native_request(wire: ImagesRequest) -> DiffusionRequest:
         )
     width, height = _size(wire.size)
     quality = DEFAULT_QUALITY if wire.output_compression is None else wire.output_compression
-    interval = wire.steps // ((wire.partial_images or 0) + 1) if wire.partial_images else 0
+    # With fewer steps than that there is one after each.
+    interval = max(1, wire.steps // (wire.partial_images + 1)) if wire.partial_images else 0
     return DiffusionRequest(
         prompt=wire.prompt,
         model=wire.model,
