@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,27 @@ def test_what_is_not_json_is_described_as_what_it_is(server: Server) -> None:
     )
     filters = {(p["name"], p["in"]) for p in paths["/api/v1/contexts"]["get"]["parameters"]}
     assert filters == {("tier", "query"), ("model_id", "query")}
+
+
+def test_generators_of_clients_can_read_all_of_the_description(server: Server) -> None:
+    """What openapi-python-client leaves out whole endpoints for: found by running it."""
+    document = server.get("/openapi.json")
+
+    def parts_of(described: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(described, dict):
+            yield described
+        if isinstance(described, dict | list):
+            for each in described.values() if isinstance(described, dict) else described:
+                yield from parts_of(each)
+
+    for part in parts_of(document):
+        assert part.get("type") != "array" or "items" in part, part
+        assert not any(isinstance(value, bool) for value in part.get("enum", ())), part
+        assert part.get("default") != {}, part
+        if "description" in part or "required" in part:
+            assert all(media["schema"] for media in part.get("content", {}).values()), part
+    deleted = document["components"]["schemas"]["DeletedContext"]["properties"]["deleted"]
+    assert deleted == {"type": "boolean", "const": True}
 
 
 def test_the_sizes_of_a_context_are_described_as_they_are_taken(

@@ -20,6 +20,7 @@ from snapllm.protocol.openapi_page import page_of
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _JSON = "application/json"
 _TEMPLATE = "#/components/schemas/{name}"
+_BINARY = {"format": "binary"}
 
 
 def openapi_document() -> dict[str, Any]:
@@ -41,6 +42,7 @@ def openapi_document() -> dict[str, Any]:
         _allow_nulls(components[_name_in(schemas[body])])
     _tell("default", APPLIED, components)
     _tell("description", NOTES, components)
+    _suit_generators(components)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         operation = _operation(endpoint, schemas.__getitem__)
@@ -111,7 +113,11 @@ def _content(
     kind: Any, schema_of: Callable[[Any], dict[str, Any]], media_type: str = _JSON
 ) -> dict[str, Any]:
     """What is sent, of a type or of a media type."""
-    return {kind: {}} if isinstance(kind, str) else {media_type: {"schema": schema_of(kind)}}
+    if not isinstance(kind, str):
+        return {media_type: {"schema": schema_of(kind)}}
+    # 3.1 needs no schema of what is not JSON, but generators of clients leave out such endpoints.
+    schema = {"type": "string"} if kind.startswith("text/") else {"type": "string"} | _BINARY
+    return {kind: {"schema": schema}}
 
 
 def _name_in(reference: dict[str, Any]) -> str:
@@ -140,6 +146,22 @@ def _tell(
         properties = components[kind.__name__]["properties"]
         for name, value in fields.items():
             properties[name][what] = value
+
+
+def _suit_generators(described: Any) -> None:
+    """Says otherwise what generators of clients do not read, and leave out whole endpoints for: one
+    truth value as an `enum`, a list of anything without `items`, an object's empty default."""
+    for part in described if isinstance(described, list) else list(described.values()):
+        if isinstance(part, dict | list):
+            _suit_generators(part)
+    if not isinstance(described, dict):
+        return
+    if described.get("enum") in ([True], [False]) and isinstance(described["enum"][0], bool):
+        described |= {"type": "boolean", "const": described.pop("enum")[0]}
+    elif described.get("type") == "array":
+        described.setdefault("items", {})
+    if described.get("default") == {}:
+        del described["default"]
 
 
 def docs_page() -> str:

@@ -173,6 +173,8 @@ def _kind(schema: Schema) -> str:
         return f"<a href=#{name}>{name}</a>"
     if "enum" in schema:
         return " | ".join(html.escape(json.dumps(value)) for value in schema["enum"])
+    if "const" in schema:
+        return json.dumps(schema["const"])
     if "anyOf" in schema:
         return " | ".join(dict.fromkeys(map(_kind, schema["anyOf"])))
     kind = str(schema.get("type", "any"))
