@@ -126,6 +126,17 @@ def test_a_body_that_is_not_what_its_encoding_says_is_refused(server: Server) ->
     assert not any("exception" in line.lower() for line in server.lines)
 
 
+@pytest.mark.parametrize("encoding", ["x-gzip", "gzip, gzip", "compress"])
+def test_a_body_in_an_unknown_encoding_is_refused_as_that(server: Server, encoding: str) -> None:
+    body = gzip.compress(b'{"model": "llama", "prompt": "x", "max_tokens": 1}')
+    headers = {"Content-Encoding": encoding}
+    status, answer, _ = server.request("POST", "/v1/completions", body, headers)
+    assert (status, answer["error"]["code"]) == (415, "unsupported_encoding")
+    assert "neither gzip nor deflate" in answer["error"]["message"]
+    status, answer, _ = server.request("POST", "/v1/messages", body, headers)
+    assert (status, answer["type"]) == (415, "error")
+
+
 @pytest.mark.parametrize("path", ["/nope", "/v1/chat/completions/"])
 def test_a_body_that_nobody_reads_and_nobody_could_leaves_no_traceback(
     server: Server, path: str

@@ -36,7 +36,8 @@ _STATUS = {
 }
 # What an HTTP status says where nothing more is known.
 _CODE_OF_STATUS = {
-    _STATUS[code]: code for code in ("not_found", "method_not_allowed", "request_too_large")
+    _STATUS[code]: code
+    for code in ("not_found", "method_not_allowed", "request_too_large", "unsupported_encoding")
 }
 
 # What the engine calls the prompt is a field of each endpoint's own; None = it has none, since the

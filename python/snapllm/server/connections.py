@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from snapllm.protocol.anthropic_answers import error_object
 from snapllm.protocol.error_codes import ApiError
 from snapllm.server.log_lines import quoted
-from snapllm.server.middleware import NOT_ENCODED, json_response
+from snapllm.server.middleware import NOT_ENCODED, UNKNOWN_ENCODING, json_response
 from snapllm.server.request_facts import facts_of
 
 _TWINS = {"127.0.0.1": "::1", "::": "0.0.0.0"}  # each beside its other
@@ -145,7 +145,7 @@ def _explain(problem: HttpProcessingError) -> ApiError:
     code, reason = "invalid_request", problem.message.partition("\n")[0].rstrip(":")
     is_broken = any(name in problem.message for name in _DECODED)
     if isinstance(problem, ContentEncodingError) and not is_broken:
-        code, reason = "unsupported_encoding", "its Content-Encoding is neither gzip nor deflate"
+        code, reason = "unsupported_encoding", UNKNOWN_ENCODING
     elif is_broken:
         reason = NOT_ENCODED
     return ApiError(code, f"the request cannot be read: {reason}")

@@ -27,6 +27,9 @@ from snapllm.server.request_facts import facts_of
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LARGE_BODIES = "/api/v1/contexts/import"
 """The endpoint whose bodies have a bound of their own."""
+_KNOWN_ENCODINGS = ("gzip", "deflate", "br", "zstd")
+"""What aiohttp reads, or refuses itself where the machine lacks what reads it."""
+UNKNOWN_ENCODING = "its Content-Encoding is neither gzip nor deflate"
 NOT_ENCODED = "it is not in the Content-Encoding that it is said to be in"
 log = logging.getLogger("snapllm.server")
 
@@ -79,6 +82,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     state.in_flight.add(facts)
     try:
         _check_size(request)
+        _check_encoding(request)
         return await handler(request)
     except SnapLLMError as error:
         return refuse(request, api_error(error, _endpoint(request), facts.model_field))
@@ -124,6 +128,13 @@ def _check_size(request: web.Request) -> None:
     num_bytes = request.content_length or 0
     if num_bytes > limit:
         raise web.HTTPRequestEntityTooLarge(limit, num_bytes)
+
+
+def _check_encoding(request: web.Request) -> None:
+    """Refuses a body in an encoding that aiohttp does not know: it leaves that as it is."""
+    encoding = request.headers.get("Content-Encoding", "").lower()
+    if request.body_exists and encoding not in ("", "identity", *_KNOWN_ENCODINGS):
+        raise web.HTTPUnsupportedMediaType(text=f"the body cannot be read: {UNKNOWN_ENCODING}")
 
 
 def _endpoint(request: web.Request) -> str:
