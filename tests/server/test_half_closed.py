@@ -57,6 +57,18 @@ def counts(server: Server) -> tuple[int, int]:
     return busy, model["requests_cancelled"]
 
 
+def test_a_stream_ends_with_its_connection_where_http_has_no_other_end(server: Server) -> None:
+    address = urllib.parse.urlsplit(server.url)
+    body = {"model": "llama", "messages": QUESTION, "max_tokens": 2, "stream": True}
+    data = json.dumps(body).encode()
+    head = f"POST {CHAT} HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: {len(data)}\r\n\r\n"
+    connection = socket.create_connection((address.hostname, address.port), timeout=10)
+    connection.sendall(head.encode() + data)
+    answer = read_all(connection)
+    assert b"keep-alive" not in answer.partition(b"\r\n\r\n")[0].lower()
+    assert answer.endswith(b"data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_will_send_no_more_gets_its_answer(server: Server, stream: bool) -> None:
     body = {"max_tokens": 2000, "logit_bias": NEVER_ENDS, "stream": stream}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from snapllm.protocol.error_codes import ApiError, encode_error
 from snapllm.server.connections import Connection
@@ -93,6 +93,9 @@ async def event_stream(
 ) -> AsyncIterator[EventStream]:
     """Opens a stream and keeps it alive; the handler returns `stream_response`."""
     response = web.StreamResponse(headers=_HEADERS)
+    if request.version < HttpVersion11:
+        # Nothing else ends it there, and aiohttp goes by what the client asks for.
+        response.force_close()
     facts_of(request).begun = response  # also for a client that leaves while it is being sent
     await response.prepare(request)
     stream = EventStream(request, response, keep_alive)
