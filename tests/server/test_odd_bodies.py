@@ -268,6 +268,8 @@ def test_paths_that_take_no_get_say_so(server: Server) -> None:
         ("/v1/v1/messages", "/v1/messages"),
         ("/v1/chat/completions/", "/v1/chat/completions"),
         ("/v1//responses", "/v1/responses"),
+        ("/api/v1/generate/", "/api/v1/generate"),
+        ("//api/v1/contexts/ingest", "/api/v1/contexts/ingest"),
     ],
 )
 def test_a_path_under_another_base_url_is_told_where_it_is(

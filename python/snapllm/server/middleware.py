@@ -153,11 +153,12 @@ def _explain(request: web.Request, error: web.HTTPException) -> str:
 
 
 def _path_meant(request: web.Request) -> str:
-    """The endpoint under /v1 that a client asks for whose base URL has no `/v1`, as Anthropic's
-    have it, has it where none belongs, or a slash too many; "" = there is none."""
+    """The endpoint that a client asks for with a slash too many, or under a base URL that has no
+    `/v1`, as Anthropic's have it, or has it twice or where none belongs; "" = there is none."""
     parts = [part for part in request.path.split("/") if part]
+    as_it_is = "/" + "/".join(parts)
     while parts[:1] == ["v1"]:
         del parts[0]
-    meant = "/".join(["/v1", *parts])
-    known = any(resource.canonical == meant for resource in request.app.router.resources())
-    return meant if known else ""
+    known = {resource.canonical for resource in request.app.router.resources()}
+    meant = (as_it_is, "/".join(["/v1", *parts]))
+    return next((path for path in meant if path in known), "")
