@@ -195,9 +195,8 @@ Result<uint64_t> Engine::Impl::submit_to(const ResidentModel& resident, Generate
 }
 
 Result<std::vector<Embedding>> Engine::Impl::embed(const EmbedRequest& request) {
-  auto lease = residency_.acquire(request.model_id);
+  auto lease = residency_.acquire_embedding(request.model_id);
   if (!lease.ok()) return lease.status();
-  if (Status status = residency_.make_embedder(lease.value()); !status.ok()) return status;
   return snapllm::embed(*compute_, *lease.value()->model, *lease.value()->scheduler, request);
 }
 

@@ -2,6 +2,7 @@
 #include "registry/residency.h"
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <string>
 #include <thread>
@@ -129,6 +130,35 @@ TEST(residency_memory, an_embedder_that_does_not_fit_is_not_made) {
   f.backend.available = kModelBytes - 1;  // though the budget has room
   REQUIRE(f.residency.unload("b").ok());
   CHECK_EQ(f.residency.make_embedder(lease).code(), StatusCode::kOutOfMemory);
+}
+
+TEST(residency_memory, a_request_for_vectors_waits_for_a_busy_model_to_end) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  REQUIRE(f.load("b").ok());
+  (void)embedding_model(f);
+  f.start("b", 50);
+  REQUIRE(f.residency.acquire_embedding("a").ok());
+  CHECK_EQ(f.state("b"), "evicted");
+  size_t num_tokens = 0;
+  for (const RequestOutput& output : f.outputs->drain()) {
+    num_tokens += output.tokens.size();
+    if (output.finished()) CHECK_EQ(output.finish_reason, FinishReason::kLength);
+  }
+  CHECK_EQ(num_tokens, 50);
+}
+
+TEST(residency_memory, a_request_for_vectors_that_no_models_end_would_help_is_refused_at_once) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  REQUIRE(f.load("b").ok());
+  REQUIRE(f.residency.set_pinned("b", true).ok());
+  (void)embedding_model(f);
+  f.start("b");
+  const auto begun = std::chrono::steady_clock::now();
+  CHECK_EQ(f.residency.acquire_embedding("a").status().code(), StatusCode::kOutOfMemory);
+  CHECK(std::chrono::steady_clock::now() - begun < std::chrono::seconds(5));
+  CHECK_EQ(f.state("a"), "resident");
 }
 
 TEST(residency_memory, an_embedder_that_cannot_be_made_is_not_charged) {

@@ -184,12 +184,14 @@ Status load_failure(const std::string& what, const std::string& errors) {
   return {lacks_memory ? StatusCode::kOutOfMemory : StatusCode::kInvalidModel, what + ": " + errors};
 }
 
-// Whether RoPE has whole pairs of numbers to rotate in every layer with heads: ggml's kernel goes
+// Whether RoPE has whole pairs of numbers to rotate in every layer that has it: ggml's kernel goes
 // round for ever where there are none.
 bool rotates_pairs(const llama_hparams& hparams) {
   for (uint32_t i = 0; i < hparams.n_layer(); ++i) {
+    const bool has_rope =
+        hparams.has_rope(i) && !hparams.is_recr(i) && hparams.n_embd_head_k(i) > 0;
     const uint32_t count = hparams.n_rot(i);
-    if (hparams.n_embd_head_k(i) > 0 && (count == 0 || count % 2 != 0)) return false;
+    if (has_rope && (count == 0 || count % 2 != 0)) return false;
   }
   return true;
 }

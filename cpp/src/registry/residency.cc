@@ -85,6 +85,21 @@ Result<Residency::Lease> Residency::acquire(const std::string& model_id) {
   return lease;
 }
 
+Result<Residency::Lease> Residency::acquire_embedding(const std::string& model_id) {
+  const auto deadline = Clock::now() + to_duration(options_.max_wait_s);
+  for (;; std::this_thread::sleep_for(kPause)) {
+    // Not kept while it waits: two that wait for each other's room would wait for ever.
+    const auto model = acquire(model_id);
+    if (!model.ok()) return model.status();
+    Status status = make_embedder(model.value());
+    if (status.ok()) return model;
+    const bool may_wait =
+        status.code() == StatusCode::kOutOfMemory && Clock::now() < deadline &&
+        may_get_room(model.value(), model.value()->scheduler->context().embedder_bytes());
+    if (!may_wait) return status;
+  }
+}
+
 Result<Claim> Residency::claim_intact(const std::function<Result<Claim>()>& claim) {
   for (;;) {
     auto claimed = claim();

@@ -57,6 +57,9 @@ class Residency {
   // Makes the model's embedder, where it is not there yet, at the cost of idle models where memory
   // is short.
   Status make_embedder(const Lease& model);
+  // The model, as `acquire` gives it, with its embedder; where memory is short that waits for busy
+  // models to become idle, too.
+  Result<Lease> acquire_embedding(const std::string& model_id);
   // Exempts the model from eviction, or ends that.
   Status set_pinned(const std::string& model_id, bool pinned);
   Result<ModelStats> unload(const std::string& model_id);
@@ -92,6 +95,8 @@ class Residency {
                                Patience patience);
   // Charges what the model is going to take; false when there is no room for it any more.
   bool reserve(const std::string& model_id, const Charge& charge);
+  // Whether the model could have so much more if the others became idle.
+  bool may_get_room(const Lease& model, uint64_t more_bytes) const;
   // Charges what a model in memory is going to take besides; fails with kOutOfMemory.
   Status charge_more(const Lease& model, uint64_t more_bytes, const std::string& purpose);
   // Evicts what the choice says; false when it was overtaken by events.

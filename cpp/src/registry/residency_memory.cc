@@ -68,6 +68,21 @@ Status Residency::make_embedder(const Lease& model) {
   return status;
 }
 
+bool Residency::may_get_room(const Lease& model, uint64_t more_bytes) const {
+  MemoryUse use = memory_use();
+  auto holdings = registry_.holdings();
+  use.budget_bytes =
+      machine_budget(holdings, use, environment_.snapshots().bytes, backend_.available_bytes())
+          .certain_bytes;
+  for (Holding& holding : holdings) {
+    if (holding.id == model->info.id) holding.pinned = true;
+    if (holding.moving && !holding.pinned) return true;  // on its way out, or soon one that can go
+  }
+  const uint64_t free = free_bytes(holdings, use);
+  const uint64_t missing = more_bytes > free ? more_bytes - free : 0;
+  return choose_victims(holdings, missing, Victims::kIdleAndBusy).has_value();
+}
+
 Status Residency::set_external(const std::string& name, uint64_t bytes) {
   for (;;) {
     if (Status status = unless_closed({}); !status.ok()) return status;
