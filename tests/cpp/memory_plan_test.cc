@@ -26,6 +26,25 @@ TEST(memory_plan, with_room_the_context_is_what_the_model_was_trained_for) {
   CHECK(plan.value().total_bytes >= plan.value().weights_bytes + plan.value().kv_bytes);
 }
 
+TEST(memory_plan, the_states_of_each_sequence_are_part_of_what_a_model_needs) {
+  GgufHeader header = small_model();
+  header.state_bytes = 20 * kMiB;
+  ModelOptions options;
+  options.context_size = 512;
+  options.max_sequences = 4;
+  const auto bytes = [&](const GgufHeader& model) {
+    return plan_memory(model, options, 64 * kGiB).value().total_bytes;
+  };
+  CHECK_EQ(bytes(header) - bytes(small_model()), 6 * 20 * kMiB);
+  options.max_sequences = 64;
+  CHECK_EQ(bytes(header) - bytes(small_model()), 10 * 20 * kMiB);
+  const Status refused = plan_memory(header, options, 300 * kMiB).status();
+  CHECK_EQ(refused.code(), StatusCode::kOutOfMemory);
+  CHECK(refused.message().find("states 210 MB") != std::string::npos);
+  header.state_bytes = uint64_t{1} << 62;
+  CHECK_EQ(plan_memory(header, options, 64 * kGiB).status().code(), StatusCode::kOutOfMemory);
+}
+
 TEST(memory_plan, automatic_sizes_shrink_with_the_memory_and_never_exceed_it) {
   int32_t last_context = 0;
   for (uint64_t max_bytes = 170 * kMiB; max_bytes < 3 * kGiB; max_bytes += 13 * kMiB) {

@@ -205,6 +205,19 @@ def test_metadata_that_no_prompt_can_be_computed_with_is_refused(
         engine.load(path)
 
 
+def test_states_that_a_recurrent_model_has_no_memory_for_are_refused(tmp_path: Path) -> None:
+    """llama.cpp would fill 12 GB with zeros, whatever the budget."""
+    path = make_nano_model(tmp_path / "large.gguf", "qwen35")
+    field = gguf.GGUFReader(path, "r+").get_field("qwen35.ssm.inner_size")
+    assert field is not None
+    field.parts[field.data[0]][0] = 1 << 24
+    with (
+        snapllm.Engine(num_threads=1, memory_budget_bytes=2 << 30) as engine,
+        pytest.raises(OutOfMemoryError, match="needs"),
+    ):
+        engine.load(path)
+
+
 def test_norms_of_a_type_that_the_cpu_does_not_multiply_by_are_refused(
     engine: snapllm.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

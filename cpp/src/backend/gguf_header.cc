@@ -84,6 +84,24 @@ Status check_computable(const GgufFile& file, const std::string& prefix, uint64_
   return {};
 }
 
+uint64_t state_bytes(const ModelFiles& files, const std::string& prefix) {
+  uint64_t num_layers = 0;
+  for (const GgufFile& part : files.all()) {
+    for (const GgufFile::Tensor& tensor : part.tensor_types()) {
+      num_layers += tensor.name.ends_with(".ssm_conv1d.weight");
+    }
+  }
+  const auto real = [&](const char* key) {
+    return static_cast<double>(files.first().integer(prefix + "ssm." + key));
+  };
+  const double inner = real("inner_size"), state = real("state_size");
+  const double columns = std::max(real("conv_kernel") - 1, 0.0);
+  const double size = inner * state + columns * (inner + 2 * real("group_count") * state);
+  constexpr double kMost = 1e18;
+  return static_cast<uint64_t>(
+      std::min(sizeof(float) * static_cast<double>(num_layers) * size, kMost));
+}
+
 }  // namespace
 
 Result<GgufHeader> read_gguf_header(const std::string& path) {
@@ -141,6 +159,7 @@ Result<GgufHeader> read_gguf_header(const std::string& path) {
     const auto type = static_cast<ggml_type>(i);
     if (files.has_tensor_of(type)) header.types.push_back(type);
   }
+  header.state_bytes = state_bytes(files, prefix);
   header.has_experts = file.integer(prefix + "expert_count", 0) > 0;
   header.has_latent_attention = file.integer(prefix + "attention.key_length_mla", 0) > 0;
   header.kv_elements_per_token = layers * kv_heads * std::max(key_size + value_size,

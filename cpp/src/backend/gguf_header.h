@@ -25,6 +25,8 @@ struct GgufHeader {
   // KV cache elements (K and V together) of one token over all layers; an upper
   // bound where layers differ, 0 where the model keeps none.
   uint64_t kv_elements_per_token = 0;
+  // What a sequence's states of Mamba's kind take over all layers.
+  uint64_t state_bytes = 0;
   // Contexts that are longer than this rotate positions otherwise; 0 = all of them alike.
   int32_t short_context_size = 0;
   bool has_rope_sections = false;  // parts of a head that rotate by positions of their own

@@ -32,15 +32,10 @@ namespace {
 constexpr int32_t kMaxDraftTokens = 15;
 // Elements of q8_0 that share a scale.
 constexpr int32_t kQ8BlockSize = 32;
-// A recurrent state is allocated for each sequence up front, so such models get
-// fewer.
-constexpr int32_t kMaxRecurrentSequences = 8;
 constexpr int32_t kMaxSequences = 64;
 constexpr int32_t kMaxContext = 1 << 24;
-// Hot prefixes beside the running sequences. Where each sequence id costs memory there
-// are few.
+// Hot prefixes beside the running sequences, where sequence ids cost nothing.
 constexpr int32_t kHotSequences = 32;
-constexpr int32_t kHotCheckpoints = 2;
 // Without flash attention every token in the KV memory slows each decode down. On a CPU
 // 4,096 of them do by a fifth for a model of a billion parameters, and several times for
 // a very small one.

@@ -65,7 +65,12 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
   MemoryPlan plan;
   plan.weights_bytes = header.file_bytes;
   plan.projector_bytes = projector_bytes;
-  const uint64_t fixed_bytes = plan.weights_bytes + projector_bytes + kOverheadBytes;
+  const int32_t num_states =
+      std::min(options.max_sequences, kMaxRecurrentSequences) + kHotCheckpoints;
+  const double states = static_cast<double>(header.state_bytes) * num_states;
+  const auto state_bytes = static_cast<uint64_t>(std::min(states, 1e18));
+  const uint64_t fixed_bytes =
+      plan.weights_bytes + projector_bytes + state_bytes + kOverheadBytes;
   const uint64_t free_bytes = max_bytes > fixed_bytes ? max_bytes - fixed_bytes : 0;
   const int64_t affordable =
       std::max<int64_t>(affordable_cells(free_bytes, bytes_per_token + buffer_per_cell), kMinContext);
@@ -97,6 +102,7 @@ Result<MemoryPlan> plan_memory(const GgufHeader& header, const ModelOptions& opt
     return Status(StatusCode::kOutOfMemory,
                   "the model needs about " + megabytes(plan.total_bytes) + " (weights " +
                       megabytes(plan.weights_bytes) +
+                      (state_bytes > 0 ? ", states " + megabytes(state_bytes) : "") +
                       (projector_bytes > 0 ? ", projector " + megabytes(projector_bytes) : "") +
                       ", KV memory of " +
                       std::to_string(plan.kv_cells) + " tokens " + megabytes(plan.kv_bytes) +

@@ -11,6 +11,12 @@
 
 namespace snapllm {
 
+// A recurrent state is allocated for each sequence up front, so such models get
+// fewer.
+constexpr int32_t kMaxRecurrentSequences = 8;
+// Hot prefixes beside the running sequences, where each sequence id costs memory.
+constexpr int32_t kHotCheckpoints = 2;
+
 // Bytes of one KV element of the type; 0 for a type that is not supported.
 double kv_element_bytes(const std::string& kv_type);
 
