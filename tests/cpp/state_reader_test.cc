@@ -3,6 +3,7 @@
 #include "backend/state_reader.h"
 
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -266,6 +267,21 @@ TEST(state_reader, states_with_other_positions_than_theirs_are_refused) {
   CHECK_EQ(failure_of(first, second, {0, 3}, {4, 6}), "a state has another's positions");
   CHECK_EQ(failure_of(second, first, {0, 2}, {2, 5}), "a state has another's positions");
   CHECK_EQ(failure_of(first, second, {0, 3}, {3, 6}), "a state does not have all of its positions");
+}
+
+TEST(state_reader, a_position_that_could_not_be_removed_again_is_refused) {
+  constexpr int32_t kLast = std::numeric_limits<int32_t>::max();
+  const auto state = state_of({{0, 10, 110}, {kLast, 20, 120}, {2, 30, 130}});
+  const std::vector<SavedState> states = {saved(state, 0, 3)};
+  StateReader reader(states);
+  Memory memory;
+  std::string failure;
+  try {
+    memory.read(reader, {{0, 3}});
+  } catch (const std::runtime_error& error) {
+    failure = error.what();
+  }
+  CHECK_EQ(failure, "the state has a position that no cell can have");
 }
 
 TEST(state_reader, rows_beyond_the_memory_are_refused) {

@@ -13,7 +13,7 @@ from nano_models import Architecture, make_nano_model
 
 import snapllm
 from snapllm.contexts import archive as archive_module
-from snapllm.contexts.archive import Archive, read_archive
+from snapllm.contexts.archive import Archive, read_archive, write_archive
 
 DOCUMENT = "The vacation policy is 20 days of paid vacation. " * 40
 QUESTION = "What is the vacation policy?"
@@ -108,6 +108,29 @@ def test_states_larger_than_the_models_kv_are_not_read(
     monkeypatch.delattr(Archive, "read_states")
     with open_engine(llama_path) as engine:
         assert engine.contexts.import_file(exported).num_cached_tokens == 0
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_a_state_with_an_impossible_position_harms_no_other_request(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    """A cell of the largest position cannot be removed again, and would be in all others' way."""
+    path, file = make_nano_model(tmp_path / "m.gguf", architecture), tmp_path / "c.snapctx"
+    others = ["The badge color is green. " * 20, DOCUMENT[:1000]]
+    options = {"temperature": 0, "max_tokens": 8}
+    with open_engine(path) as engine:
+        first = engine.contexts.ingest(DOCUMENT[:50], "m")
+        engine.contexts.export_file(first.record.id, file)
+        expected = [engine.model().generate(other, **options).text for other in others]
+    archive = read_archive(file)
+    states = [bytearray(state) for state in archive.read_states()]
+    states[-1][16:20] = (2**31 - 1).to_bytes(4, "little")  # of its first cell
+    write_archive(file, archive.record, [bytes(state) for state in states])
+    with open_engine(path) as engine:
+        context = engine.contexts.import_file(file).record.id
+        engine.contexts.query(context, QUESTION, max_tokens=4)
+        engine.contexts.delete(context)
+        assert [engine.model().generate(other, **options).text for other in others] == expected
 
 
 def test_a_file_that_changed_since_its_check_gives_no_state(exported: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 
@@ -21,6 +22,9 @@ constexpr size_t kHeaderBytes = 8;
 // Of a cell, besides what models of images have more: its position, how many sequences it is of,
 // and which.
 constexpr int kWordsPerCell = 3;
+// llama.cpp removes what lies before this position: a cell that has it stays in its sequence for
+// ever, and whatever comes into that sequence later is out of order.
+constexpr int32_t kEndOfPositions = std::numeric_limits<int32_t>::max();
 
 }  // namespace
 
@@ -45,6 +49,9 @@ void StateReader::read(void* to, size_t size) {
   }
   Number number{0, size};
   std::memcpy(&number.value, to, std::min(size, sizeof(number.value)));
+  if (size == sizeof(number.value) && number.value == kEndOfPositions) {
+    throw std::runtime_error("the state has a position that no cell can have");
+  }
   numbers_.push_back(number);
 }
 
