@@ -102,7 +102,8 @@ class TemplateTrials:
     def _read(self) -> dict[str, None]:
         if self._kept is None:
             self._kept = {}
-            if self._file is not None:
+            # Of a pipe or a device the read might never end.
+            if self._file is not None and self._file.is_file():
                 with contextlib.suppress(OSError, UnicodeDecodeError):
                     self._kept = dict.fromkeys(self._file.read_text("ascii").split())
         return self._kept

@@ -118,6 +118,21 @@ def test_a_context_whose_file_cannot_be_read_now_is_there_after_the_next_start(
     assert read_records(tmp_path) == ([record], 0)
 
 
+def test_pipes_in_the_place_of_files_keep_no_engine_from_starting(
+    tmp_path: Path, llama_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "contexts").mkdir()
+    for name in ("contexts/ctx_a.json", "chat_templates.txt", "calibration.txt"):
+        os.mkfifo(tmp_path / name)
+    with (
+        caplog.at_level(logging.WARNING),
+        snapllm.Engine(num_threads=2, workspace=tmp_path) as engine,
+    ):
+        engine.load(llama_path, "m", context_size=512)
+        assert engine.contexts.ingest("A short document.", "m").is_on_disk
+    assert "ctx_a.json is not there: cannot read it: it is no regular file" in caplog.text
+
+
 def test_a_folder_that_cannot_be_written_does_not_keep_an_engine_from_starting(
     tmp_path: Path,
     llama_path: Path,

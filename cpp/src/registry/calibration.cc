@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -54,6 +56,8 @@ int32_t fastest_num_threads(int32_t max_threads,
 CalibrationFile::CalibrationFile(std::string path, std::string machine,
                                  std::unique_ptr<FileEnv> env)
     : path_(std::move(path)), machine_(std::move(machine)), env_(std::move(env)) {
+  // Of a pipe or a device the read might never end.
+  if (std::error_code error; !std::filesystem::is_regular_file(path_, error)) return;
   std::ifstream file(path_);
   std::string line;
   if (!std::getline(file, line) || line != kFormat) return;

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeAlias
 
@@ -196,7 +198,7 @@ def read_records(folder: Path) -> tuple[list[ContextRecord], int]:
             scratch.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.json")):
         try:
-            records.append(_decode(path.read_bytes(), path.stem))
+            records.append(_decode(_read(path), path.stem))
         except OSError as error:
             log.warning("the context of %s is not there: cannot read it: %s", path, error.strerror)
         except (ValueError, msgspec.DecodeError) as error:
@@ -204,6 +206,12 @@ def read_records(folder: Path) -> tuple[list[ContextRecord], int]:
             aside = _set_aside(path)
             log.warning("the context of %s is lost, its file is damaged: %s", aside, error)
     return records, num_damaged
+
+
+def _read(path: Path) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):  # of a pipe or a device the read might never end
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return path.read_bytes()
 
 
 def _decode(data: bytes, context_id: str) -> ContextRecord:
