@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import random
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -129,6 +132,33 @@ def test_a_state_with_an_impossible_position_harms_no_other_request(
     with open_engine(path) as engine:
         context = engine.contexts.import_file(file).record.id
         engine.contexts.query(context, QUESTION, max_tokens=4)
+        engine.contexts.delete(context)
+        assert [engine.model().generate(other, **options).text for other in others] == expected
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_a_state_with_numbers_that_are_none_harms_no_other_request(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    """A recurrent state is cleared by a product with 0, which leaves them."""
+    path, file = make_nano_model(tmp_path / "m.gguf", architecture), tmp_path / "c.snapctx"
+    others = [f"The badge color {i} is green. " * 4 for i in range(3)]
+    options = {"temperature": 0, "max_tokens": 8}
+    with open_engine(path) as engine:
+        first = engine.contexts.ingest(DOCUMENT[:50], "m")
+        engine.contexts.export_file(first.record.id, file)
+        expected = [engine.model().generate(other, **options).text for other in others]
+    archive = read_archive(file)
+    states = [bytearray(state) for state in archive.read_states()]
+    for place in range(64, len(states[-1]) - 4, 4):
+        (number,) = struct.unpack_from("<f", states[-1], place)
+        if 1e-6 < abs(number) < 100:  # no size, or position
+            struct.pack_into("<f", states[-1], place, math.nan)
+    write_archive(file, archive.record, [bytes(state) for state in states])
+    with open_engine(path) as engine:
+        context = engine.contexts.import_file(file).record.id
+        with contextlib.suppress(snapllm.SnapLLMError):
+            engine.contexts.query(context, QUESTION, max_tokens=4)
         engine.contexts.delete(context)
         assert [engine.model().generate(other, **options).text for other in others] == expected
 

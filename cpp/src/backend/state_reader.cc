@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <string_view>
 
 #include "ggml-backend.h"
 #include "ggml.h"
@@ -25,6 +26,24 @@ constexpr int kWordsPerCell = 3;
 // llama.cpp removes what lies before this position: a cell that has it stays in its sequence for
 // ever, and whatever comes into that sequence later is out of order.
 constexpr int32_t kEndOfPositions = std::numeric_limits<int32_t>::max();
+
+bool is_recurrent(const ggml_tensor* tensor) {
+  const std::string_view name = ggml_get_name(tensor);
+  const auto begins_with = [&](std::string_view beginning) { return name.starts_with(beginning); };
+  return tensor->type == GGML_TYPE_F32 &&
+         (begins_with("cache_r_l") || begins_with("cache_s_l") || begins_with("cache_ple_r_l"));
+}
+
+bool is_finite(const uint8_t* numbers, size_t size) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  bool is_finite = true;
+  for (size_t at = 0; at + sizeof(uint32_t) <= size; at += sizeof(uint32_t)) {
+    uint32_t bits;
+    std::memcpy(&bits, numbers + at, sizeof(bits));
+    is_finite &= (bits & kExponent) != kExponent;
+  }
+  return is_finite;
+}
 
 }  // namespace
 
@@ -121,7 +140,13 @@ size_t StateReader::bytes_per_cell() const {
 void StateReader::read_tensor(ggml_tensor* tensor, size_t offset, size_t size) {
   if (offset + size > ggml_nbytes(tensor)) throw std::runtime_error("the state is too large");
   if (parts_.size() == 1) {
-    writes_.push_back({tensor, parts_.front().take(size), offset, size});
+    const uint8_t* data = parts_.front().take(size);
+    // llama.cpp clears such a state by a product with 0, which leaves what is not finite: every
+    // sequence that took its place would have that.
+    if (is_recurrent(tensor) && !is_finite(data, size)) {
+      throw std::runtime_error("the state has numbers that are not finite");
+    }
+    writes_.push_back({tensor, data, offset, size});
   } else {
     const size_t per_cell = bytes_per_cell();
     for (size_t done = 0; done < size;) {
