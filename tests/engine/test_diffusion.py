@@ -24,7 +24,7 @@ from snapllm import _diffusion
 from snapllm.diffusion import requests
 from snapllm.diffusion.counts import ImageCounts
 from snapllm.diffusion.image_model import ImageModel
-from snapllm.diffusion.job import ImageStep
+from snapllm.diffusion.job import ImagePreview, ImageStep, JobEvent
 from snapllm.diffusion.params import SAMPLERS, SCHEDULERS
 from snapllm.metrics import EngineCollector
 
@@ -114,6 +114,20 @@ def test_each_step_is_told(model: ImageModel) -> None:
     model.generate_image("a cat", seed=1, progress=steps.append, **SMALL)
     assert [(step.step, step.num_steps) for step in steps] == [(i, 3) for i in range(4)]
     assert steps[-1].seconds_per_step > 0
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm2"])
+def test_steps_and_previews_of_a_batch_are_those_of_their_image(
+    model: ImageModel, sampler: str
+) -> None:
+    told: list[JobEvent] = []
+    options = SMALL | {"sampler": sampler, "num_images": 2, "preview_interval": 1}
+    model.submit(model.request("a cat", seed=1, **options), told.append).result(60)
+    steps = [(event.image_number, event.step) for event in told if isinstance(event, ImageStep)]
+    assert list(dict.fromkeys(steps)) == [(image, step) for image in (1, 2) for step in range(4)]
+    previews = [event for event in told if isinstance(event, ImagePreview)]
+    assert {event.image_number for event in previews} == {1, 2}
+    assert all(1 <= event.step <= 3 for event in previews)
 
 
 def test_steps_of_a_lora_that_is_loaded_are_none_of_the_images(model: ImageModel) -> None:

@@ -96,9 +96,13 @@ class ImageBackend:
         for lora in request.loras:
             wanted.add_lora(lora.path, lora.weight)
         previewing = request.preview_interval > 0
-        preview = (lambda step, array: on_preview(step, _picture(array))) if previewing else None
+
+        def preview(step: int, array: np.ndarray) -> None:
+            if step > 0:  # samplers of second order count what is half of a step below 0
+                on_preview(step, _picture(array))
+
         try:
-            arrays = self._model.generate(wanted, on_step, preview)
+            arrays = self._model.generate(wanted, on_step, preview if previewing else None)
         except self._extension.Cancelled:
             return None
         if request.init_image is not None and request.mask is not None:

@@ -57,7 +57,7 @@ class BatchProgress:
 
     def step(self, step: int, num_steps: int, seconds_per_step: float) -> ImageStep:
         """The event for steps that are done. REQUIRES: each one's are told in their order."""
-        if step <= self._last_step:
+        if step < self._last_step:  # samplers of second order tell the 0 twice
             self._number = min(self._number + 1, self._num_images)
         self._last_step = step
         return ImageStep(step, num_steps, seconds_per_step, self._number, self._num_images)
