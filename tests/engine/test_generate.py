@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
+import gguf
 import pytest
 from nano_models import Architecture, make_nano_model
 from ties import decided_tokens
 from waiting import wait_until
 
 import snapllm
-from snapllm import ContextLengthExceededError, InvalidRequestError
+from snapllm import ContextLengthExceededError, GenerationFailedError, InvalidRequestError
 
 PROMPT = "the cat in the hat and"
 LENGTH = {"max_tokens": 24, "ignore_eos": True}
@@ -272,6 +273,22 @@ def test_where_every_token_is_banned_there_is_no_answer(
     banned = dict.fromkeys(range(model.info.vocab_size), -math.inf)
     with pytest.raises(snapllm.SnapLLMError, match="no token"):
         model.generate("Hi", max_tokens=4, logit_bias=banned, **options)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_a_model_that_computes_no_numbers_fails_and_blames_no_parameter(
+    tmp_path: Path, temperature: float
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf")
+    for tensor in gguf.GGUFReader(path, "r+").tensors:
+        if tensor.name == "output_norm.weight":
+            tensor.data[:] = math.nan
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(path)
+        for _ in range(2):
+            with pytest.raises(GenerationFailedError, match="not finite") as caught:
+                model.generate(PROMPT, temperature=temperature, max_tokens=4)
+            assert caught.value.param is None
 
 
 @pytest.mark.parametrize("unit", ["abc ", "déjà vu, encore ", "the cat 12345 "])

@@ -148,6 +148,12 @@ Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_in
     SampledToken sampled;
     sampled.token = llama_sampler.sample(context_.get(), batch_index);
     if (sampled.token < 0) {
+      const float* logits = llama_get_logits_ith(context_.get(), batch_index);
+      const auto is_finite = [](float logit) { return std::isfinite(logit); };
+      if (std::none_of(logits, logits + model_->info().vocab_size, is_finite)) {
+        return Status(StatusCode::kGenerationFailed,
+                      "the model found no token any likelier than another: its numbers are not finite");
+      }
       return Status(StatusCode::kInvalidRequest,
                     "no token is left to sample: the grammar allows none that the model has and that "
                     "logit_bias leaves, or names one that ends answers");

@@ -57,7 +57,7 @@ Status LlamaTextModel::check_intact() const {
   if (is_intact()) return {};
   return {StatusCode::kGenerationFailed,
           "the file of model " + info_.id +
-              " was written to while it was in memory: the next request loads it anew"};
+              " was written to while it was in memory: it is loaded anew"};
 }
 
 PromptLimit LlamaTextModel::prompt_limit() const {

@@ -329,22 +329,26 @@ void ModelRegistry::give_up_eviction(const std::vector<std::string>& model_ids,
   changed_.notify_all();
 }
 
-bool ModelRegistry::begin_discard(const Lease& model) {
+std::optional<ModelStats> ModelRegistry::begin_discard(const Lease& model) {
   std::lock_guard lock(mutex_);
   const auto it = entries_.find(model->info.id);
-  if (it == entries_.end()) return false;
+  if (it == entries_.end()) return std::nullopt;
   Entry& entry = it->second;
-  if (entry.model != model || entry.draining || entry.leaving) return false;
+  if (entry.model != model || entry.draining || entry.leaving) return std::nullopt;
   entry.draining = ++num_evictions_;
   entry.model.reset();
   note(it->first, false);
-  return true;
+  const ModelStats before = entry.past;
+  // So that no counter falls until it has ended.
+  entry.past.add_counters(model->scheduler->stats());
+  ++entry.past.num_evictions;
+  return before;
 }
 
-void ModelRegistry::end_discard(const std::string& model_id, const ModelStats& counted) {
+void ModelRegistry::end_discard(const std::string& model_id, ModelStats counted) {
   std::lock_guard lock(mutex_);
   Entry& entry = entries_.at(model_id);
-  entry.past.add_counters(counted);
+  entry.past = std::move(counted);
   ++entry.past.num_evictions;
   entry.draining.reset();
   entry.charge = {};

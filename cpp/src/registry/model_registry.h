@@ -94,10 +94,11 @@ class ModelRegistry {
   void give_up_eviction(const std::vector<std::string>& model_ids, EvictionId eviction);
 
   // Takes a model out whose files were written to, though it be busy or pinned: what runs is the
-  // caller's to end. False when it is not the id's any more, or is leaving already.
-  bool begin_discard(const Lease& model);
-  // Says that its memory is free, and what it has counted.
-  void end_discard(const std::string& model_id, const ModelStats& counted);
+  // caller's to end. Returns the counters of the residencies before; nothing when the model is not
+  // the id's any more, or is leaving already.
+  std::optional<ModelStats> begin_discard(const Lease& model);
+  // Says that its memory is free, and what was counted with this residency.
+  void end_discard(const std::string& model_id, ModelStats counted);
 
   // Models unused for longer than their keep-alive, and when to look again.
   std::vector<std::string> expired(Clock::time_point now, double default_keep_alive_s) const;

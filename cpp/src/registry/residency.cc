@@ -111,16 +111,20 @@ Result<Claim> Residency::claim_intact(const std::function<Result<Claim>()>& clai
 }
 
 void Residency::discard(Lease model) {
-  if (!registry_.begin_discard(model)) return;  // somebody else sees to it
+  const auto before = registry_.begin_discard(model);
+  if (!before) return;  // somebody else sees to it
   const std::string id = model->info.id;
-  ModelStats stats;
+  ModelStats stats = *before;
   {
     // Also where memory runs out: whoever waits for the model would wait for ever.
-    const Finally end([&] { registry_.end_discard(id, stats); });
-    stats = drop(std::move(model), {StatusCode::kGenerationFailed,
-                                    "the file of model " + id + " was written to: it is loaded anew"});
+    const Finally end([&] { registry_.end_discard(id, std::move(stats)); });
+    const Status reason(StatusCode::kGenerationFailed,
+                        "the file of model " + id +
+                            " was written to while it was in memory: it is loaded anew");
+    stats.add_counters(drop(std::move(model), reason));
   }
   num_evictions_.fetch_add(1, std::memory_order_relaxed);
+  bound_snapshots();
 }
 
 Result<Residency::Lease> Residency::bring_in(const std::string& model_id, Claim claim,
