@@ -148,6 +148,12 @@ bool is_plain_greedy(const common_params_sampling& params) {
 
 }  // namespace
 
+bool are_numbers(const float* logits, int32_t vocab_size) {
+  bool are_numbers = true;
+  for (int32_t i = 0; i < vocab_size; ++i) are_numbers &= logits[i] < INFINITY;
+  return are_numbers;
+}
+
 LlamaSampler::LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,
                            int32_t num_logprobs)
     : sampler_(std::move(sampler)),
@@ -175,10 +181,12 @@ Token LlamaSampler::sample(llama_context* context, int32_t batch_index) {
 }
 
 Token LlamaSampler::choose(llama_context* context, int32_t batch_index) {
-  if (is_greedy_) {
-    const llama_vocab* vocab = llama_model_get_vocab(llama_get_model(context));
-    return most_likely(llama_get_logits_ith(context, batch_index), llama_vocab_n_tokens(vocab));
-  }
+  const int32_t vocab_size =
+      llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context)));
+  float* const logits = llama_get_logits_ith(context, batch_index);
+  if (is_greedy_) return most_likely(logits, vocab_size);
+  // They have no order that llama.cpp's samplers could sort them by.
+  if (!are_numbers(logits, vocab_size)) return -1;
   const Token token = common_sampler_sample(sampler_.get(), context, batch_index);
   const auto* candidates = common_sampler_get_candidates(sampler_.get(), /*do_sort=*/false);
   // Where everything is banned, what was chosen is too.

@@ -10,6 +10,9 @@
 
 namespace snapllm {
 
+// Whether none of the logits is NaN or infinite; what is banned may be minus infinity.
+bool are_numbers(const float* logits, int32_t vocab_size);
+
 class LlamaSampler : public Sampler {
  public:
   LlamaSampler(common_sampler_ptr sampler, const common_params_sampling& params,

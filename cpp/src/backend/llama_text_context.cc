@@ -149,10 +149,9 @@ Result<SampledToken> LlamaTextContext::sample(Sampler& sampler, int32_t batch_in
     sampled.token = llama_sampler.sample(context_.get(), batch_index);
     if (sampled.token < 0) {
       const float* logits = llama_get_logits_ith(context_.get(), batch_index);
-      const auto is_finite = [](float logit) { return std::isfinite(logit); };
-      if (std::none_of(logits, logits + model_->info().vocab_size, is_finite)) {
+      if (!are_numbers(logits, model_->info().vocab_size)) {
         return Status(StatusCode::kGenerationFailed,
-                      "the model found no token any likelier than another: its numbers are not finite");
+                      "the model computed numbers that are not finite, of which no token follows");
       }
       return Status(StatusCode::kInvalidRequest,
                     "no token is left to sample: the grammar allows none that the model has and that "
