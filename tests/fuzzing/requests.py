@@ -87,7 +87,7 @@ def _between(value: Any, low: int, high: int) -> bool:
 
 
 _LIMITS = {"n": 3, "best_of": 3, "num_threads": 2, "batch_count": 2, "steps": 3, "max_sequences": 8}
-_LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 _SHORT: dict[str, Body] = {
     "/v1/responses": {"max_output_tokens": 8},
     "/api/v1/diffusion/generate": {"width": 64, "height": 64, "steps": 1, "cfg_scale": 1},
@@ -107,6 +107,8 @@ def _bounded(endpoint: str, body: Body) -> Body:
     for name in _LENGTHS:
         if _between(body.get(name), 17, 2**31 - 1):
             body[name] = 1 + body[name] % 16
+    if _between(body.get("n_predict"), -1, -1):  # until the context is full
+        body["n_predict"] = 16
     for name in ("width", "height"):
         if _between(body.get(name), 129, 2048):
             body[name] = 64

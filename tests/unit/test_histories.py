@@ -151,6 +151,9 @@ def test_a_message_of_another_agent_is_told_as_far_as_it_can_be_read() -> None:
     [turn] = of_items(message | {"content": [told, sealed]})
     assert turn == {"role": "user", "content": "/root to /root/looker:\nLook at the tests."}
     assert of_items(message | {"content": [sealed]}) == []
+    with pytest.raises(InvalidRequestError, match="none of it is said") as caught:
+        responses.parse(body(input=[message | {"content": []}]))
+    assert caught.value.param == "input"
     for broken, param in (({}, "content"), ({"content": [{"type": "odd"}]}, "content[0].type")):
         with pytest.raises(InvalidRequestError) as caught:
             of_items(message | broken)

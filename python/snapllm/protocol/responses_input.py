@@ -48,14 +48,17 @@ def messages_of(
     or a developer, is one turn: many templates take no second.
 
     Raises:
-        InvalidRequestError: An item does not fit; `param` names it.
+        InvalidRequestError: An item does not fit; `param` names it. Or none is of a turn.
     """
     turns = _Turns()
     if isinstance(instructions, str) and instructions:
         turns.add(Message("system", instructions))
     for where, item in placed_items(instructions, conversation):
         _add_item(turns, item, where)
-    first, rest = split_system(turns.messages())
+    messages = turns.messages()
+    if not messages:
+        raise InvalidRequestError("input: none of it is said to the model", param="input")
+    first, rest = split_system(messages)
     if len(first) > 1:
         first = [Message("system", join_system(first))]
     return [*first, *rest]
