@@ -125,7 +125,7 @@ def test_items_of_the_conversation_offer_more_tools() -> None:
     changed = {"type": "additional_tools", "tools": [LOOK | {"description": "Anew"}]}
     [tool] = parse(tools=[LOOK], input=[hello, changed]).request.tools
     assert tool.function.description == "Anew"
-    unnamed = parse(input=[changed]).conversation
+    unnamed = parse(input=[changed, hello]).conversation
     for conversation, tools in (
         (parsed.conversation, [AGENTS, SEARCH]),
         (unnamed, changed["tools"]),
