@@ -35,7 +35,7 @@ std::function<bool()> without_arguments(py::function function) {
     try {
       return (*held)().cast<bool>();
     } catch (py::error_already_set& error) {
-      error.discard_as_unraisable("give_back");
+      error.discard_as_unraisable("a call of an ExternalHolder");
     } catch (const py::cast_error&) {
     }
     return false;
@@ -96,16 +96,17 @@ void bind_engine(py::module_& module) {
           py::arg("model_id"))
       .def(
           "set_external_memory",
-          [](Engine& self, const std::string& name, uint64_t bytes) {
-            unwrap(without_gil([&] { return self.set_external_memory(name, bytes); }));
+          [](Engine& self, const std::string& name, uint64_t bytes, const std::string& what) {
+            unwrap(without_gil([&] { return self.set_external_memory(name, bytes, what); }));
           },
-          py::arg("name"), py::arg("bytes"))
+          py::arg("name"), py::arg("bytes"), py::arg("what") = "")
       .def(
           "set_external_holder",
-          [](Engine& self, py::function give_back) {
-            self.set_external_holder(without_arguments(std::move(give_back)));
+          [](Engine& self, py::function give_back, py::function may_give_back) {
+            self.set_external_holder({without_arguments(std::move(give_back)),
+                                      without_arguments(std::move(may_give_back))});
           },
-          py::arg("give_back"))
+          py::arg("give_back"), py::arg("may_give_back"))
       .def("active_model", &Engine::active_model)
       .def(
           "model_info",

@@ -222,7 +222,7 @@ void Engine::Impl::close() {
   closed_ = true;
   if (ended_.exchange(true)) return;
   residency_.close();
-  residency_.set_external_holder(nullptr);
+  residency_.set_external_holder({});
   const std::lock_guard no_prefix_call(prefix_calls_);
   store_->flush();
   store_->clear_ram();  // whoever holds the engine may go on holding it
@@ -281,12 +281,13 @@ Status Engine::ensure_resident(const std::string& model_id) {
   return lease.ok() ? Status() : lease.status();
 }
 
-Status Engine::set_external_memory(const std::string& name, uint64_t bytes) {
-  return impl_->residency().set_external(name, bytes);
+Status Engine::set_external_memory(const std::string& name, uint64_t bytes,
+                                   const std::string& what) {
+  return impl_->residency().set_external(name, bytes, what);
 }
 
-void Engine::set_external_holder(std::function<bool()> give_back) {
-  impl_->residency().set_external_holder(std::move(give_back));
+void Engine::set_external_holder(ExternalHolder holder) {
+  impl_->residency().set_external_holder(std::move(holder));
 }
 
 Result<ModelInfo> Engine::model_info(const std::string& model_id) const {

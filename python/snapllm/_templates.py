@@ -125,4 +125,6 @@ class TemplateTrials:
                 beside.write_text("".join(f"{each}\n" for each in kept), "ascii")
                 beside.replace(self._file)
             except OSError as error:  # it is tried out again, then
+                with contextlib.suppress(OSError):
+                    beside.unlink(missing_ok=True)
                 log.warning("%s cannot be written: %s", self._file, error)

@@ -25,7 +25,6 @@ from snapllm._checks import (
     path_text,
     plain_number,
 )
-from snapllm._loaded_files import LoadedFiles
 from snapllm._media import MediaPolicy
 from snapllm._model_ids import ModelIds, default_id
 from snapllm._numbers import INT32_MAX, INT64_MAX
@@ -60,14 +59,14 @@ _KeepAlive: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_KEEP_ALIVE_S)]
 _QueueLength: TypeAlias = Annotated[int, Meta(ge=1, le=INT32_MAX)]
 
 
-def _charger(core: _core.Engine) -> Callable[[str, int], None]:
+def _charger(core: _core.Engine) -> Callable[[str, int, str], None]:
     """Charges memory to a core's budget while there is that core: what is charged for, a thread
     with an image model, must not keep it."""
     held = weakref.ref(core)
 
-    def charge(name: str, num_bytes: int) -> None:
+    def charge(key: str, num_bytes: int, what: str) -> None:
         if (core := held()) is not None:
-            core.set_external_memory(name, num_bytes)
+            core.set_external_memory(key, num_bytes, what)
 
     return charge
 
@@ -188,7 +187,6 @@ class Engine(_lifetime.ClosedAtExit):
         self.contexts = ContextManager(self._runner, Path(folder) / "contexts" if folder else None)
         """Documents whose KV is computed once and kept."""
         self._ids = ModelIds()
-        self._files = LoadedFiles(core)
         self._templates = TemplateTrials(Path(folder) if folder else None)
         self._images = ImageModels(
             _charger(core),
@@ -198,7 +196,10 @@ class Engine(_lifetime.ClosedAtExit):
             _computing(core),
         )
         images = weakref.ref(self._images)  # the core must not keep alive what keeps it
-        core.set_external_holder(lambda: (held := images()) is not None and held.give_back())
+        core.set_external_holder(
+            lambda: (held := images()) is not None and held.give_back(),
+            lambda: (held := images()) is not None and held.may_give_back(),
+        )
         _lifetime.watch(core, self._runner.gate, self._images)
 
     def __repr__(self) -> str:
@@ -266,10 +267,7 @@ class Engine(_lifetime.ClosedAtExit):
         self._templates.check(path, core_options.chat_template)
         if mmproj_path:
             check_projector(path, mmproj_path)
-        with (
-            self._ids.loading(model_id, "text", path, lambda: self._images),
-            self._files.loading(model_id, path, mmproj_path),
-        ):
+        with self._ids.loading(model_id, "text", path, lambda: self._images):
             self._runner.core.load(model_id, core_options)
         return Model(self._runner, model_id)
 

@@ -186,6 +186,7 @@ _BY_CODE: dict[str, type[SnapLLMError]] = {
         ContextLengthExceededError,
         ModelNotFoundError,
         ModelFileNotFoundError,
+        ModelFileReplacedError,
         InvalidModelError,
         OutOfMemoryError,
         QueueFullError,
@@ -199,7 +200,7 @@ _BY_CODE: dict[str, type[SnapLLMError]] = {
 # What the core refuses about an option begins with the option's name; of the rest, its words tell.
 _AT_FAULT = re.compile(
     r"([a-z]+(?:_[a-z]+)*) (?:must|holds|exceeds|names)\b"
-    r"|(model_id) .* is (?:taken by|loaded with)\b"
+    r"|(model_id) .* is (?:taken by|loaded with|of a file that)\b"
     r"|(model) .* is an embedding model\b"
     r"|model .* has a (pooling) of its own\b"
     r"|(?:the )?(prompt) is (?:empty|too long)\b"

@@ -83,6 +83,7 @@ class FakeTextModel : public TextModel {
   }
   Hash128 fingerprint() const override { return {1, 2}; }
   bool is_intact() const override { return *intact; }
+  bool is_of_its_files() const override { return true; }
   bool is_control(Token token) const override { return token == kControlToken; }
   Result<std::vector<Token>> tokenize(const std::string& text, bool, bool) const override {
     return to_tokens(text);

@@ -156,12 +156,16 @@ TEST(governor, choices_free_enough_and_hold_none_that_is_needless) {
 TEST(governor, a_refusal_names_what_is_needed_and_who_holds_the_memory) {
   std::vector<Holding> holdings = {holding("a", 1 << 20, 1 << 20)};
   holdings[0].pinned = true;
-  const std::string text = explain_refusal("model b", 3 << 20, holdings, {4 << 20, 0, 1 << 20});
+  const std::string text = explain_refusal("model b", 3 << 20, holdings, {4 << 20, 0, 1 << 20}, "a smaller context");
   for (const char* part : {"model b", "3.0 MiB", "1.0 MiB of the budget of 4.0 MiB", "a 2.0 MiB (pinned)",
-                           "image models 1.0 MiB", "Unload"}) {
+                           "image models 1.0 MiB", "Unload", "ask for a smaller context,"}) {
     CHECK(text.find(part) != std::string::npos);
   }
-  CHECK(explain_refusal("b", 9 << 20, {}, {4 << 20, 0, 0}).find("alone") != std::string::npos);
+  for (const uint64_t needed : {3 << 20, 9 << 20}) {
+    const std::string other = explain_refusal("b", needed, {}, {4 << 20, 2 << 20, 0}, "");
+    CHECK_EQ(other.find("alone") != std::string::npos, needed == 9 << 20);
+    CHECK_EQ(other.find("ask for"), std::string::npos);
+  }
   CHECK_EQ(format_bytes(512), "512 bytes");
   CHECK_EQ(format_bytes(uint64_t{3} << 30), "3.0 GiB");
 }

@@ -177,16 +177,46 @@ TEST(residency_memory, what_others_hold_goes_where_idle_models_are_not_enough) {
   REQUIRE(f.registry.set_pinned("a", true).ok());
   REQUIRE(f.residency.set_external("image", kModelBytes).ok());
   int num_calls = 0;
-  f.residency.set_external_holder([&] {
+  const auto give_back = [&] {
     ++num_calls;
     return num_calls == 1 && f.residency.set_external("image", 0).ok();
-  });
+  };
+  f.residency.set_external_holder({give_back, [] { return false; }});
   CHECK(f.load("b").ok());
   CHECK_EQ(num_calls, 1);
   CHECK_EQ(f.residency.memory().external_bytes, uint64_t{0});
   REQUIRE(f.registry.set_pinned("b", true).ok());
   CHECK_EQ(f.residency.set_external("image", 1).code(), StatusCode::kOutOfMemory);
   CHECK_EQ(num_calls, 2);
+}
+
+TEST(residency_memory, a_model_that_comes_back_waits_for_what_is_held_outside_and_busy) {
+  Fixture f(2);
+  REQUIRE(f.load("a").ok());
+  REQUIRE(f.load("b").ok());
+  REQUIRE(f.residency.set_external("image", kModelBytes).ok());
+  const std::string evicted = f.state("a") == "evicted" ? "a" : "b";
+  REQUIRE(f.residency.set_pinned(evicted == "a" ? "b" : "a", true).ok());
+  std::atomic<int> num_looks{0};
+  const auto give_back = [&] {
+    return num_looks >= 3 && f.residency.set_external("image", 0).ok();
+  };
+  f.residency.set_external_holder({give_back, [&] { return ++num_looks > 0; }});
+  CHECK_EQ(f.load("c").code(), StatusCode::kOutOfMemory);  // a load does not wait
+  CHECK_EQ(num_looks, 0);
+  CHECK(f.residency.acquire(evicted).ok());
+  CHECK(num_looks >= 3);
+}
+
+TEST(residency_memory, a_model_that_would_not_fit_without_it_does_not_wait_for_what_is_outside) {
+  Fixture f(2);
+  for (const char* id : {"a", "b", "c"}) REQUIRE(f.load(id).ok());
+  const std::string evicted = f.state("a") == "evicted" ? "a" : "b";
+  for (const char* id : {"a", "b", "c"}) {
+    if (id != evicted) REQUIRE(f.residency.set_pinned(id, true).ok());
+  }
+  f.residency.set_external_holder({[] { return false; }, [] { return true; }});
+  CHECK_EQ(f.residency.acquire(evicted).status().code(), StatusCode::kOutOfMemory);
 }
 
 TEST(residency_memory, kept_kv_gives_way_to_models_down_to_its_least) {

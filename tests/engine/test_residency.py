@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from snapllm import (
     ModelNotFoundError,
     OutOfMemoryError,
 )
+from snapllm.engine import demo_model_path, demo_projector_path
 
 
 def test_models_stay_resident_and_switching_changes_the_default(
@@ -130,6 +132,33 @@ def test_a_model_that_came_back_is_of_the_file_that_is_there(tmp_path: Path) -> 
         assert engine.load(path, "m").info.fingerprint != old
         wait_until(lambda: model.info.state == "evicted")
         assert engine.load(path, "m").info.state == "resident"
+        # Replaced once more after it came back by itself.
+        wait_until(lambda: model.info.state == "evicted")
+        engine.pin("m")
+        model.generate("x", max_tokens=1)
+        make_nano_model(tmp_path / "new.gguf", seed=3).replace(path)
+        with pytest.raises(snapllm.ModelFileReplacedError, match="unload it first"):
+            engine.load(path, "m")
+
+
+def test_a_model_that_came_back_with_its_projector_may_be_loaded_without_one(
+    tmp_path: Path,
+) -> None:
+    path, projector = tmp_path / "m.gguf", tmp_path / "eyes.gguf"
+    shutil.copy(demo_model_path(), path)
+    shutil.copy(demo_projector_path(), projector)
+    with snapllm.Engine(num_threads=1, keep_alive_s=0.1) as engine:
+        model = engine.load(path, "m", mmproj_path=projector)
+        wait_until(lambda: model.info.state == "evicted")
+        engine.pin("m")
+        model.generate("x", max_tokens=1)
+        for _ in range(2):
+            assert engine.load(path, "m").info.mmproj_path == str(projector)
+        shutil.copy(projector, tmp_path / "new.gguf")
+        (tmp_path / "new.gguf").replace(projector)
+        with pytest.raises(snapllm.ModelFileReplacedError) as caught:
+            engine.load(path, "m")
+        assert caught.value.param == "model_id"
 
 
 def test_unknown_models_are_not_found(engine: snapllm.Engine) -> None:

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +9,7 @@
 
 #include "snapllm/chat_prompt.h"
 #include "snapllm/embedding.h"
+#include "snapllm/external_holder.h"
 #include "snapllm/options.h"
 #include "snapllm/output_queue.h"
 #include "snapllm/prefix.h"
@@ -48,11 +48,11 @@ class Engine {
   // Brings the model back if it was evicted.
   Status ensure_resident(const std::string& model_id);
   // Charges what something outside of the engine holds to the memory budget, evicting idle
-  // models to make room; 0 = nothing any more. Fails with kOutOfMemory.
-  Status set_external_memory(const std::string& name, uint64_t bytes);
-  // Who can give such memory back: frees the least needed that is idle, tells so with
-  // set_external_memory, and returns false when nothing can go. Called on any thread.
-  void set_external_holder(std::function<bool()> give_back);
+  // models to make room; 0 = nothing any more. Fails with kOutOfMemory, and calls it `what`
+  // then; empty = by its name.
+  Status set_external_memory(const std::string& name, uint64_t bytes,
+                             const std::string& what = "");
+  void set_external_holder(ExternalHolder holder);
 
   // Of models in memory and of evicted ones.
   Result<ModelInfo> model_info(const std::string& model_id) const;

@@ -15,6 +15,7 @@ enum class StatusCode {
   kInvalidRequest,         // the caller's arguments are wrong
   kModelNotFound,          // no model is loaded under that id
   kFileNotFound,           // the model file does not exist or cannot be read
+  kFileReplaced,           // the model in memory is of a file that another one has replaced
   kInvalidModel,           // the file is not a model this build can load
   kOutOfMemory,            // the model or its KV memory does not fit
   kContextLengthExceeded,  // the prompt does not fit the model's context

@@ -83,6 +83,8 @@ Result<std::shared_ptr<LlamaProjector>> LlamaProjector::create(const llama_model
   using Projector = std::shared_ptr<LlamaProjector>;
   const auto header = read_projector_header(options.path);
   if (!header.ok()) return header.status();
+  auto file = MappedFiles::open({options.path});
+  if (!file.ok()) return file.status();
   const auto fingerprint = file_fingerprint(options.path);
   if (!fingerprint.ok()) return fingerprint.status();
   const auto load = [&]() -> Result<Projector> {
@@ -94,8 +96,8 @@ Result<std::shared_ptr<LlamaProjector>> LlamaProjector::create(const llama_model
       return Status(StatusCode::kInvalidModel,
                     "Cannot load " + options.path + ": " + log.errors());
     }
-    return Projector(
-        new LlamaProjector(std::move(context), llama_model_n_embd_inp(model), fingerprint.value()));
+    return Projector(new LlamaProjector(std::move(context), llama_model_n_embd_inp(model),
+                                        fingerprint.value(), std::move(file).value()));
   };
   // On a thread of its own: the warm-up computes, and the OpenMP workers made for it must go
   // (see ComputeThread::shared).

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backend/mapped_files.h"
 #include "base/hash.h"
 #include "llama.h"
 #include "mtmd.h"
@@ -60,6 +61,8 @@ class LlamaProjector {
   // Immutable, any thread:
   bool sees() const { return mtmd_support_vision(context_.get()); }
   bool hears() const { return mtmd_support_audio(context_.get()); }
+  // False once its file, of which it has a copy, was written to or another is in its place.
+  bool is_of_its_file() const { return file_.are_intact() && file_.are_at_their_paths(); }
   // Whether the model places tokens in more than one dimension.
   bool uses_mrope() const { return mtmd_decode_use_mrope(context_.get()); }
   // Tokenises a text in which each `marker` stands for the next of the media. Fails with
@@ -82,8 +85,12 @@ class LlamaProjector {
     std::vector<float> embeddings;
   };
 
-  LlamaProjector(mtmd::context_ptr context, int32_t embedding_size, const Hash128& fingerprint)
-      : context_(std::move(context)), embedding_size_(embedding_size), fingerprint_(fingerprint) {}
+  LlamaProjector(mtmd::context_ptr context, int32_t embedding_size, const Hash128& fingerprint,
+                 MappedFiles file)
+      : context_(std::move(context)),
+        embedding_size_(embedding_size),
+        fingerprint_(fingerprint),
+        file_(std::move(file)) {}
 
   Result<MediaPrompt> collect(const mtmd::input_chunks& chunks) const;
   // With a sound goes what it has of the samples that the request may have.
@@ -93,6 +100,7 @@ class LlamaProjector {
   const mtmd::context_ptr context_;
   const int32_t embedding_size_;
   const Hash128 fingerprint_;  // of its file
+  const MappedFiles file_;
 
   // Compute thread only: what was encoded lately, the newest first.
   std::list<Encoded> recent_;

@@ -43,6 +43,10 @@ class LlamaTextModel : public TextModel {
   KvKind kv_kind() const override { return kv_kind_of(get(), projector_.get()); }
   Hash128 fingerprint() const override { return fingerprint_; }
   bool is_intact() const override { return weights_->are_intact(); }
+  bool is_of_its_files() const override {
+    return weights_->are_at_their_paths() &&
+           (projector_ == nullptr || projector_->is_of_its_file());
+  }
   bool is_control(Token token) const override;
   Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
                                       bool parse_special) const override;

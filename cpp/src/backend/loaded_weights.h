@@ -22,6 +22,7 @@ class LoadedWeights {
   // False once the files were written to, or could not be read: then nothing is to be computed with
   // the weights any more, and what was computed since the last look is not theirs.
   bool are_intact() const { return files_.are_intact(); }
+  bool are_at_their_paths() const { return files_.are_at_their_paths(); }
 
  private:
   const LlamaModelPtr model_;

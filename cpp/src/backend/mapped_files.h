@@ -1,4 +1,4 @@
-// Files that weights are mapped from, and whether they still are what was loaded.
+// Files that weights are mapped or copied from, and whether they still are what was loaded.
 #pragma once
 
 #include <sys/stat.h>
@@ -26,9 +26,12 @@ class MappedFiles {
   // Whether nobody has written to them since they were opened, and all of them could be read.
   // Costs a system call for each.
   bool are_intact() const;
+  // False once a path stands for another file: a load would read that one.
+  bool are_at_their_paths() const;
 
  private:
   struct File {
+    std::string path;
     Descriptor descriptor;
     struct stat facts;  // when it was opened
   };

@@ -138,6 +138,8 @@ class TextModel {
   virtual Hash128 fingerprint() const = 0;
   // False once its files were written to: it computes nothing any more, and is to be loaded anew.
   virtual bool is_intact() const = 0;
+  // False once other files are in the place of its own: loaded again it would be another model.
+  virtual bool is_of_its_files() const = 0;
   // False for a virtual token.
   virtual bool is_control(Token token) const = 0;
 

@@ -8,6 +8,7 @@ std::string_view status_code_name(StatusCode code) {
     case StatusCode::kInvalidRequest: return "invalid_request";
     case StatusCode::kModelNotFound: return "model_not_found";
     case StatusCode::kFileNotFound: return "file_not_found";
+    case StatusCode::kFileReplaced: return "model_file_replaced";
     case StatusCode::kInvalidModel: return "invalid_model";
     case StatusCode::kOutOfMemory: return "out_of_memory";
     case StatusCode::kContextLengthExceeded: return "context_length_exceeded";

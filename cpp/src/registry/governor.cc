@@ -110,7 +110,8 @@ std::string format_bytes(uint64_t bytes) {
 }
 
 std::string explain_refusal(std::string_view what, uint64_t needed_bytes,
-                            std::span<const Holding> holdings, const MemoryUse& use) {
+                            std::span<const Holding> holdings, const MemoryUse& use,
+                            std::string_view less) {
   std::string text = std::string(what) + " needs " + format_bytes(needed_bytes) + ", but " +
                      format_bytes(free_bytes(holdings, use)) + " of the budget of " +
                      format_bytes(use.budget_bytes) + " are free";
@@ -129,9 +130,11 @@ std::string explain_refusal(std::string_view what, uint64_t needed_bytes,
   if (use.external_bytes > 0) add("image models", use.external_bytes, "");
   if (!holders.empty()) text += "; held: " + holders;
   if (needed_bytes > use.budget_bytes) {
-    return text + ". It does not fit alone: raise the memory budget, or ask for a smaller context";
+    const std::string or_less = less.empty() ? "" : ", or ask for " + std::string(less);
+    return text + ". It does not fit alone: raise the memory budget" + or_less;
   }
-  return text + ". Unload or unpin a model, ask for a smaller context, or raise the memory budget";
+  const std::string ask_less = less.empty() ? "" : " ask for " + std::string(less) + ",";
+  return text + ". Unload or unpin a model," + ask_less + " or raise the memory budget";
 }
 
 }  // namespace snapllm

@@ -58,7 +58,7 @@ class ModelRegistry {
   };
 
   // For a load: takes the id. Fails when it stands for another file or for other
-  // options; `pinned` and `keep_alive_s` it applies, where they are asked for. Waits for a
+  // options, or is in memory of a file that another one has replaced; `pinned` and `keep_alive_s` it applies, where they are asked for. Waits for a
   // load or an eviction of the same id, and fails as that load does.
   Result<Claim> claim_load(const std::string& model_id, const ModelOptions& options);
   // For a request: the model of that id, an empty one meaning the active model. Waits
@@ -142,8 +142,12 @@ class ModelRegistry {
   };
   using Entries = std::map<std::string, Entry>;
 
+  static Status not_found(const std::string& model_id);
+
   // REQUIRES, all below: mutex_ held
   bool is_busy(const Entry& entry) const;
+  // Whether it is in memory of files that others have replaced.
+  static bool is_outdated(const Entry& entry);
   // Since when nobody has used it: `now` while somebody does.
   Clock::time_point idle_since(const Entry& entry, Clock::time_point now) const;
   // When it is to be evicted; nothing where it is to stay.

@@ -222,9 +222,14 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     if (is_full && patience == Patience::kWaitForBusy) {
       allowed = Victims::kIdleAndBusy;
       auto patient_choice = choose(allowed);
-      const bool is_moving = std::any_of(holdings.begin(), holdings.end(),
-                                         [](const Holding& h) { return h.moving; });
-      if (!patient_choice.ok() && is_moving && Clock::now() < deadline) {
+      const auto may_come = [&] {
+        if (std::ranges::any_of(holdings, &Holding::moving)) return true;
+        const uint64_t external_bytes = std::exchange(use.external_bytes, 0);
+        const bool would_fit = external_bytes > 0 && choose(allowed).ok();
+        use.external_bytes = external_bytes;
+        return would_fit && may_free_external();
+      };
+      if (!patient_choice.ok() && Clock::now() < deadline && may_come()) {
         // Memory is being given back, or is about to belong to a model that can go.
         std::this_thread::sleep_for(kPause);
         continue;
@@ -241,7 +246,7 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
                Clock::now() >= deadline) {
       return Status(StatusCode::kOutOfMemory,
                     explain_refusal("model " + model_id, choice.value().plan.total_bytes,
-                                    registry_.holdings(), use));
+                                    registry_.holdings(), use, kSmallerContext));
     }
   }
 }

@@ -16,6 +16,7 @@
 #include "registry/calibration.h"
 #include "registry/model_registry.h"
 #include "scheduler/compute_thread.h"
+#include "snapllm/external_holder.h"
 #include "snapllm/options.h"
 #include "snapllm/stats.h"
 #include "snapllm/status.h"
@@ -64,12 +65,11 @@ class Residency {
   Status set_pinned(const std::string& model_id, bool pinned);
   Result<ModelStats> unload(const std::string& model_id);
   // Sets what something else than a text model holds, 0 = nothing any more. Evicts idle
-  // models to make room; fails with kOutOfMemory, changing nothing, when there is none.
-  Status set_external(const std::string& name, uint64_t bytes);
-  // Who can give back what set_external charged: called, on any thread, where idle text
-  // models are not enough to make room. It frees the least needed that is idle, says so with
-  // set_external, and returns false when nothing can go.
-  void set_external_holder(std::function<bool()> give_back);
+  // models to make room; fails with kOutOfMemory, changing nothing, when there is none, and calls
+  // it `what` then; empty = by its name.
+  Status set_external(const std::string& name, uint64_t bytes, const std::string& what = "");
+  // Asked, on any thread, where idle text models are not enough to make room.
+  void set_external_holder(ExternalHolder holder);
   MemoryStats memory() const;
 
   // Refuses everything from now on.
@@ -110,6 +110,8 @@ class Residency {
   // Returns what it has counted.
   ModelStats finish_removal(const std::string& model_id, Lease lease, const Status& reason);
   bool free_external();
+  bool may_free_external() const;
+  ExternalHolder external_holder() const;
   // What the model has allocated beside its weights.
   static uint64_t own_bytes(const ModelInfo& info, const TextContext& context);
   // The status, but for what the engine's end has caused.
@@ -140,7 +142,7 @@ class Residency {
   std::condition_variable wake_;
   // Guarded by mutex_:
   std::map<std::string, uint64_t> external_bytes_;
-  std::function<bool()> give_back_;
+  ExternalHolder external_holder_;
   bool stopping_ = false;
   bool recheck_ = false;
 

@@ -44,7 +44,8 @@ Status Residency::charge_more(const Lease& model, uint64_t more_bytes,
     if (const auto victims = choose_victims(holdings, missing, Victims::kIdle)) {
       evict_idle(*victims);
     } else if (!free_external()) {
-      return {StatusCode::kOutOfMemory, explain_refusal(purpose, more_bytes, holdings, use)};
+      return {StatusCode::kOutOfMemory,
+              explain_refusal(purpose, more_bytes, holdings, use, kSmallerContext)};
     }
   }
 }
@@ -78,12 +79,17 @@ bool Residency::may_get_room(const Lease& model, uint64_t more_bytes) const {
     if (holding.id == model->info.id) holding.pinned = true;
     if (holding.moving && !holding.pinned) return true;  // on its way out, or soon one that can go
   }
-  const uint64_t free = free_bytes(holdings, use);
-  const uint64_t missing = more_bytes > free ? more_bytes - free : 0;
-  return choose_victims(holdings, missing, Victims::kIdleAndBusy).has_value();
+  const auto would_fit = [&] {
+    const uint64_t free = free_bytes(holdings, use);
+    const uint64_t missing = more_bytes > free ? more_bytes - free : 0;
+    return choose_victims(holdings, missing, Victims::kIdleAndBusy).has_value();
+  };
+  if (would_fit()) return true;
+  use.external_bytes = 0;
+  return would_fit() && may_free_external();
 }
 
-Status Residency::set_external(const std::string& name, uint64_t bytes) {
+Status Residency::set_external(const std::string& name, uint64_t bytes, const std::string& what) {
   for (;;) {
     if (Status status = unless_closed({}); !status.ok()) return status;
     MemoryUse use = memory_use();
@@ -109,25 +115,32 @@ Status Residency::set_external(const std::string& name, uint64_t bytes) {
     if (const auto victims = choose_victims(holdings, missing, Victims::kIdle)) {
       evict_idle(*victims);
     } else if (!free_external()) {
-      return {StatusCode::kOutOfMemory, explain_refusal(name, bytes, holdings, use)};
+      return {StatusCode::kOutOfMemory,
+              explain_refusal(what.empty() ? name : what, bytes, holdings, use, /*less=*/"")};
     }
   }
 }
 
-void Residency::set_external_holder(std::function<bool()> give_back) {
+void Residency::set_external_holder(ExternalHolder holder) {
   // The old one ends with the argument, without the lock: its end may wait for a thread
   // that waits for the lock.
   std::lock_guard lock(mutex_);
-  std::swap(give_back_, give_back);
+  std::swap(external_holder_, holder);
+}
+
+ExternalHolder Residency::external_holder() const {
+  std::lock_guard lock(mutex_);
+  return external_holder_;
 }
 
 bool Residency::free_external() {
-  std::function<bool()> give_back;
-  {
-    std::lock_guard lock(mutex_);
-    give_back = give_back_;
-  }
-  return give_back != nullptr && give_back();
+  const auto holder = external_holder();
+  return holder.give_back != nullptr && holder.give_back();
+}
+
+bool Residency::may_free_external() const {
+  const auto holder = external_holder();
+  return holder.may_give_back != nullptr && holder.may_give_back();
 }
 
 uint64_t Residency::external_bytes() const {

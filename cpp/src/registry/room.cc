@@ -79,7 +79,7 @@ Result<RoomChoice> choose_room(const std::string& model_id, const ModelOptions& 
     return *std::move(found);
   }
   return Status(StatusCode::kOutOfMemory,
-                explain_refusal("model " + model_id, least_needed, holdings, use));
+                explain_refusal("model " + model_id, least_needed, holdings, use, kSmallerContext));
 }
 
 }  // namespace snapllm

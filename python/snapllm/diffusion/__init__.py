@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from snapllm.diffusion.image_model import ImageModel, ImageModelInfo
+from snapllm.diffusion.image_model import ImageModel
+from snapllm.diffusion.info import ImageModelInfo
 from snapllm.diffusion.job import (
     ImageJob,
     ImagePreview,

@@ -64,8 +64,8 @@ class ImageModels:
     """Loads image models and finds them again.
 
     Args:
-        charge: Called with a model's name and all the memory it takes from now on; raises
-            `OutOfMemoryError` when there is no room.
+        charge: Called with a key for what is charged, all the memory it takes from now on, and what
+            to call it; raises `OutOfMemoryError` when there is no room.
         num_threads: Threads a model computes with where its options name none.
         keep_alive_s: Seconds after which an unused model is evicted whose options say nothing
             else; 0 = never for that reason.
@@ -75,7 +75,7 @@ class ImageModels:
 
     def __init__(
         self,
-        charge: Callable[[str, int], None],
+        charge: Callable[[str, int, str], None],
         num_threads: int,
         keep_alive_s: float,
         gate: Gate,
@@ -144,18 +144,19 @@ class ImageModels:
         file_bytes = sum(header.num_bytes for header in headers.values())
         expected = file_bytes + COMPUTE_BYTES
         # While one of this id still ends, another may be loaded.
-        name = f"image model {model_id} ({next(self._numbers)})"
+        what = f"image model {model_id}"
+        key = f"{what} ({next(self._numbers)})"
         keep_alive_s = self._keep_alive_s if options.keep_alive_s is None else options.keep_alive_s
         # Neither holds this, which ends when nobody does.
         charge, models = self._charge, weakref.ref(self)
 
         def note_memory(measured: int | None) -> None:
-            charge(name, 0 if measured is None else max(measured, expected))
+            charge(key, 0 if measured is None else max(measured, expected), what)
 
         def is_room_coming() -> bool:
             return (held := models()) is not None and held.is_busy_beside(model_id)
 
-        charge(name, expected)
+        charge(key, expected, what)
         try:
             return ImageModel(
                 model_id,
@@ -171,7 +172,7 @@ class ImageModels:
                 gate=self._gate,
             )
         except BaseException:
-            charge(name, 0)
+            charge(key, 0, what)
             raise
 
     def __contains__(self, model_id: object) -> bool:
@@ -217,6 +218,10 @@ class ImageModels:
     def give_back(self) -> bool:
         """Evicts the model that has been idle longest; False when none can go."""
         return any(model.evict() for model in sorted(self.all(), key=lambda model: model.used_at))
+
+    def may_give_back(self) -> bool:
+        """Whether a model that is busy now could go once it is idle."""
+        return any(model.is_busy and not model.pinned for model in self.all())
 
     def unload(self, model_id: str) -> None:
         """Ends a model's requests and its worker, or its load; raises `ModelNotFoundError`."""
