@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -17,6 +18,9 @@ from snapllm.params import UNLIMITED, ChatRequest, CompletionRequest, SamplingOp
 
 QUICK_CHARS = 4096
 MESSAGE_CHARS = 100  # what a message costs beside its text
+_TEMPLATE_FAULT = re.compile(
+    r"\n-+\nWhile executing (\w+ at line \d+, column \d+) in source:\n.*\nError: (.*)", re.DOTALL
+)
 
 
 class Lowered(msgspec.Struct, frozen=True):
@@ -155,7 +159,7 @@ def _format(
     )
     if request.sampling.grammar and request.json_schema:
         raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")
-    with _naming_schema(request.json_schema_field):
+    with _naming_schema(request.json_schema_field), _naming_template():
         prompt = core.format_chat(request.model, format_request, may_wait)
     return Lowered(
         model=request.model,
@@ -250,6 +254,24 @@ def _naming_schema(field: str) -> Iterator[None]:
             raise
         message = error.message.replace("json_schema", field, 1)
         raise InvalidRequestError(message, param=field) from None
+
+
+@contextlib.contextmanager
+def _naming_template() -> Iterator[None]:
+    """Says that it is the chat template that takes no such chat, where llama.cpp tells nothing but
+    which of its lines failed."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        fault = _TEMPLATE_FAULT.search(error.message)
+        if fault is None:
+            raise
+        place, reason = fault.groups()
+        # What a template refuses by itself is said for people to read.
+        said = reason.removeprefix("Jinja Exception: ")
+        where = f" ({place})" if said == reason else ""
+        message = f"the model's chat template does not take this chat: {said}{where}"
+        raise InvalidRequestError(message, param=error.param) from None
 
 
 def _completion_tokens(core: _core.Engine, request: CompletionRequest, may_wait: bool) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,24 @@ def test_what_was_formatted_before_changes_no_answer(llama_path: Path, template:
             fresh = engine.load(llama_path, f"{number}", chat_template=text, context_size=8192)
             assert answer(used, messages, options) == answer(fresh, messages, options)
             engine.unload(f"{number}")
+
+
+def test_a_chat_that_the_template_refuses_is_refused_in_plain_words(llama_path: Path) -> None:
+    template = (
+        "{%- for message in messages %}"
+        "{%- if message.content == 'no' %}{{ raise_exception('roles must alternate') }}{%- endif %}"
+        "{{ message.content }}{%- endfor %}"
+        "{%- if tools %}{{ tools[0].kind in ('a', 'b') }}{%- endif %}"
+    )
+    with snapllm.Engine(num_threads=1) as engine:
+        model = engine.load(llama_path, "m", chat_template=template)
+        with pytest.raises(snapllm.InvalidRequestError) as refused:
+            model.chat("no")
+        beginning = "the model's chat template does not take this chat: "
+        assert str(refused.value) == beginning + "roles must alternate"
+        with pytest.raises(snapllm.InvalidRequestError) as failed:
+            model.chat("Hi", tools=[TOOL])
+        assert re.fullmatch(beginning + r"[^\n]+ \(\w+ at line 1, column \d+\)", str(failed.value))
 
 
 def test_a_server_takes_a_model_whose_template_refuses_what_it_is_warmed_up_with(
