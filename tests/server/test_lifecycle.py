@@ -398,6 +398,29 @@ def test_running_out_of_file_descriptors_is_one_line(llama_path: Path) -> None:
     assert said == [], server.lines
 
 
+def test_more_clients_than_a_shell_allows_files_are_answered(llama_path: Path) -> None:
+    """Each connection takes one, and each request another: those of many at once had none."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, 64), most))  # the server's, too
+    try:
+        server = Server("--model", f"llama={llama_path}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    server.start(1)
+    address = urllib.parse.urlsplit(server.url)
+    body = json.dumps({"model": "llama", "prompt": "x", "max_tokens": 2})
+    with contextlib.ExitStack() as stack:
+        connections = [
+            http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+            for _ in range(100)
+        ]
+        for connection in connections:
+            stack.callback(connection.close)
+            connection.request("POST", "/v1/completions", body)
+        assert {connection.getresponse().status for connection in connections} == {200}
+    assert server.stop() == 0
+
+
 def test_without_a_model_the_demo_answers_under_its_id(demo_server: Server) -> None:
     said = [line for line in demo_server.lines if "demo model" in line]
     assert len(said) == 1

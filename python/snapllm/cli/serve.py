@@ -7,9 +7,10 @@ import asyncio
 import functools
 import gc
 import logging
+import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,6 +37,7 @@ from snapllm.server.options import AppOptions
 _DEFAULTS = ServerConfig()
 _LEVELS = ("debug", "info", "warning", "error")
 _COUNT_END = 1 << 31
+_MAX_OPEN_FILES = 65_536
 
 
 def _model(text: str) -> tuple[str, Path]:
@@ -277,6 +279,20 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
+def _allow_many_files() -> None:
+    """Takes of the limit of open files what it may: a connection needs one, and a request another.
+
+    The 1,024 that are usual are for programs that use select(2), and more connections than that
+    leave no file to any request.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _MAX_OPEN_FILES)
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        # Some systems allow less than they say.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def handle(options: argparse.Namespace) -> int:
     """Runs the server until it is told to stop."""
     if problem := problem_of(options):
@@ -324,6 +340,7 @@ def handle(options: argparse.Namespace) -> int:
             strip_billing_header=not options.keep_billing_header,
         ),
     )
+    _allow_many_files()
     try:
         asyncio.run(serve(config))
     except (StartupError, OSError) as error:
