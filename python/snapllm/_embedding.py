@@ -12,7 +12,7 @@ import msgspec
 from snapllm import _core
 from snapllm._gate import Gate
 from snapllm._threads import Pool
-from snapllm.errors import InvalidRequestError
+from snapllm.errors import ContextLengthExceededError, InvalidRequestError
 from snapllm.params import EmbeddingRequest
 
 # Handed to the core at once, one input at least: an abandoned request goes on no longer than these,
@@ -75,6 +75,14 @@ class EmbeddingRunner:
             return given
         try:
             return self._core.tokenize(request.model, given, True, False)
+        except ContextLengthExceededError:
+            # The core speaks of a prompt there, which leaves room for an answer.
+            info = self._core.model_info(request.model)
+            raise ContextLengthExceededError(
+                f"{request.inputs_field}[{index}] has more tokens than the context of model "
+                f"{info.id}, {info.context_size}",
+                param=request.inputs_field,
+            ) from None
         except InvalidRequestError as error:
             error.param = request.inputs_field
             raise

@@ -134,6 +134,12 @@ def test_what_the_model_cannot_embed_is_refused(model: snapllm.Model, bert: snap
         assert len(embed(each, [5] * limit)) == 1
         with pytest.raises(snapllm.ContextLengthExceededError, match=f"at most {limit}"):
             each.embed(["fits", [5] * (limit + 1)][1:])
+        # Much longer texts are refused before all of them is tokenized.
+        much = "a" * 50 * limit
+        with pytest.raises(snapllm.ContextLengthExceededError, match=str(limit)) as error:
+            each.embed(["fits", much])
+        assert error.value.message.startswith("inputs[1] has more tokens")
+        assert error.value.param == "inputs"
     with pytest.raises(snapllm.InvalidRequestError, match="pooling of its own"):
         bert.embed("a", pooling="last")
 
