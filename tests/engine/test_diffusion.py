@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,29 @@ def test_a_lora_counts_by_its_weight(model: ImageModel) -> None:
         model.request("a cat<lora:ink:6>", loras={"ink": 6})
     assert error.value.param == "loras"
     assert np.array_equal(pixels(model), plain)
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_an_image_whose_lora_goes_while_it_waits_is_not_made_without_it(
+    painting: snapllm.Engine,
+    image_files: dict[str, Path],
+    lora_dir: Path,
+    tmp_path: Path,
+    isolated: bool,
+) -> None:
+    for name in ("gone", "cut"):
+        shutil.copy(lora_dir / "ink.safetensors", tmp_path / f"{name}.safetensors")
+    model = load(painting, image_files, "waits", lora_dir=tmp_path, isolated=isolated)
+    try:
+        waiting = [model.request("a cat", loras={name: 1}, **SMALL) for name in ("gone", "cut")]
+        (tmp_path / "gone.safetensors").unlink()
+        os.truncate(tmp_path / "cut.safetensors", 100)
+        for request in waiting:
+            with pytest.raises(snapllm.GenerationFailedError, match="can be read no more"):
+                model.submit(request).result(60)
+        assert model.generate_image("a cat", **SMALL).size == (64, 64)
+    finally:
+        painting.unload("waits")
 
 
 def test_an_image_says_the_loras_it_was_made_with(model: ImageModel) -> None:

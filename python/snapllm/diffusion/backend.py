@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snapllm.diffusion.params import ImageRequest, Picture
+from snapllm.diffusion.weights_file import read_header
+from snapllm.errors import SnapLLMError
 
 if TYPE_CHECKING:
     from snapllm import _diffusion
@@ -80,7 +83,7 @@ class ImageBackend:
             The images; None when the request was cancelled.
 
         Raises:
-            RuntimeError: Upstream fails.
+            RuntimeError: Upstream fails, or a LoRA's file is gone.
         """
         wanted = self._extension.ImageRequest()
         for name in (
@@ -94,6 +97,13 @@ class ImageBackend:
         if request.mask is not None:
             wanted.set_mask(_array(request.mask))
         for lora in request.loras:
+            # Checked when it was asked for, maybe long ago: upstream paints without one it cannot
+            # read.
+            try:
+                read_header(Path(lora.path))
+            except SnapLLMError:
+                name = Path(lora.path).stem
+                raise RuntimeError(f"the LoRA {name!r} can be read no more") from None
             wanted.add_lora(lora.path, lora.weight)
         previewing = request.preview_interval > 0
 
