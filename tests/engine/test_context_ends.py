@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import snapllm
 from snapllm._gate import Gate
+from snapllm.contexts import ContextManager, ContextView
 from snapllm.contexts.catalog import ContextCatalog
+from snapllm.contexts.keeper import KvKeeper
 from snapllm.contexts.record import ContextRecord
 from snapllm.errors import EngineClosedError
 
@@ -98,3 +101,57 @@ def test_what_an_engines_end_waits_for_may_use_the_catalog_until_it_waits_no_lon
         with pytest.raises(EngineClosedError):
             catalog.remove("a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+CHANGES: dict[str, Callable[[ContextManager, Path], object]] = {
+    "ingest": lambda contexts, _: contexts.ingest("Another document.", "m", name="b"),
+    "append": lambda contexts, _: contexts.append("a", "More."),
+    "fork": lambda contexts, _: contexts.fork("a", name="b"),
+    "import": lambda contexts, path: contexts.import_file(path, name="b"),
+    "delete": lambda contexts, _: contexts.delete("a"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_on_disk_when_the_engine_ends_is_not_said_to_have_failed(
+    change: str, tmp_path: Path, llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = snapllm.Engine(num_threads=1, workspace=tmp_path / "w")
+    engine.load(llama_path, "m")
+    context_id = engine.contexts.ingest(DOCUMENT, name="a").record.id
+    engine.contexts.export_file("a", tmp_path / "a.snapctx")
+
+    def ending(method: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            result = method(*arguments)
+            engine.close()
+            return result
+
+        return call
+
+    for name in ("put", "replace", "remove"):
+        monkeypatch.setattr(ContextCatalog, name, ending(getattr(ContextCatalog, name)))
+    answer = CHANGES[change](engine.contexts, tmp_path / "a.snapctx")
+    record = answer.record if isinstance(answer, ContextView) else answer
+    monkeypatch.undo()
+    with snapllm.Engine(num_threads=1, workspace=tmp_path / "w") as again:
+        found = {view.record.id: view for view in again.contexts.list()}
+        if change == "delete":
+            assert isinstance(record, ContextRecord)
+            assert record.id == context_id
+            assert found == {}
+            return
+        assert isinstance(answer, ContextView)
+        assert found[answer.record.id].record == record
+        assert found[answer.record.id].is_on_disk
+        assert found[answer.record.id].disk_bytes == answer.disk_bytes > 0
+
+
+def test_a_context_that_an_engine_without_a_workspace_takes_with_it_is_not_said_to_be_kept(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = snapllm.Engine(num_threads=1)
+    engine.load(llama_path, "m")
+    monkeypatch.setattr(KvKeeper, "make_hot", lambda *_: engine.close())
+    with pytest.raises(EngineClosedError):
+        engine.contexts.ingest(DOCUMENT)

@@ -17,7 +17,12 @@ from snapllm.contexts.record import ContextRecord
 from snapllm.contexts.room import check_fits, explain_not_kept, not_in_ram
 from snapllm.contexts.tiers import TierLimits
 from snapllm.contexts.views import ContextView, Tier
-from snapllm.errors import ContextNotFoundError, SnapLLMError, StorageError
+from snapllm.errors import (
+    ContextNotFoundError,
+    EngineClosedError,
+    SnapLLMError,
+    StorageError,
+)
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the tokens computed so far and all of them."""
@@ -146,10 +151,13 @@ class KvKeeper:
 
     def discard(self, record: ContextRecord, successor: ContextRecord | None = None) -> None:
         """Lets the KV go that no other context needs, nor what the same one has become."""
-        staying = self._limits.staying(record, "warm", self._neighbours(record))
-        if successor is not None:
-            staying.append(successor.prefix())
-        self._core.discard_prefix(record.prefix(), staying)
+        # Once the engine has ended there is nothing to let go: on disk it is nobody's from now on.
+        # What was done to the record before is done all the same.
+        with contextlib.suppress(EngineClosedError):
+            staying = self._limits.staying(record, "warm", self._neighbours(record))
+            if successor is not None:
+                staying.append(successor.prefix())
+            self._core.discard_prefix(record.prefix(), staying)
 
     def _discard_failed(self, record: ContextRecord) -> None:
         # What made it fail (the engine's end, a full disk) may stand in the way here too; the

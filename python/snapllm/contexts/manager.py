@@ -31,6 +31,7 @@ from snapllm.conversation import ContentPart
 from snapllm.errors import (
     ContextNotFoundError,
     ContextTooLargeError,
+    EngineClosedError,
     InvalidRequestError,
     ModelNotFoundError,
     NoWorkspaceError,
@@ -482,11 +483,16 @@ class ContextManager:
             record = msgspec.structs.replace(record, created_at=now, appended_at=None)
         else:
             record = msgspec.structs.replace(record, appended_at=now)
+        view = self._keeper.view(record)
         self._keeper.store(record, replaces)
         self._timer.set(record.expires_at)
         self._keeper.note_use(record)
         self._keeper.make_hot(record)
+        try:
+            view = self._keeper.view(record)
+        except EngineClosedError:
+            # On disk it is kept: whoever heard otherwise would do it again, an append twice.
+            if not self._catalog.has_workspace:
+                raise
         ingest_ms = (time.perf_counter() - start) * 1000
-        return msgspec.structs.replace(
-            self._keeper.view(record), ingest_ms=ingest_ms, num_cached_tokens=num_cached
-        )
+        return msgspec.structs.replace(view, ingest_ms=ingest_ms, num_cached_tokens=num_cached)
