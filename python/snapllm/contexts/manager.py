@@ -159,7 +159,9 @@ class ContextManager:
         cancellation: Cancellation | None = None,
     ) -> ContextView:
         """Adds text to the end of a context's document, on a line of its own; computes only what
-        is new. Its time to live begins again. `cancellation` leaves the context as it was."""
+        is new, but for models without full attention all of it: their state of the document holds
+        the end of its turn. Its time to live begins again. `cancellation` leaves the context as it
+        was."""
         if not isinstance(content, str) or not content:
             raise InvalidRequestError("content must be text, and not empty", param="content")
         check_text(content, "content")
