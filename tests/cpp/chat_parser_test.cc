@@ -192,10 +192,10 @@ TEST(chat_parser, plain_text_is_not_read_again) {
   CHECK_EQ(num_bytes, 1'400'000u);
 }
 
-// The rules of the format of a template that writes calls as JSON between tags.
-std::shared_ptr<AnswerRules> rules_of_calls(const std::string& json_schema) {
-  const std::filesystem::path path =
-      std::filesystem::path(SNAPLLM_TEMPLATES) / "Qwen-Qwen2.5-7B-Instruct.jinja";
+// The rules of the format of a template, of one that writes calls as JSON between tags.
+std::shared_ptr<AnswerRules> rules_of_calls(
+    const std::string& json_schema, const char* name = "Qwen-Qwen2.5-7B-Instruct.jinja") {
+  const std::filesystem::path path = std::filesystem::path(SNAPLLM_TEMPLATES) / name;
   if (!std::filesystem::exists(path)) {
     throw testing::TestSkipped{"this checkout has no upstream sources"};
   }
@@ -249,6 +249,23 @@ TEST(chat_parser, json_is_not_read_again_until_it_ends) {
   pieces.erase(pieces.begin());
   pieces.pop_back();
   CHECK(read_all(texts, pieces).content == arguments);
+}
+
+TEST(chat_parser, a_long_call_that_is_no_json_is_not_read_again_for_each_token) {
+  // 180 KB: from the beginning each time these would be two gigabytes, and minutes.
+  std::vector<std::string> pieces{"<tool_call>\n<function=write>\n<parameter=text>\n"};
+  std::string arguments = R"({"text":")";
+  for (int i = 0; i < 15'000; ++i) {
+    const bool ends_line = i % 4 == 3;
+    pieces.push_back(ends_line ? "a line end\n" : "some words ");
+    arguments += ends_line ? "a line end\\n" : "some words ";
+  }
+  pieces.push_back("end\n</parameter>\n</function>\n</tool_call>");
+  arguments += R"(end"})";
+  LlamaChatParser parser(rules_of_calls("", "Qwen3-Coder.jinja"));
+  const ReadAnswer answer = read_all(parser, pieces);
+  CHECK(answer.arguments == arguments);
+  CHECK_EQ(answer.content, "");
 }
 
 TEST(chat_parser, what_is_nested_too_deep_is_passed_on_unread) {

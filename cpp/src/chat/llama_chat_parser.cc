@@ -12,6 +12,10 @@ namespace {
 
 // llama.cpp's parser takes some 2 KB of the stack for each bracket that is open.
 constexpr int kMaxNesting = 1000;
+// A longer answer is not read again within a call until it has grown by this part of itself: else a
+// call of as many tokens as a file has would take longer to read than to compute.
+constexpr size_t kShortBytes = 8192;
+constexpr size_t kGrowthDivisor = 64;
 
 std::string random_tool_call_id() {
   static constexpr char kAlphabet[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -62,7 +66,7 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
   if (!is_too_deep_) {
     const size_t at = nesting_.push(output.text, kMaxNesting);
     if (at == std::string_view::npos) {
-      parse(output, deltas);
+      parse(output, deltas, /*may_wait=*/!reads_all_);
       return deltas;
     }
     is_too_deep_ = true;
@@ -70,28 +74,32 @@ std::vector<ChatDelta> LlamaChatParser::push(const RequestOutput& output) {
     before.text = output.text.substr(0, at);
     const std::string rest = text_.substr(begin + at);
     text_.resize(begin + at);
-    parse(before, deltas);
+    parse(before, deltas, /*may_wait=*/false);
     text_ += rest;
   }
   pass_on_rest(deltas);
   return deltas;
 }
 
-void LlamaChatParser::parse(const RequestOutput& output, std::vector<ChatDelta>& deltas) {
+void LlamaChatParser::parse(const RequestOutput& output, std::vector<ChatDelta>& deltas,
+                            bool may_wait) {
   const bool final = output.finished();
   const bool plain = is_plain(output.text);
   // llama.cpp reads an answer from its beginning each time: of a long one that takes longer than
   // computing its next token.
   if (!final && open_.has_value() && goes_on(output.text, plain)) {
-    num_parsed_bytes_ = text_.size();
+    num_parsed_bytes_ = num_read_bytes_ = text_.size();
     if (!output.text.empty()) deltas.push_back(more_of(*open_, output.text));
     return;
   }
   open_.reset();
+  if (!final && may_wait && can_wait()) return;
+  num_read_bytes_ = text_.size();
   try {
     const common_chat_msg message = common_chat_parse(text_, !final, rules_->parser_params);
     append_deltas(message, final, deltas);
     num_parsed_bytes_ = text_.size();
+    if (!deltas.empty()) is_in_call_ = deltas.back().kind == ChatDelta::Kind::kToolCall;
     const bool is_more = deltas.size() == 1 && deltas[0].text == output.text;
     if (!final && !reads_all_ && is_more) open(deltas[0], plain);
   } catch (const std::exception&) {
@@ -103,6 +111,11 @@ void LlamaChatParser::parse(const RequestOutput& output, std::vector<ChatDelta>&
     }
   }
   if (final && !reasoning_.empty()) num_reasoning_tokens_ = count_reasoning_tokens();
+}
+
+bool LlamaChatParser::can_wait() const {
+  return is_in_call_ && text_.size() > kShortBytes &&
+         text_.size() - num_read_bytes_ < text_.size() / kGrowthDivisor;
 }
 
 bool LlamaChatParser::goes_on(const std::string& piece, bool is_plain) {

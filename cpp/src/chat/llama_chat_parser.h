@@ -15,14 +15,16 @@ namespace snapllm {
 class LlamaChatParser : public ChatStreamParser {
  public:
   // With `reads_all`, the whole answer is read again with each piece, for comparison: it takes
-  // longer, and gives the same.
+  // longer, and gives the same, of long calls earlier.
   explicit LlamaChatParser(std::shared_ptr<const AnswerRules> rules, bool reads_all = false);
   std::vector<ChatDelta> push(const RequestOutput& output) override;
   int32_t num_reasoning_tokens() const override { return num_reasoning_tokens_; }
 
  private:
-  // Reads everything so far.
-  void parse(const RequestOutput& output, std::vector<ChatDelta>& deltas);
+  // Reads everything so far, unless what is open goes on or, where it may, it waits for more.
+  void parse(const RequestOutput& output, std::vector<ChatDelta>& deltas, bool may_wait);
+  // Whether too little has come of a long call to read it all again.
+  bool can_wait() const;
   // Counts on from the last byte of markup; false where the piece has one.
   bool is_plain(const std::string& piece);
   // Whether the piece is more of what is open, and nothing ends with it.
@@ -49,6 +51,8 @@ class LlamaChatParser : public ChatStreamParser {
   std::string reasoning_;          // ... as reasoning
   std::vector<std::string> arguments_;  // ... as each announced tool call's arguments
   size_t num_parsed_bytes_ = 0;    // of text_, when it last parsed
+  size_t num_read_bytes_ = 0;      // of text_, when it last was read, whether it parsed or not
+  bool is_in_call_ = false;        // what was passed on last is of a call
   size_t num_plain_bytes_ = 0;     // since the last that markup may begin with
   // What the answer is in the midst of, nothing of which is held back: what follows is more of it,
   // of JSON until that ends, of another text as far as it has no markup.
