@@ -144,6 +144,21 @@ TEST(scheduler_lifecycle, reserved_cells_never_exceed_the_context) {
   }
 }
 
+TEST(scheduler_lifecycle, what_is_shared_but_counts_for_both_waits_for_room_for_both) {
+  // Without a hot prefix that the beginning could be of.
+  Fixture f(testing::fake_info(/*kv_cells=*/512));
+  const std::string prompt(200, 'p');
+  f.context->script(prompt, to_tokens(std::string(80, 'a')));
+  REQUIRE(f.submit(1, prompt).ok());
+  f.step();
+  REQUIRE(f.submit(2, prompt).ok());
+  for (int i = 0; i < 10; ++i) f.step();
+  CHECK_EQ(f.scheduler.stats().num_waiting, 1);  // 300 cells each
+  f.run();
+  CHECK_EQ(f.answers[1].text, std::string(80, 'a'));
+  CHECK_EQ(f.answers[2].text, f.answers[1].text);
+}
+
 TEST(scheduler_lifecycle, small_request_does_not_overtake_one_that_waits_for_room) {
   Fixture f(fake_info(100));
   f.context->script("hi", to_tokens("abc"));

@@ -83,6 +83,28 @@ std::string long_answer() {
   return answer;
 }
 
+TEST(shared_prefix, a_beginning_that_cannot_be_hot_counts_for_each_that_waits_to_share_it) {
+  ModelInfo info = info_with_hot(4);
+  info.kv_cells = 1400;
+  info.max_sequences = 8;
+  info.max_hot_tokens = info.max_foreign_tokens = 100;
+  Fixture f(info);
+  const std::string first(300, 'f'), second(300, 's');
+  for (uint64_t id = 1; id <= 4; ++id) {  // 350 cells each, but for what is shared
+    f.submit(id, id <= 2 ? first : second, std::string(50, 'a'));
+    for (int i = 0; i < 4; ++i) f.scheduler.step({});
+    CHECK(f.scheduler.stats().num_kv_cells_used <= info.kv_cells);
+  }
+  // More is hot by now than may be, and in use.
+  CHECK_EQ(f.scheduler.stats().num_hot_tokens, 299);
+  CHECK_EQ(f.scheduler.stats().num_running, 4);
+  CHECK_EQ(f.scheduler.stats().num_kv_cells_used, 4 * 350 - 299);
+  f.submit(5, second + "five", std::string(50, 'a'));
+  f.scheduler.step({});
+  CHECK_EQ(f.scheduler.stats().num_waiting, 1);
+  f.run();
+}
+
 TEST(shared_prefix, the_end_that_nobody_shares_makes_room_for_what_runs) {
   for (const bool saves_when_idle : {false, true}) {
     ModelInfo info = info_with_hot(4);

@@ -36,6 +36,21 @@ bool HotPool::holds(const Hash128& root, std::span<const Token> tokens, bool who
   });
 }
 
+bool HotPool::can_have_room(const HotPrefix* keep) const {
+  std::unordered_map<const HotPrefix*, int32_t> num_users;
+  for (const HotPrefix& prefix : prefixes_) num_users[&prefix] = prefix.num_users;
+  int32_t num_cells = num_cells_;
+  const auto can_leave = [&](const auto& item) { return item.second == 0 && item.first != keep; };
+  for (;;) {
+    const auto it = std::ranges::find_if(num_users, can_leave);
+    if (it == num_users.end()) break;
+    num_cells -= it->first->num_own_cells();
+    if (it->first->base != nullptr) --num_users[it->first->base];
+    num_users.erase(it);
+  }
+  return static_cast<int32_t>(num_users.size()) < max_prefixes_ && num_cells <= max_cells_;
+}
+
 HotPrefix* HotPool::find_unsaved() {
   return oldest([](const HotPrefix& prefix) { return prefix.is_unsaved; });
 }

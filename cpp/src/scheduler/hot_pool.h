@@ -62,6 +62,9 @@ class HotPool {
   bool has_room(int32_t num_cells, int32_t max_cells) const {
     return has_slot() && num_cells_ + num_cells <= max_cells;
   }
+  // Whether one more prefix is within the bounds, without cells of its own, once all have left that
+  // nothing but one of these shares. `keep` stays.
+  bool can_have_room(const HotPrefix* keep) const;
   // The least recently used prefix that may not be stored; null = none.
   HotPrefix* find_unsaved();
   // Of those that the store was not offered whole.

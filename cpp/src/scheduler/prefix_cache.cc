@@ -58,6 +58,7 @@ PrefixPlan PrefixCache::plan(const Sequence& sequence, Running running) {
          plan.hot->num_shared >= plan.num_tokens) {
     plan.hot = plan.hot->base;
   }
+  if (plan.running != nullptr) plan.counts_again = !can_share(*plan.running, plan.num_tokens);
   if (plan.hot != nullptr && !plan.stored && kind_ == KvKind::kBlocks) {
     plan.lender = find_lender(*plan.hot, plan.num_tokens);
   }
@@ -162,6 +163,11 @@ void PrefixCache::release(Sequence& sequence, std::vector<SequenceId>& free_ids)
   context_.clear_sequence(sequence.id());
   free_ids.push_back(sequence.id());
   if (sequence.base() != nullptr) hot_.release(sequence.base());
+}
+
+bool PrefixCache::can_share(const Sequence& source, int32_t num_tokens) const {
+  const bool is_shared = source.base() != nullptr && source.num_shared() >= num_tokens;
+  return is_shared || hot_.can_have_room(source.base());
 }
 
 void PrefixCache::fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,

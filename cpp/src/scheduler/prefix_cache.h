@@ -22,13 +22,17 @@ struct PrefixPlan {
   bool deferred = false;
   HotPrefix* hot = nullptr;           // forked off it ...
   const Sequence* running = nullptr;  // ... or off this running sequence:
-  int32_t num_tokens = 0;             // so many, whose cells it shares;
+  int32_t num_tokens = 0;             // so many, whose cells it shares,
+  bool counts_again = false;          // though they count as its own, too;
   // and restored from this, what comes after them, or all where it is unread.
   std::optional<StoredPrefix> stored;
   bool is_unread = false;  // what is stored is on disk in part, and is to be read first
   HotPrefix* lender = nullptr;  // under whose id it goes on, `hot` or what that was forked off
   // Of the prompt and what is stored by now; none where the store was not asked.
   std::optional<Difference> difference;
+
+  // Of its cells, those that count as another's.
+  int32_t num_shared() const { return counts_again ? 0 : num_tokens; }
 };
 
 // Compute thread only, unless said otherwise. `store` may be null: then only the hot tier is used.
@@ -116,6 +120,9 @@ class PrefixCache {
   // Restores what the plan has stored, behind what it has hot.
   void restore_plan(Sequence& sequence, PrefixPlan& plan, Running running,
                     std::vector<SequenceId>& free_ids);
+  // Whether what is forked off the running sequence counts as that of one hot prefix, which there is
+  // or can be.
+  bool can_share(const Sequence& source, int32_t num_tokens) const;
   void fork_running(Sequence& sequence, const PrefixPlan& plan, Running running,
                     std::vector<SequenceId>& free_ids);
   // Cells that hold nothing, though running sequences may have them reserved.

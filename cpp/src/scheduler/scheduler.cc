@@ -101,7 +101,7 @@ void Scheduler::admit() {
       continue;
     }
     const auto num_missing = [&] {
-      return (*it)->num_first_cells() - plan.num_tokens - num_free_cells();
+      return (*it)->num_first_cells() - plan.num_shared() - num_free_cells();
     };
     if (num_missing() > 0) prefix_cache_.make_room(num_missing(), plan, running_, free_ids_);
     if (num_missing() > 0 && running_.empty()) {
@@ -482,6 +482,7 @@ void Scheduler::check_invariants() const {
   int32_t reserved = 0;
   for (const auto& sequence : running_) reserved += sequence->num_reserved_cells();
   assert(reserved == num_reserved_cells_);
+  assert(num_free_cells() >= 0);
   const auto num_hot = static_cast<size_t>(prefix_cache_.hot().size());
   const ModelInfo& info = model_->info();
   assert(running_.size() + num_hot + free_ids_.size() ==
