@@ -155,6 +155,25 @@ def test_a_body_that_nobody_reads_and_nobody_could_leaves_no_traceback(
     assert not any("Traceback" in line or "Unhandled" in line for line in server.lines)
 
 
+@pytest.mark.parametrize(("path", "status"), [("/nope", 404), ("/v1/completions", 413)])
+def test_a_small_body_that_becomes_a_huge_one_keeps_nobody_else_waiting(
+    server: Server, path: str, status: int
+) -> None:
+    bomb = gzip.compress(b" " * (20 << 20), 9) * 200
+    address = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n"
+        client.sendall(f"{head}Content-Length: {len(bomb)}\r\n\r\n".encode() + bomb)
+        answer = client.recv(4096)
+        begun_at = time.monotonic()
+        assert server.get("/health")["status"] == "ok"
+        # To decompress it all takes more than ten seconds.
+        assert time.monotonic() - begun_at < 3
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+        assert b"\r\nConnection: close\r\n" in answer
+        assert client.recv(4096) == b""
+
+
 def test_a_body_that_cannot_be_read_and_comes_late_is_refused(server: Server) -> None:
     address = urllib.parse.urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from snapllm.errors import InvalidRequestError
-from snapllm.server.keys import threads_of
+from snapllm.server.keys import OPTIONS, threads_of
 
 _T = TypeVar("_T")
 
@@ -23,6 +24,24 @@ _PATTERNS = (b'"pattern"', b'regex"')
 """Regular expressions are rewritten as they are read."""
 
 
+async def read_whole(request: web.Request) -> bytes:
+    """A request's body. Other requests have their turns while one is decompressed, which may take
+    a second.
+
+    Raises:
+        HTTPRequestEntityTooLarge: It is longer than bodies may be.
+    """
+    if "Content-Encoding" not in request.headers:
+        return await request.read()
+    limit, body = request.app[OPTIONS].max_body_bytes, bytearray()
+    while piece := await request.content.readany():
+        body += piece
+        if len(body) > limit:
+            raise web.HTTPRequestEntityTooLarge(limit)
+        await asyncio.sleep(0)
+    return bytes(body)
+
+
 async def read_body(request: web.Request, parse: Callable[[bytes], _T]) -> _T:
     """What a request's body says.
 
@@ -30,7 +49,7 @@ async def read_body(request: web.Request, parse: Callable[[bytes], _T]) -> _T:
         request: The request.
         parse: Reads the body, on any thread; what it raises is raised.
     """
-    body = await request.read()
+    body = await read_whole(request)
     if len(body) <= QUICK_BYTES and not any(name in body for name in _PATTERNS):
         return parse(body)
     return await threads_of(request).parsing.run(parse, body)

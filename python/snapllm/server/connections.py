@@ -27,6 +27,8 @@ _LOOK_S = (0.005, 0.05, 0.25)
 """Pauses between looks whether a client is there that will send no more; the last repeats."""
 _ASK_S = 10.0
 """How often it is sent something, that it be known."""
+_REST_S = 10.0
+"""How long a client may go on with a body that is not read to its end."""
 # The encodings of bodies that can be read wherever the server runs.
 _DECODED = ("gzip", "deflate")
 log = logging.getLogger("snapllm.server")
@@ -42,7 +44,7 @@ class Connection(web.RequestHandler):
     HTTP has for that, a 100 (RFC 9110, section 15.2: there may be more than one).
     """
 
-    __slots__ = ("_look", "_num_answered", "client_ended")
+    __slots__ = ("_is_deaf", "_look", "_num_answered", "client_ended")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -50,10 +52,14 @@ class Connection(web.RequestHandler):
         """Set once the client will send no more and may have left: a stream is to write then."""
         self._look: asyncio.TimerHandle | None = None
         self._num_answered = 0
+        self._is_deaf = False
+        """Whether what still comes is thrown away."""
 
     def data_received(self, data: bytes) -> None:
         """As aiohttp has it, which tells nobody that the rest of a body cannot be read: whoever
         reads it would wait for ever."""
+        if self._is_deaf:
+            return
         super().data_received(data)
         request = self._current_request
         if request is None or not self._messages or request.content.is_eof():
@@ -78,11 +84,34 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """As aiohttp has it, and counts."""
+        """As aiohttp has it, and counts; the rest of a compressed body is not decompressed."""
+        is_rest_packed = "Content-Encoding" in request.headers and not request.content.is_eof()
+        if is_rest_packed:
+            resp.force_close()
         try:
-            return await super().finish_response(request, resp, start_time)
+            finished = await super().finish_response(request, resp, start_time)
         finally:
             self._num_answered += 1
+        if is_rest_packed:
+            await self._pass_over_rest(request)
+        return finished
+
+    async def _pass_over_rest(self, request: web.BaseRequest) -> None:
+        """Lets the client end a body that nobody wants: closed at once, it might not see its
+        answer. aiohttp would decompress all of it, which may be any length, and nobody else would
+        have a turn meanwhile."""
+        self._is_deaf = True
+        request.content.feed_eof()  # so that aiohttp does not wait for it, too
+        if self.transport is None:
+            return
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        # Not wait_for: up to Python 3.11 that may miss that it is cancelled itself.
+        ended = asyncio.ensure_future(self.client_ended.wait())
+        try:
+            await asyncio.wait([ended], timeout=_REST_S)
+        finally:
+            ended.cancel()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """As aiohttp has it; nobody is looked for any more."""

@@ -21,7 +21,7 @@ from snapllm.protocol import context_answers
 from snapllm.protocol import contexts as wire
 from snapllm.protocol.error_codes import api_error
 from snapllm.server.answers import answering, collect
-from snapllm.server.bodies import read_body
+from snapllm.server.bodies import read_body, read_whole
 from snapllm.server.context_files import receive_file, send_file, sending, transfer_path
 from snapllm.server.keys import (
     cache_namespace_of,
@@ -201,7 +201,7 @@ async def get_context(request: web.Request) -> web.Response:
 
 
 async def _move(request: web.Request, *, promote: bool) -> web.Response:
-    body = await request.read()
+    body = await read_whole(request)
     context_id, namespace = await _context_of(request)
     manager = _manager(request)
 
@@ -239,7 +239,7 @@ async def append(request: web.Request) -> web.Response:
 
 async def fork(request: web.Request) -> web.Response:
     """POST /api/v1/contexts/{context_id}/fork"""
-    wanted = wire.parse_fork(await request.read())
+    wanted = await read_body(request, wire.parse_fork)
     context_id, namespace = await _context_of(request)
     view = await _computing(
         request,

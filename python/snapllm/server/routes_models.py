@@ -25,6 +25,7 @@ from snapllm.params import LoadOptions
 from snapllm.protocol import native_model_answers as answers
 from snapllm.protocol import native_models as native
 from snapllm.protocol.native_listing import ComingModel, model_entries, model_object, models_object
+from snapllm.server.bodies import read_body
 from snapllm.server.coming import coming_model
 from snapllm.server.keys import (
     OPTIONS,
@@ -46,7 +47,7 @@ from snapllm.server.warm_up import warm_up
 async def load_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/load"""
     facts_of(request).is_drained = False
-    wanted = native.parse_load(await request.read())
+    wanted = await read_body(request, native.parse_load)
     engine = engine_of(request)
     if alias := request.app[OPTIONS].alias_of(wanted.model_id):
         raise InvalidRequestError(
@@ -130,7 +131,7 @@ def _load(
 
 async def switch_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/switch"""
-    model_id = resolve_model(request, native.parse_model_id(await request.read()))
+    model_id = resolve_model(request, await read_body(request, native.parse_model_id))
     engine, state = engine_of(request), request.app[STATE]
     await until_loaded(request, model_id)
     start = time.perf_counter()
@@ -146,7 +147,7 @@ async def switch_model(request: web.Request) -> web.Response:
 async def unload_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/unload"""
     # By its very id: a * that stands for anything must not unload a model.
-    model_id = native.parse_model_id(await request.read())
+    model_id = await read_body(request, native.parse_model_id)
     state, engine = request.app[STATE], engine_of(request)
     # Cut short, the load of one of the command line's models would end the server.
     await state.startup.ready(model_id)
@@ -178,7 +179,7 @@ async def get_model(request: web.Request) -> web.Response:
 
 async def pin_model(request: web.Request) -> web.Response:
     """POST /api/v1/models/pin"""
-    wanted = native.parse_pin(await request.read())
+    wanted = await read_body(request, native.parse_pin)
     wanted.model_id = resolve_model(request, wanted.model_id)
     await until_loaded(request, wanted.model_id)
     engine = engine_of(request)
