@@ -21,7 +21,7 @@ import snapllm
 from snapllm.conversation import ContentPart, MessageToolCall
 from snapllm.protocol import native
 from snapllm.protocol.responses import parse
-from snapllm.server import context_files, watch
+from snapllm.server import context_files, routes_admin, watch
 from snapllm.server.answers import collect_all
 from snapllm.server.app import create_app
 from snapllm.server.bodies import QUICK_BYTES, read_body
@@ -143,6 +143,29 @@ def test_only_large_bodies_are_read_on_another_thread(engine: snapllm.Engine) ->
             assert (thread is here) == is_here
 
     asyncio.run(run())
+
+
+def test_the_description_is_made_once_and_keeps_nobody_waiting(
+    engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def page() -> str:
+        threads.append(threading.current_thread())
+        return "the page"
+
+    monkeypatch.setattr("snapllm.protocol.openapi.docs_page", page)
+    routes_admin._page.cache_clear()
+
+    async def run() -> None:
+        async with TestClient(TestServer(create_app(engine))) as client:
+            for _ in range(2):
+                assert await (await client.get("/docs")).text() == "the page"
+
+    asyncio.run(run())
+    routes_admin._page.cache_clear()
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
 
 
 def test_of_several_answers_none_is_waited_for_once_one_has_failed() -> None:

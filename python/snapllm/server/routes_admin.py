@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 
 import msgspec
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from snapllm import __version__
+from snapllm._threads import run_apart
 from snapllm.errors import SnapLLMError
 from snapllm.metrics import EngineCollector
 from snapllm.protocol.error_codes import ApiError
@@ -69,18 +71,29 @@ async def hello(_request: web.Request) -> web.Response:
     return json_response(msgspec.json.encode(body))
 
 
-async def openapi(request: web.Request) -> web.Response:
-    """GET /openapi.json"""
+@functools.cache
+def _description() -> bytes:
     from snapllm.protocol.openapi import openapi_document  # only here: it makes many types
 
-    return json_response(msgspec.json.encode(openapi_document()))
+    return msgspec.json.encode(openapi_document())
+
+
+@functools.cache
+def _page() -> str:
+    from snapllm.protocol.openapi import docs_page  # as above
+
+    return docs_page()
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """GET /openapi.json"""
+    # To make it takes longer than a stream's tokens may wait.
+    return json_response(await run_apart(_description))
 
 
 async def docs(request: web.Request) -> web.Response:
     """GET /docs"""
-    from snapllm.protocol.openapi import docs_page  # as above
-
-    return web.Response(text=docs_page(), content_type="text/html")
+    return web.Response(text=await run_apart(_page), content_type="text/html")
 
 
 async def metrics(request: web.Request) -> web.Response:
