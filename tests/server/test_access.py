@@ -55,6 +55,22 @@ def test_keys_are_required_where_there_are_keys(guarded: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer snapllm", "x-api-key": "second"},
+        {"Authorization": "Bearer second", "x-api-key": "snapllm"},
+        {"x-api-key": "", "api-key": "second"},
+    ],
+)
+def test_a_key_is_found_beside_others_that_are_none(
+    guarded: Server, headers: dict[str, str]
+) -> None:
+    assert guarded.request("GET", "/v1/models", headers=headers)[0] == 200
+    wrong = dict.fromkeys(headers, "Bearer snapllm")
+    assert guarded.request("GET", "/v1/models", headers=wrong)[0] == 401
+
+
+@pytest.mark.parametrize(
     "header", [b"Authorization: Bearer \xf6", b"x-api-key: \xf6", b"Authorization: Bearer \xc3\xb6"]
 )
 def test_a_key_that_is_no_text_is_a_wrong_key(guarded: Server, header: bytes) -> None:

@@ -18,6 +18,7 @@ from snapllm.server.request_facts import facts_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _EXPOSED = "request-id, retry-after, x-request-id, x-should-retry, x-snapllm-cache"
+_KEY_HEADERS = ("x-api-key", "anthropic-api-key", "api-key")
 _OPEN_PATHS = {"/", "/health", "/api/hello"}
 # What a page may send to any server without asking that server first (Fetch, "CORS-safelisted
 # request-header"; a request without a type is one of them, too).
@@ -28,15 +29,12 @@ _PORT = re.compile(r":\d*$")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
 
-def given_key(request: web.Request) -> str:
-    """The API key of a request, in any of the headers that clients use."""
+def given_keys(request: web.Request) -> list[str]:
+    """The API keys of a request, in all headers that clients use. Anthropic's send two, where one
+    is given to them and the other is in their environment."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return token.strip()
-    for name in ("x-api-key", "anthropic-api-key", "api-key"):
-        if name in request.headers:
-            return request.headers[name]
-    return ""
+    bearer = [token.strip()] if scheme.lower() == "bearer" else []
+    return bearer + [request.headers[name] for name in _KEY_HEADERS if name in request.headers]
 
 
 @web.middleware
@@ -48,12 +46,12 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     keys = request.app[OPTIONS].api_keys
     if not keys or request.path in _OPEN_PATHS or request.method == "OPTIONS":
         return await handler(request)
-    given = given_key(request).encode(errors="surrogateescape")
+    given = [key.encode(errors="surrogateescape") for key in given_keys(request)]
     # All of them, so that the time says nothing about which one is nearly right.
-    matches = [hmac.compare_digest(given, key.encode()) for key in keys]
-    if not any(matches):
+    matches = [each for each in given for key in keys if hmac.compare_digest(each, key.encode())]
+    if not matches:
         return refuse(request, ApiError("unauthorized", "a valid API key is required"))
-    facts_of(request).cache_namespace = hashlib.sha256(given).hexdigest()[:16]
+    facts_of(request).cache_namespace = hashlib.sha256(matches[0]).hexdigest()[:16]
     return await handler(request)
 
 
