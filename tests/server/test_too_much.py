@@ -19,10 +19,11 @@ from waiting import wait_until
 
 import snapllm
 from snapllm.conversation import ContentPart, MessageToolCall
+from snapllm.outputs import ChatResult, Completion, TokenAlternative, TokenLogprob
 from snapllm.protocol import native
 from snapllm.protocol.responses import parse
 from snapllm.server import context_files, routes_admin, watch
-from snapllm.server.answers import collect_all
+from snapllm.server.answers import QUICK_LOGPROBS, collect_all, written
 from snapllm.server.app import create_app
 from snapllm.server.bodies import QUICK_BYTES, read_body
 from snapllm.server.keys import STATE
@@ -141,6 +142,33 @@ def test_only_large_bodies_are_read_on_another_thread(engine: snapllm.Engine) ->
             request._read_bytes = bytes(num_bytes)
             thread = await read_body(request, lambda _: threading.current_thread())
             assert (thread is here) == is_here
+
+    asyncio.run(run())
+
+
+def test_only_many_log_probabilities_are_written_on_another_thread(
+    engine: snapllm.Engine,
+) -> None:
+    def results(num_tokens: int) -> list[tuple[ChatResult | Completion, ...]]:
+        entry = TokenLogprob(1, b"x", -1.0, (TokenAlternative(2, b"y", -2.0),))
+        tokens, told = [1] * num_tokens, [entry] * num_tokens
+        usual = Completion(text="x", tokens=tokens, finish_reason="stop", logprobs=told)
+        scored = Completion(text="", tokens=[], finish_reason="length", prompt_logprobs=told)
+        return [(ChatResult(content="x", logprobs=told),), (usual,), (scored,)]
+
+    async def run() -> None:
+        request = make_mocked_request("POST", "/", app=create_app(engine))
+        here = threading.current_thread()
+        for num_tokens, is_here in ((QUICK_LOGPROBS // 2, True), (QUICK_LOGPROBS, False)):
+            for each in results(num_tokens):
+                threads: list[threading.Thread] = []
+
+                def write(threads: list[threading.Thread] = threads) -> bytes:
+                    threads.append(threading.current_thread())
+                    return b"{}"
+
+                assert await written(request, each, write) == b"{}"
+                assert (threads == [here]) == is_here
 
     asyncio.run(run())
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from aiohttp import web
 
 from snapllm._runner import Answer
 from snapllm.errors import InvalidRequestError
-from snapllm.outputs import Usage
+from snapllm.outputs import ChatResult, Completion, Usage
+from snapllm.server.keys import threads_of
 from snapllm.server.log_lines import note_started
 
 _Event = TypeVar("_Event")
+
+QUICK_LOGPROBS = 2000
+"""Of answers and prompts, with the alternatives: more are written beside the event loop."""
 
 
 @contextlib.contextmanager
@@ -60,6 +64,23 @@ async def collect_all(answers: Sequence[Answer[_Event]]) -> list[list[_Event]]:
     finally:
         for task in tasks:  # those that are left where one fails
             task.cancel()
+
+
+async def written(
+    request: web.Request, results: Sequence[ChatResult | Completion], write: Callable[[], bytes]
+) -> bytes:
+    """The body that tells of whole answers; those with many log probabilities take seconds.
+
+    Args:
+        request: The request.
+        results: The answers.
+        write: Makes the body, on any thread.
+    """
+    told = [result.logprobs for result in results]
+    told += [result.prompt_logprobs for result in results if isinstance(result, Completion)]
+    if sum(1 + len(entry.top) for entries in told for entry in entries) <= QUICK_LOGPROBS:
+        return write()
+    return await threads_of(request).parsing.run(write)
 
 
 def usage_so_far(groups: Sequence[Sequence[Answer[_Event]]]) -> Usage:

@@ -16,15 +16,20 @@ from snapllm.outputs import Completion, CompletionChunk, Finish
 from snapllm.params import CompletionRequest
 from snapllm.protocol import openai_completions as completions_protocol
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import answering, collect_all, merge, naming_grammar, usage_so_far
+from snapllm.server.answers import (
+    answering,
+    collect_all,
+    merge,
+    naming_grammar,
+    usage_so_far,
+    written,
+)
 from snapllm.server.bodies import read_body
 from snapllm.server.keys import engine_of, prepare
 from snapllm.server.middleware import json_response, note_answers
 from snapllm.server.request_facts import facts_of
 from snapllm.server.sse import DONE, event_stream, stream_response
 
-QUICK_LOGPROBS = 1000
-"""Of prompts: more are written beside the event loop."""
 MAX_PROMPT_LOGPROBS = 1_000_000
 """Of all prompts of a request, with the alternatives."""
 
@@ -69,8 +74,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
                 for choice in completions_protocol.choose(ends, parsed)
             ]
             write = partial(encoder.response, choices, completions_protocol.add_usage(by_prompt))
-            is_quick = sum(len(result.prompt_logprobs) for result in results) < QUICK_LOGPROBS
-            return json_response(write() if is_quick else await runner.threads.parsing.run(write))
+            return json_response(await written(request, results, write))
         echoes = [text for text, group in zip(texts, groups, strict=True) for _ in group]
         async with event_stream(request) as stream:
             if parsed.has_running_usage:

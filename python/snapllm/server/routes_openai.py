@@ -13,7 +13,14 @@ from snapllm.outputs import ChatEvent, Finish
 from snapllm.params import ChatRequest
 from snapllm.protocol import anthropic_models, openai
 from snapllm.protocol.error_codes import api_error
-from snapllm.server.answers import answering, collect_all, merge, naming_grammar, usage_so_far
+from snapllm.server.answers import (
+    answering,
+    collect_all,
+    merge,
+    naming_grammar,
+    usage_so_far,
+    written,
+)
 from snapllm.server.bodies import read_body
 from snapllm.server.keys import (
     OPTIONS,
@@ -47,7 +54,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         if not parsed.stream:
             results = [fold_chat(events) for events in await collect_all(answers)]
             note_answers(request, chat.model, results)
-            return json_response(encoder.response(results))
+            write = partial(encoder.response, results)
+            return json_response(await written(request, results, write))
         async with event_stream(request) as stream:
             finishes = await _send_answers(stream, answers, encoder, parsed)
             note_answers(request, chat.model, finishes)
