@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import urllib.parse
@@ -9,9 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 from nano_models import make_nano_model
 from server_process import Server
 from waiting import wait_until
+
+import snapllm
+from snapllm.server import connections
+from snapllm.server.app import create_app
 
 CHAT = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "Hello"}]
@@ -149,3 +155,33 @@ def test_the_same_holds_for_a_later_request_of_a_connection(server: Server) -> N
     connection.sendall(head.encode() + data)
     connection.shutdown(socket.SHUT_WR)
     assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n"])
+def test_a_client_that_asks_nothing_is_not_waited_for(
+    engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(connections, "FIRST_REQUEST_S", 0.2)
+
+    async def run() -> None:
+        runner = web.AppRunner(create_app(engine))
+        await runner.setup()
+        site = connections.Site(runner, "127.0.0.1", 0)
+        await site.bind()
+        await site.start()
+        address = runner.addresses[0][:2]
+        asking, writer = await asyncio.open_connection(*address)
+        silent, silent_writer = await asyncio.open_connection(*address)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        silent_writer.write(begun)
+        assert await asyncio.wait_for(silent.read(), 20) == b""
+        # Who has asked may ask again.
+        assert b" 200 " in await asking.readuntil(b"\r\n")
+        assert not asking.at_eof()
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in await asyncio.wait_for(asking.read(), 20)
+        for each in (writer, silent_writer):
+            each.close()
+        await runner.cleanup()
+
+    asyncio.run(run())

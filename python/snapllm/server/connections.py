@@ -27,6 +27,8 @@ _LOOK_S = (0.005, 0.05, 0.25)
 """Pauses between looks whether a client is there that will send no more; the last repeats."""
 _ASK_S = 10.0
 """How often it is sent something, that it be known."""
+FIRST_REQUEST_S = 60.0
+"""In which a client must have sent the head of its first request."""
 _REST_S = 10.0
 """How long a client may go on with a body that is not read to its end."""
 # The encodings of bodies that can be read wherever the server runs.
@@ -44,7 +46,7 @@ class Connection(web.RequestHandler):
     HTTP has for that, a 100 (RFC 9110, section 15.2: there may be more than one).
     """
 
-    __slots__ = ("_is_deaf", "_look", "_num_answered", "client_ended")
+    __slots__ = ("_is_deaf", "_look", "_num_answered", "_silence", "client_ended")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -54,6 +56,17 @@ class Connection(web.RequestHandler):
         self._num_answered = 0
         self._is_deaf = False
         """Whether what still comes is thrown away."""
+        self._silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As aiohttp has it, which waits for a first request for ever: silent clients would take
+        all the connections that there can be."""
+        super().connection_made(transport)
+        self._silence = self._loop.call_later(FIRST_REQUEST_S, self._end_silence)
+
+    def _end_silence(self) -> None:
+        if self._request_count == 0 and self.transport is not None:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """As aiohttp has it, which tells nobody that the rest of a body cannot be read: whoever
@@ -115,8 +128,9 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """As aiohttp has it; nobody is looked for any more."""
-        if self._look is not None:
-            self._look.cancel()
+        for timer in (self._look, self._silence):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def _look_again(self, times: int, asked_at: float) -> None:
