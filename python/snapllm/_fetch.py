@@ -93,17 +93,19 @@ class UrlFetcher:
         if not addresses or not all(map(self._is_allowed_address, addresses)):
             raise InvalidRequestError(f"host {host} has an address that is not public")
         plain = socket.create_connection((addresses[0], port), _left(deadline))
-        connection = http.client.HTTPConnection(host, port)
-        if scheme == "https":
-            try:
-                context = ssl.create_default_context()
-                plain.settimeout(_left(deadline))  # of the whole handshake
-                connection.sock = context.wrap_socket(plain, server_hostname=host)
-            except BaseException:
-                plain.close()
-                raise
-        else:
+        if scheme == "http":
+            connection = http.client.HTTPConnection(host, port)
             connection.sock = plain
+            return connection
+        try:
+            context = ssl.create_default_context()
+            plain.settimeout(_left(deadline))  # of the whole handshake
+            # Its kind leaves the usual port out of the host's name, for which URLs may be signed.
+            connection = http.client.HTTPSConnection(host, port, context=context)
+            connection.sock = context.wrap_socket(plain, server_hostname=host)
+        except BaseException:
+            plain.close()
+            raise
         return connection
 
 

@@ -6,6 +6,8 @@ import base64
 import http.server
 import io
 import random
+import socket
+import ssl
 import struct
 import threading
 import time
@@ -414,6 +416,29 @@ def test_what_an_allowed_host_may_not_do(port: int, path: str, message: str) -> 
     fetch = UrlFetcher(["localhost"], timeout_s=timeout_s, is_allowed_address=lambda address: True)
     with pytest.raises(InvalidRequestError, match=message):
         fetch(f"http://localhost:{port}{path}")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://example.org/a.png", "example.org"),
+        ("https://example.org:443/a.png", "example.org"),
+        ("https://example.org:80/a.png", "example.org:80"),
+        ("http://example.org/a.png", "example.org"),
+        ("http://example.org:443/a.png", "example.org:443"),
+    ],
+)
+def test_a_host_is_named_with_its_port_only_where_that_is_unusual(
+    monkeypatch: pytest.MonkeyPatch, url: str, host: str
+) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr("snapllm._fetch._addresses_of", lambda *_: ["1.1.1.1"])
+    monkeypatch.setattr(socket, "create_connection", lambda *_: ours)
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", lambda _, plain, **options: plain)
+    with theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+        assert UrlFetcher(["example.org"])(url) == b"x"
+        assert f"\r\nHost: {host}\r\n".encode() in theirs.recv(4096)
 
 
 def test_private_addresses_and_other_hosts_are_refused(port: int) -> None:
