@@ -77,6 +77,16 @@ class MediaLoader:
             InvalidRequestError: The model takes no such thing, it cannot be read, or is
                 beyond a limit.
         """
+        try:
+            return self._placed(part, where)
+        except InvalidRequestError as error:
+            if not isinstance(part, MediaPart) or not part.refusal:
+                raise
+            raise InvalidRequestError(
+                f"{part.refusal}: {error.message}", param=error.param
+            ) from None
+
+    def _placed(self, part: ContentPart, where: str) -> str:
         name = _name_of(part, where)
         self._check_taken(part, name)
         if len(self.inputs) >= MAX_MEDIA:

@@ -60,6 +60,8 @@ class MediaPart(ContentPart):
     """What to call it in an error."""
     source: Any = None
     """A path, bytes, an array or a Pillow image; None = see `image_url`."""
+    refusal: str = ""
+    """What an error about it begins with, where its API's clients look for certain words."""
 
 
 class FunctionCall(msgspec.Struct):

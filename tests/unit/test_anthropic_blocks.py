@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from anthropic_bodies import HELLO, parse
 
+from snapllm._media import MediaLoader, MediaPolicy
 from snapllm.errors import InvalidRequestError
 
 
@@ -41,6 +42,28 @@ def test_a_document_of_text_may_come_in_base64() -> None:
         with pytest.raises(InvalidRequestError, match="only files of text") as caught:
             text_of(encoded(data))
         assert caught.value.param == "messages[0].content[0].source.data"
+
+
+def test_refusals_of_images_and_documents_have_the_words_that_clients_look_for() -> None:
+    """Claude Code leaves out what could not be processed, and asks again."""
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf"}}
+    pdf["source"] = {**pdf["source"], "data": base64.b64encode(b"%PDF-1.7").decode()}
+    with pytest.raises(InvalidRequestError, match=r"^Could not process PDF: "):
+        text_of(pdf)
+    for source in ({"type": "file", "file_id": "file_1"}, {"type": "base64"}):
+        with pytest.raises(InvalidRequestError, match=r"^Could not process image: ") as caught:
+            text_of({"type": "image", "source": source})
+        assert caught.value.param == "messages[0].content[0].source"
+
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [IMAGE]}
+    [message] = parse(messages=[{"role": "user", "content": [result]}]).request.messages
+    assert isinstance(message.content, list)
+    for takes_images, reason in ((False, "this model takes text only"), (True, "not an image in")):
+        loader = MediaLoader(MediaPolicy(), takes_images=takes_images, takes_audio=False)
+        with pytest.raises(InvalidRequestError, match=reason) as caught:
+            loader.place(message.content[0], "content[0]")
+        assert caught.value.message.startswith("Could not process image: ")
+        assert caught.value.param == "messages[0].content[0].content[0].source"
 
 
 IMAGE = {"type": "image", "source": {"type": "url", "url": "data:image/png;base64,AAAA"}}

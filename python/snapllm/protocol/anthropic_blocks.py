@@ -14,6 +14,12 @@ from snapllm.conversation import ContentPart, MediaPart
 from snapllm.errors import InvalidRequestError
 from snapllm.protocol.anthropic_types import Block, Source
 
+# Anthropic's words: upon them Claude Code leaves the image or document out and asks again. Upon
+# others it sends it with every later turn, too, and a conversation in which a tool has read one
+# would never be answered again.
+_NO_IMAGE = "Could not process image"
+_NO_PDF = "Could not process PDF"
+
 
 def blocks_of(content: str | list[Block] | Block | None) -> list[Block]:
     """What a content holds: a text is one block."""
@@ -111,8 +117,15 @@ def _document_text(source: Source | str | None, where: str) -> str:
         if source.type == "content" and source.content is not None:
             return _content_text(source.content, f"{where}.content")
         if source.type == "base64" and source.data is not None:
-            return decode_text(source.data, f"{where}.data")
+            return _decoded_text(source.data, f"{where}.data")
     raise InvalidRequestError(f"{where}: only documents of text are supported", param=where)
+
+
+def _decoded_text(data: str, where: str) -> str:
+    try:
+        return decode_text(data, where)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{_NO_PDF}: {error.message}", param=error.param) from None
 
 
 def _content_text(content: str | list[Block] | Block | None, where: str) -> str:
@@ -129,7 +142,7 @@ def _image_part(block: Block, where: str) -> ContentPart:
         url = source.url
     elif source.type == "file":
         reason = "a file's id is not supported: give the image itself, as base64"
-        raise InvalidRequestError(f"{name}: {reason}", param=name)
+        raise InvalidRequestError(f"{_NO_IMAGE}: {name}: {reason}", param=name)
     else:
-        raise InvalidRequestError(f"{name} is not an image", param=name)
-    return MediaPart("image_url", image_url=url, name=name)
+        raise InvalidRequestError(f"{_NO_IMAGE}: {name} is not an image", param=name)
+    return MediaPart("image_url", image_url=url, name=name, refusal=_NO_IMAGE)
