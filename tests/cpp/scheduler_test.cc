@@ -178,6 +178,15 @@ TEST(scheduler, utf8_over_several_tokens_is_held_back_until_complete) {
   CHECK_EQ(f.answers[1].text, "\xE2\x82\xAC!\xEF\xBF\xBD");
 }
 
+TEST(scheduler, a_character_cut_off_at_the_end_comes_behind_what_a_stop_string_held_back) {
+  Fixture f;
+  f.context->script("hi", to_tokens("see <|\xE2\x82"));
+  const auto chat = std::make_shared<FakeChatPrompt>(std::vector<std::string>{"<|end|>"});
+  CHECK(f.submit(1, "hi", 8, {}, chat).ok());
+  f.run();
+  CHECK_EQ(f.answers[1].text, "see <|\xEF\xBF\xBD");
+}
+
 TEST(scheduler, each_token_says_where_its_text_ends_in_the_answer) {
   Fixture f;
   f.context->script("hi", to_tokens("a\xE2\x82\xAC!END?"));

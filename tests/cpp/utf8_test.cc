@@ -60,6 +60,11 @@ TEST(utf8, impossible_bytes_are_replaced_and_the_rest_survives) {
   }
 }
 
+TEST(utf8, text_out_of_a_file_keeps_what_its_end_was_cut_off_from) {
+  CHECK_EQ(valid_utf8("name \xE2\x82"), "name " + kReplacement);
+  CHECK_EQ(valid_utf8("\xFFname"), kReplacement + "name");
+}
+
 TEST(utf8, broken_off_character_is_followed_by_a_whole_one) {
   CHECK_EQ(decode_bytewise("\xE2\x82\xC3\xA9"), kReplacement + "\xC3\xA9");
 }

@@ -72,7 +72,8 @@ std::string Utf8Decoder::decode(bool final) {
 
 std::string valid_utf8(std::string_view text) {
   Utf8Decoder decoder;
-  return decoder.push(text) + decoder.finish();
+  std::string valid = decoder.push(text);  // in a sum either could come first
+  return valid += decoder.finish();
 }
 
 }  // namespace snapllm

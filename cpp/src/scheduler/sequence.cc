@@ -184,7 +184,9 @@ void Sequence::finish(FinishReason reason, Status error) {
   error_ = std::move(error);
   finished_at_ = Clock::now();
   if (!format_stops_.matched()) {
-    output_.text += stops_.push(format_stops_.push(utf8_.finish()) + format_stops_.finish());
+    std::string rest = format_stops_.push(utf8_.finish());  // in a sum either could come first
+    rest += format_stops_.finish();
+    output_.text += stops_.push(rest);
   }
   output_.text += stops_.finish();
   if (stops_.matched() && finish_reason_ == FinishReason::kLength) {
