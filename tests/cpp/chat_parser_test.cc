@@ -268,6 +268,24 @@ TEST(chat_parser, a_long_call_that_is_no_json_is_not_read_again_for_each_token) 
   CHECK_EQ(answer.content, "");
 }
 
+TEST(chat_parser, a_call_behind_a_long_one_comes_token_by_token_too) {
+  const std::string begin = "<tool_call>\n{\"name\": \"write\", \"arguments\": {\"text\": \"";
+  const std::string end = "\"}}\n</tool_call>";
+  LlamaChatParser parser(rules_of_calls(""));
+  RequestOutput output;
+  output.text = begin + std::string(20'000, 'x');
+  parser.push(output);
+  size_t num_deltas = 0;
+  for (const std::string& piece : {end, "\n" + begin + std::string(400, 'y')}) {
+    output.text = piece;
+    for (const ChatDelta& delta : parser.push(output)) num_deltas += delta.tool_index == 1;
+  }
+  CHECK_EQ(num_deltas, 1);
+  output.text = "some more";
+  for (int i = 0; i < 50; ++i) parser.push(output);  // read once more among these
+  for (int i = 0; i < 10; ++i) CHECK_EQ(parser.push(output).size(), 1);
+}
+
 TEST(chat_parser, what_is_nested_too_deep_is_passed_on_unread) {
   const std::string deep(20'000, '[');
   for (const size_t size : {size_t{1}, size_t{7}, deep.size()}) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <random>
+#include <string_view>
 #include <utility>
 
 #include "chat-peg-parser.h"
@@ -94,13 +95,14 @@ void LlamaChatParser::parse(const RequestOutput& output, std::vector<ChatDelta>&
   }
   open_.reset();
   if (!final && may_wait && can_wait()) return;
-  num_read_bytes_ = text_.size();
+  const size_t num_read_before = std::exchange(num_read_bytes_, text_.size());
   try {
     const common_chat_msg message = common_chat_parse(text_, !final, rules_->parser_params);
     append_deltas(message, final, deltas);
     num_parsed_bytes_ = text_.size();
     if (!deltas.empty()) is_in_call_ = deltas.back().kind == ChatDelta::Kind::kToolCall;
-    const bool is_more = deltas.size() == 1 && deltas[0].text == output.text;
+    const auto unread = std::string_view(text_).substr(num_read_before);
+    const bool is_more = deltas.size() == 1 && deltas[0].text == unread;
     if (!final && !reads_all_ && is_more) open(deltas[0], plain);
   } catch (const std::exception&) {
     // Formats fail in the middle of a construct that the next piece completes;
