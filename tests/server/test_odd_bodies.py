@@ -288,6 +288,8 @@ def test_paths_that_take_no_get_say_so(server: Server) -> None:
         ("/v1/chat/completions/", "/v1/chat/completions"),
         ("/v1//responses", "/v1/responses"),
         ("/api/v1/generate/", "/api/v1/generate"),
+        ("/v1/api/v1/generate", "/api/v1/generate"),
+        ("/v1/health", "/health"),
         ("//api/v1/contexts/ingest", "/api/v1/contexts/ingest"),
     ],
 )

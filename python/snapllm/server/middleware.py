@@ -160,5 +160,5 @@ def _path_meant(request: web.Request) -> str:
     while parts[:1] == ["v1"]:
         del parts[0]
     known = {resource.canonical for resource in request.app.router.resources()}
-    meant = (as_it_is, "/".join(["/v1", *parts]))
+    meant = [as_it_is, *("/".join([base, *parts]) for base in ("/v1", "") if parts)]
     return next((path for path in meant if path in known), "")
