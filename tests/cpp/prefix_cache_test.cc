@@ -130,6 +130,29 @@ TEST(prefix_cache, requests_that_come_together_compute_their_common_prefix_once)
   }
 }
 
+TEST(prefix_cache, what_is_restored_whole_waits_for_a_state_that_another_will_keep) {
+  for (const bool with_store : {true, false}) {
+    Fixture f(info_with_hot(4, "checkpoints"), with_store);
+    const std::string head(400, 'x');
+    for (uint64_t id = 1; id <= 4; ++id) f.submit(id, head + std::to_string(id), "answer", 20);
+    f.run();
+    CHECK_EQ(f.cached(1), 0);
+    for (uint64_t id = 2; id <= 4; ++id) CHECK_EQ(f.cached(id), with_store ? 400 : 0);
+  }
+}
+
+TEST(prefix_cache, what_is_restored_whole_does_not_wait_where_no_state_will_be_kept) {
+  Fixture f(info_with_hot(4, "checkpoints"));
+  const std::string head(400, 'x');
+  for (uint64_t id = 1; id <= 4; ++id) {
+    f.submit(id, head + std::to_string(id) + "tail", "answer", 20);
+  }
+  f.scheduler.step({});
+  CHECK_EQ(f.scheduler.stats().num_running, 4);
+  f.run();
+  for (uint64_t id = 1; id <= 4; ++id) CHECK_EQ(f.cached(id), 0);
+}
+
 TEST(prefix_cache, hot_prefixes_give_way_to_running_requests) {
   Fixture f(info_with_hot(4));
   for (uint64_t id = 1; id <= 3; ++id) {

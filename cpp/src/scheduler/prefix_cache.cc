@@ -45,8 +45,10 @@ bool PrefixCache::is_deferred(const Sequence& sequence, Running running,
         !other->reuses_prefix()) {
       return false;
     }
-    const int32_t common =
+    int32_t common =
         std::min(common_prefix(other->tokens(), sequence.tokens()), sequence.max_reusable());
+    // What is restored whole can be gone on from only where its state will be kept.
+    if (kind_ == KvKind::kCheckpoints) common = other->last_cut_up_to(common);
     return common >= num_available + kMinSharedPrefill && other->num_computed() < common;
   });
 }
@@ -92,9 +94,11 @@ PrefixPlan PrefixCache::plan_source(const Sequence& sequence, Running running) {
       }
     }
     if (plan.running != nullptr) plan.hot = nullptr;
-    plan.deferred = is_deferred(sequence, running, plan.num_tokens);
-    if (plan.deferred) return plan;
   }
+  // A state that is kept of a running sequence is in the store alone.
+  plan.deferred = (!whole_only || store_ != nullptr) &&
+                  is_deferred(sequence, running, plan.num_tokens);
+  if (plan.deferred) return plan;
   if (store_ == nullptr || plan.num_tokens >= sequence.max_reusable()) return plan;
   // What another request has stored since, or else what was read when this one came.
   StoredPrefix stored = store_->match(scope_of(sequence.root()), prompt, sequence.max_reusable(),

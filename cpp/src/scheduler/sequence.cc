@@ -148,6 +148,11 @@ void Sequence::note_difference(const Difference& difference) {
   if (!was_preempted_ && difference.at >= cache_.num_tokens()) cache_.difference = difference;
 }
 
+int32_t Sequence::last_cut_up_to(int32_t position) const {
+  const auto after = std::upper_bound(cuts_.begin(), cuts_.end(), position);
+  return after == cuts_.begin() ? 0 : *std::prev(after);
+}
+
 bool Sequence::take_cut() {
   if (cuts_.empty() || num_computed_ != cuts_.front()) return false;
   cuts_.pop_front();

@@ -133,6 +133,8 @@ class Sequence {
   void set_cuts(const std::vector<int32_t>& cuts) { cuts_.assign(cuts.begin(), cuts.end()); }
   // The next of them, 0 when there is none.
   int32_t next_cut() const { return cuts_.empty() ? 0 : cuts_.front(); }
+  // The last of them that is no later than `position`, 0 when there is none.
+  int32_t last_cut_up_to(int32_t position) const;
   // Whether the sequence stands at the next cut; the cut is then done with.
   bool take_cut();
   // Guesses the tokens after the pending one; see Drafter.
