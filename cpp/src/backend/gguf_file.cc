@@ -23,6 +23,12 @@ Status invalid_file(const std::string& path, const std::string& why) {
   return {StatusCode::kInvalidModel, "Cannot load " + path + ": " + why};
 }
 
+// As errno says.
+Status unreadable_file(const std::string& path) {
+  return {StatusCode::kFileNotFound,
+          "Model file cannot be read: " + path + " (" + std::strerror(errno) + ")"};
+}
+
 Result<uint64_t> checked_file_size(const std::string& path) {
   struct stat facts {};
   if (stat(path.c_str(), &facts) != 0) {
@@ -33,10 +39,7 @@ Result<uint64_t> checked_file_size(const std::string& path) {
     return Status(StatusCode::kFileNotFound, "Model path is a folder, not a file: " + path);
   }
   if (!S_ISREG(facts.st_mode)) return invalid_file(path, "not a regular file");
-  if (access(path.c_str(), R_OK) != 0) {
-    return Status(StatusCode::kFileNotFound,
-                  "Model file cannot be read: " + path + " (" + std::strerror(errno) + ")");
-  }
+  if (access(path.c_str(), R_OK) != 0) return unreadable_file(path);
   return static_cast<uint64_t>(facts.st_size);
 }
 
@@ -44,6 +47,7 @@ Status check_magic(const std::string& path, uint64_t file_bytes) {
   if (file_bytes == 0) return invalid_file(path, "the file is empty");
   std::array<char, 4> magic{};
   std::ifstream file(path, std::ios::binary);
+  if (!file.is_open()) return unreadable_file(path);  // as without a file descriptor left
   if (!file.read(magic.data(), magic.size()) || std::memcmp(magic.data(), "GGUF", 4) != 0) {
     return invalid_file(path, "not a GGUF file");
   }
