@@ -202,6 +202,12 @@ void bind_engine(py::module_& module) {
           },
           py::arg("prefix"), py::arg("others"))
       .def(
+          "make_disk_room",
+          [](Engine& self, uint64_t bytes) {
+            unwrap(without_gil([&] { return self.make_disk_room(bytes); }));
+          },
+          py::arg("bytes"))
+      .def(
           "prefix_usage",
           [](Engine& self, std::vector<std::pair<PrefixRef, std::string>> prefixes) {
             std::vector<PrefixRef> refs;

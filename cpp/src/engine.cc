@@ -376,6 +376,13 @@ Status Engine::discard_prefix(const PrefixRef& prefix, const std::vector<PrefixR
   return call.ok() ? impl_->prefixes().discard(prefix, others) : call.status();
 }
 
+Status Engine::make_disk_room(uint64_t bytes) {
+  const auto call = impl_->prefix_call();
+  if (!call.ok()) return call.status();
+  impl_->prefixes().make_disk_room(bytes);
+  return {};
+}
+
 Result<PrefixInfo> Engine::prefix_usage(const std::vector<PrefixRef>& prefixes,
                                         const std::vector<Tier>& tiers) {
   const auto call = impl_->prefix_call();

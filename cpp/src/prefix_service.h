@@ -30,6 +30,8 @@ class PrefixService {
   // Ends one exemption; what nobody else keeps is removed from all tiers. `others` are
   // prefixes of the same scope: what the prefix shares with them stays where it is.
   Status discard(const PrefixRef& prefix, std::span<const PrefixRef> others);
+  // Has what nobody keeps on purpose make way on the disk, so many bytes of it.
+  void make_disk_room(uint64_t bytes) { store_.make_disk_room(bytes); }
   // A demotion that fails leaves the prefix where it was.
   Status move(const PrefixRef& prefix, Tier tier, std::span<const PrefixRef> others);
   // What all of them take together, in bytes, each in the tiers up to its own: what they

@@ -335,6 +335,23 @@ TEST(kv_store, on_a_full_disk_what_is_not_pinned_makes_way_for_a_context) {
   CHECK(!f.store->persist(scope_of(), another).ok());  // the other one is pinned
 }
 
+TEST(kv_store, on_a_full_disk_what_is_not_pinned_makes_way_for_what_is_beside_the_pieces) {
+  Fixture f;
+  const Tokens context = tokens_of(1, 300);
+  f.store->pin(scope_of(), context);
+  f.save(context);
+  for (int seed = 2; seed < 5; ++seed) f.save(tokens_of(seed, 300));
+  f.store->flush();
+  const uint64_t before = f.store->stats().disk_bytes;
+  f.store->make_disk_room(1000);
+  const uint64_t after = f.store->stats().disk_bytes;
+  CHECK(after <= before - 1000);
+  CHECK(after > before / 2);
+  f.store->make_disk_room(before);
+  CHECK_EQ(f.store->stats().disk_bytes, f.store->usage(scope_of(), context).disk_bytes);
+  CHECK_EQ(f.match(context), 300);
+}
+
 TEST(kv_store, on_a_full_disk_a_context_that_ram_cannot_hold_finds_room_too) {
   Fixture f(/*ram=*/6000);  // of the 9,600 bytes that it takes
   const Tokens context = tokens_of(1, 600);

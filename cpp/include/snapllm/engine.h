@@ -99,6 +99,9 @@ class Engine {
   // this one shares with them too. Fails with kClosed once the engine is closed: what is in the
   // workspace is another's then.
   Status discard_prefix(const PrefixRef& prefix, const std::vector<PrefixRef>& others);
+  // Removes files of prefixes that are not kept on purpose, as many as have so many bytes: a
+  // context's record may have no room on a full disk.
+  Status make_disk_room(uint64_t bytes);
   Status move_prefix(const PrefixRef& prefix, Tier tier, const std::vector<PrefixRef>& others);
   // What all of them take together, in bytes by tier; what they share counts once, but for
   // the KV memory, of which each model has its own. Of each

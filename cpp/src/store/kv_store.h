@@ -119,6 +119,9 @@ class KvStore {
                        std::span<const std::vector<Token>> kept = {});
   // Removes the pieces that nobody pins and nothing builds on.
   void remove(const StoreScope& scope, std::span<const Token> tokens);
+  // Removes files that nobody pins, as many as have so many bytes, whatever the bound: on a full
+  // disk for what a context has beside its pieces. Waits until they are gone.
+  void make_disk_room(uint64_t bytes);
   PrefixUsage usage(const StoreScope& scope, std::span<const Token> tokens);
   // Of all of them together; a piece that several have counts once, for the warmest.
   PrefixUsage usage(std::span<const ScopedTokens> prefixes);

@@ -337,6 +337,14 @@ void KvStore::trim_disk() {
   if (stats_.disk_bytes > options_.disk_bytes) evict_from_disk(stats_.disk_bytes - target);
 }
 
+void KvStore::make_disk_room(uint64_t bytes) {
+  {
+    std::lock_guard lock(mutex_);
+    evict_from_disk(bytes);
+  }
+  io_.flush();
+}
+
 void KvStore::evict_from_disk(uint64_t num_bytes) {
   const uint64_t target = stats_.disk_bytes - std::min(num_bytes, stats_.disk_bytes);
   const auto is_pinned = [&](const Hash128& key) { return index_.is_pinned(key); };

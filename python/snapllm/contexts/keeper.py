@@ -13,7 +13,7 @@ from snapllm._pump import OutputIterator
 from snapllm.contexts.cancellation import Cancellation
 from snapllm.contexts.catalog import ContextCatalog
 from snapllm.contexts.prompt import DocumentPrompt, document_prompt
-from snapllm.contexts.record import ContextRecord
+from snapllm.contexts.record import ContextRecord, DiskFullError
 from snapllm.contexts.room import check_fits, explain_not_kept, not_in_ram
 from snapllm.contexts.tiers import TierLimits
 from snapllm.contexts.views import ContextView, Tier
@@ -29,6 +29,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 NUM_LOCKS = 64
 """Contexts that change at the same time at most; those that share a lock take turns."""
+
+_RECORD_SLACK_BYTES = 64 << 10
+"""Of a record's file: whole blocks of the disk, and the folder's entry."""
 
 
 class KvKeeper:
@@ -131,15 +134,23 @@ class KvKeeper:
         """Puts a record whose KV is kept into the catalog, and lets the KV go that it
         replaces; lets its own go where that fails."""
         try:
-            if replaces is None:
-                self._catalog.put(record)
-            elif not self._catalog.replace(replaces, record):
-                raise ContextNotFoundError(f"Context not found: {record.id}")
+            try:
+                self._put(record, replaces)
+            except DiskFullError as full:
+                # Others may have filled it: as for KV, what is no context's makes way.
+                self._core.make_disk_room(full.num_bytes + _RECORD_SLACK_BYTES)
+                self._put(record, replaces)
         except SnapLLMError:
             self._discard_failed(record)
             raise
         if replaces is not None:
             self.discard(replaces, successor=record)
+
+    def _put(self, record: ContextRecord, replaces: ContextRecord | None) -> None:
+        if replaces is None:
+            self._catalog.put(record)
+        elif not self._catalog.replace(replaces, record):
+            raise ContextNotFoundError(f"Context not found: {record.id}")
 
     def remove(self, record: ContextRecord) -> ContextRecord | None:
         """Takes a context out; None when it was not there any more."""

@@ -137,10 +137,20 @@ _file_decoder = msgspec.json.Decoder(_File)
 _record_decoder = msgspec.json.Decoder(ContextRecord)
 
 
+class DiskFullError(StorageError):
+    """There is no room for a record on the disk."""
+
+    def __init__(self, message: str, num_bytes: int) -> None:
+        super().__init__(message)
+        self.num_bytes = num_bytes
+        """What it takes."""
+
+
 def write_record(folder: Path, record: ContextRecord) -> None:
     """Writes the record's file whole or not at all; it is there after a crash.
 
     Raises:
+        DiskFullError: There is no room for it.
         StorageError: The folder cannot be written.
     """
     body = msgspec.json.encode(record)
@@ -159,7 +169,10 @@ def write_record(folder: Path, record: ContextRecord) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+        message = f"cannot write {path}: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(message, len(data)) from None
+        raise StorageError(message) from None
 
 
 def remove_record(folder: Path, record: ContextRecord) -> None:
