@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from greedy_proxy import GreedyProxy, greedy
 from npm_packages import installed
+from PIL import Image
 from server_process import Server
 
 TIMEOUT_S = 300
@@ -40,32 +42,62 @@ def proxy(demo_server: Server) -> Iterator[GreedyProxy]:
         yield proxy
 
 
-@pytest.mark.slow
-def test_codex_answers_and_runs_a_command(codex: Path, proxy: GreedyProxy, tmp_path: Path) -> None:
-    project, home = tmp_path / "project", tmp_path / "home"
-    project.mkdir()
-    (home / ".codex").mkdir(parents=True)
-    (home / ".codex" / "config.toml").write_text(CONFIG.format(url=proxy.url))
-    (project / "notes.txt").write_text("The magic word is tulip.\n")
+class Session:
+    """Runs the program with a clean home and nothing but the server's address."""
 
-    def ask(prompt: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(codex), "exec", "--skip-git-repo-check", prompt],
-            cwd=project,
-            env={"PATH": os.environ["PATH"], "HOME": str(home)},
+    def __init__(self, codex: Path, proxy: GreedyProxy, folder: Path) -> None:
+        self.project, self._home = folder / "project", folder / "home"
+        self.project.mkdir()
+        self.settings = self._home / ".codex"
+        self.settings.mkdir(parents=True)
+        (self.settings / "config.toml").write_text(CONFIG.format(url=proxy.url))
+        self._codex = codex
+
+    def ask(self, prompt: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What it prints, once it has ended well."""
+        done = subprocess.run(
+            [str(self._codex), "exec", "--skip-git-repo-check", prompt, *arguments],
+            cwd=self.project,
+            env={"PATH": os.environ["PATH"], "HOME": str(self._home)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
         )
+        assert done.returncode == 0, done.stderr
+        return done
 
-    answered = ask("What is the capital of France?")
-    assert answered.returncode == 0, answered.stderr
+
+@pytest.mark.slow
+def test_codex_answers_and_runs_a_command(codex: Path, proxy: GreedyProxy, tmp_path: Path) -> None:
+    session = Session(codex, proxy, tmp_path)
+    (session.project / "notes.txt").write_text("The magic word is tulip.\n")
+
+    answered = session.ask("What is the capital of France?")
     assert "Paris" in answered.stdout
 
-    done = ask("Run the command: cat notes.txt")
-    assert done.returncode == 0, done.stderr
+    done = session.ask("Run the command: cat notes.txt")
     assert "'cat notes.txt'" in done.stderr and "succeeded" in done.stderr
     outputs = [item for item in proxy.bodies[-1]["input"] if "output" in item]
     assert "The magic word is tulip." in json.dumps(outputs)  # it came back to the model
     assert "tulip" in done.stdout
+
+
+@pytest.mark.slow
+def test_codex_leaves_out_images_of_a_model_that_is_said_to_take_text(
+    codex: Path, proxy: GreedyProxy, tmp_path: Path
+) -> None:
+    """With the list of models of the documentation."""
+    session = Session(codex, proxy, tmp_path)
+    documentation = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    [documented] = re.findall(r"^```json\n(.*?)^```", documentation, re.DOTALL | re.MULTILINE)
+    models = session.settings / "models.json"
+    models.write_text(documented.replace("your-model-name", "demo"))
+    config = session.settings / "config.toml"
+    config.write_text(f'model_catalog_json = "{models}"\n' + config.read_text())
+    Image.new("RGB", (64, 64), "red").save(session.project / "red.png")
+
+    answered = session.ask("What is the capital of France?", "--image", "red.png")
+    assert "Paris" in answered.stdout
+    assert "metadata" not in answered.stderr  # it knows the model
+    assert "input_image" not in json.dumps(proxy.bodies[-1]["input"])
