@@ -192,26 +192,31 @@ TEST(chat_parser, plain_text_is_not_read_again) {
   CHECK_EQ(num_bytes, 1'400'000u);
 }
 
-// The rules of the format of a template, of one that writes calls as JSON between tags.
-std::shared_ptr<AnswerRules> rules_of_calls(
-    const std::string& json_schema, const char* name = "Qwen-Qwen2.5-7B-Instruct.jinja") {
-  const std::filesystem::path path = std::filesystem::path(SNAPLLM_TEMPLATES) / name;
+// The rules of the format of one of llama.cpp's templates.
+std::shared_ptr<AnswerRules> rules_of(const std::string& name, common_chat_templates_inputs inputs) {
+  const std::filesystem::path path = std::filesystem::path(SNAPLLM_TEMPLATES) / (name + ".jinja");
   if (!std::filesystem::exists(path)) {
     throw testing::TestSkipped{"this checkout has no upstream sources"};
   }
   const auto templates = common_chat_templates_init(nullptr, read_file(path));
-  common_chat_templates_inputs inputs;
   inputs.messages =
       common_chat_msgs_parse_oaicompat(common_json::parse(R"([{"role": "user", "content": "x"}])"));
   inputs.add_generation_prompt = true;
+  common_chat_params params = common_chat_templates_apply(templates.get(), inputs);
+  params.preserved_tokens.clear();  // there is no vocabulary
+  return std::make_shared<AnswerRules>(std::move(params), nullptr, std::vector<llama_token>(), false,
+                                       !inputs.json_schema.empty());
+}
+
+// Those of a template with a tool, of one that writes calls as JSON between tags.
+std::shared_ptr<AnswerRules> rules_of_calls(const std::string& json_schema,
+                                            const char* name = "Qwen-Qwen2.5-7B-Instruct") {
+  common_chat_templates_inputs inputs;
   inputs.json_schema = json_schema;
   if (json_schema.empty()) {
     inputs.tools.push_back({"write", "x", R"({"type": "object", "properties": {"text": {}}})"});
   }
-  common_chat_params params = common_chat_templates_apply(templates.get(), inputs);
-  params.preserved_tokens.clear();  // there is no vocabulary
-  return std::make_shared<AnswerRules>(std::move(params), nullptr, std::vector<llama_token>(), false,
-                                       !json_schema.empty());
+  return rules_of(name, std::move(inputs));
 }
 
 struct ReadAnswer {
@@ -230,6 +235,34 @@ ReadAnswer read_all(LlamaChatParser& parser, const std::vector<std::string>& pie
     }
   }
   return answer;
+}
+
+TEST(chat_parser, a_call_whose_name_begins_with_anothers_is_told_by_all_of_it) {
+  const std::string call = R"({"text": "a"})";
+  for (const auto& [name, answer] : std::vector<std::pair<std::string, std::string>>{
+           {"Apertus-8B-Instruct", "<|tools_prefix|>[{\"write_all\": " + call + "}]<|tools_suffix|>"},
+           {"Qwen-Qwen2.5-7B-Instruct",
+            "<tool_call>\n{\"name\": \"write_all\", \"arguments\": " + call + "}\n</tool_call>"}}) {
+    common_chat_templates_inputs inputs;
+    for (const char* tool : {"write", "write_all"}) {
+      inputs.tools.push_back({tool, "x", R"({"type": "object", "properties": {"text": {}}})"});
+    }
+    LlamaChatParser parser(rules_of(name, std::move(inputs)));
+    std::vector<std::string> names;
+    std::string arguments;
+    for (size_t i = 0; i <= answer.size(); ++i) {
+      RequestOutput output;
+      output.text = answer.substr(i, 1);
+      if (i == answer.size()) output.finish_reason = FinishReason::kStop;
+      for (const ChatDelta& delta : parser.push(output)) {
+        CHECK(delta.kind == ChatDelta::Kind::kToolCall);
+        if (!delta.tool_name.empty()) names.push_back(delta.tool_name);
+        arguments += delta.text;
+      }
+    }
+    CHECK(names == std::vector<std::string>{"write_all"});
+    CHECK_EQ(arguments, call);
+  }
 }
 
 TEST(chat_parser, json_is_not_read_again_until_it_ends) {
@@ -262,7 +295,7 @@ TEST(chat_parser, a_long_call_that_is_no_json_is_not_read_again_for_each_token) 
   }
   pieces.push_back("end\n</parameter>\n</function>\n</tool_call>");
   arguments += R"(end"})";
-  LlamaChatParser parser(rules_of_calls("", "Qwen3-Coder.jinja"));
+  LlamaChatParser parser(rules_of_calls("", "Qwen3-Coder"));
   const ReadAnswer answer = read_all(parser, pieces);
   CHECK(answer.arguments == arguments);
   CHECK_EQ(answer.content, "");

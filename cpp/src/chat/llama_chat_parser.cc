@@ -223,9 +223,10 @@ void LlamaChatParser::append_tool_calls(const common_chat_msg& message, size_t b
   for (size_t i = begin; i < std::min(end, message.tool_calls.size()); ++i) {
     const common_chat_tool_call& call = message.tool_calls[i];
     const bool is_announced = i < arguments_.size();
-    // A name may still grow until its arguments or the next call begin.
+    // A name may still grow until its arguments or the next call begin. Their first bracket is no sign
+    // of that: llama.cpp writes it with the name, before it has read on.
     const bool name_is_whole =
-        final || !call.arguments.empty() || i + 1 < message.tool_calls.size();
+        final || call.arguments.size() > 1 || i + 1 < message.tool_calls.size();
     if (call.name.empty() || (!is_announced && !name_is_whole)) return;
     ChatDelta delta;
     delta.kind = ChatDelta::Kind::kToolCall;
