@@ -6,6 +6,7 @@
 #include <future>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "check.h"
 #include "fake_backend.h"
@@ -87,6 +88,51 @@ TEST(residency_memory, loads_that_fit_the_machine_together_do_not_wait_for_each_
   CHECK(f.load("a").ok());
   CHECK(f.residency.unload("s").ok());
   CHECK_EQ(first.get().code(), StatusCode::kClosed);
+}
+
+TEST(residency_memory, a_load_waits_for_one_under_way_that_can_go_then) {
+  Fixture f(1);
+  auto first = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
+  while (f.backend.num_loads == 0) std::this_thread::yield();
+  auto second = std::async(std::launch::async, [&] { return f.load("a"); });
+  CHECK(second.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);
+  CHECK(f.residency.unload("s").ok());
+  CHECK_EQ(first.get().code(), StatusCode::kClosed);
+  CHECK(second.get().ok());
+}
+
+TEST(residency_memory, of_many_loads_at_once_that_fit_one_by_one_none_is_refused) {
+  Fixture f(1);
+  for (int round = 0; round < 50; ++round) {
+    std::vector<std::future<Status>> loads;
+    for (const char* id : {"a", "b", "c"}) {
+      loads.push_back(std::async(std::launch::async, [&f, id] { return f.load(id); }));
+    }
+    for (auto& load : loads) CHECK_EQ(load.get().message(), "");
+    for (const char* id : {"a", "b", "c"}) CHECK(f.residency.unload(id).ok());
+  }
+}
+
+TEST(residency_memory, a_load_that_no_end_of_one_under_way_would_help_is_refused_at_once) {
+  Fixture f(1);
+  auto first = std::async(std::launch::async, [&] { return f.load("s", "/slow"); });
+  while (f.backend.num_loads == 0) std::this_thread::yield();
+  CHECK_EQ(f.load("l", "/large").code(), StatusCode::kOutOfMemory);
+  CHECK(f.residency.unload("s").ok());
+  CHECK_EQ(first.get().code(), StatusCode::kClosed);
+}
+
+TEST(residency_memory, a_load_waits_a_moment_for_a_model_that_somebody_holds_without_a_request) {
+  Fixture f(1);
+  REQUIRE(f.load("a").ok());
+  auto lease = f.residency.acquire("a");
+  REQUIRE(lease.ok());
+  auto load = std::async(std::launch::async, [&] { return f.load("b"); });
+  CHECK(load.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  lease = Status();
+  CHECK(load.get().ok());
+  const auto kept = f.residency.acquire("b");
+  CHECK_EQ(f.load("c").code(), StatusCode::kOutOfMemory);  // not for long
 }
 
 // The model, whose embedder takes as much as another model, or what else is said.

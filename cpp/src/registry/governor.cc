@@ -72,6 +72,15 @@ MachineBudget machine_budget(std::span<const Holding> holdings, const MemoryUse&
           std::min(use.budget_bytes, taken + available_bytes - granted)};
 }
 
+std::vector<Holding> at_rest(std::span<const Holding> holdings, bool leases_end) {
+  std::vector<Holding> resting(holdings.begin(), holdings.end());
+  for (Holding& holding : resting) {
+    if (holding.moving) holding.moving = holding.pinned = holding.in_use = false;
+    if (leases_end && !holding.has_requests) holding.in_use = false;
+  }
+  return resting;
+}
+
 std::optional<std::vector<std::string>> choose_victims(std::span<const Holding> holdings,
                                                        uint64_t missing_bytes, Victims allowed) {
   const uint64_t before = charged_bytes(holdings);

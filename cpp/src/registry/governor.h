@@ -25,7 +25,8 @@ struct Holding {
   double rebuild_ms = 0.0;  // what loading it again takes
   double idle_s = 0.0;      // since it was last used
   bool pinned = false;
-  bool in_use = false;  // by a request, or by whoever holds a lease
+  bool in_use = false;  // by a request, or by whoever holds a lease, as for the length of a call
+  bool has_requests = false;  // that run or wait
   bool moving = false;  // loading or leaving: its memory cannot be disposed of
   bool loading = false;  // what it is charged may not be allocated yet
 };
@@ -61,6 +62,10 @@ struct MachineBudget {
 };
 MachineBudget machine_budget(std::span<const Holding> holdings, const MemoryUse& use,
                              uint64_t kept_snapshot_bytes, uint64_t available_bytes);
+
+// The holdings as they may be soon: what comes or goes is idle then, or gone, and, where
+// `leases_end`, so is what no request is of.
+std::vector<Holding> at_rest(std::span<const Holding> holdings, bool leases_end);
 
 enum class Victims { kIdle, kIdleAndBusy };
 

@@ -47,6 +47,7 @@ std::vector<Holding> ModelRegistry::holdings_locked() const {
     holding.idle_s = seconds_between(idle_since(entry, now), now);
     holding.pinned = entry.pinned;
     holding.in_use = is_busy(entry);
+    holding.has_requests = entry.model != nullptr && !entry.model->scheduler->is_idle();
     holding.moving = entry.ticket != nullptr || entry.draining || entry.leaving;
     holding.loading = entry.ticket != nullptr;
     holdings.push_back(std::move(holding));

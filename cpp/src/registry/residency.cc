@@ -15,6 +15,8 @@ using Claim = ModelRegistry::Claim;
 
 const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
 constexpr std::chrono::seconds kLeaseTimeout{10};
+// For which a call may hold a model without a request of it.
+constexpr std::chrono::milliseconds kCallTime{200};
 // Between two looks at whether there is room by now.
 constexpr std::chrono::milliseconds kPause{5};
 
@@ -190,38 +192,51 @@ void Residency::choose_threads(const TextModel& model, TextContext& context,
 
 Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim& claim,
                                         Patience patience) {
-  const auto deadline = Clock::now() + to_duration(options_.max_wait_s);
+  const auto begun = Clock::now();
+  const auto deadline = begun + to_duration(options_.max_wait_s);
   const auto plan = [&](const ModelOptions& options, uint64_t max_bytes) {
     return backend_.plan(options, max_bytes);
   };
+  const auto pause = [] { std::this_thread::sleep_for(kPause); };
   for (;;) {
     if (closed_ || claim.ticket->cancelled) {
       return Status(StatusCode::kClosed, "the load of model " + model_id + " was cancelled");
     }
+    const auto now = Clock::now();
     MemoryUse use = memory_use();
     const auto holdings = registry_.holdings();
     const MachineBudget machine = machine_budget(holdings, use, environment_.snapshots().bytes,
                                                  backend_.available_bytes());
-    const auto choose = [&](Victims allowed) {
-      return choose_room(model_id, claim.options, claim.last, holdings, use, allowed, plan);
+    const auto choose_beside = [&](std::span<const Holding> others, Victims allowed) {
+      return choose_room(model_id, claim.options, claim.last, others, use, allowed, plan);
     };
+    const auto choose = [&](Victims allowed) { return choose_beside(holdings, allowed); };
     Victims allowed = Victims::kIdle;
     use.budget_bytes = machine.certain_bytes;
     auto choice = choose(allowed);
-    if (machine.certain_bytes < machine.most_bytes && Clock::now() < deadline) {
+    if (machine.certain_bytes < machine.most_bytes && now < deadline) {
       use.budget_bytes = machine.most_bytes;
       if (!is_same(choice, choose(allowed))) {
-        // The end of the loads under way will tell.
-        std::this_thread::sleep_for(kPause);
+        pause();  // the end of the loads under way will tell
         continue;
       }
       use.budget_bytes = machine.certain_bytes;
     }
     const bool is_full = !choice.ok() && choice.status().code() == StatusCode::kOutOfMemory;
     if (is_full && use.external_bytes > 0 && free_external()) continue;
+    if (is_full && patience == Patience::kNone && now < deadline) {
+      // As if it came after the loads under way: then they take less, or can go. Whoever loaded a
+      // model holds it a moment longer.
+      const bool leases_end = now < begun + kCallTime;
+      if (choose_beside(at_rest(holdings, leases_end), allowed).ok()) {
+        pause();
+        continue;
+      }
+    }
     if (is_full && patience == Patience::kWaitForBusy) {
       allowed = Victims::kIdleAndBusy;
-      auto patient_choice = choose(allowed);
+      choice = choose(allowed);
+      // Memory may be given back, or be about to belong to a model that can go.
       const auto may_come = [&] {
         if (std::ranges::any_of(holdings, &Holding::moving)) return true;
         const uint64_t external_bytes = std::exchange(use.external_bytes, 0);
@@ -229,12 +244,10 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
         use.external_bytes = external_bytes;
         return would_fit && may_free_external();
       };
-      if (!patient_choice.ok() && Clock::now() < deadline && may_come()) {
-        // Memory is being given back, or is about to belong to a model that can go.
-        std::this_thread::sleep_for(kPause);
+      if (!choice.ok() && now < deadline && may_come()) {
+        pause();
         continue;
       }
-      choice = std::move(patient_choice);
     }
     if (!choice.ok()) return choice.status();
     if (choice.value().victims.empty()) {
