@@ -16,9 +16,11 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[Server]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    keys = tmp_path_factory.mktemp("keys") / "keys.txt"
+    keys.write_bytes(b"second\r\n\n  fourth")
     server = Server(
-        *("--api-key", "first", "--api-key", "second", "--alias", "claude-*=demo"),
+        *("--api-key", "first", "--api-key-file", str(keys), "--alias", "claude-*=demo"),
         *("--cors-origin", "https://page.example"),
     ).start(1)
     try:
@@ -45,7 +47,7 @@ def test_keys_are_required_where_there_are_keys(guarded: Server) -> None:
             ).chat.completions.create(model="demo", messages=HELLO)
     long: list[Any] = [{"role": "user", "content": "Tell me about rivers. " * 20}]
     options["messages"] = long
-    for key in ("first", "second"):
+    for key in ("first", "second", "fourth"):
         claude = anthropic.Anthropic(base_url=guarded.url, api_key=key, max_retries=0)
         first = claude.messages.create(**options)
         assert first.model == "claude-x"

@@ -44,6 +44,8 @@ from snapllm.server.run import StartupError, address_of, default_workspaces, ser
         ("serve --cors-origin http://x/", "--cors-origin: expected * or an origin"),
         ("serve --cors-origin http://X", "--cors-origin: expected * or an origin"),
         ("serve --api-key=", "--api-key: must not be empty"),
+        ("serve --api-key-file=/no/keys", "--api-key-file: cannot read '/no/keys': No such file"),
+        ("serve --api-key-file=/dev/null", "'/dev/null' holds no key: that would let everybody"),
         ("serve --host []", "--host: must not be empty"),
         ("run x --model=", "--model: must not be empty"),
         ("image x --model=", "--model: must not be empty"),
@@ -190,6 +192,19 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(
     error = capsys.readouterr().err
     assert "--api-key: expected printable ASCII without blanks" in error
     assert "SNAPLLM_API_KEY: expected printable ASCII without blanks" in error
+    assert "cret" not in error
+
+
+def test_a_key_of_a_file_that_no_header_can_hold_is_refused_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text("right\n\nsecret key\n")
+    with pytest.raises(SystemExit):
+        main(["serve", "--api-key-file", str(path)])
+    error = capsys.readouterr().err
+    assert "expected printable ASCII without blanks" in error
+    assert f"key 2 of '{path}'" in error
     assert "cret" not in error
 
 

@@ -23,6 +23,7 @@ from snapllm.cli.units import (
     parse_host,
     parse_image_part,
     parse_key,
+    parse_key_file,
     parse_listen_host,
     parse_origin,
     parse_path,
@@ -242,6 +243,15 @@ def add_parser(commands: Any) -> None:
         help="require this key; repeatable; keys share no cached prompts (default: no key)",
     )
     parser.add_argument(
+        "--api-key-file",
+        type=parse_key_file,
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="require one of this file's keys, one a line, which no list of processes shows; "
+        "repeatable",
+    )
+    parser.add_argument(
         "--cors-origin",
         type=parse_origin,
         action="append",
@@ -334,7 +344,7 @@ def handle(options: argparse.Namespace) -> int:
         log_level=options.log_level,
         app=AppOptions(
             aliases=tuple(options.alias),
-            api_keys=tuple(options.api_key),
+            api_keys=(*options.api_key, *options.api_key_file),
             cors_origins=tuple(options.cors_origin),
             default_max_tokens=options.default_max_tokens,
             strip_billing_header=not options.keep_billing_header,

@@ -28,6 +28,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 _KEY = re.compile(r"[!-~]+")
 KEY_FORM = "expected printable ASCII without blanks"
 """What is said of a key that is none: never the key."""
+_MAX_KEY_FILE_BYTES = 1 << 20
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)")
 
 
@@ -108,6 +109,23 @@ def parse_key(text: str) -> str:
     if not is_key(text):
         raise argparse.ArgumentTypeError(KEY_FORM)
     return text
+
+
+def parse_key_file(text: str) -> tuple[str, ...]:
+    """The API keys of a file, one a line; errors do not show them."""
+    try:
+        # May be a pipe: `<(command)`.
+        with parse_path(text).open("rb") as file:
+            lines = file.read(_MAX_KEY_FILE_BYTES).decode("ascii", "replace").splitlines()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text!r}: {error.strerror}") from None
+    keys = tuple(line.strip() for line in lines if line.strip())
+    if not keys:
+        raise argparse.ArgumentTypeError(f"{text!r} holds no key: that would let everybody in")
+    for number, key in enumerate(keys, 1):
+        if not is_key(key):
+            raise argparse.ArgumentTypeError(f"key {number} of {text!r}: {KEY_FORM}")
+    return keys
 
 
 def parse_listen_host(text: str) -> str:
