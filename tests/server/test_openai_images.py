@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,14 @@ def test_what_is_no_form_is_refused(
     status, answer, _ = painter.request("POST", "/v1/images/edits", body, headers)
     assert status == 400
     assert said in answer["error"]["message"]
+
+
+def test_a_form_that_is_compressed_is_refused(painter: Server) -> None:
+    """Nobody else would have a turn while it is unpacked, and no client sends one."""
+    body = gzip.compress(
+        b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nx\r\n--b--\r\n'
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Content-Encoding": "gzip"}
+    status, answer, _ = painter.request("POST", "/v1/images/edits", body, headers)
+    assert status == 400
+    assert "without Content-Encoding" in answer["error"]["message"]

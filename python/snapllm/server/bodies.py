@@ -71,6 +71,9 @@ async def read_form(
     """
     if request.content_type != _FORM:
         raise InvalidRequestError(f"the body must be a form: {_FORM}")
+    if "Content-Encoding" in request.headers:
+        # While aiohttp unpacks one, nobody else has a turn.
+        raise InvalidRequestError("a form is sent as it is, without Content-Encoding")
     try:
         form = await request.post()
     except (HttpProcessingError, *_FORM_FAULTS) as error:
