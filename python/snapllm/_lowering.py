@@ -12,7 +12,15 @@ from snapllm import _core
 from snapllm._json import encode_json, plain_json
 from snapllm._media import MediaLoader, MediaPolicy
 from snapllm._numbers import INT64_MAX
-from snapllm.conversation import ContentPart, Message, has_media, render_messages, render_tools
+from snapllm._schema_types import with_types
+from snapllm.conversation import (
+    ContentPart,
+    Message,
+    Tool,
+    has_media,
+    render_messages,
+    render_tools,
+)
 from snapllm.errors import InvalidRequestError, SnapLLMError
 from snapllm.params import UNLIMITED, ChatRequest, CompletionRequest, SamplingOptions
 
@@ -160,7 +168,7 @@ def _format(
     if request.sampling.grammar and request.json_schema:
         raise InvalidRequestError("grammar cannot be used with a json_schema", param="grammar")
     with _naming_schema(request.json_schema_field), _naming_template():
-        prompt = core.format_chat(request.model, format_request, may_wait)
+        prompt = _format_chat(core, request, format_request, may_wait)
     return Lowered(
         model=request.model,
         tokens=prompt.tokens,
@@ -174,6 +182,34 @@ def _format(
         # Some templates begin every answer with reasoning: what the grammar holds would be that.
         is_plain=bool(request.sampling.grammar) and not request.thinking,
     )
+
+
+def _format_chat(
+    core: _core.Engine,
+    request: ChatRequest,
+    format_request: _core.ChatFormatRequest,
+    may_wait: bool,
+) -> _core.ChatPrompt:
+    """As the core formats it; where the template can show no tools as they are, with a plain type
+    for each of their properties."""
+    try:
+        return core.format_chat(request.model, format_request, may_wait)
+    except InvalidRequestError as error:
+        if not format_request.tools_json or _TEMPLATE_FAULT.search(error.message) is None:
+            raise
+        refused = error
+    format_request.tools_json = render_tools([_with_types(tool) for tool in request.tools])
+    try:
+        return core.format_chat(request.model, format_request, may_wait)
+    except InvalidRequestError:
+        raise refused from None
+
+
+def _with_types(tool: Tool) -> Tool:
+    function = tool.function
+    if not function.parameters:
+        return tool
+    return Tool(msgspec.structs.replace(function, parameters=with_types(function.parameters)))
 
 
 def _template_value(value: object, field: str) -> str:

@@ -248,6 +248,39 @@ def test_what_was_formatted_before_changes_no_answer(llama_path: Path, template:
             engine.unload(f"{number}")
 
 
+UNTYPED: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "book",
+        "description": "Books a room",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+                "nights": {"type": ["integer", "null"]},
+                "kind": {"const": "room"},
+                "size": {"enum": ["small", "large"]},
+                "guest": {"$ref": "#/$defs/Guest"},
+                "notes": {},
+            },
+            "required": ["kind"],
+            "$defs": {"Guest": {"type": "string", "minLength": 1}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_a_tool_whose_properties_have_no_plain_type_can_be_shown(
+    llama_path: Path, template: Path
+) -> None:
+    """As pydantic writes them; some templates ask each property for a type of one word."""
+    with snapllm.Engine(num_threads=1) as engine:
+        text = template.read_text()
+        model = engine.load(llama_path, "m", chat_template=text, context_size=8192)
+        model.chat("Book a room", tools=[TOOL, UNTYPED], max_tokens=1)
+
+
 def test_a_chat_that_the_template_refuses_is_refused_in_plain_words(llama_path: Path) -> None:
     template = (
         "{%- for message in messages %}"
