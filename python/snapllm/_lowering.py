@@ -198,7 +198,10 @@ def _format_chat(
         if not format_request.tools_json or _TEMPLATE_FAULT.search(error.message) is None:
             raise
         refused = error
-    format_request.tools_json = render_tools([_with_types(tool) for tool in request.tools])
+    typed = render_tools([_with_types(tool) for tool in request.tools])
+    if typed == format_request.tools_json:
+        raise refused
+    format_request.tools_json = typed
     try:
         return core.format_chat(request.model, format_request, may_wait)
     except InvalidRequestError:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_MAX_LOOKS = 20
-"""From one schema to the next that says what a value is."""
+_MAX_LOOKS = 100
+"""At schemas, until one says what a value is: there may be any number of ways through them."""
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
@@ -16,7 +16,7 @@ _SINGLE = ("items", "additionalProperties")
 def with_types(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON schema with a `type` that is one word wherever there may be one.
 
-    What it adds allows nothing that was not allowed: llama.cpp's grammars look at `$ref`, `anyOf`,
+    What it adds allows no JSON that was not allowed: llama.cpp's grammars look at `$ref`, `anyOf`,
     `const` and `enum` before a `type`; of several types the first stays that is not null; what may
     be anything becomes a text.
 
@@ -38,7 +38,7 @@ def _typed(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]
         if name in typed:
             typed[name] = _part(typed[name], root)
     if not isinstance(typed.get("type"), str):
-        typed["type"] = _type_of(schema, root, _MAX_LOOKS) or "string"
+        typed["type"] = _type_of(schema, root) or "string"
     return typed
 
 
@@ -46,27 +46,41 @@ def _part(part: Any, root: Mapping[str, Any]) -> Any:
     return _typed(part, root) if isinstance(part, dict) else part
 
 
-def _type_of(schema: Any, root: Mapping[str, Any], looks: int) -> str:
-    """The type of its values, of several one that is not null; empty = it says none."""
-    if not isinstance(schema, dict) or looks == 0:
-        return ""
+def _type_of(schema: Any, root: Mapping[str, Any]) -> str:
+    """The type of its values, of several one that is not null; empty = it says none, or late."""
+    found, waiting = "", [schema]
+    for _ in range(_MAX_LOOKS):
+        if not waiting:
+            break
+        said, others = _said(waiting.pop(), root)
+        if said and said != "null":
+            return said
+        found = found or said
+        waiting += reversed(others[:_MAX_LOOKS])
+    return found
+
+
+def _said(schema: Any, root: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """The type that a schema names, or else those that may name it in its place."""
+    if not isinstance(schema, dict):
+        return "", []
     named = schema.get("type")
     if isinstance(named, str):
-        return named
+        return named, []
     if isinstance(named, list):
-        return _first([each for each in named if isinstance(each, str)])
+        return _first([each for each in named if isinstance(each, str)]), []
     if "const" in schema:
-        return _type_of_value(schema["const"])
+        return _type_of_value(schema["const"]), []
     if isinstance(values := schema.get("enum"), list):
-        return _first([_type_of_value(value) for value in values])
+        return _first([_type_of_value(value) for value in values]), []
     if isinstance(ref := schema.get("$ref"), str):
-        return _type_of(_target(ref, root), root, looks - 1)
+        return "", [_target(ref, root)]
     for name in ("anyOf", "oneOf", "allOf"):
         if isinstance(parts := schema.get(name), list):
-            return _first([_type_of(part, root, looks - 1) for part in parts])
+            return "", parts
     if "properties" in schema:
-        return "object"
-    return "array" if "items" in schema or "prefixItems" in schema else ""
+        return "object", []
+    return ("array" if "items" in schema or "prefixItems" in schema else ""), []
 
 
 def _first(types: list[str]) -> str:

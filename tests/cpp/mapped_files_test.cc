@@ -85,8 +85,15 @@ TEST(mapped_files, threads_that_read_it_at_once_all_go_on) {
 TEST(mapped_files, a_file_that_is_written_over_is_no_longer_intact_and_one_renamed_onto_it_is) {
   MappedFile mapped, other;
   const auto files = MappedFiles::open({mapped.path}).value();
+  const std::string link = mapped.path + "_link";
+  fs::create_hard_link(mapped.path, link);
+  CHECK(files.are_at({mapped.path}));
   fs::rename(other.path, mapped.path);
   CHECK(files.are_intact());
+  CHECK(!files.are_at({mapped.path}));
+  CHECK(files.are_at({link}));
+  fs::remove(link);
+  CHECK(files.are_at({link}));  // nothing else would be read
   const auto of_other = MappedFiles::open({mapped.path}).value();
   std::this_thread::sleep_for(std::chrono::milliseconds(20));  // longer than a clock's tick
   std::fstream(mapped.path, std::ios::in | std::ios::out).put(8);

@@ -108,6 +108,23 @@ def test_a_text_model_that_comes_back_lets_a_picture_be_finished(
         assert (painter.info.state, writer.info.state) == ("evicted", "resident")
 
 
+def test_an_image_model_of_this_process_frees_nothing_and_is_not_waited_for(
+    image_files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = make_nano_model(tmp_path / "m.gguf")
+    with snapllm.Engine(num_threads=1, memory_budget_bytes=400 << 20) as engine:
+        writer = engine.load(path, "m", context_size=512, kv_cells=32768)
+        painter = load(engine, image_files, isolated=False)
+        memory = engine.stats().memory
+        engine.set_external_memory("others", memory.budget_bytes - memory.used_bytes + (1 << 20))
+        busy = painter.submit(painter.request("x", **(SMALL | {"num_steps": 150}), num_images=16))
+        wait_until(lambda: busy.state == "running")
+        with pytest.raises(snapllm.OutOfMemoryError, match="image models"):
+            writer.generate("x", max_tokens=1)
+        assert busy.state == "running"
+        busy.cancel()
+
+
 def test_what_is_refused_of_an_image_model_for_want_of_memory_is_named(
     image_files: dict[str, Path],
 ) -> None:

@@ -121,6 +121,20 @@ def test_a_load_of_a_model_whose_file_was_replaced_is_refused_until_it_is_unload
             assert engine.load(path, "m").id == "m"
 
 
+def test_of_two_ids_that_share_weights_each_is_of_the_file_at_its_own_path(tmp_path: Path) -> None:
+    path, link = make_nano_model(tmp_path / "m.gguf", seed=1), tmp_path / "link.gguf"
+    link.symlink_to(path)
+    with snapllm.Engine(num_threads=1) as engine:
+        engine.load(path, "m")
+        engine.load(link, "linked")
+        new = tmp_path / "new"
+        new.symlink_to(make_nano_model(tmp_path / "other.gguf", seed=2))
+        new.replace(link)
+        assert engine.load(path, "m").id == "m"
+        with pytest.raises(snapllm.ModelFileReplacedError):
+            engine.load(link, "linked")
+
+
 def test_a_model_that_came_back_is_of_the_file_that_is_there(tmp_path: Path) -> None:
     path = make_nano_model(tmp_path / "m.gguf", seed=1)
     with snapllm.Engine(num_threads=1, keep_alive_s=0.1) as engine:

@@ -161,7 +161,7 @@ def test_the_same_holds_for_a_later_request_of_a_connection(server: Server) -> N
 def test_a_client_that_asks_nothing_is_not_waited_for(
     engine: snapllm.Engine, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "FIRST_REQUEST_S", 0.2)
+    monkeypatch.setattr(connections, "FIRST_REQUEST_S", 1.0)
 
     async def run() -> None:
         runner = web.AppRunner(create_app(engine))
@@ -171,8 +171,8 @@ def test_a_client_that_asks_nothing_is_not_waited_for(
         await site.start()
         address = runner.addresses[0][:2]
         asking, writer = await asyncio.open_connection(*address)
-        silent, silent_writer = await asyncio.open_connection(*address)
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        silent, silent_writer = await asyncio.open_connection(*address)
         silent_writer.write(begun)
         assert await asyncio.wait_for(silent.read(), 20) == b""
         # Who has asked may ask again.

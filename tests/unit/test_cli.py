@@ -45,6 +45,7 @@ from snapllm.server.run import StartupError, address_of, default_workspaces, ser
         ("serve --cors-origin http://X", "--cors-origin: expected * or an origin"),
         ("serve --api-key=", "--api-key: must not be empty"),
         ("serve --api-key-file=/no/keys", "--api-key-file: cannot read '/no/keys': No such file"),
+        ("serve --api-key-file=/dev/zero", "'/dev/zero' has more than 1048576 bytes"),
         ("serve --api-key-file=/dev/null", "'/dev/null' holds no key: that would let everybody"),
         ("serve --host []", "--host: must not be empty"),
         ("run x --model=", "--model: must not be empty"),

@@ -49,6 +49,15 @@ def test_a_property_gets_the_type_of_its_values(schema: dict[str, Any], type_nam
     assert root["properties"] == {"x": schema}, "the caller's own is as it was"
 
 
+def test_schemas_with_very_many_ways_through_them_are_not_followed_for_ever() -> None:
+    defs: dict[str, Any] = {
+        f"E{i}": {"anyOf": [{"$ref": f"#/$defs/E{i + 1}"}] * 10} for i in range(12)
+    }
+    defs["E12"] = {"type": "null"}
+    typed = with_types({"type": "object", "properties": {}, "$defs": defs})
+    assert typed["$defs"]["E11"]["type"] == "null"
+
+
 def test_what_is_within_others_gets_types_too() -> None:
     schema = {
         "items": {"anyOf": [{"const": 1}, {"prefixItems": [{}]}]},

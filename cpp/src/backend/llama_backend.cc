@@ -425,7 +425,8 @@ Result<LoadedModel> LlamaBackend::load(const std::string& model_id, const ModelO
                     "mmproj_path must be empty for a model that only embeds: it is shown nothing");
     }
     auto model =
-        std::make_shared<const LlamaTextModel>(weights, std::move(chat_format).value(),
+        std::make_shared<const LlamaTextModel>(weights, header.value().paths,
+                                               std::move(chat_format).value(),
                                                std::move(projector), options,
                                                fingerprint.value(), std::move(info));
     const bool is_fixed = options.num_threads > 0;

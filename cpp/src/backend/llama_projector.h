@@ -61,8 +61,8 @@ class LlamaProjector {
   // Immutable, any thread:
   bool sees() const { return mtmd_support_vision(context_.get()); }
   bool hears() const { return mtmd_support_audio(context_.get()); }
-  // False once its file, of which it has a copy, was written to or another is in its place.
-  bool is_of_its_file() const { return file_.are_intact() && file_.are_at_their_paths(); }
+  // False once the file at its path, of which it has a copy, was written to or is another.
+  bool is_of(const std::string& path) const { return file_.are_intact() && file_.are_at({path}); }
   // Whether the model places tokens in more than one dimension.
   bool uses_mrope() const { return mtmd_decode_use_mrope(context_.get()); }
   // Tokenises a text in which each `marker` stands for the next of the media. Fails with

@@ -26,11 +26,13 @@ bool can_batch_sequences(const std::string& architecture) {
 }
 
 LlamaTextModel::LlamaTextModel(std::shared_ptr<const LoadedWeights> weights,
+                               std::vector<std::string> paths,
                                std::unique_ptr<LlamaChatFormat> chat_format,
                                std::shared_ptr<LlamaProjector> projector,
                                const ModelOptions& options, const Hash128& fingerprint,
                                ModelInfo info)
     : weights_(std::move(weights)),
+      paths_(std::move(paths)),
       vocab_(llama_model_get_vocab(get())),
       projector_(std::move(projector)),
       chat_format_(std::move(chat_format)),

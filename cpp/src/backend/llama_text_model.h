@@ -30,7 +30,8 @@ bool can_batch_sequences(const std::string& architecture);
 
 class LlamaTextModel : public TextModel {
  public:
-  LlamaTextModel(std::shared_ptr<const LoadedWeights> weights,
+  // `paths` are of its files, by which the weights may have been loaded for another id, or by others.
+  LlamaTextModel(std::shared_ptr<const LoadedWeights> weights, std::vector<std::string> paths,
                  std::unique_ptr<LlamaChatFormat> chat_format,
                  std::shared_ptr<LlamaProjector> projector, const ModelOptions& options,
                  const Hash128& fingerprint, ModelInfo info);
@@ -44,8 +45,8 @@ class LlamaTextModel : public TextModel {
   Hash128 fingerprint() const override { return fingerprint_; }
   bool is_intact() const override { return weights_->are_intact(); }
   bool is_of_its_files() const override {
-    return weights_->are_at_their_paths() &&
-           (projector_ == nullptr || projector_->is_of_its_file());
+    return weights_->are_at(paths_) &&
+           (projector_ == nullptr || projector_->is_of(info_.mmproj_path));
   }
   bool is_control(Token token) const override;
   Result<std::vector<Token>> tokenize(const std::string& text, bool add_special,
@@ -72,6 +73,7 @@ class LlamaTextModel : public TextModel {
   PromptLimit prompt_limit() const;
 
   const std::shared_ptr<const LoadedWeights> weights_;  // perhaps shared with other ids
+  const std::vector<std::string> paths_;
   const llama_vocab* const vocab_;
   const std::shared_ptr<LlamaProjector> projector_;
   const std::unique_ptr<LlamaChatFormat> chat_format_;

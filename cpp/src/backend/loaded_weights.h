@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "backend/mapped_files.h"
 #include "llama.h"
@@ -22,7 +24,7 @@ class LoadedWeights {
   // False once the files were written to, or could not be read: then nothing is to be computed with
   // the weights any more, and what was computed since the last look is not theirs.
   bool are_intact() const { return files_.are_intact(); }
-  bool are_at_their_paths() const { return files_.are_at_their_paths(); }
+  bool are_at(const std::vector<std::string>& paths) const { return files_.are_at(paths); }
 
  private:
   const LlamaModelPtr model_;

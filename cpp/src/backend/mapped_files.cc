@@ -16,7 +16,7 @@ namespace snapllm {
 Result<MappedFiles> MappedFiles::open(const std::vector<std::string>& paths) {
   MappedFiles files;
   for (const std::string& path : paths) {
-    File file{path, Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), {}};
+    File file{Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), {}};
     if (!file.descriptor.ok() || ::fstat(file.descriptor.get(), &file.facts) != 0) {
       return Status(StatusCode::kFileNotFound, "Cannot read " + path);
     }
@@ -59,11 +59,11 @@ bool MappedFiles::are_intact() const {
          std::ranges::all_of(files_, is_same);
 }
 
-bool MappedFiles::are_at_their_paths() const {
+bool MappedFiles::are_at(const std::vector<std::string>& paths) const {
   // A file held open keeps its number. Where there is none at the path nothing else would be read.
-  return std::ranges::all_of(files_, [](const File& file) {
+  return std::ranges::equal(files_, paths, [](const File& file, const std::string& path) {
     struct stat now {};
-    return ::stat(file.path.c_str(), &now) != 0 ||
+    return ::stat(path.c_str(), &now) != 0 ||
            (now.st_dev == file.facts.st_dev && now.st_ino == file.facts.st_ino);
   });
 }

@@ -26,12 +26,13 @@ class MappedFiles {
   // Whether nobody has written to them since they were opened, and all of them could be read.
   // Costs a system call for each.
   bool are_intact() const;
-  // False once a path stands for another file: a load would read that one.
-  bool are_at_their_paths() const;
+  // False once one of these paths, by which they may be reached, too, stands for another file than
+  // the one in its place: a load would read that one.
+  // REQUIRES: as many paths as there are files
+  bool are_at(const std::vector<std::string>& paths) const;
 
  private:
   struct File {
-    std::string path;
     Descriptor descriptor;
     struct stat facts;  // when it was opened
   };

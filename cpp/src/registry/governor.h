@@ -82,8 +82,8 @@ std::string format_bytes(uint64_t bytes);
 // What of a text model there can be less of.
 inline constexpr std::string_view kSmallerContext = "a smaller context";
 
-// Why `needed_bytes` cannot be had, who holds the memory, and what would help: less of what is asked
-// for (`less`; empty where there is no less of it) among that.
+// Why `needed_bytes` cannot be had, who holds the memory, and what would help: less of what is
+// asked for (`less`; empty where there is no less of it) among that.
 std::string explain_refusal(std::string_view what, uint64_t needed_bytes,
                             std::span<const Holding> holdings, const MemoryUse& use,
                             std::string_view less);

@@ -57,9 +57,9 @@ class ModelRegistry {
     std::optional<ModelInfo> last;  // of an earlier residency
   };
 
-  // For a load: takes the id. Fails when it stands for another file or for other
-  // options, or is in memory of a file that another one has replaced; `pinned` and `keep_alive_s` it applies, where they are asked for. Waits for a
-  // load or an eviction of the same id, and fails as that load does.
+  // For a load: takes the id. Fails when it stands for another file or for other options, or is in
+  // memory of a file that another one has replaced; `pinned` and `keep_alive_s` it applies, where
+  // they are asked for. Waits for a load or an eviction of the same id, and fails as that load does.
   Result<Claim> claim_load(const std::string& model_id, const ModelOptions& options);
   // For a request: the model of that id, an empty one meaning the active model. Waits
   // like claim_load. Fails with kModelNotFound for an id that was never loaded.

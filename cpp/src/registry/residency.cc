@@ -16,7 +16,7 @@ using Claim = ModelRegistry::Claim;
 const Status kClosedStatus{StatusCode::kClosed, "the engine is closed"};
 constexpr std::chrono::seconds kLeaseTimeout{10};
 // For which a call may hold a model without a request of it.
-constexpr std::chrono::milliseconds kCallTime{200};
+constexpr std::chrono::seconds kCallTime{1};
 // Between two looks at whether there is room by now.
 constexpr std::chrono::milliseconds kPause{5};
 
@@ -93,11 +93,13 @@ Result<Residency::Lease> Residency::acquire_embedding(const std::string& model_i
     // Not kept while it waits: two that wait for each other's room would wait for ever.
     const auto model = acquire(model_id);
     if (!model.ok()) return model.status();
+    const uint64_t bytes = model.value()->scheduler->context().embedder_bytes();
+    // Asked before: what ends in between can go.
+    const bool may_free = bytes > 0 && may_free_external();
     Status status = make_embedder(model.value());
     if (status.ok()) return model;
-    const bool may_wait =
-        status.code() == StatusCode::kOutOfMemory && Clock::now() < deadline &&
-        may_get_room(model.value(), model.value()->scheduler->context().embedder_bytes());
+    const bool may_wait = status.code() == StatusCode::kOutOfMemory && Clock::now() < deadline &&
+                          may_get_room(model.value(), bytes, may_free);
     if (!may_wait) return status;
   }
 }
@@ -192,8 +194,8 @@ void Residency::choose_threads(const TextModel& model, TextContext& context,
 
 Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim& claim,
                                         Patience patience) {
-  const auto begun = Clock::now();
-  const auto deadline = begun + to_duration(options_.max_wait_s);
+  auto moved_at = Clock::now();  // when a model last was seen to come or go
+  const auto deadline = moved_at + to_duration(options_.max_wait_s);
   const auto plan = [&](const ModelOptions& options, uint64_t max_bytes) {
     return backend_.plan(options, max_bytes);
   };
@@ -205,6 +207,7 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
     const auto now = Clock::now();
     MemoryUse use = memory_use();
     const auto holdings = registry_.holdings();
+    if (std::ranges::any_of(holdings, &Holding::moving)) moved_at = now;
     const MachineBudget machine = machine_budget(holdings, use, environment_.snapshots().bytes,
                                                  backend_.available_bytes());
     const auto choose_beside = [&](std::span<const Holding> others, Victims allowed) {
@@ -223,11 +226,15 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
       use.budget_bytes = machine.certain_bytes;
     }
     const bool is_full = !choice.ok() && choice.status().code() == StatusCode::kOutOfMemory;
-    if (is_full && use.external_bytes > 0 && free_external()) continue;
+    const bool holds_external = is_full && use.external_bytes > 0;
+    // Asked before: what ends in between can go.
+    const bool may_free =
+        holds_external && patience == Patience::kWaitForBusy && may_free_external();
+    if (holds_external && free_external()) continue;
     if (is_full && patience == Patience::kNone && now < deadline) {
       // As if it came after the loads under way: then they take less, or can go. Whoever loaded a
       // model holds it a moment longer.
-      const bool leases_end = now < begun + kCallTime;
+      const bool leases_end = now < moved_at + kCallTime;
       if (choose_beside(at_rest(holdings, leases_end), allowed).ok()) {
         pause();
         continue;
@@ -239,10 +246,11 @@ Result<MemoryPlan> Residency::make_room(const std::string& model_id, const Claim
       // Memory may be given back, or be about to belong to a model that can go.
       const auto may_come = [&] {
         if (std::ranges::any_of(holdings, &Holding::moving)) return true;
+        if (!may_free) return false;
         const uint64_t external_bytes = std::exchange(use.external_bytes, 0);
-        const bool would_fit = external_bytes > 0 && choose(allowed).ok();
+        const bool would_fit = choose(allowed).ok();
         use.external_bytes = external_bytes;
-        return would_fit && may_free_external();
+        return would_fit;
       };
       if (!choice.ok() && now < deadline && may_come()) {
         pause();

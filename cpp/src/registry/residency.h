@@ -95,8 +95,9 @@ class Residency {
                                Patience patience);
   // Charges what the model is going to take; false when there is no room for it any more.
   bool reserve(const std::string& model_id, const Charge& charge);
-  // Whether the model could have so much more if the others became idle.
-  bool may_get_room(const Lease& model, uint64_t more_bytes) const;
+  // Whether the model could have so much more if the others became idle, and, where they `may_free`
+  // it, what is held outside of the text models, too.
+  bool may_get_room(const Lease& model, uint64_t more_bytes, bool may_free) const;
   // Charges what a model in memory is going to take besides; fails with kOutOfMemory.
   Status charge_more(const Lease& model, uint64_t more_bytes, const std::string& purpose);
   // Evicts what the choice says; false when it was overtaken by events.

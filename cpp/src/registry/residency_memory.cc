@@ -69,7 +69,7 @@ Status Residency::make_embedder(const Lease& model) {
   return status;
 }
 
-bool Residency::may_get_room(const Lease& model, uint64_t more_bytes) const {
+bool Residency::may_get_room(const Lease& model, uint64_t more_bytes, bool may_free) const {
   MemoryUse use = memory_use();
   auto holdings = registry_.holdings();
   use.budget_bytes =
@@ -86,7 +86,7 @@ bool Residency::may_get_room(const Lease& model, uint64_t more_bytes) const {
   };
   if (would_fit()) return true;
   use.external_bytes = 0;
-  return would_fit() && may_free_external();
+  return may_free && would_fit();
 }
 
 Status Residency::set_external(const std::string& name, uint64_t bytes, const std::string& what) {

@@ -116,9 +116,12 @@ def parse_key_file(text: str) -> tuple[str, ...]:
     try:
         # May be a pipe: `<(command)`.
         with parse_path(text).open("rb") as file:
-            lines = file.read(_MAX_KEY_FILE_BYTES).decode("ascii", "replace").splitlines()
+            data = file.read(_MAX_KEY_FILE_BYTES + 1)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {text!r}: {error.strerror}") from None
+    if len(data) > _MAX_KEY_FILE_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than {_MAX_KEY_FILE_BYTES} bytes")
+    lines = data.decode("ascii", "replace").splitlines()
     keys = tuple(line.strip() for line in lines if line.strip())
     if not keys:
         raise argparse.ArgumentTypeError(f"{text!r} holds no key: that would let everybody in")

@@ -152,6 +152,11 @@ class ImageModel:
             return self._running is not None or bool(self._queue)
 
     @property
+    def can_go(self) -> bool:
+        """Whether it may be evicted once it is idle: the caller's own process frees no memory."""
+        return self.options.isolated and not self._pinned
+
+    @property
     def pinned(self) -> bool:
         """Exempt from eviction."""
         return self._pinned
@@ -458,8 +463,7 @@ class ImageModel:
 
     def _idle_left_s(self) -> float | None:
         """Seconds after which the idle model is to be evicted; None = it is not."""
-        can_go = self.options.isolated and not (self._pinned or self._is_evicted)
-        if not (can_go and self._keep_alive_s):
+        if not (self.can_go and not self._is_evicted and self._keep_alive_s):
             return None
         return max(0.0, self.used_at + self._keep_alive_s - time.monotonic())
 

@@ -212,7 +212,7 @@ class ImageModels:
 
     def is_busy_beside(self, model_id: str) -> bool:
         """Whether another model, of any kind, that could be evicted has requests now."""
-        others = (model for model in self.all() if model.id != model_id and not model.pinned)
+        others = (model for model in self.all() if model.id != model_id and model.can_go)
         return self._is_computing() or any(model.is_busy for model in others)
 
     def give_back(self) -> bool:
@@ -221,7 +221,7 @@ class ImageModels:
 
     def may_give_back(self) -> bool:
         """Whether a model that is busy now could go once it is idle."""
-        return any(model.is_busy and not model.pinned for model in self.all())
+        return any(model.is_busy and model.can_go for model in self.all())
 
     def unload(self, model_id: str) -> None:
         """Ends a model's requests and its worker, or its load; raises `ModelNotFoundError`."""

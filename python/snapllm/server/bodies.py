@@ -37,7 +37,7 @@ async def read_whole(request: web.Request) -> bytes:
     while piece := await request.content.readany():
         body += piece
         if len(body) > limit:
-            raise web.HTTPRequestEntityTooLarge(limit)
+            raise web.HTTPRequestEntityTooLarge(limit, len(body))
         await asyncio.sleep(0)
     return bytes(body)
 
@@ -71,7 +71,7 @@ async def read_form(
     """
     if request.content_type != _FORM:
         raise InvalidRequestError(f"the body must be a form: {_FORM}")
-    if "Content-Encoding" in request.headers:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         # While aiohttp unpacks one, nobody else has a turn.
         raise InvalidRequestError("a form is sent as it is, without Content-Encoding")
     try:

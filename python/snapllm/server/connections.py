@@ -128,6 +128,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """As aiohttp has it; nobody is looked for any more."""
+        self.client_ended.set()
         for timer in (self._look, self._silence):
             if timer is not None:
                 timer.cancel()
